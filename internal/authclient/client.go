@@ -1,0 +1,222 @@
+package authclient
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/google/uuid"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	authservicev1 "github.com/nova-social/orphan-cleaner/gen/nova/auth_service/v1"
+)
+
+// Client asks auth-service. It is safe for concurrent use.
+type Client struct {
+	cfg      Config
+	endpoint Endpoint
+	conn     *grpc.ClientConn
+	limiter  *rate.Limiter
+	token    *tokenFile
+
+	logger *slog.Logger // target auth_client
+	slow   *slowLog
+	// disconnected is set from the first failure to connect to the next
+	// success, so that an outage is one line in the log and not thousands.
+	disconnected  atomic.Bool
+	unknownFields atomic.Bool // that warning was given
+}
+
+// Dial checks the configuration and the files it names. It does not wait for a
+// connection; use Health for that.
+func Dial(cfg Config) (*Client, error) {
+	cfg, end, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		cfg:      cfg,
+		endpoint: end,
+		limiter:  rate.NewLimiter(rate.Inf, 1),
+		logger:   cfg.Logger.With("target", "auth_client"),
+		slow:     newSlowLog(cfg.Logger.With("target", "orphan_cleaner")),
+	}
+	if cfg.MaxQPS > 0 {
+		c.limiter.SetLimit(rate.Limit(cfg.MaxQPS))
+	}
+	if c.token, err = newTokenFile(cfg.TokenFile, c.logger); err != nil {
+		return nil, err
+	}
+	var transport credentials.TransportCredentials = insecure.NewCredentials()
+	if end.TLS {
+		if transport, err = newFileTLS(cfg, c.logger); err != nil {
+			return nil, err
+		}
+	} else if c.token != nil {
+		c.logger.Warn("the token travels in plaintext, only a service mesh makes that safe", "address", end.Address)
+	}
+	c.conn, err = grpc.NewClient("dns:///"+end.Address,
+		grpc.WithTransportCredentials(transport),
+		// The ids of users are not for a proxy that the environment names for
+		// other traffic.
+		grpc.WithNoProxy(),
+		// Behind a headless service each replica gets its share. A service
+		// config found in DNS must not change how calls are retried.
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
+		grpc.WithDisableRetry(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
+		// gRPC's own pause grows to two minutes, longer than all our attempts.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
+			MinConnectTimeout: cfg.Timeout,
+		}),
+		// Finds a connection that a firewall dropped without a word.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the connection to auth-service: %w", err)
+	}
+	return c, nil
+}
+
+// Close breaks off the calls in flight.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Missing returns the ids, in the order asked and each once, that a complete
+// and valid answer left out; see the package documentation for what that
+// means. It takes 1 to MaxBatch ids. Every error is a *BatchError and comes
+// without ids.
+func (c *Client) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	if len(ids) == 0 || len(ids) > MaxBatch {
+		return nil, &BatchError{Reason: reasonInvalidBatch, Users: len(ids),
+			Err: fmt.Errorf("one call takes 1 to %d users", MaxBatch)}
+	}
+	request := &authservicev1.GetUsersByIdsRequest{UserIds: texts(ids)}
+	var missing []uuid.UUID
+	err := c.retry(ctx, len(ids), func() (failed *BatchError) {
+		missing, failed = c.ask(ctx, ids, request)
+		return failed
+	})
+	if err != nil {
+		return nil, err
+	}
+	return missing, nil
+}
+
+// ask is one attempt of Missing.
+func (c *Client) ask(ctx context.Context, ids []uuid.UUID, request *authservicev1.GetUsersByIdsRequest) ([]uuid.UUID, *BatchError) {
+	begun := time.Now()
+	var missing []uuid.UUID
+	var notes AnswerNotes
+	reply := &authservicev1.GetUsersByIdsResponse{}
+	failed := c.invoke(ctx, c.cfg.Method, request, reply, len(ids))
+	if failed == nil {
+		var err error
+		missing, notes, err = missingFrom(ids, reply)
+		errors.As(err, &failed)
+	}
+	took := time.Since(begun)
+
+	if took > c.cfg.SlowAfter {
+		c.slow.log(took, len(ids))
+	}
+	if failed != nil {
+		c.cfg.Observer.CallDone(methodLabel, len(ids), took, failed)
+		c.logger.Debug("Batch void", "method", methodLabel, "users", len(ids), "duration", took, "reason", failed.Reason, "error", failed.Err)
+		return nil, failed
+	}
+	c.cfg.Observer.CallDone(methodLabel, len(ids), took, nil)
+	c.logger.Debug("Batch answered", "method", methodLabel, "users", len(ids), "missing", len(missing), "duration", took,
+		"uppercase", notes.Uppercase, "duplicates", notes.Duplicates)
+	if notes.UnknownFields && !c.unknownFields.Swap(true) {
+		c.logger.Warn("auth-service replies with fields unknown to this version, compare proto/ with its contract", "method", methodLabel)
+	}
+	return missing, nil
+}
+
+// invoke is one gRPC call under its own deadline.
+func (c *Client) invoke(ctx context.Context, method string, request, reply proto.Message, users int) *BatchError {
+	token := c.token.current()
+	callCtx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	if token.header != "" {
+		callCtx = metadata.AppendToOutgoingContext(callCtx, "authorization", token.header)
+	}
+	var to peer.Peer
+	var header, trailer metadata.MD
+	err := c.conn.Invoke(callCtx, "/"+method, request, reply, grpc.Peer(&to), grpc.Header(&header), grpc.Trailer(&trailer))
+	if err == nil {
+		c.disconnected.Store(false)
+		return nil
+	}
+	reason, cause := callFailed(ctx, err, len(header)+len(trailer) > 0, token.secret)
+	// Without a peer the call never found a connection to go out on.
+	neverConnected := to.Addr == nil && (status.Code(err) == codes.Unavailable || status.Code(err) == codes.DeadlineExceeded)
+	if neverConnected && reason != reasonCancelled && !c.disconnected.Swap(true) {
+		c.logger.Error("Failed to connect: transport error", "address", c.endpoint.Address, "cause", status.Convert(cause).Message())
+	}
+	return void(reason, users, cause)
+}
+
+// retry repeats attempt while its failure may pass, and returns the last one.
+func (c *Client) retry(ctx context.Context, users int, attempt func() *BatchError) *BatchError {
+	pause := &backoff.ExponentialBackOff{
+		InitialInterval:     c.cfg.BackoffInitial,
+		MaxInterval:         c.cfg.BackoffMax,
+		Multiplier:          2,
+		RandomizationFactor: 0.5,
+	}
+	attempts := 0
+	var last *BatchError
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		if err := c.limiter.Wait(ctx); err != nil {
+			return struct{}{}, backoff.Permanent(err)
+		}
+		attempts++
+		last = attempt()
+		switch {
+		case last == nil:
+			return struct{}{}, nil
+		case !last.transient():
+			return struct{}{}, backoff.Permanent(last)
+		}
+		return struct{}{}, last
+	}, backoff.WithBackOff(pause), backoff.WithMaxTries(uint(c.cfg.MaxAttempts)), backoff.WithMaxElapsedTime(0))
+	if err == nil {
+		return nil
+	}
+	var failed *BatchError
+	if !errors.As(err, &failed) {
+		// The caller's context ended, or would end before our turn under
+		// MaxQPS came. What went wrong before that is the better cause.
+		failed = void(reasonCancelled, users, err)
+		if last != nil {
+			failed.Err = fmt.Errorf("%w, after: %w", err, last.Err)
+		}
+	}
+	failed.Attempts = attempts
+	return failed
+}
+
+func texts(ids []uuid.UUID) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = id.String()
+	}
+	return out
+}

@@ -1,0 +1,117 @@
+package authclient
+
+import (
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// DefaultMethod is the call as auth-service v1 names it.
+const DefaultMethod = "nova.auth_service.v1.AuthService/GetUsersByIds"
+
+// MaxBatch is the largest number of users in one call. auth-service refuses
+// more.
+const MaxBatch = 100
+
+// methodLabel names the call in logs and metrics, whatever its full gRPC name.
+const methodLabel = "get_users_by_ids"
+
+// maxReply bounds one reply in bytes. 100 users of a few hundred bytes each
+// are 30 KiB; a reply of 4 MiB is a fault, not a batch.
+const maxReply = 4 << 20
+
+// Config says where auth-service is and how patiently it is asked. The zero
+// value of every field but URL is usable.
+type Config struct {
+	// URL is http://host[:9080] for plaintext, https://host[:443] for TLS.
+	URL string
+	// Method is the full gRPC method, with or without a leading slash.
+	// Default: DefaultMethod.
+	Method string
+
+	// Timeout bounds one attempt, waiting for a connection included.
+	// Default: 5s.
+	Timeout time.Duration
+	// MaxAttempts is the number of attempts for one batch, the first
+	// included; 1 switches retries off. Default: 5.
+	MaxAttempts int
+	// BackoffInitial and BackoffMax bound the pause before a retry. It doubles
+	// each time and is spread by half either way. Defaults: 200ms and 3s,
+	// which with five attempts outlasts the restart of one server.
+	BackoffInitial, BackoffMax time.Duration
+	// MaxQPS limits attempts per second over all goroutines. 0: no limit.
+	MaxQPS float64
+	// SlowAfter is the duration of one attempt from which it is logged as slow.
+	// Default: 1s.
+	SlowAfter time.Duration
+
+	// CAFile (PEM) replaces the system's roots. CertFile and KeyFile (PEM) are
+	// the client certificate. ServerName replaces the host of URL as the name
+	// the server's certificate must carry. All need an https URL.
+	CAFile, CertFile, KeyFile, ServerName string
+	// TokenFile holds the value of the authorization metadata. "Bearer " is
+	// put before a value that names no scheme.
+	TokenFile string
+
+	Logger   *slog.Logger
+	Observer Observer
+}
+
+// Observer is told about every attempt of a batch, retries included.
+type Observer interface {
+	// CallDone reports one attempt. The duration leaves out the wait for
+	// MaxQPS. err is a *BatchError, also for an OK reply that proved void.
+	CallDone(method string, users int, d time.Duration, err error)
+}
+
+var methodForm = regexp.MustCompile(`^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*$`)
+
+// complete fills in the defaults and refuses settings that contradict one
+// another. No error shows a value that may hold a secret.
+func (cfg Config) complete() (Config, Endpoint, error) {
+	end, err := ParseURL(cfg.URL)
+	if err != nil {
+		return cfg, end, err
+	}
+	if cfg.Method == "" {
+		cfg.Method = DefaultMethod
+	}
+	cfg.Method = strings.TrimPrefix(cfg.Method, "/")
+	if !methodForm.MatchString(cfg.Method) {
+		return cfg, end, fmt.Errorf("AUTH_SERVICE_METHOD %q is not a gRPC method; write it as %s", cfg.Method, DefaultMethod)
+	}
+	if cfg.Timeout < 0 || cfg.MaxAttempts < 0 || cfg.MaxQPS < 0 || cfg.BackoffInitial < 0 || cfg.BackoffMax < 0 || cfg.SlowAfter < 0 {
+		return cfg, end, fmt.Errorf("auth-service timeout, attempts, back-off, calls per second and slow threshold must not be negative")
+	}
+	if !end.TLS && (cfg.CAFile != "" || cfg.CertFile != "" || cfg.KeyFile != "" || cfg.ServerName != "") {
+		return cfg, end, fmt.Errorf("a certificate, CA or server name is set but AUTH_SERVICE_URL is http://; write https://%s", end.Address)
+	}
+	if (cfg.CertFile == "") != (cfg.KeyFile == "") {
+		return cfg, end, fmt.Errorf("the client certificate needs both files, certificate and key; only one is set")
+	}
+	orDefault(&cfg.Timeout, 5*time.Second)
+	orDefault(&cfg.MaxAttempts, 5)
+	orDefault(&cfg.BackoffInitial, 200*time.Millisecond)
+	orDefault(&cfg.BackoffMax, 3*time.Second)
+	orDefault(&cfg.SlowAfter, time.Second)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Observer == nil {
+		cfg.Observer = noObserver{}
+	}
+	return cfg, end, nil
+}
+
+func orDefault[T comparable](value *T, otherwise T) {
+	var zero T
+	if *value == zero {
+		*value = otherwise
+	}
+}
+
+type noObserver struct{}
+
+func (noObserver) CallDone(string, int, time.Duration, error) {}

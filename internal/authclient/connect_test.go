@@ -1,0 +1,141 @@
+package authclient_test
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/nova-social/orphan-cleaner/internal/authclient"
+	"github.com/nova-social/orphan-cleaner/internal/authfake"
+)
+
+func connectLines(t *testing.T, book *logbook) []map[string]any {
+	t.Helper()
+	return book.records(t, "ERROR", "auth_client")
+}
+
+// One line for an outage, however many calls it costs, and one more for the
+// next.
+func TestConnectFailureIsLoggedOncePerOutage(t *testing.T) {
+	server := serve(t, authfake.Options{})
+	addr := server.Addr()
+	book := &logbook{}
+	client := dial(t, authclient.Config{URL: server.URL(), MaxAttempts: 3, Logger: book.logger()})
+	server.Stop()
+	for range 3 {
+		if _, err := client.Missing(t.Context(), people(2)); reasonOf(t, err) != "transport" {
+			t.Errorf("error %v", err)
+		}
+	}
+	lines := connectLines(t, book)
+	if len(lines) != 1 {
+		t.Fatalf("lines %v, want one", lines)
+	}
+	if lines[0]["msg"] != "Failed to connect: transport error" || lines[0]["address"] != addr || lines[0]["cause"] == "" {
+		t.Errorf("line %v", lines[0])
+	}
+
+	server = serve(t, authfake.Options{Addr: addr})
+	for begun := time.Now(); ; {
+		_, err := client.Missing(t.Context(), people(2))
+		if err == nil {
+			break
+		}
+		if time.Since(begun) > patience {
+			t.Fatal(err)
+		}
+	}
+	server.Stop()
+	for range 3 {
+		if _, err := client.Missing(t.Context(), people(2)); err == nil {
+			t.Error("a stopped server answered")
+		}
+	}
+	if lines = connectLines(t, book); len(lines) != 2 {
+		t.Errorf("lines %v, want two", lines)
+	}
+}
+
+// A listener that accepts and says nothing, as a wrong port may.
+func TestConnectToSilence(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	book := &logbook{}
+	client := dial(t, authclient.Config{URL: "http://" + listener.Addr().String(), Timeout: 50 * time.Millisecond, MaxAttempts: 1, Logger: book.logger()})
+	if _, err := client.Missing(t.Context(), people(2)); reasonOf(t, err) != "deadline" {
+		t.Errorf("error %v", err)
+	}
+	if lines := connectLines(t, book); len(lines) != 1 {
+		t.Errorf("lines %v, want one", lines)
+	}
+}
+
+// A refusal by a server that was reached is no failure to connect.
+func TestRefusalIsNoConnectFailure(t *testing.T) {
+	server := serve(t, authfake.Options{})
+	server.SetFaultFunc(authfake.Status(codes.Unavailable, "connection error: pool"))
+	book := &logbook{}
+	client := dial(t, authclient.Config{URL: server.URL(), MaxAttempts: 2, Logger: book.logger()})
+	if _, err := client.Missing(t.Context(), people(2)); reasonOf(t, err) != "status_unavailable" {
+		t.Errorf("error %v", err)
+	}
+	if lines := connectLines(t, book); len(lines) != 0 {
+		t.Errorf("lines %v, want none", lines)
+	}
+}
+
+// Without retries: a drained connection costs no call.
+func TestDrainCostsNothing(t *testing.T) {
+	server := serve(t, authfake.Options{})
+	client := dial(t, authclient.Config{URL: server.URL(), MaxAttempts: 1})
+	for range 5 {
+		stop := load(t, client)
+		server.Drain()
+		if _, err := client.Missing(t.Context(), people(2)); err != nil {
+			t.Error(err)
+		}
+		stop()
+	}
+}
+
+func TestHealth(t *testing.T) {
+	server := serve(t, authfake.Options{})
+	client := dial(t, authclient.Config{URL: server.URL()})
+	expect := func(want authclient.HealthStatus, fails bool) {
+		t.Helper()
+		got, err := client.Health(t.Context())
+		if got != want || (err != nil) != fails {
+			t.Errorf("health %v, error %v, want %v", got, err, want)
+		}
+	}
+	expect(authclient.HealthServing, false)
+	server.SetServing(false)
+	expect(authclient.HealthNotServing, true)
+	server.SetHealth(healthv1.HealthCheckResponse_UNKNOWN)
+	expect(authclient.HealthUnknown, true)
+	server.SetHealth(healthv1.HealthCheckResponse_SERVICE_UNKNOWN)
+	expect(authclient.HealthUnknown, true)
+	server.SetHealth(healthv1.HealthCheckResponse_ServingStatus(77))
+	expect(authclient.HealthUnknown, true)
+	server.SetServing(true)
+	expect(authclient.HealthServing, false)
+	if server.Calls() != 0 {
+		t.Errorf("health cost %d calls of the batch API", server.Calls())
+	}
+	server.Stop()
+	expect(authclient.HealthUnknown, true)
+}
+
+func TestHealthWithoutTheService(t *testing.T) {
+	server := serve(t, authfake.Options{WithoutHealth: true})
+	client := dial(t, authclient.Config{URL: server.URL()})
+	if got, err := client.Health(t.Context()); got != authclient.HealthUnimplemented || err != nil {
+		t.Errorf("health %v, error %v", got, err)
+	}
+}

@@ -1,0 +1,77 @@
+package authclient
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+)
+
+// tokenFile gives the authorization metadata. The file is read for every call:
+// that takes microseconds beside a call of milliseconds, and no change is ever
+// overlooked.
+type tokenFile struct {
+	path   string
+	logger *slog.Logger
+
+	mu   sync.Mutex
+	last token
+	bad  bool // the last read failed and was logged
+}
+
+// token is a whole authorization value and the secret part of it.
+type token struct{ header, secret string }
+
+func newTokenFile(path string, logger *slog.Logger) (*tokenFile, error) {
+	if path == "" {
+		return nil, nil
+	}
+	first, err := readToken(path)
+	if err != nil {
+		return nil, err
+	}
+	return &tokenFile{path: path, logger: logger, last: first}, nil
+}
+
+// current returns the last good token when the file cannot be read just now:
+// a token that is too old is for auth-service to refuse.
+func (t *tokenFile) current() token {
+	if t == nil {
+		return token{}
+	}
+	fresh, err := readToken(t.path)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err != nil {
+		if !t.bad {
+			t.logger.Warn("token file not usable, keeping the last good token", "error", err)
+		}
+		t.bad = true
+		return t.last
+	}
+	t.last, t.bad = fresh, false
+	return fresh
+}
+
+// readToken never shows the content of the file in its errors.
+func readToken(path string) (token, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return token{}, fmt.Errorf("reading the token for auth-service: %w", err)
+	}
+	value := strings.TrimSpace(string(content))
+	if value == "" {
+		return token{}, fmt.Errorf("reading the token for auth-service: %s is empty", path)
+	}
+	for i := range len(value) {
+		if value[i] < ' ' || value[i] > '~' {
+			return token{}, fmt.Errorf("reading the token for auth-service: %s must hold one line of printable ASCII", path)
+		}
+	}
+	_, secret, hasScheme := strings.Cut(value, " ")
+	if !hasScheme {
+		return token{header: "Bearer " + value, secret: value}, nil
+	}
+	return token{header: value, secret: strings.TrimSpace(secret)}, nil
+}

@@ -1,0 +1,114 @@
+package testdb
+
+import (
+	"context"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+)
+
+// DB is the database of one test. Its methods fail the test where the database
+// reports an error; use Pool for statements that are meant to fail.
+type DB struct {
+	Name string
+	URL  string        // as the superuser postgres
+	Pool *pgxpool.Pool // closed when the test ends
+
+	cluster *pgtemp.Cluster
+	t       testing.TB
+}
+
+// New returns a database with messaging-service's tables and all migrations.
+func New(t testing.TB) *DB {
+	t.Helper()
+	return newDB(t, templateMigrated)
+}
+
+// NewBare returns a database with messaging-service's tables only, as it is
+// before the first `orphan-cleaner migrate up`.
+func NewBare(t testing.TB) *DB {
+	t.Helper()
+	return newDB(t, templateBare)
+}
+
+// NewEmpty returns a database with nothing in it.
+func NewEmpty(t testing.TB) *DB {
+	t.Helper()
+	return newDB(t, templateEmpty)
+}
+
+func newDB(t testing.TB, tmpl template) *DB {
+	t.Helper()
+	cluster, name, err := shared.create(tmpl, label(t.Name()))
+	if err != nil {
+		t.Fatalf("making a database for the test: %v", err)
+	}
+	db := &DB{Name: name, URL: cluster.URL(name), cluster: cluster, t: t}
+	// Before the pool, so that whatever comes next the database is seen to.
+	t.Cleanup(db.cleanup)
+	if db.Pool, err = pgxpool.New(context.Background(), db.URL); err != nil {
+		t.Fatalf("opening %s: %v", db.URL, err)
+	}
+	return db
+}
+
+// closeTimeout bounds the wait for connections that a test still holds.
+const closeTimeout = 5 * time.Second
+
+// cleanup runs after the test's own cleanups.
+func (db *DB) cleanup() {
+	if db.t.Failed() {
+		shared.keep()
+		if os.Getenv(KeepEnv) == "1" {
+			db.t.Logf("the database of this test is kept: psql '%s'", db.URL)
+		} else {
+			db.t.Logf("to look into the database of this test, run it again with %s=1", KeepEnv)
+		}
+	} else if err := shared.drop(db.cluster, db.Name); err != nil {
+		db.t.Errorf("dropping database %s: %v", db.Name, err)
+	}
+	if db.Pool == nil {
+		return
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		db.Pool.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
+		db.t.Errorf("the test did not release %d connections of its pool", db.Pool.Stat().AcquiredConns())
+	}
+}
+
+// URLAs returns the connection string as another role, which need no password.
+func (db *DB) URLAs(role string) string {
+	db.t.Helper()
+	u, err := url.Parse(db.URL)
+	if err != nil {
+		db.t.Fatal(err)
+	}
+	u.User = url.User(role)
+	return u.String()
+}
+
+// Cluster is the cluster that all tests of the binary share: look, but do not
+// stop or crash it. A test of that starts a cluster of its own with pgtemp.
+func (db *DB) Cluster() *pgtemp.Cluster { return db.cluster }
+
+var notInLabel = regexp.MustCompile(`[^a-z0-9]+`)
+
+// label makes a test's name fit into the name of a database, which may have 63
+// bytes, a dozen of them for the number.
+func label(testName string) string {
+	s := notInLabel.ReplaceAllString(strings.ToLower(testName), "_")
+	return strings.Trim(s[:min(len(s), 50)], "_")
+}

@@ -1,0 +1,112 @@
+-- name: CandidateMerge :one
+-- Merges this run's sightings into the ledger: new candidates start their clock,
+-- a candidate not seen for longer than max_gap starts it anew, users who are alive
+-- again leave. Unknown users stay as they are.
+-- Locks: ROW EXCLUSIVE on orphan_candidates; no lock on conversation_members.
+-- Index: orphan_candidates_pkey, orphan_sightings_pkey, conversation_members_user_id.
+-- Rows: as many as are missing or came back.
+WITH open_run AS (
+    SELECT run_id
+    FROM orphan_runs
+    WHERE run_id = @run_id AND state = 'running'
+),
+merged AS (
+    INSERT INTO orphan_candidates AS c (
+        user_id, first_missing_at, last_missing_at, last_missing_run, evidence
+    )
+    SELECT
+        s.user_id,
+        orphan_clock_start(NULL, NULL, e.deleted_at, @max_gap::interval),
+        now(),
+        r.run_id,
+        CASE WHEN e.deleted_at < now() THEN 'shadow' ELSE 'sightings' END
+    FROM open_run AS r
+    JOIN orphan_sightings AS s ON s.run_id = r.run_id AND s.verdict = 'missing'
+    LEFT JOIN orphan_shadow_evidence(
+        ARRAY(SELECT user_id FROM orphan_sightings WHERE run_id = @run_id AND verdict = 'missing')
+    ) AS e ON e.user_id = s.user_id
+    ON CONFLICT (user_id) DO UPDATE
+    SET first_missing_at = orphan_clock_start(
+            c.first_missing_at, c.last_missing_at, excluded.first_missing_at, @max_gap::interval
+        ),
+        last_missing_at = excluded.last_missing_at,
+        last_missing_run = excluded.last_missing_run,
+        sightings = CASE
+            WHEN c.last_missing_at >= now() - @max_gap::interval THEN c.sightings + 1
+            ELSE 1
+        END,
+        evidence = CASE
+            WHEN excluded.first_missing_at < orphan_clock_start(
+                c.first_missing_at, c.last_missing_at, NULL, @max_gap::interval
+            ) THEN excluded.evidence
+            WHEN c.last_missing_at >= now() - @max_gap::interval THEN c.evidence
+            ELSE excluded.evidence
+        END
+    RETURNING user_id
+),
+gone_from_ledger AS (
+    DELETE FROM orphan_candidates AS c
+    USING open_run AS r
+    WHERE NOT EXISTS (
+        SELECT
+        FROM orphan_sightings AS s
+        WHERE s.run_id = r.run_id AND s.user_id = c.user_id
+    )
+    RETURNING c.user_id
+)
+SELECT
+    (SELECT count(*) FROM open_run)::bigint AS open_runs,
+    (SELECT count(*) FROM merged)::bigint AS missing,
+    -- A candidate whose last member went otherwise leaves too, but did not return.
+    (
+        SELECT count(*)
+        FROM gone_from_ledger AS g
+        WHERE EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = g.user_id)
+    )::bigint AS returned;
+
+-- name: CandidateDuePage :many
+-- The next due users of this run, from from_user on.
+-- Locks: ACCESS SHARE on orphan_candidates. Index: orphan_candidates_pkey, in order. Rows: max_users.
+SELECT c.user_id
+FROM orphan_candidates AS c
+WHERE c.user_id >= @from_user
+    AND c.user_id <= @through_user
+    AND c.last_missing_run = @run_id
+    AND c.first_missing_at <= now() - @retention::interval
+    AND NOT EXISTS (
+        SELECT
+        FROM orphan_holds_in_force AS h
+        WHERE h.user_id = c.user_id
+    )
+ORDER BY c.user_id
+LIMIT @max_users;
+
+-- name: CandidateForget :execrows
+-- Takes users out of the ledger: alive again at the second asking, or without a member left.
+-- Locks: ROW EXCLUSIVE on orphan_candidates. Index: orphan_candidates_pkey, conversation_members_user_id. Rows: as many as given.
+DELETE FROM orphan_candidates AS c
+WHERE c.user_id = ANY (@user_ids::uuid [])
+    AND EXISTS (
+        SELECT
+        FROM orphan_runs AS r
+        WHERE r.run_id = @run_id AND r.state = 'running'
+    )
+    AND (
+        @alive::boolean
+        OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
+    );
+
+-- name: CandidateBacklog :many
+-- Candidates by the day their retention ends; the first row holds what is due already.
+-- Locks: ACCESS SHARE on orphan_candidates and conversation_members.
+-- Index: conversation_members_user_id. Rows: the whole ledger and its members.
+SELECT
+    greatest((c.first_missing_at + @retention::interval) AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')::date::text AS due_on,
+    (c.first_missing_at + @retention::interval <= now())::boolean AS is_due,
+    count(DISTINCT c.user_id) AS users,
+    count(m.user_id) AS members
+FROM orphan_candidates AS c
+LEFT JOIN conversation_members AS m ON m.user_id = c.user_id
+GROUP BY 1, 2
+ORDER BY 1, 2 DESC
+LIMIT @max_rows;

@@ -1,0 +1,128 @@
+-- name: RunBegin :one
+-- Opens a run, and in the same statement gives up a run whose heartbeat stopped
+-- for longer than its own lease. Fails on orphan_runs_one_open while another
+-- run is open.
+-- Locks: ROW EXCLUSIVE on orphan_runs; waits for a chunk in flight of the run it gives up.
+-- Index: orphan_runs_one_open. Rows: one or two.
+WITH abandoned AS (
+    UPDATE orphan_runs
+    SET state = 'abandoned',
+        finished_at = now(),
+        error = 'no heartbeat for longer than its lease'
+    WHERE state = 'running'
+        AND heartbeat_at + lease < now()
+    RETURNING run_id
+)
+INSERT INTO orphan_runs (kind, phase, lease, host, version, settings)
+SELECT @kind, @phase, @lease, @host, @version, @settings
+    -- Reading the CTE here makes it run before the row is inserted.
+FROM (SELECT count(*) FROM abandoned) AS given_up
+RETURNING run_id, started_at;
+
+-- name: RunOpen :one
+-- The open run, if there is one.
+-- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_one_open. Rows: at most one.
+SELECT run_id, kind, phase, host, started_at, heartbeat_at,
+    (heartbeat_at + lease < now())::boolean AS lapsed
+FROM orphan_runs
+WHERE state = 'running';
+
+-- name: RunClock :one
+-- Database time, and the latest moment that any run has recorded.
+-- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: the last 20.
+SELECT now()::timestamptz AS database_time,
+    coalesce(max(greatest(heartbeat_at, finished_at)), '-infinity')::timestamptz <= now() AS runs_forward
+FROM (
+    SELECT heartbeat_at, finished_at
+    FROM orphan_runs
+    WHERE run_id <> @run_id
+    ORDER BY run_id DESC
+    LIMIT 20
+) AS recent;
+
+-- name: RunHeartbeat :one
+-- The fence: proves that the run is still open, and keeps it so. In a chunk's
+-- transaction it comes first and locks the row, so that nobody takes the run over in between.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+UPDATE orphan_runs
+SET heartbeat_at = clock_timestamp(),
+    phase = @phase,
+    members_deleted = members_deleted + @deleted::bigint
+WHERE run_id = @run_id
+    AND state = 'running'
+RETURNING members_deleted;
+
+-- name: RunFacts :execrows
+-- Writes down what the run has found so far.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+UPDATE orphan_runs
+SET heartbeat_at = clock_timestamp(),
+    users_checked = @users_checked,
+    users_missing = @users_missing,
+    users_unknown = @users_unknown,
+    users_new = @users_new,
+    users_returned = @users_returned,
+    users_due = @users_due,
+    members_total = @members_total,
+    members_due = @members_due,
+    members_kept_young = @members_kept_young,
+    members_held = @members_held,
+    batch_calls = @batch_calls,
+    chunks_left = @chunks_left
+WHERE run_id = @run_id
+    AND state = 'running';
+
+-- name: RunFinish :one
+-- Ends a run: state, reason, and the number of conversations from the audit.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
+-- Index: orphan_runs_pkey; conversation_members_audit_run_id (BRIN). Rows: one, and the run's audit rows.
+UPDATE orphan_runs AS r
+SET state = @state,
+    phase = @phase,
+    heartbeat_at = clock_timestamp(),
+    finished_at = clock_timestamp(),
+    breaker = sqlc.narg('breaker'),
+    error = sqlc.narg('error'),
+    conversations = (
+        SELECT count(DISTINCT a.conversation_id)
+        FROM conversation_members_audit AS a
+        WHERE a.run_id = r.run_id
+            AND a.deleted_at >= r.started_at
+    )
+WHERE r.run_id = @run_id
+    AND r.state = 'running'
+RETURNING r.members_deleted, r.conversations, r.started_at, r.finished_at;
+
+-- name: RunRecordFailure :one
+-- Records a run that failed its preflight, so that `status` shows it.
+-- Locks: ROW EXCLUSIVE on orphan_runs. Index: none. Rows: one.
+INSERT INTO orphan_runs (kind, state, phase, finished_at, lease, host, version, settings, error)
+VALUES (@kind, 'failed', 'preflight', clock_timestamp(), @lease, @host, @version, @settings, @error)
+RETURNING run_id;
+
+-- name: RunProof :one
+-- The count proof of a whole run: its audit rows and its backup rows.
+-- Locks: ACCESS SHARE on both tables.
+-- Index: conversation_members_audit_run_id (BRIN); the backup is read from the day of the run on.
+SELECT
+    (
+        SELECT count(*)
+        FROM conversation_members_audit AS a
+        WHERE a.run_id = @run_id AND a.deleted_at >= @started_at
+    )::bigint AS audited,
+    (
+        SELECT count(*)
+        FROM conversation_members_backup AS b
+        WHERE b.run_id = @run_id AND b.backed_up_at >= @started_at
+    )::bigint AS backed_up;
+
+-- name: RunRecent :many
+-- The last runs, newest first.
+-- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: as asked.
+SELECT run_id, kind, state, phase, started_at, finished_at, host, users_checked, users_missing,
+    users_unknown, users_due, members_due, members_deleted, members_kept_young, members_held,
+    conversations, batch_calls, breaker, error,
+    extract(EPOCH FROM coalesce(finished_at, now()) - started_at)::float8 AS seconds
+FROM orphan_runs
+ORDER BY run_id DESC
+LIMIT @max_rows;

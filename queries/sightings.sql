@@ -1,0 +1,65 @@
+-- name: SightingStage :execrows
+-- Stages users of this run as missing or unknown, while the run is open.
+-- Locks: ROW EXCLUSIVE on orphan_sightings. Index: orphan_sightings_pkey. Rows: as many as given.
+INSERT INTO orphan_sightings (run_id, user_id, verdict)
+SELECT r.run_id, u.user_id, @verdict
+FROM unnest(@user_ids::uuid []) AS u (user_id)
+JOIN orphan_runs AS r ON r.run_id = @run_id AND r.state = 'running'
+    -- Staged before, by an attempt whose answer was lost.
+ON CONFLICT (run_id, user_id) DO NOTHING;
+
+-- name: SightingAssess :one
+-- What these missing users mean for the run, before anything is written: how
+-- many are new, due, and what the sweep would delete and keep. Reads only.
+-- Locks: ACCESS SHARE on conversation_members and our tables.
+-- Index: orphan_candidates_pkey, conversation_members_user_id. Rows: the users given and the members of the due.
+WITH clocks AS (
+    SELECT
+        u.user_id,
+        c.user_id IS NULL AS is_new,
+        orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, @max_gap::interval)
+            <= now() - @retention::interval AS is_old,
+        EXISTS (
+            SELECT
+            FROM orphan_holds_in_force AS h
+            WHERE h.user_id = u.user_id
+        ) AS is_held
+    FROM unnest(@user_ids::uuid []) AS u (user_id)
+    LEFT JOIN orphan_candidates AS c ON c.user_id = u.user_id
+    LEFT JOIN orphan_shadow_evidence(@user_ids::uuid []) AS e ON e.user_id = u.user_id
+),
+old_members AS (
+    SELECT
+        k.user_id,
+        m.conversation_id,
+        coalesce(m.joined_at < now() - @retention::interval, false) AS is_old,
+        k.is_held OR EXISTS (
+            SELECT
+            FROM orphan_holds_in_force AS h
+            WHERE h.conversation_id = m.conversation_id
+        ) AS is_held
+    FROM clocks AS k
+    JOIN conversation_members AS m ON m.user_id = k.user_id
+    WHERE k.is_old
+)
+SELECT
+    (SELECT count(*) FROM clocks WHERE is_new)::bigint AS users_new,
+    (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held)::bigint AS users_due,
+    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held)::bigint AS members_due,
+    (SELECT count(*) FROM old_members WHERE NOT is_old AND NOT is_held)::bigint AS members_kept_young,
+    (SELECT count(*) FROM old_members WHERE is_held)::bigint AS members_held;
+
+-- name: SightingCount :one
+-- What is staged for this run: an unlogged table forgets after a crash, and the run must notice.
+-- Locks: ACCESS SHARE on orphan_sightings. Index: orphan_sightings_pkey. Rows: the run's.
+SELECT
+    count(*) FILTER (WHERE verdict = 'missing') AS missing,
+    count(*) FILTER (WHERE verdict = 'unknown') AS unknown
+FROM orphan_sightings
+WHERE run_id = @run_id;
+
+-- name: SightingDrop :execrows
+-- Empties staging of this run and of any before it.
+-- Locks: ROW EXCLUSIVE on orphan_sightings. Index: orphan_sightings_pkey. Rows: the run's.
+DELETE FROM orphan_sightings
+WHERE run_id <= @run_id;
