@@ -6,9 +6,9 @@
 -- Index: orphan_candidates_pkey, orphan_sightings_pkey, conversation_members_user_id.
 -- Rows: as many as are missing or came back.
 WITH open_run AS (
-    SELECT run_id
-    FROM orphan_runs
-    WHERE run_id = @run_id AND state = 'running'
+    SELECT o.run_id
+    FROM orphan_runs AS o
+    WHERE o.run_id = @run_id AND o.state = 'running'
 ),
 merged AS (
     INSERT INTO orphan_candidates AS c (
@@ -23,7 +23,7 @@ merged AS (
     FROM open_run AS r
     JOIN orphan_sightings AS s ON s.run_id = r.run_id AND s.verdict = 'missing'
     LEFT JOIN orphan_shadow_evidence(
-        ARRAY(SELECT user_id FROM orphan_sightings WHERE run_id = @run_id AND verdict = 'missing')
+        ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = @run_id AND x.verdict = 'missing')
     ) AS e ON e.user_id = s.user_id
     ON CONFLICT (user_id) DO UPDATE
     SET first_missing_at = orphan_clock_start(

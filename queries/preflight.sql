@@ -41,7 +41,7 @@ SELECT
                 AND NOT has_table_privilege(to_regclass('public.' || need.relation), need.privilege)
             UNION ALL
             SELECT 'EXECUTE on ' || p.proname
-            FROM pg_proc AS p
+            FROM pg_catalog.pg_proc AS p
             WHERE p.pronamespace = 'public'::regnamespace
                 AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence')
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
@@ -65,20 +65,20 @@ WHERE is_applied;
 SELECT
     coalesce((
         SELECT t.tgenabled::text
-        FROM pg_trigger AS t
+        FROM pg_catalog.pg_trigger AS t
         WHERE t.tgrelid = to_regclass('public.conversation_members')
             AND t.tgname = 'conversation_members_audit_delete'
     ), 'missing')::text AS audit_trigger,
     coalesce((
         SELECT t.tgenabled::text
-        FROM pg_trigger AS t
+        FROM pg_catalog.pg_trigger AS t
         WHERE t.tgrelid = to_regclass('public.conversation_members')
             AND t.tgname = 'conversation_members_refuse_truncate'
     ), 'missing')::text AS truncate_trigger,
     EXISTS (
         SELECT
-        FROM pg_index AS i
-        JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        FROM pg_catalog.pg_index AS i
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
         WHERE i.indrelid = to_regclass('public.conversation_members')
             AND i.indisvalid
             AND i.indpred IS NULL
@@ -93,12 +93,12 @@ SELECT
         )
         FROM (
             SELECT attname, atttypid, atttypmod
-            FROM pg_attribute
+            FROM pg_catalog.pg_attribute
             WHERE attrelid = to_regclass('public.conversation_members') AND attnum > 0 AND NOT attisdropped
         ) AS m
         FULL JOIN (
             SELECT attname, atttypid, atttypmod
-            FROM pg_attribute
+            FROM pg_catalog.pg_attribute
             WHERE attrelid = to_regclass('public.conversation_members_backup')
                 AND attnum > 0
                 AND NOT attisdropped

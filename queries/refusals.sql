@@ -7,7 +7,7 @@ WITH stored AS (
     FROM orphan_sightings AS s
     LEFT JOIN orphan_candidates AS c ON c.user_id = s.user_id
     LEFT JOIN orphan_shadow_evidence(
-        ARRAY(SELECT user_id FROM orphan_sightings WHERE run_id = @run_id AND verdict = 'missing')
+        ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = @run_id AND x.verdict = 'missing')
     ) AS e ON e.user_id = s.user_id
     WHERE s.run_id = @run_id
         AND s.verdict = 'missing'

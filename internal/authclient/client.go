@@ -103,8 +103,10 @@ func (c *Client) Close() error { return c.conn.Close() }
 // without ids.
 func (c *Client) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 	if len(ids) == 0 || len(ids) > MaxBatch {
-		return nil, &BatchError{Reason: reasonInvalidBatch, Users: len(ids),
-			Err: fmt.Errorf("one call takes 1 to %d users", MaxBatch)}
+		return nil, &BatchError{
+			Reason: reasonInvalidBatch, Users: len(ids),
+			Err: fmt.Errorf("one call takes 1 to %d users", MaxBatch),
+		}
 	}
 	request := &authservicev1.GetUsersByIdsRequest{UserIds: texts(ids)}
 	var missing []uuid.UUID

@@ -220,8 +220,10 @@ func TestCallerGivesUpInThePause(t *testing.T) {
 	server.SetFaultFunc(authfake.Status(codes.Unavailable, "restarting"))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	client := dial(t, authclient.Config{URL: server.URL(), BackoffInitial: time.Hour, BackoffMax: time.Hour,
-		Observer: onCall(func() { time.AfterFunc(time.Millisecond, cancel) })})
+	client := dial(t, authclient.Config{
+		URL: server.URL(), BackoffInitial: time.Hour, BackoffMax: time.Hour,
+		Observer: onCall(func() { time.AfterFunc(time.Millisecond, cancel) }),
+	})
 	_, err := client.Missing(ctx, people(3))
 	if reasonOf(t, err) != "cancelled" || !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)

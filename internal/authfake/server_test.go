@@ -79,7 +79,8 @@ func TestHonest(t *testing.T) {
 func TestAliveFunction(t *testing.T) {
 	_, conn := start(t, authfake.Options{Alive: func(id uuid.UUID) bool { return id[0] < 128 }})
 	reply, err := authservicev1.NewAuthServiceClient(conn).GetUsersByIds(t.Context(), &authservicev1.GetUsersByIdsRequest{
-		UserIds: []string{uuid.UUID{1}.String(), uuid.UUID{200}.String()}})
+		UserIds: []string{uuid.UUID{1}.String(), uuid.UUID{200}.String()},
+	})
 	if err != nil || len(reply.GetUsers()) != 1 {
 		t.Errorf("reply %v, error %v", reply, err)
 	}

@@ -79,7 +79,7 @@ func (c *Cluster) init(ctx context.Context) error {
 		args = append(args, "--no-sync")
 	}
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, filepath.Join(c.binDir, "initdb"), args...) //nolint:gosec // the directory is the user's choice
+	cmd := exec.CommandContext(ctx, filepath.Join(c.binDir, "initdb"), args...)
 	cmd.Dir = c.dir
 	cmd.Env = cleanEnv()
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -139,7 +139,7 @@ func TestDetach(t *testing.T) {
 	}
 	defer conn.Close(context.Background())
 
-	if out, err := exec.CommandContext(t.Context(), "/bin/sh", "-c", command).CombinedOutput(); err != nil { //nolint:gosec // our own command
+	if out, err := exec.CommandContext(t.Context(), "/bin/sh", "-c", command).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, out)
 	}
 	if running(p.postmasterPID) {

@@ -23,7 +23,7 @@ func freePort(ctx context.Context) (int, error) {
 	var lc net.ListenConfig
 	var last error
 	for range 100 {
-		port := lowestPort + rand.IntN(highestPort-lowestPort) //nolint:gosec // no secret
+		port := lowestPort + rand.IntN(highestPort-lowestPort)
 		l, err := lc.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
 			last = err

@@ -34,7 +34,7 @@ func startReaper(dir string, keep bool) (*reaper, error) {
 		keepArg = "keep"
 	}
 	// Not CommandContext: it must live as long as the cluster, not as the start.
-	cmd := exec.Command("/bin/sh", "-c", reaperScript, "orphan-cleaner-pg-reaper", "watch", dir, keepArg) //nolint:noctx,gosec // see above; constant script
+	cmd := exec.Command("/bin/sh", "-c", reaperScript, "orphan-cleaner-pg-reaper", "watch", dir, keepArg) //nolint:noctx // see above
 	cmd.Dir = "/"
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

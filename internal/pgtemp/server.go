@@ -28,7 +28,7 @@ func (c *Cluster) launch(port int) (*server, error) {
 	}
 	defer log.Close()
 	// Not CommandContext: the server outlives the context of its start.
-	cmd := exec.Command(filepath.Join(c.binDir, "postgres"), //nolint:noctx,gosec // see above; the directory is the user's choice
+	cmd := exec.Command(filepath.Join(c.binDir, "postgres"), //nolint:noctx // see above
 		"-D", c.DataDir(),
 		"-p", strconv.Itoa(port),
 		"-c", "listen_addresses=127.0.0.1",

@@ -22,39 +22,39 @@ type DB struct {
 	Pool *pgxpool.Pool // closed when the test ends
 
 	cluster *pgtemp.Cluster
-	t       testing.TB
+	tb      testing.TB
 }
 
 // New returns a database with messaging-service's tables and all migrations.
-func New(t testing.TB) *DB {
-	t.Helper()
-	return newDB(t, templateMigrated)
+func New(tb testing.TB) *DB {
+	tb.Helper()
+	return newDB(tb, templateMigrated)
 }
 
 // NewBare returns a database with messaging-service's tables only, as it is
 // before the first `orphan-cleaner migrate up`.
-func NewBare(t testing.TB) *DB {
-	t.Helper()
-	return newDB(t, templateBare)
+func NewBare(tb testing.TB) *DB {
+	tb.Helper()
+	return newDB(tb, templateBare)
 }
 
 // NewEmpty returns a database with nothing in it.
-func NewEmpty(t testing.TB) *DB {
-	t.Helper()
-	return newDB(t, templateEmpty)
+func NewEmpty(tb testing.TB) *DB {
+	tb.Helper()
+	return newDB(tb, templateEmpty)
 }
 
-func newDB(t testing.TB, tmpl template) *DB {
-	t.Helper()
-	cluster, name, err := shared.create(tmpl, label(t.Name()))
+func newDB(tb testing.TB, tmpl template) *DB {
+	tb.Helper()
+	cluster, name, err := shared.create(tmpl, label(tb.Name()))
 	if err != nil {
-		t.Fatalf("making a database for the test: %v", err)
+		tb.Fatalf("making a database for the test: %v", err)
 	}
-	db := &DB{Name: name, URL: cluster.URL(name), cluster: cluster, t: t}
+	db := &DB{Name: name, URL: cluster.URL(name), cluster: cluster, tb: tb}
 	// Before the pool, so that whatever comes next the database is seen to.
-	t.Cleanup(db.cleanup)
+	tb.Cleanup(db.cleanup)
 	if db.Pool, err = pgxpool.New(context.Background(), db.URL); err != nil {
-		t.Fatalf("opening %s: %v", db.URL, err)
+		tb.Fatalf("opening %s: %v", db.URL, err)
 	}
 	return db
 }
@@ -64,15 +64,15 @@ const closeTimeout = 5 * time.Second
 
 // cleanup runs after the test's own cleanups.
 func (db *DB) cleanup() {
-	if db.t.Failed() {
+	if db.tb.Failed() {
 		shared.keep()
 		if os.Getenv(KeepEnv) == "1" {
-			db.t.Logf("the database of this test is kept: psql '%s'", db.URL)
+			db.tb.Logf("the database of this test is kept: psql '%s'", db.URL)
 		} else {
-			db.t.Logf("to look into the database of this test, run it again with %s=1", KeepEnv)
+			db.tb.Logf("to look into the database of this test, run it again with %s=1", KeepEnv)
 		}
 	} else if err := shared.drop(db.cluster, db.Name); err != nil {
-		db.t.Errorf("dropping database %s: %v", db.Name, err)
+		db.tb.Errorf("dropping database %s: %v", db.Name, err)
 	}
 	if db.Pool == nil {
 		return
@@ -85,16 +85,16 @@ func (db *DB) cleanup() {
 	select {
 	case <-closed:
 	case <-time.After(closeTimeout):
-		db.t.Errorf("the test did not release %d connections of its pool", db.Pool.Stat().AcquiredConns())
+		db.tb.Errorf("the test did not release %d connections of its pool", db.Pool.Stat().AcquiredConns())
 	}
 }
 
-// URLAs returns the connection string as another role, which need no password.
+// URLAs returns the connection string as another role, which needs no password.
 func (db *DB) URLAs(role string) string {
-	db.t.Helper()
+	db.tb.Helper()
 	u, err := url.Parse(db.URL)
 	if err != nil {
-		db.t.Fatal(err)
+		db.tb.Fatal(err)
 	}
 	u.User = url.User(role)
 	return u.String()

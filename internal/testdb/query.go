@@ -11,10 +11,10 @@ import (
 
 // Exec runs a statement and returns how many rows it touched.
 func (db *DB) Exec(statement string, args ...any) int64 {
-	db.t.Helper()
+	db.tb.Helper()
 	tag, err := db.Pool.Exec(context.Background(), statement, args...)
 	if err != nil {
-		db.t.Fatalf("%s: %v", statement, err)
+		db.tb.Fatalf("%s: %v", statement, err)
 	}
 	return tag.RowsAffected()
 }
@@ -23,16 +23,16 @@ func (db *DB) Exec(statement string, args ...any) int64 {
 //
 //	db.Count("conversation_members WHERE user_id = $1", id)
 func (db *DB) Count(from string, args ...any) int64 {
-	db.t.Helper()
+	db.tb.Helper()
 	return One[int64](db, "SELECT count(*) FROM "+from, args...)
 }
 
 // One returns the single value of a single row.
 func One[T any](db *DB, query string, args ...any) T {
-	db.t.Helper()
+	db.tb.Helper()
 	var value T
 	if err := db.Pool.QueryRow(context.Background(), query, args...).Scan(&value); err != nil {
-		db.t.Fatalf("%s: %v", query, err)
+		db.tb.Fatalf("%s: %v", query, err)
 	}
 	return value
 }
@@ -52,7 +52,7 @@ type Snapshot []string
 // It holds every row in memory; for tables of more than some 100,000 rows see
 // [DB.Fingerprint].
 func (db *DB) Snapshot(from string, args ...any) Snapshot {
-	db.t.Helper()
+	db.tb.Helper()
 	var rows Snapshot
 	db.stable(func(ctx context.Context, tx pgx.Tx) error {
 		result, err := tx.Query(ctx, "SELECT r::text FROM (SELECT * FROM "+from+") AS r", args...)
@@ -69,7 +69,7 @@ func (db *DB) Snapshot(from string, args ...any) Snapshot {
 // Fingerprint returns the number of rows and a checksum over their text, whose
 // order does not matter: for tables too big for a [Snapshot].
 func (db *DB) Fingerprint(from string, args ...any) string {
-	db.t.Helper()
+	db.tb.Helper()
 	var fingerprint string
 	db.stable(func(ctx context.Context, tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
@@ -82,7 +82,7 @@ func (db *DB) Fingerprint(from string, args ...any) string {
 // stable runs f in a read-only transaction in which a value's text depends on
 // nothing that a test may have set for the database or for its role.
 func (db *DB) stable(f func(context.Context, pgx.Tx) error) {
-	db.t.Helper()
+	db.tb.Helper()
 	ctx := context.Background()
 	err := pgx.BeginTxFunc(ctx, db.Pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		const settings = `SELECT set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true),
@@ -94,7 +94,7 @@ func (db *DB) stable(f func(context.Context, pgx.Tx) error) {
 		return f(ctx, tx)
 	})
 	if err != nil {
-		db.t.Fatalf("reading a snapshot: %v", err)
+		db.tb.Fatalf("reading a snapshot: %v", err)
 	}
 }
 

@@ -96,7 +96,7 @@ func TestSnapshot(t *testing.T) {
 	t.Parallel()
 	db := testdb.NewEmpty(t)
 	db.Exec("CREATE TABLE moment AS SELECT n, timestamptz '2026-01-01 00:00Z' AS at FROM generate_series(1, 3) AS n")
-	before, print := db.Snapshot("moment"), db.Fingerprint("moment")
+	before, fingerprint := db.Snapshot("moment"), db.Fingerprint("moment")
 
 	// Rows that lie elsewhere and a session that shows times in another way are
 	// no difference.
@@ -106,8 +106,8 @@ func TestSnapshot(t *testing.T) {
 	if diff := before.Diff(db.Snapshot("moment")); diff != "" {
 		t.Errorf("the same rows differ:\n%s", diff)
 	}
-	if now := db.Fingerprint("moment"); now != print {
-		t.Errorf("the same rows: %s, then %s", print, now)
+	if now := db.Fingerprint("moment"); now != fingerprint {
+		t.Errorf("the same rows: %s, then %s", fingerprint, now)
 	}
 
 	db.Exec("UPDATE moment SET at = at + interval '1 microsecond' WHERE n = 2")
@@ -115,7 +115,7 @@ func TestSnapshot(t *testing.T) {
 	if diff := before.Diff(db.Snapshot("moment")); diff != want {
 		t.Errorf("a changed row:\n%s", diff)
 	}
-	if now := db.Fingerprint("moment"); now == print {
+	if now := db.Fingerprint("moment"); now == fingerprint {
 		t.Errorf("a changed row has the same fingerprint: %s", now)
 	}
 	if diff := before.Diff(db.Snapshot("moment WHERE n <> $1", 2)); strings.Count(diff, "\n") != 1 {
@@ -148,7 +148,7 @@ func TestFailedIsKept(t *testing.T) {
 	defer conn.Close(context.Background())
 	stop := between(t, out, "stop it with: ", "\n")
 	defer func() {
-		if out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "/bin/sh", "-c", stop).CombinedOutput(); err != nil { //nolint:gosec // our own command
+		if out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "/bin/sh", "-c", stop).CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", stop, err, out)
 		}
 	}()

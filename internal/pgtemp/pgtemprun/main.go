@@ -128,7 +128,7 @@ func runCommand(cluster *pgtemp.Cluster, c config) (status int, err error) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx,gosec // it ends by itself or by the signals below; it is what was asked for
+	cmd := exec.Command(command[0], command[1:]...) //nolint:noctx // it ends by itself or by the signals below
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
 		return exitFailed, err

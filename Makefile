@@ -1,0 +1,111 @@
+# `make` lists the targets. Two of them need nothing but Go and this tree:
+# `make demo` and `make test`.
+
+SHELL       := /bin/sh
+.DEFAULT_GOAL := help
+
+GO          ?= go
+BIN         := bin
+TOOLS       := .bin
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS     := -X main.version=$(VERSION)
+
+# The race detector needs a C compiler.
+RACE        ?= $(if $(shell command -v $$($(GO) env CC)),-race)
+TESTFLAGS   ?=
+TEST_TIMEOUT ?= 20m
+PACKAGES    ?= ./...
+
+# What the stock goose is built without: every database but PostgreSQL.
+GOOSE_TAGS  := no_clickhouse no_libsql no_mssql no_mysql no_sqlite3 no_vertica no_ydb no_duckdb no_spanner no_starrocks
+
+##@ Use
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z][a-z-]*:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/orphan-cleaner
+	@mkdir -p $(BIN)
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/orphan-cleaner ./cmd/orphan-cleaner
+
+.PHONY: demo
+demo: postgres build ## see all of it on a throw-away PostgreSQL and auth-service
+	@$(BIN)/orphan-cleaner demo
+
+.PHONY: postgres
+postgres: ## install PostgreSQL where it is missing
+	@./scripts/postgres.sh
+
+##@ Work
+
+.PHONY: test
+test: postgres $(TOOLS)/goose ## run all tests, on a real PostgreSQL
+	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
+	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
+		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: cover
+cover: postgres $(TOOLS)/goose ## run all tests and show what they do not reach
+	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
+		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -coverpkg=./cmd/...,./internal/... \
+		-coverprofile=coverage.out $(TESTFLAGS) $(PACKAGES)
+	$(GO) tool cover -func=coverage.out | tail -n 1
+	$(GO) tool cover -html=coverage.out -o coverage.html
+
+.PHONY: lint
+lint: check-generated $(TOOLS)/golangci-lint ## gofmt, vet, linters, and gen/ up to date
+	$(GO) vet ./...
+	$(TOOLS)/golangci-lint run
+
+.PHONY: fmt
+fmt: $(TOOLS)/golangci-lint ## format the Go code
+	$(TOOLS)/golangci-lint fmt
+
+.PHONY: generate
+# buf first: it clears gen/ before it writes.
+generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## write gen/ from proto/ and queries/
+	$(TOOLS)/buf generate
+	$(TOOLS)/sqlc generate
+
+.PHONY: check-generated
+check-generated: postgres $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## fail where gen/ is not up to date; prepare every query
+	./scripts/check-generated.sh $(TOOLS)
+
+.PHONY: clean
+clean: ## remove what was built, except the tools
+	rm -rf $(BIN) coverage.out coverage.html
+
+##@ Tools
+
+# Each tool is built when the module that pins it changes. The touch is for go
+# build, which leaves a program alone that is up to date.
+.PHONY: tools
+tools: $(addprefix $(TOOLS)/,sqlc goose protoc-gen-go protoc-gen-go-grpc buf golangci-lint) ## build the pinned tools into .bin
+
+$(TOOLS)/sqlc $(TOOLS)/goose $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc: tools/go.mod tools/go.sum
+$(TOOLS)/buf: tools/buf/go.mod tools/buf/go.sum
+$(TOOLS)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+
+# $(call tool,MODULE,PACKAGE,FLAGS): builds $@.
+define tool
+	@mkdir -p $(TOOLS)
+	$(GO) -C $(1) build -o $(CURDIR)/$@ $(3) $(2)
+	@touch $@
+endef
+
+$(TOOLS)/sqlc:
+	$(call tool,tools,github.com/sqlc-dev/sqlc/cmd/sqlc)
+$(TOOLS)/goose:
+	$(call tool,tools,github.com/pressly/goose/v3/cmd/goose,-tags '$(GOOSE_TAGS)')
+$(TOOLS)/protoc-gen-go:
+	$(call tool,tools,google.golang.org/protobuf/cmd/protoc-gen-go)
+$(TOOLS)/protoc-gen-go-grpc:
+	$(call tool,tools,google.golang.org/grpc/cmd/protoc-gen-go-grpc)
+$(TOOLS)/buf:
+	$(call tool,tools/buf,github.com/bufbuild/buf/cmd/buf)
+$(TOOLS)/golangci-lint:
+	$(call tool,tools/lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
