@@ -108,12 +108,12 @@ SELECT
     (
         SELECT count(*)
         FROM conversation_members_audit AS a
-        WHERE a.run_id = @run_id AND a.deleted_at >= @started_at
+        WHERE a.run_id = @run_id::bigint AND a.deleted_at >= @started_at::timestamptz
     )::bigint AS audited,
     (
         SELECT count(*)
         FROM conversation_members_backup AS b
-        WHERE b.run_id = @run_id AND b.backed_up_at >= @started_at
+        WHERE b.run_id = @run_id::bigint AND b.backed_up_at >= @started_at::timestamptz
     )::bigint AS backed_up;
 
 -- name: RunRecent :many
@@ -126,3 +126,10 @@ SELECT run_id, kind, state, phase, started_at, finished_at, host, users_checked,
 FROM orphan_runs
 ORDER BY run_id DESC
 LIMIT @max_rows;
+
+-- name: RunDeleted :one
+-- What the open run's own row says it deleted, written in the transactions of its chunks.
+-- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey. Rows: one.
+SELECT members_deleted, started_at
+FROM orphan_runs
+WHERE run_id = @run_id;

@@ -86,6 +86,26 @@ func (q *Queries) RunClock(ctx context.Context, runID int64) (RunClockRow, error
 	return i, err
 }
 
+const runDeleted = `-- name: RunDeleted :one
+SELECT members_deleted, started_at
+FROM orphan_runs
+WHERE run_id = $1
+`
+
+type RunDeletedRow struct {
+	MembersDeleted int64
+	StartedAt      time.Time
+}
+
+// What the open run's own row says it deleted, written in the transactions of its chunks.
+// Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey. Rows: one.
+func (q *Queries) RunDeleted(ctx context.Context, runID int64) (RunDeletedRow, error) {
+	row := q.db.QueryRow(ctx, runDeleted, runID)
+	var i RunDeletedRow
+	err := row.Scan(&i.MembersDeleted, &i.StartedAt)
+	return i, err
+}
+
 const runFacts = `-- name: RunFacts :execrows
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
@@ -265,17 +285,17 @@ SELECT
     (
         SELECT count(*)
         FROM conversation_members_audit AS a
-        WHERE a.run_id = $1 AND a.deleted_at >= $2
+        WHERE a.run_id = $1::bigint AND a.deleted_at >= $2::timestamptz
     )::bigint AS audited,
     (
         SELECT count(*)
         FROM conversation_members_backup AS b
-        WHERE b.run_id = $1 AND b.backed_up_at >= $2
+        WHERE b.run_id = $1::bigint AND b.backed_up_at >= $2::timestamptz
     )::bigint AS backed_up
 `
 
 type RunProofParams struct {
-	RunID     *int64
+	RunID     int64
 	StartedAt time.Time
 }
 

@@ -65,7 +65,7 @@ func TestConnectToSilence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	book := &logbook{}
 	client := dial(t, authclient.Config{URL: "http://" + listener.Addr().String(), Timeout: 50 * time.Millisecond, MaxAttempts: 1, Logger: book.logger()})
 	if _, err := client.Missing(t.Context(), people(2)); reasonOf(t, err) != "deadline" {

@@ -65,11 +65,16 @@ func orDefault[T comparable](value *T, otherwise T) {
 // reasonOf fails the test unless err is a *BatchError.
 func reasonOf(t *testing.T, err error) string {
 	t.Helper()
+	return batchError(t, err).Reason
+}
+
+func batchError(t *testing.T, err error) *authclient.BatchError {
+	t.Helper()
 	var batch *authclient.BatchError
 	if !errors.As(err, &batch) {
 		t.Fatalf("error %v (%T) is not a *BatchError", err, err)
 	}
-	return batch.Reason
+	return batch
 }
 
 // logbook collects log records as maps.

@@ -170,7 +170,7 @@ func TestRetries(t *testing.T) {
 				}
 			} else if got := reasonOf(t, err); got != test.reason || missing != nil {
 				t.Errorf("missing %v, reason %s, want %s", missing, got, test.reason)
-			} else if tries := err.(*authclient.BatchError).Attempts; tries != test.calls {
+			} else if tries := batchError(t, err).Attempts; tries != test.calls {
 				t.Errorf("the error counts %d attempts, want %d", tries, test.calls)
 			}
 			if server.Calls() != test.calls || seen.calls != test.calls {

@@ -228,11 +228,15 @@ func TestRotationUnderLoad(t *testing.T) {
 func reconnect(t *testing.T, server *authfake.Server, connections *atomic.Int64) {
 	t.Helper()
 	from := connections.Load()
-	for begun := time.Now(); connections.Load() == from; time.Sleep(time.Millisecond) {
-		if time.Since(begun) > patience {
+	again, tooLate := time.NewTicker(time.Millisecond), time.After(patience)
+	defer again.Stop()
+	for connections.Load() == from {
+		server.Drain()
+		select {
+		case <-again.C:
+		case <-tooLate:
 			t.Fatal("no new connection")
 		}
-		server.Drain()
 	}
 }
 

@@ -25,6 +25,7 @@ func newSlowLog(logger *slog.Logger) *slowLog {
 func (s *slowLog) log(took time.Duration, users int) {
 	s.calls.Add(1)
 	s.seldom.Do(func() {
+		//nolint:sloglint // the runbook words the message with its numbers
 		s.logger.Warn(slowMessage(took, users), "method", methodLabel, "slow_calls", s.calls.Swap(0))
 	})
 }

@@ -68,7 +68,7 @@ func Start(opts Options) (*Server, error) {
 	if opts.Addr == "" {
 		opts.Addr = "127.0.0.1:0"
 	}
-	listener, err := net.Listen("tcp", opts.Addr)
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", opts.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("starting the auth-service: %w", err)
 	}

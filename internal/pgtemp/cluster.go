@@ -160,11 +160,10 @@ func (c *Cluster) Stop() error {
 	}
 	c.ended = true
 	err := c.halt()
-	err = errors.Join(err, c.reaper.dismiss())
-	if c.opts.Keep {
-		return err
+	if !c.opts.Keep {
+		err = errors.Join(err, os.RemoveAll(c.dir))
 	}
-	return errors.Join(err, os.RemoveAll(c.dir))
+	return errors.Join(err, c.reaper.dismiss())
 }
 
 // halt stops the server where it runs, and otherwise removes what a killed one

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+const description = `Removes from messaging-service the memberships of users that auth-service no longer has:
+checks in batches of 100, waits out a retention, deletes with audit and backup.
+
+Exit status: 0 done, 1 failed or incomplete, 2 wrong usage, 3 refused by a breaker, 4 another run is open.`
+
+// CLI is the command line; each setting is a flag with an environment name.
+type CLI struct {
+	Check   CheckCmd   `cmd:"" help:"Check everything a run needs; a line per check with its mend."`
+	Migrate MigrateCmd `cmd:"" help:"Apply or show the schema (goose migrations)."`
+	Run     RunCmd     `cmd:"" help:"Make one run, for cron."`
+	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
+	Demo    DemoCmd    `cmd:"" help:"See all of it on a throw-away PostgreSQL and auth-service."`
+	Version VersionCmd `cmd:"" help:"Show the version."`
+}
+
+// VersionCmd is `version`.
+type VersionCmd struct{}
+
+// Run prints the version alone on a line.
+func (VersionCmd) Run(s *streams) error {
+	_, err := fmt.Fprintln(s.out, version)
+	return err
+}
+
+var examples = map[string]string{
+	"":               "orphan-cleaner demo\n  orphan-cleaner check\n  orphan-cleaner run --dry-run",
+	"check":          "DATABASE_URL=postgres://runner@db/messaging AUTH_SERVICE_URL=http://auth-service:9080 orphan-cleaner check",
+	"migrate":        "orphan-cleaner migrate status",
+	"migrate up":     "DATABASE_URL=postgres://owner@db/messaging orphan-cleaner migrate up",
+	"migrate down":   "orphan-cleaner migrate down",
+	"migrate status": "orphan-cleaner migrate status",
+	"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
+	"status":         "orphan-cleaner status --runs 20",
+	"demo":           "orphan-cleaner demo --conversations 100 --members 1500",
+	"version":        "orphan-cleaner version",
+}
+
+// helpWithExample is kong's help and an example of the command at its end.
+func helpWithExample(options kong.HelpOptions, ctx *kong.Context) error {
+	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
+		return err
+	}
+	var words []string
+	for _, path := range ctx.Path {
+		if path.Command != nil {
+			words = append(words, path.Command.Name)
+		}
+	}
+	if example, ok := examples[strings.Join(words, " ")]; ok {
+		fmt.Fprintf(ctx.Stdout, "\nExample:\n  %s\n", example)
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+)
+
+const redrawEvery = 100 * time.Millisecond
+
+// watch shows a run's progress: a line that redraws on a terminal, a log line
+// now and then elsewhere. The function it returns ends it and leaves a clean line.
+func watch(w io.Writer, log *slog.Logger, c *cleaner.Cleaner) func() {
+	file, isFile := w.(*os.File)
+	terminal := isFile && term.IsTerminal(int(file.Fd()))
+	every := progressLogEvery
+	if terminal {
+		every = redrawEvery
+	}
+	done := make(chan struct{})
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				if terminal {
+					fmt.Fprint(w, "\r\x1b[K")
+				}
+				return
+			case <-tick.C:
+			}
+			p := c.Progress()
+			if terminal {
+				fmt.Fprintf(w, "\r\x1b[K%s", progressLine(p))
+			} else if p.Phase != "" {
+				log.Info("Run under way", "phase", p.Phase, "members_seen", p.MembersSeen, "users_checked", p.UsersChecked,
+					"users_missing", p.UsersMissing, "members_due", p.MembersDue, "members_deleted", p.MembersDeleted)
+			}
+		}
+	})
+	return func() {
+		close(done)
+		ended.Wait()
+	}
+}
+
+func progressLine(p cleaner.Progress) string {
+	switch p.Phase {
+	case "":
+		return "preflight"
+	case "sweep", "finish":
+		return fmt.Sprintf("%s: %d of %d members deleted", p.Phase, p.MembersDeleted, p.MembersDue)
+	default:
+		return fmt.Sprintf("%s: %d members, %d users checked, %d missing, %d due", p.Phase, p.MembersSeen, p.UsersChecked, p.UsersMissing, p.UsersDue)
+	}
+}

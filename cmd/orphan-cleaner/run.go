@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+)
+
+// RunCmd is `run`.
+type RunCmd struct {
+	DatabaseFlags `group:"Database"`
+	AuthFlags     `group:"auth-service"`
+	CleanerFlags  `group:"Run"`
+	LogFlags      `group:"Log"`
+	DryRun        bool `help:"Verify and judge in full, show what would be deleted, change nothing."`
+	JSON          bool `name:"json" help:"End with one JSON object on stdout."`
+}
+
+// Run makes one run.
+func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
+	cfg, err := cmd.config()
+	if err != nil {
+		return err
+	}
+	if _, err := cmd.url(); err != nil {
+		return err
+	}
+	cfg.DryRun = cmd.DryRun
+	log := cmd.logger(s)
+	client, err := cmd.dial(log)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	log.Info(fmt.Sprintf("Starting orphan cleaner (interval: %s, batch: %d, retention: %s)", cmd.Interval, cmd.BatchSize, cmd.Retention))
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+
+	c := cleaner.New(pool, client, log, cfg, authProbe(client, cmd.AuthServiceURL))
+	stop := watch(s.err, log, c)
+	result, runErr := c.Run(ctx)
+	stop()
+	logResult(log, result, runErr)
+	if cmd.JSON {
+		if err := json.NewEncoder(s.out).Encode(result); err != nil {
+			return errors.Join(runErr, fmt.Errorf("writing the result: %w", err))
+		}
+	} else if cmd.DryRun {
+		if err := printDryRun(s.out, result); err != nil {
+			return errors.Join(runErr, fmt.Errorf("writing the result: %w", err))
+		}
+	}
+	if runErr != nil {
+		return shownError{runErr}
+	}
+	return nil
+}
+
+// logResult is the one line that an SRE reads.
+func logResult(log *slog.Logger, r cleaner.Result, err error) {
+	attrs := []any{
+		"run_id", r.RunID, "state", r.State, "users_checked", r.UsersChecked, "users_missing", r.UsersMissing,
+		"users_unknown", r.UsersUnknown, "users_due", r.UsersDue, "members_kept_young", r.MembersKeptYoung,
+		"batch_calls", r.BatchCalls, "method", "get_users_by_ids", "seconds", fmt.Sprintf("%.1f", r.Seconds),
+	}
+	if r.DryRun && err == nil {
+		log.Info(fmt.Sprintf("Dry run: would clean up to %d orphaned members", r.MembersDue), attrs...)
+		return
+	}
+	if r.MembersDeleted > 0 || err == nil {
+		log.Info(fmt.Sprintf("Cleaned %d orphaned members from %d conversations", r.MembersDeleted, r.Conversations), attrs...)
+	}
+	switch {
+	case err == nil:
+	case r.State == "refused":
+		log.Error("Run refused", "run_id", r.RunID, "breaker", *r.Breaker, "error", err)
+	case errors.Is(err, cleaner.ErrAnotherRun):
+		log.Warn("Not run", "error", err)
+	default:
+		log.Error("Run "+r.State, "run_id", r.RunID, "error", err)
+	}
+}
+
+// progressLogEvery is how often a long run says where it is, off a terminal.
+const progressLogEvery = 30 * time.Second

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/url"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/nova-social/orphan-cleaner/internal/authclient"
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	"github.com/nova-social/orphan-cleaner/internal/telemetry"
+)
+
+// Duration is a time.Duration that also reads and writes days: 30d, 1d12h, 90s.
+type Duration time.Duration
+
+const day = 24 * time.Hour
+
+var daysPattern = regexp.MustCompile(`^(\d+)d(.*)$`)
+
+// UnmarshalText refuses a number without a unit and anything not positive.
+func (d *Duration) UnmarshalText(text []byte) error {
+	value := string(text)
+	wrong := fmt.Errorf("%q is not a duration: write a number with its unit, such as 30d, 12h or 90s", value)
+	var days time.Duration
+	rest := value
+	if parts := daysPattern.FindStringSubmatch(value); parts != nil {
+		n, err := strconv.Atoi(parts[1])
+		if err != nil || n > 36_500 {
+			return wrong
+		}
+		days, rest = time.Duration(n)*day, parts[2]
+	}
+	var other time.Duration
+	if rest != "" {
+		var err error
+		if other, err = time.ParseDuration(rest); err != nil || other < 0 {
+			return wrong
+		}
+	}
+	if days+other <= 0 {
+		return wrong
+	}
+	*d = Duration(days + other)
+	return nil
+}
+
+// String is the shortest form that UnmarshalText reads back: 1h, not 1h0m0s.
+func (d Duration) String() string {
+	days, rest := time.Duration(d)/day, time.Duration(d)%day
+	text := rest.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	switch {
+	case days == 0:
+		return text
+	case rest == 0:
+		return fmt.Sprintf("%dd", days)
+	default:
+		return fmt.Sprintf("%dd%s", days, text)
+	}
+}
+
+// DatabaseFlags say where messaging-service's database is.
+type DatabaseFlags struct {
+	DatabaseURL     string `help:"messaging-service's database: postgres://user@host:5432/messaging. A password belongs in the environment or a file." env:"DATABASE_URL" placeholder:"URL"`
+	DatabaseURLFile string `help:"File that holds the database URL." env:"DATABASE_URL_FILE" placeholder:"FILE"`
+	MaxConnections  int32  `name:"database-max-connections" help:"Most connections to open." env:"DATABASE_MAX_CONNECTIONS" default:"8"`
+	MinConnections  int32  `name:"database-min-connections" help:"Connections kept open." env:"DATABASE_MIN_CONNECTIONS" default:"0"`
+}
+
+func (f *DatabaseFlags) url() (string, error) {
+	value := f.DatabaseURL
+	if parsed, err := url.Parse(value); err == nil && parsed.User != nil && value != os.Getenv("DATABASE_URL") {
+		if _, has := parsed.User.Password(); has {
+			return "", fmt.Errorf("%w: a password on the command line is seen by everybody in ps: give it by the environment DATABASE_URL or by --database-url-file", errUsage)
+		}
+	}
+	if f.DatabaseURLFile != "" {
+		text, err := os.ReadFile(f.DatabaseURLFile)
+		if err != nil {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %w", errUsage, err)
+		}
+		value = strings.TrimSpace(string(text))
+	}
+	if value == "" {
+		return "", fmt.Errorf("%w: DATABASE_URL is not set: export DATABASE_URL=postgres://user@host:5432/messaging", errUsage)
+	}
+	if _, err := database.ParseConfig(value); err != nil {
+		return "", fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if f.MaxConnections < 2 || f.MinConnections < 0 || f.MinConnections > f.MaxConnections {
+		return "", fmt.Errorf("%w: DATABASE_MAX_CONNECTIONS must be at least 2 and DATABASE_MIN_CONNECTIONS between 0 and it", errUsage)
+	}
+	return value, nil
+}
+
+func (f *DatabaseFlags) open(ctx context.Context) (*pgxpool.Pool, error) {
+	value, err := f.url()
+	if err != nil {
+		return nil, err
+	}
+	pool, err := database.Open(ctx, value, f.MinConnections, f.MaxConnections)
+	if err != nil {
+		return nil, fmt.Errorf("%w; check DATABASE_URL and that the server is up", err)
+	}
+	return pool, nil
+}
+
+// AuthFlags say where auth-service is and how it is asked.
+type AuthFlags struct {
+	AuthServiceURL        string   `help:"auth-service: http://host:9080, or https:// for TLS." env:"AUTH_SERVICE_URL" placeholder:"URL"`
+	AuthServiceMethod     string   `help:"Full name of the gRPC method." env:"AUTH_SERVICE_METHOD" default:"nova.auth_service.v1.AuthService/GetUsersByIds"`
+	AuthServiceTimeout    Duration `help:"Limit of one call." env:"AUTH_SERVICE_TIMEOUT" default:"5s"`
+	AuthServiceCAFile     string   `name:"auth-service-ca-file" help:"CA certificates (PEM) in place of the system's." env:"AUTH_SERVICE_CA_FILE" placeholder:"FILE"`
+	AuthServiceCertFile   string   `help:"Client certificate (PEM)." env:"AUTH_SERVICE_CERT_FILE" placeholder:"FILE"`
+	AuthServiceKeyFile    string   `help:"Key of the client certificate (PEM)." env:"AUTH_SERVICE_KEY_FILE" placeholder:"FILE"`
+	AuthServiceServerName string   `help:"Name that the server's certificate must carry." env:"AUTH_SERVICE_SERVER_NAME" placeholder:"NAME"`
+	AuthServiceTokenFile  string   `help:"File with the authorization token of each call." env:"AUTH_SERVICE_TOKEN_FILE" placeholder:"FILE"`
+	MaxQPS                float64  `name:"max-qps" help:"Most calls a second; 0: no limit." env:"ORPHAN_CLEANER_MAX_QPS" default:"0"`
+}
+
+func (f *AuthFlags) dial(log *slog.Logger) (*authclient.Client, error) {
+	if f.AuthServiceURL == "" {
+		return nil, fmt.Errorf("%w: AUTH_SERVICE_URL is not set: export AUTH_SERVICE_URL=http://auth-service:9080", errUsage)
+	}
+	if f.MaxQPS < 0 || math.IsNaN(f.MaxQPS) || math.IsInf(f.MaxQPS, 0) {
+		return nil, fmt.Errorf("%w: MAX_QPS must be 0 or more", errUsage)
+	}
+	client, err := authclient.Dial(authclient.Config{
+		URL: f.AuthServiceURL, Method: f.AuthServiceMethod, Timeout: time.Duration(f.AuthServiceTimeout), MaxQPS: f.MaxQPS,
+		CAFile: f.AuthServiceCAFile, CertFile: f.AuthServiceCertFile, KeyFile: f.AuthServiceKeyFile,
+		ServerName: f.AuthServiceServerName, TokenFile: f.AuthServiceTokenFile, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return client, nil
+}
+
+// LogFlags say how the log, on stderr, is written.
+type LogFlags struct {
+	LogFormat string `help:"text or json." env:"ORPHAN_CLEANER_LOG_FORMAT" enum:"text,json" default:"text"`
+	LogLevel  string `help:"debug, info, warn or error." env:"ORPHAN_CLEANER_LOG_LEVEL" enum:"debug,info,warn,error" default:"info"`
+}
+
+func (f *LogFlags) logger(s *streams) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
+		level = slog.LevelInfo
+	}
+	return telemetry.NewLogger(s.err, f.LogFormat, level)
+}
+
+// CleanerFlags are the settings of a run.
+type CleanerFlags struct {
+	Interval            Duration `help:"Time between runs, as it is scheduled." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
+	BatchSize           int      `help:"Users per call, 1 to 100." env:"ORPHAN_CLEANER_BATCH_SIZE" default:"100"`
+	Retention           Duration `help:"How long a user must have been missing without a break." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
+	AllowShortRetention bool     `help:"Accept a retention under one day." env:"ORPHAN_CLEANER_ALLOW_SHORT_RETENTION"`
+	Concurrency         int      `help:"Calls in flight, 1 to 64." env:"ORPHAN_CLEANER_CONCURRENCY" default:"8"`
+	MaxGap              Duration `help:"A longer gap between sightings starts a user's clock anew." env:"ORPHAN_CLEANER_MAX_GAP" default:"7d"`
+	MaxNewMissingShare  float64  `help:"Breaker: newly missing users as a share of those checked; 1 switches it off." env:"ORPHAN_CLEANER_MAX_NEW_MISSING_SHARE" default:"0.1"`
+	MaxDeleteShare      float64  `help:"Breaker: members due as a share of the table; 1 switches it off." env:"ORPHAN_CLEANER_MAX_DELETE_SHARE" default:"0.05"`
+	MaxDeleteMembers    int64    `help:"Breaker: members due." env:"ORPHAN_CLEANER_MAX_DELETE_MEMBERS" default:"100000"`
+	Lease               Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
+	ChunkRows           int      `help:"Members per transaction, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"2000"`
+}
+
+func (f *CleanerFlags) config() (cleaner.Config, error) {
+	wrong := func(format string, args ...any) (cleaner.Config, error) {
+		return cleaner.Config{}, fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))
+	}
+	share := func(v float64) bool { return v >= 0 && v <= 1 }
+	switch {
+	case f.BatchSize < 1 || f.BatchSize > authclient.MaxBatch:
+		return wrong("BATCH_SIZE is %d, it must be 1 to %d: auth-service takes no more", f.BatchSize, authclient.MaxBatch)
+	case time.Duration(f.Retention) < day && !f.AllowShortRetention:
+		return wrong("RETENTION is %s, under one day: members would go before anybody notices a mistake; add --allow-short-retention if you mean it", f.Retention)
+	case f.Concurrency < 1 || f.Concurrency > 64:
+		return wrong("CONCURRENCY is %d, it must be 1 to 64", f.Concurrency)
+	case time.Duration(f.Interval) < time.Second:
+		return wrong("INTERVAL is %s, it must be 1s or more", f.Interval)
+	case time.Duration(f.Lease) < time.Second:
+		return wrong("LEASE is %s, it must be 1s or more", f.Lease)
+	case !share(f.MaxNewMissingShare), !share(f.MaxDeleteShare):
+		return wrong("MAX_NEW_MISSING_SHARE and MAX_DELETE_SHARE are shares: 0 to 1, where 1 switches the breaker off")
+	case f.MaxDeleteMembers < 0:
+		return wrong("MAX_DELETE_MEMBERS is %d, it must be 0 or more", f.MaxDeleteMembers)
+	case f.ChunkRows < 1 || f.ChunkRows > 100_000:
+		return wrong("CHUNK_ROWS is %d, it must be 1 to 100000", f.ChunkRows)
+	}
+	cfg := cleaner.DefaultConfig()
+	cfg.BatchSize, cfg.Concurrency, cfg.ChunkRows = f.BatchSize, f.Concurrency, f.ChunkRows
+	cfg.Retention, cfg.MaxGap, cfg.Lease = time.Duration(f.Retention), time.Duration(f.MaxGap), time.Duration(f.Lease)
+	cfg.Limits = cleaner.Limits{NewMissingShare: f.MaxNewMissingShare, DeleteShare: f.MaxDeleteShare, DeleteMembers: f.MaxDeleteMembers}
+	return finishConfig(cfg)
+}
+
+// finishConfig adds what this program and this machine know.
+func finishConfig(cfg cleaner.Config) (cleaner.Config, error) {
+	latest, err := migrate.Latest()
+	if err != nil {
+		return cfg, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	settings, err := json.Marshal(map[string]any{
+		"batch_size": cfg.BatchSize, "concurrency": cfg.Concurrency, "retention": Duration(cfg.Retention).String(),
+		"max_gap": Duration(cfg.MaxGap).String(), "lease": Duration(cfg.Lease).String(), "chunk_rows": cfg.ChunkRows,
+		"max_new_missing_share": cfg.Limits.NewMissingShare, "max_delete_share": cfg.Limits.DeleteShare,
+		"max_delete_members": cfg.Limits.DeleteMembers,
+	})
+	cfg.SchemaVersion, cfg.Version, cfg.Settings = latest, version, settings
+	cfg.Host = fmt.Sprintf("%s:%d", host, os.Getpid())
+	return cfg, err
+}
+
+// authProbe is the preflight's check of auth-service.
+func authProbe(client *authclient.Client, address string) cleaner.Probe {
+	const mend = "check AUTH_SERVICE_URL and auth-service: grpcurl -plaintext HOST:9080 grpc.health.v1.Health/Check"
+	return func(ctx context.Context) cleaner.Finding {
+		health, err := client.Health(ctx)
+		switch {
+		case err != nil:
+			return cleaner.Finding{Name: "auth-service", Status: cleaner.Fail, Message: err.Error(), Mend: mend}
+		case health == authclient.HealthUnimplemented:
+			return probeCall(ctx, client)
+		default:
+			return cleaner.Finding{Name: "auth-service", Status: cleaner.OK, Message: "SERVING at " + address}
+		}
+	}
+}
+
+// probeCall stands in for the health service where there is none: one call about
+// a user that nobody is.
+func probeCall(ctx context.Context, client *authclient.Client) cleaner.Finding {
+	if _, err := client.Missing(ctx, []uuid.UUID{uuid.Nil}); err != nil {
+		return cleaner.Finding{
+			Name: "auth-service", Status: cleaner.Fail, Message: err.Error(),
+			Mend: "auth-service has no grpc.health.v1 and answers GetUsersByIds wrongly: check AUTH_SERVICE_URL and AUTH_SERVICE_METHOD",
+		}
+	}
+	return cleaner.Finding{
+		Name: "auth-service", Status: cleaner.Warn, Message: "has no grpc.health.v1.Health; a probe call was answered",
+		Mend: "register the health service in auth-service",
+	}
+}

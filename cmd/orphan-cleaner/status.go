@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+)
+
+// StatusCmd is `status`.
+type StatusCmd struct {
+	DatabaseFlags `group:"Database"`
+	Retention     Duration `help:"The retention the backlog is reckoned with." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
+	Runs          int32    `help:"How many runs to show." default:"10"`
+	Days          int32    `help:"How many days of the backlog to show." default:"31"`
+	JSON          bool     `name:"json" help:"Print one JSON object."`
+}
+
+type status struct {
+	Runs    []db.RunRecentRow        `json:"runs"`
+	Backlog []db.CandidateBacklogRow `json:"backlog"`
+}
+
+// Run shows recent runs and the backlog; it only reads.
+func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
+	if cmd.Runs < 1 || cmd.Days < 1 {
+		return fmt.Errorf("%w: --runs and --days must be 1 or more", errUsage)
+	}
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	q := db.New(pool)
+	var st status
+	if st.Runs, err = q.RunRecent(ctx, cmd.Runs); err != nil {
+		return fmt.Errorf("reading the runs: %w; see: orphan-cleaner check", err)
+	}
+	if st.Backlog, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: time.Duration(cmd.Retention), MaxRows: cmd.Days}); err != nil {
+		return fmt.Errorf("reading the backlog: %w; see: orphan-cleaner check", err)
+	}
+	if cmd.JSON {
+		encoder := json.NewEncoder(s.out)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(st)
+	}
+	return printStatus(s, st)
+}
+
+func printStatus(s *streams, st status) error {
+	runs := newTable("Recent runs", "run", "state", "started (UTC)", "seconds", "checked", "unknown", "due", "deleted", "calls")
+	for _, r := range st.Runs {
+		state := r.State
+		if r.Breaker != nil {
+			state += " by " + *r.Breaker
+		}
+		runs.AppendRow(table.Row{
+			r.RunID, state, r.StartedAt.UTC().Format(time.DateTime), fmt.Sprintf("%.1f", r.Seconds),
+			r.UsersChecked, r.UsersUnknown, r.MembersDue, r.MembersDeleted, r.BatchCalls,
+		})
+	}
+	if err := printTable(s.out, runs); err != nil {
+		return err
+	}
+	for _, r := range st.Runs {
+		if r.Error != nil {
+			if _, err := fmt.Fprintf(s.out, "run %d: %s\n", r.RunID, *r.Error); err != nil {
+				return err
+			}
+		}
+	}
+	backlog := newTable("Backlog", "retention ends", "users", "members")
+	for _, b := range st.Backlog {
+		when := b.DueOn
+		if b.IsDue {
+			when = "due now"
+		}
+		backlog.AppendRow(table.Row{when, b.Users, b.Members})
+	}
+	return printTable(s.out, backlog)
+}

@@ -1,0 +1,68 @@
+package cleaner
+
+import "fmt"
+
+// Trip says which breaker refused a run, and why. It is an [ErrRefused].
+type Trip struct {
+	Breaker string // stable name, as in the metric
+	Figure  string // what was found
+	Limit   string // what is allowed
+	Look    string // the command that looks closer
+}
+
+func (t *Trip) Error() string {
+	return fmt.Sprintf("refused by breaker %s: %s, the limit is %s; nothing was deleted; look closer with: %s",
+		t.Breaker, t.Figure, t.Limit, t.Look)
+}
+
+func (t *Trip) Unwrap() error { return ErrRefused }
+
+// Breaker is a rule, judged before the first ledger write and the first delete.
+type Breaker struct {
+	Name string
+	// judge returns figure and limit of a trip, or ok.
+	judge func(f Facts, l Limits) (figure, limit string, ok bool)
+}
+
+const (
+	newMissingFloor  = 50    // users; fewer never trip new-missing-share
+	deleteShareFloor = 1_000 // members; fewer never trip delete-share
+)
+
+// Breakers are all rules that judge the facts, in the order they are judged. A
+// share of 1 switches its breaker off, since no share is above it.
+var Breakers = []Breaker{
+	{"new-missing-share", func(f Facts, l Limits) (string, string, bool) {
+		part := share(f.UsersNew, f.UsersChecked)
+		return fmt.Sprintf("%d of %d users checked (%.1f %%) are newly missing", f.UsersNew, f.UsersChecked, 100*part),
+			fmt.Sprintf("%.4g %% and %d users (MAX_NEW_MISSING_SHARE)", 100*l.NewMissingShare, newMissingFloor),
+			part <= l.NewMissingShare || f.UsersNew <= newMissingFloor
+	}},
+	{"delete-share", func(f Facts, l Limits) (string, string, bool) {
+		part := share(f.MembersDue, f.MembersTotal)
+		return fmt.Sprintf("%d of %d members (%.1f %%) are due", f.MembersDue, f.MembersTotal, 100*part),
+			fmt.Sprintf("%.4g %% and %d members (MAX_DELETE_SHARE)", 100*l.DeleteShare, deleteShareFloor),
+			part <= l.DeleteShare || f.MembersDue <= deleteShareFloor
+	}},
+	{"delete-members", func(f Facts, l Limits) (string, string, bool) {
+		return fmt.Sprintf("%d members are due", f.MembersDue),
+			fmt.Sprintf("%d (MAX_DELETE_MEMBERS)", l.DeleteMembers),
+			f.MembersDue <= l.DeleteMembers
+	}},
+}
+
+func share(part, whole int64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}
+
+func judgeFacts(f Facts, l Limits) error {
+	for _, b := range Breakers {
+		if figure, limit, ok := b.judge(f, l); !ok {
+			return &Trip{Breaker: b.Name, Figure: figure, Limit: limit, Look: "orphan-cleaner run --dry-run"}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package cleaner
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Checker asks auth-service about users.
+type Checker interface {
+	// Missing returns those of the ids (1 to 100) that a complete and valid
+	// answer left out. Any error means that nothing is known about any of them.
+	Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error)
+}
+
+// Config is what a run goes by. Every duration and limit is positive.
+type Config struct {
+	BatchSize   int           // users per call, 1 to 100
+	Concurrency int           // calls in flight
+	Retention   time.Duration // missing for this long without a break: due
+	MaxGap      time.Duration // a longer gap between sightings starts the clock anew
+	Lease       time.Duration // a run silent for longer is taken over
+	DryRun      bool          // verify and judge, change nothing
+
+	PageUsers   int           // distinct users per page of the scan
+	ChunkRows   int           // members per transaction of the sweep
+	LockTimeout time.Duration // per statement of a chunk
+	ChunkLimit  time.Duration // statement_timeout of a chunk
+	AnswerAge   time.Duration // an answer older than this is asked for again before a delete
+	Attempts    int           // of a chunk or a read that meets a passing error
+
+	Limits Limits
+
+	SchemaVersion int64 // the newest migration this program knows
+
+	Host     string // host:pid
+	Version  string
+	Settings []byte // JSON, kept with the run
+}
+
+// Limits are the breakers' settings; see [Breakers].
+type Limits struct {
+	NewMissingShare float64 // of the users checked; 1 switches the breaker off
+	DeleteShare     float64 // of the members of the table; 1 switches the breaker off
+	DeleteMembers   int64
+}
+
+// DefaultConfig has the documented defaults.
+func DefaultConfig() Config {
+	const day = 24 * time.Hour
+	return Config{
+		BatchSize: 100, Concurrency: 8, Retention: 30 * day, MaxGap: 7 * day, Lease: time.Minute,
+		PageUsers: 5000, ChunkRows: 2000, LockTimeout: 2 * time.Second, ChunkLimit: 30 * time.Second,
+		AnswerAge: 10 * time.Second, Attempts: 5,
+		Limits: Limits{NewMissingShare: 0.10, DeleteShare: 0.05, DeleteMembers: 100_000},
+	}
+}
+
+var (
+	// ErrAnotherRun is returned while another run is open. Nothing was done.
+	ErrAnotherRun = errors.New("another run is open")
+	// ErrRefused is returned when a breaker refused the run. Nothing was deleted
+	// and the ledger is as it was.
+	ErrRefused = errors.New("refused by a breaker")
+	// ErrPreflight is returned when a check failed. Nothing was done.
+	ErrPreflight = errors.New("preflight failed")
+	// ErrTakenOver is returned to a runner whose run is no longer open.
+	ErrTakenOver = errors.New("the run is no longer open: it was silent for longer than its lease and was taken over")
+	// ErrProof is returned when rows deleted, audited and backed up are not the
+	// same number. The transaction was rolled back.
+	ErrProof = errors.New("count proof failed")
+	// ErrInterrupted is returned when the caller's context ended the run.
+	ErrInterrupted = errors.New("interrupted; the next run goes on from here")
+	// ErrIncomplete is returned when users or chunks were left over.
+	ErrIncomplete = errors.New("incomplete")
+)
+
+// Result is what a run did; its JSON form is a contract.
+type Result struct {
+	RunID            int64   `json:"run_id"`
+	State            string  `json:"state"`
+	UsersChecked     int64   `json:"users_checked"`
+	UsersMissing     int64   `json:"users_missing"`
+	UsersUnknown     int64   `json:"users_unknown"`
+	UsersNew         int64   `json:"users_new"`
+	UsersReturned    int64   `json:"users_returned"`
+	UsersDue         int64   `json:"users_due"`
+	MembersDue       int64   `json:"members_due"`
+	MembersDeleted   int64   `json:"members_deleted"`
+	Conversations    int64   `json:"conversations"`
+	MembersKeptYoung int64   `json:"members_kept_young"`
+	BatchCalls       int64   `json:"batch_calls"`
+	Breaker          *string `json:"breaker"`
+	Seconds          float64 `json:"seconds"`
+
+	MembersTotal int64  `json:"members_total"`
+	MembersHeld  int64  `json:"members_held"`
+	ChunksLeft   int64  `json:"chunks_left"`
+	DryRun       bool   `json:"dry_run"`
+	Error        string `json:"error,omitempty"`
+}
+
+// Progress is a moment of a run, for whoever watches it.
+type Progress struct {
+	Phase                                                                         string
+	MembersSeen, UsersChecked, UsersMissing, UsersDue, MembersDue, MembersDeleted int64
+}

@@ -1,0 +1,155 @@
+package cleaner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+)
+
+// finishLimit bounds the last writes of a run, which are made even when the run
+// was interrupted.
+const finishLimit = 8 * time.Second
+
+// finish proves the run as a whole, empties staging and ends the run's row.
+func (r *run) finish(ctx context.Context, runErr error) (Result, error) {
+	if errors.Is(runErr, ErrTakenOver) {
+		return r.result(runErr), runErr
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishLimit)
+	defer cancel()
+	phase := r.Progress().Phase
+
+	if runErr == nil {
+		r.enter("finish")
+		phase = "finish"
+		if r.facts.UsersUnknown > 0 || r.facts.ChunksLeft > 0 {
+			runErr = fmt.Errorf("%w: %d users without a correct answer, %d chunks left for the next run%s",
+				ErrIncomplete, r.facts.UsersUnknown, r.facts.ChunksLeft, r.facts.causeText())
+		}
+	}
+	q := db.New(r.pool)
+	if err := r.writeFacts(ctx, q); err != nil {
+		return r.result(errors.Join(runErr, err)), errors.Join(runErr, err)
+	}
+	if err := r.proveWhole(ctx, q); err != nil {
+		runErr = errors.Join(err, runErr)
+	}
+	if _, err := q.SightingDrop(ctx, r.id); err != nil {
+		runErr = errors.Join(runErr, fmt.Errorf("emptying staging: %w", err))
+	}
+
+	result := r.result(runErr)
+	row, err := q.RunFinish(ctx, db.RunFinishParams{
+		RunID: r.id, State: result.State, Phase: phase, Breaker: result.Breaker, Error: orNil(result.Error),
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return r.result(ErrTakenOver), ErrTakenOver
+	}
+	if err != nil {
+		err = errors.Join(runErr, fmt.Errorf("finishing the run: %w", err))
+		return r.result(err), err
+	}
+	result.MembersDeleted, result.Conversations = row.MembersDeleted, row.Conversations
+	return result, runErr
+}
+
+// proveWhole compares, over all chunks of the run, what its row says was deleted
+// with the rows of the audit and of the backup.
+func (r *run) proveWhole(ctx context.Context, q *db.Queries) error {
+	deleted, err := q.RunDeleted(ctx, r.id)
+	if err != nil {
+		return fmt.Errorf("reading the run's count: %w", err)
+	}
+	r.facts.MembersDeleted = deleted.MembersDeleted
+	if deleted.MembersDeleted == 0 {
+		return nil
+	}
+	proof, err := q.RunProof(ctx, db.RunProofParams{RunID: r.id, StartedAt: deleted.StartedAt})
+	if err != nil {
+		return fmt.Errorf("proving the run: %w", err)
+	}
+	if proof.Audited != deleted.MembersDeleted || proof.BackedUp != deleted.MembersDeleted {
+		return fmt.Errorf("%w over the whole run: %d deleted, %d audited, %d backed up",
+			ErrProof, deleted.MembersDeleted, proof.Audited, proof.BackedUp)
+	}
+	return nil
+}
+
+func (r *run) writeFacts(ctx context.Context, q *db.Queries) error {
+	f := r.facts
+	rows, err := q.RunFacts(ctx, db.RunFactsParams{
+		RunID: r.id, UsersChecked: f.UsersChecked, UsersMissing: f.UsersMissing, UsersUnknown: f.UsersUnknown,
+		UsersNew: f.UsersNew, UsersReturned: f.UsersReturned, UsersDue: f.UsersDue, MembersTotal: f.MembersTotal,
+		MembersDue: f.MembersDue, MembersKeptYoung: f.MembersKeptYoung, MembersHeld: f.MembersHeld,
+		BatchCalls: f.BatchCalls, ChunksLeft: f.ChunksLeft,
+	})
+	if err != nil {
+		return fmt.Errorf("writing down the run's facts: %w", err)
+	}
+	if rows == 0 {
+		return ErrTakenOver
+	}
+	return nil
+}
+
+// recordFailure writes down a run that failed its preflight where the database
+// allows it, so that `status` shows it.
+func (r *run) recordFailure(ctx context.Context, cause error) Result {
+	result := r.result(cause)
+	if r.cfg.DryRun {
+		return result
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishLimit)
+	defer cancel()
+	id, err := db.New(r.pool).RunRecordFailure(ctx, db.RunRecordFailureParams{
+		Kind: "clean", Lease: r.cfg.Lease, Host: r.cfg.Host, Version: r.cfg.Version,
+		Settings: r.cfg.Settings, Error: &result.Error,
+	})
+	if err != nil {
+		r.log.Warn("The failed preflight could not be recorded", "error", err)
+	}
+	result.RunID = id
+	return result
+}
+
+// result is the run as far as it came. Its state follows from the error.
+func (r *run) result(err error) Result {
+	f := r.facts
+	result := Result{
+		RunID: r.id, State: "succeeded", DryRun: r.cfg.DryRun, Seconds: time.Since(r.started).Seconds(),
+		UsersChecked: f.UsersChecked, UsersMissing: f.UsersMissing, UsersUnknown: f.UsersUnknown, UsersNew: f.UsersNew,
+		UsersReturned: f.UsersReturned, UsersDue: f.UsersDue, MembersDue: f.MembersDue, MembersDeleted: f.MembersDeleted,
+		Conversations: f.Conversations, MembersKeptYoung: f.MembersKeptYoung, BatchCalls: f.BatchCalls,
+		MembersTotal: f.MembersTotal, MembersHeld: f.MembersHeld, ChunksLeft: f.ChunksLeft,
+	}
+	if trip, ok := errors.AsType[*Trip](err); ok {
+		result.Breaker = &trip.Breaker
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrProof):
+		result.State = "failed"
+	case errors.Is(err, ErrRefused):
+		result.State = "refused"
+	case errors.Is(err, ErrIncomplete), errors.Is(err, ErrInterrupted):
+		result.State = "incomplete"
+	default:
+		result.State = "failed"
+	}
+	if err != nil {
+		result.Error = err.Error()
+	}
+	return result
+}
+
+func orNil(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

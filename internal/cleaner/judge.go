@@ -1,0 +1,100 @@
+package cleaner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+)
+
+// maxVoidShare is the share of batches without a correct answer above which
+// nothing is swept and the ledger is left alone.
+const maxVoidShare = 0.10
+
+// judge lets the run pass to the sweep, or not. Until it has passed, the ledger
+// is as it was before the run.
+func (r *run) judge(ctx context.Context) error {
+	r.enter("judge")
+	r.facts.MembersTotal = r.Progress().MembersSeen
+	if void := share(r.facts.VoidBatches, r.facts.Batches); void > maxVoidShare {
+		return fmt.Errorf("%w: %d of %d batches got no correct answer, more than %.0f %%: nothing is swept%s",
+			ErrIncomplete, r.facts.VoidBatches, r.facts.Batches, 100*maxVoidShare, r.facts.causeText())
+	}
+	if err := r.judgeClock(ctx); err != nil {
+		return err
+	}
+	verdict := judgeFacts(r.facts, r.cfg.Limits)
+	if r.cfg.DryRun {
+		return verdict
+	}
+	if err := r.stagingIsWhole(ctx); err != nil {
+		return err
+	}
+	if verdict != nil {
+		_, err := db.New(r.pool).RefusalStore(ctx, db.RefusalStoreParams{RunID: r.id, MaxGap: r.cfg.MaxGap, Retention: r.cfg.Retention})
+		if err != nil {
+			err = fmt.Errorf("keeping the refused users: %w", err)
+		}
+		return errors.Join(verdict, err)
+	}
+	return r.merge(ctx)
+}
+
+// judgeClock is the breaker clock: retention is a difference of database times.
+func (r *run) judgeClock(ctx context.Context) error {
+	clock, err := read(ctx, r.Cleaner, "reading the database's clock", func(ctx context.Context, q *db.Queries) (db.RunClockRow, error) {
+		return q.RunClock(ctx, r.id)
+	})
+	if err != nil {
+		return err
+	}
+	if !clock.RunsForward {
+		return &Trip{
+			Breaker: "clock", Figure: "database time " + clock.DatabaseTime.UTC().Format("2006-01-02 15:04:05") + " UTC is behind an earlier run",
+			Limit: "a clock that runs forward", Look: "orphan-cleaner status",
+		}
+	}
+	return nil
+}
+
+// stagingIsWhole notices a server crash since verify: staging is unlogged, and
+// users it forgot would look alive.
+func (r *run) stagingIsWhole(ctx context.Context) error {
+	staged, err := retry(ctx, r.Cleaner, "counting staging", func() (db.SightingCountRow, error) {
+		return db.New(r.pool).SightingCount(ctx, r.id)
+	})
+	if err != nil {
+		return err
+	}
+	if staged.Missing != r.facts.UsersMissing || staged.Unknown != r.facts.UsersUnknown {
+		return fmt.Errorf("staging lost rows (%d missing and %d unknown users staged, %d and %d counted): did the server crash? The next run starts over",
+			staged.Missing, staged.Unknown, r.facts.UsersMissing, r.facts.UsersUnknown)
+	}
+	return nil
+}
+
+// merge writes the ledger, in one statement.
+func (r *run) merge(ctx context.Context) error {
+	merged, err := retry(ctx, r.Cleaner, "merging sightings into the ledger", func() (row db.CandidateMergeRow, err error) {
+		err = pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
+			q := db.New(tx)
+			// Locks the run's row: nobody takes the run over in between.
+			if err := r.heartbeat(ctx, q, 0); err != nil {
+				return err
+			}
+			if row, err = q.CandidateMerge(ctx, db.CandidateMergeParams{RunID: r.id, MaxGap: r.cfg.MaxGap}); err != nil {
+				return err
+			}
+			if row.Missing != r.facts.UsersMissing {
+				return fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
+			}
+			return nil
+		})
+		return row, err
+	})
+	r.facts.UsersReturned = merged.Returned
+	return err
+}

@@ -1,0 +1,199 @@
+package cleaner
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+)
+
+// Status of a finding.
+const (
+	OK   = "ok"
+	Warn = "warn"
+	Fail = "FAIL"
+)
+
+// Finding is one line of `check`.
+type Finding struct {
+	Name    string `json:"name"`
+	Status  string `json:"status"`
+	Message string `json:"message"`
+	Mend    string `json:"mend,omitempty"` // the command or the change that mends it
+}
+
+// Findings are the lines of one preflight, in order.
+type Findings []Finding
+
+// Probe is a check beside the database's own.
+type Probe func(ctx context.Context) Finding
+
+// Err is an [ErrPreflight] that names the first failure, or nil.
+func (f Findings) Err() error {
+	var first *Finding
+	more := -1
+	for _, finding := range f {
+		if finding.Status == Fail {
+			if more++; first == nil {
+				first = &finding
+			}
+		}
+	}
+	switch {
+	case first == nil:
+		return nil
+	case more > 0:
+		return fmt.Errorf("%w: %s: %s; mend: %s (%d more: orphan-cleaner check)", ErrPreflight, first.Name, first.Message, first.Mend, more)
+	default:
+		return fmt.Errorf("%w: %s: %s; mend: %s", ErrPreflight, first.Name, first.Message, first.Mend)
+	}
+}
+
+// Log writes what is not ok.
+func (f Findings) Log(log *slog.Logger) {
+	for _, finding := range f {
+		switch finding.Status {
+		case Warn:
+			log.Warn("Preflight: "+finding.Name+": "+finding.Message, "mend", finding.Mend)
+		case Fail:
+			log.Error("Preflight: "+finding.Name+": "+finding.Message, "mend", finding.Mend)
+		default:
+			log.Debug("Preflight: " + finding.Name + ": " + finding.Message)
+		}
+	}
+}
+
+// daysAhead is how many days of backup partitions are made beyond today.
+const daysAhead = 7
+
+const minServerVersion = 150000
+
+// Check is the preflight. With repair it makes partitions that are not there.
+func (c *Cleaner) Check(ctx context.Context, repair bool) Findings {
+	var found Findings
+	add := func(name, status, message, mend string) {
+		found = append(found, Finding{name, status, message, mend})
+	}
+	verdict := func(good bool, name, fine, wrong, mend string) bool {
+		if good {
+			add(name, OK, fine, "")
+		} else {
+			add(name, Fail, wrong, mend)
+		}
+		return good
+	}
+	database := func() {
+		server, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightServerRow, error) { return q.PreflightServer(ctx) })
+		if !verdict(err == nil, "database", "PostgreSQL "+server.Version+", database "+server.DatabaseName+", role "+server.RoleName,
+			fmt.Sprint(err), "check DATABASE_URL and that the server is up: psql \"$DATABASE_URL\" -c 'SELECT 1'") {
+			return
+		}
+		verdict(server.VersionNum >= minServerVersion, "version", "15 or newer", "PostgreSQL "+server.Version+" is older than 15", "upgrade the server")
+		verdict(!server.InRecovery || !repair, "primary", "accepts writes", "the server is a standby: it takes no writes", "point DATABASE_URL at the primary")
+		verdict(server.ReplicationRole == "origin", "triggers-fire", "session_replication_role is origin",
+			"session_replication_role is "+server.ReplicationRole+": foreign keys and other triggers would not fire",
+			"ALTER ROLE "+server.RoleName+" RESET session_replication_role, or take it out of the options in DATABASE_URL")
+
+		objects, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightObjectsRow, error) {
+			return q.PreflightObjects(ctx)
+		})
+		if err != nil {
+			add("tables", Fail, err.Error(), "orphan-cleaner check")
+			return
+		}
+		if !verdict(objects.HasMembers, "members", "conversation_members is there", "there is no table public.conversation_members in database "+server.DatabaseName,
+			"point DATABASE_URL at messaging-service's database") {
+			return
+		}
+		if !c.checkSchema(ctx, objects.HasGoose, verdict) {
+			return
+		}
+		verdict(objects.GrantsMissing == "", "grants", "all that a run needs", "role "+server.RoleName+" lacks "+objects.GrantsMissing,
+			"GRANT it to "+server.RoleName+" as the owner of the tables")
+		c.checkTable(ctx, verdict, add)
+		if objects.GrantsMissing == "" {
+			c.checkPartitions(ctx, repair && !server.InRecovery, verdict, add)
+		}
+	}
+	database()
+	for _, probe := range c.probes {
+		found = append(found, probe(ctx))
+	}
+	return found
+}
+
+type verdictFunc = func(good bool, name, fine, wrong, mend string) bool
+
+func (c *Cleaner) checkSchema(ctx context.Context, hasGoose bool, verdict verdictFunc) bool {
+	const up = "orphan-cleaner migrate up"
+	if !hasGoose {
+		return verdict(false, "schema", "", "no migration has been applied", up)
+	}
+	version, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PreflightVersion(ctx) })
+	switch want := c.cfg.SchemaVersion; {
+	case err != nil:
+		return verdict(false, "schema", "", "goose_db_version cannot be read: "+err.Error(), "GRANT SELECT ON goose_db_version to this role")
+	case version > want:
+		return verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program knows %d", version, want),
+			"use the newer orphan-cleaner that migrated it")
+	case version < want:
+		return verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program needs %d", version, want), up)
+	default:
+		return verdict(true, "schema", fmt.Sprintf("at migration %d", version), "", "")
+	}
+}
+
+func (c *Cleaner) checkTable(ctx context.Context, verdict verdictFunc, add func(name, status, message, mend string)) {
+	table, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightTableRow, error) { return q.PreflightTable(ctx) })
+	if err != nil {
+		add("table", Fail, err.Error(), "orphan-cleaner check")
+		return
+	}
+	// tgenabled: A always, O origin, R replica, D disabled.
+	trigger := func(name, state string) {
+		mend := "ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER " + name
+		wrong := map[string]string{"missing": "is not there", "D": "is disabled", "O": "is not ENABLE ALWAYS", "R": "fires on replicas only"}[state]
+		if state == "missing" {
+			mend = "orphan-cleaner migrate down-to 8, then up; or create it again as in migrations/00009_create_audit_trigger.sql"
+		}
+		verdict(state == "A", name, "enabled, always", "the trigger "+name+" on conversation_members "+wrong, mend)
+	}
+	trigger("conversation_members_audit_delete", table.AuditTrigger)
+	trigger("conversation_members_refuse_truncate", table.TruncateTrigger)
+	verdict(table.HasIndex, "index", "an index on conversation_members(user_id) is valid",
+		"no valid index on conversation_members(user_id): every page of the scan would read the whole table",
+		"CREATE INDEX CONCURRENTLY conversation_members_user_id ON conversation_members (user_id)")
+	verdict(table.Drift == "", "backup-columns", "equal those of conversation_members",
+		"the backup's columns differ: "+table.Drift, "ALTER TABLE conversation_members_backup so that each column of conversation_members is there with the same type")
+}
+
+func (c *Cleaner) checkPartitions(ctx context.Context, repair bool, verdict verdictFunc, add func(name, status, message, mend string)) {
+	if repair {
+		made, err := retry(ctx, c, "making partitions", func() (int32, error) { return db.New(c.pool).PartitionEnsure(ctx, daysAhead) })
+		if err != nil {
+			add("partitions", Fail, err.Error(), "as the owner of the tables: SELECT orphan_ensure_partitions(7)")
+			return
+		}
+		if made > 0 {
+			c.log.Info("Made partitions", "count", made)
+		}
+	}
+	there, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PartitionsThereRow, error) { return q.PartitionsThere(ctx) })
+	if err != nil {
+		add("partitions", Fail, err.Error(), "SELECT orphan_ensure_partitions(7)")
+		return
+	}
+	if good := there.Today && there.Tomorrow && there.Month; good || repair {
+		verdict(good, "partitions", "of today and tomorrow are there", "the backup partition of today or tomorrow, or the audit's of this month, is not there", "SELECT orphan_ensure_partitions(7)")
+	} else {
+		add("partitions", Warn, "of today or tomorrow are not there yet; the next run makes them", "SELECT orphan_ensure_partitions(7)")
+	}
+	if there.DefaultInUse {
+		add("audit-default", Warn, "conversation_members_audit_default holds rows of a month that had no partition", "SELECT orphan_ensure_partitions(7)")
+	}
+}
+
+func ask[T any](ctx context.Context, c *Cleaner, query func(ctx context.Context, q *db.Queries) (T, error)) (T, error) {
+	return read(ctx, c, "reading the catalog", query)
+}

@@ -1,0 +1,181 @@
+package cleaner
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
+// groupBatches is how many batches of due users are asked about again at once.
+// Groups of whole batches keep the calls at ceil(due / batch size).
+const groupBatches = 10
+
+// sweep deletes the members of due users, group by group. A group is asked
+// about again right before its members go.
+func (r *run) sweep(ctx context.Context) error {
+	r.enter("sweep")
+	left := allUsers()
+	for more := true; more; {
+		group, err := r.dueGroup(ctx, left)
+		if err != nil || len(group) == 0 {
+			return err
+		}
+		// A run across midnight needs the next day's partition.
+		if _, err := retry(ctx, r.Cleaner, "making partitions", func() (int32, error) {
+			return db.New(r.pool).PartitionEnsure(ctx, daysAhead)
+		}); err != nil {
+			return err
+		}
+		if err := r.sweepGroup(ctx, group); err != nil {
+			return err
+		}
+		left, more = left.after(group[len(group)-1])
+	}
+	return nil
+}
+
+func (r *run) dueGroup(ctx context.Context, left userRange) ([]uuid.UUID, error) {
+	return retry(ctx, r.Cleaner, "reading due users", func() ([]uuid.UUID, error) {
+		return db.New(r.pool).CandidateDuePage(ctx, db.CandidateDuePageParams{
+			RunID: r.id, Retention: r.cfg.Retention, FromUser: left.from, ThroughUser: left.through,
+			MaxUsers: int32(groupBatches * r.cfg.BatchSize),
+		})
+	})
+}
+
+// sweepGroup asks, deletes in chunks, and asks anew whenever the answer has
+// grown old before the last chunk.
+func (r *run) sweepGroup(ctx context.Context, group []uuid.UUID) error {
+	for len(group) > 0 {
+		asked := time.Now()
+		missing, alive, err := r.askAgain(ctx, group)
+		if err != nil {
+			return err
+		}
+		if err := r.forget(ctx, alive, true); err != nil {
+			return err
+		}
+		r.facts.UsersReturned += int64(len(alive))
+		group = missing
+		for len(group) > 0 && time.Since(asked) < r.cfg.AnswerAge {
+			chosen, err := r.deleteChunk(ctx, group)
+			if database.Contended(err) {
+				r.facts.ChunksLeft++
+				r.facts.Cause = err
+				r.log.Warn("Chunk left for the next run", "users", len(group), "error", err)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if chosen < int64(r.cfg.ChunkRows) {
+				return r.forget(ctx, group, false)
+			}
+		}
+	}
+	return nil
+}
+
+// askAgain sorts a group of due users into those still missing and those alive.
+// Users of a void batch are in neither: they are unknown, and wait.
+func (r *run) askAgain(ctx context.Context, group []uuid.UUID) (missing, alive []uuid.UUID, err error) {
+	var mu sync.Mutex
+	askers, ctx := errgroup.WithContext(ctx)
+	askers.SetLimit(r.cfg.Concurrency)
+	for batch := range slices.Chunk(group, r.cfg.BatchSize) {
+		askers.Go(func() error {
+			gone, err := r.checker.Missing(ctx, batch)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			r.facts.BatchCalls++
+			if err != nil {
+				r.facts.UsersUnknown += int64(len(batch))
+				r.facts.Cause = err
+				return nil
+			}
+			missing = append(missing, gone...)
+			for _, user := range batch {
+				if !slices.Contains(gone, user) {
+					alive = append(alive, user)
+				}
+			}
+			return nil
+		})
+	}
+	return missing, alive, askers.Wait()
+}
+
+// deleteChunk is one transaction: fence, delete, count proof, commit. It returns
+// how many members the statement chose; fewer than ChunkRows means that no more
+// are left for these users.
+func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID) (int64, error) {
+	return retry(ctx, r.Cleaner, "deleting a chunk", func() (chosen int64, err error) {
+		err = pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+			q := db.New(tx)
+			if _, err := q.ChunkSettings(ctx, db.ChunkSettingsParams{
+				RunID: r.id, LockTimeout: milliseconds(r.cfg.LockTimeout), StatementTimeout: milliseconds(r.cfg.ChunkLimit),
+			}); err != nil {
+				return err
+			}
+			if err := r.heartbeat(ctx, q, 0); err != nil {
+				return err
+			}
+			row, err := q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{
+				RunID: r.id, UserIds: users, Retention: r.cfg.Retention, MaxRows: int32(r.cfg.ChunkRows),
+			})
+			if err != nil {
+				return err
+			}
+			if chosen = row.Chosen; chosen == 0 {
+				return nil
+			}
+			if err := prove(ctx, q, row); err != nil {
+				return err
+			}
+			return r.heartbeat(ctx, q, row.Deleted)
+		})
+		if err == nil {
+			r.report(func(p *Progress) { p.MembersDeleted += chosen })
+		}
+		return chosen, err
+	})
+}
+
+// prove compares rows deleted with rows audited and backed up, as the trigger
+// reported them to this very transaction.
+func prove(ctx context.Context, q *db.Queries, row db.MemberDeleteDueRow) error {
+	proof, err := q.ChunkProof(ctx)
+	if err != nil {
+		return err
+	}
+	if row.Deleted != row.Chosen || proof.Audited != row.Deleted || proof.BackedUp != row.Deleted {
+		return fmt.Errorf("%w: %d chosen, %d deleted, %d audited, %d backed up; rolled back; look closer with: orphan-cleaner check",
+			ErrProof, row.Chosen, row.Deleted, proof.Audited, proof.BackedUp)
+	}
+	return nil
+}
+
+func (r *run) forget(ctx context.Context, users []uuid.UUID, alive bool) error {
+	if len(users) == 0 {
+		return nil
+	}
+	_, err := retry(ctx, r.Cleaner, "taking users out of the ledger", func() (int64, error) {
+		return db.New(r.pool).CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: users, Alive: alive})
+	})
+	return err
+}
+
+func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) + "ms" }

@@ -1,0 +1,191 @@
+package cleaner
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/google/uuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+)
+
+// Facts is what a run knows, all of it counted before the first delete but for
+// what the sweep adds.
+type Facts struct {
+	UsersChecked, UsersMissing, UsersUnknown, UsersNew, UsersReturned, UsersDue int64
+	MembersTotal, MembersDue, MembersDeleted, MembersKeptYoung, MembersHeld     int64
+	Conversations, Batches, VoidBatches, BatchCalls, ChunksLeft                 int64
+	// Cause is the last reason why a batch was void or a chunk left.
+	Cause error
+}
+
+func (f Facts) causeText() string {
+	if f.Cause == nil {
+		return ""
+	}
+	return fmt.Sprintf("; last cause: %v", f.Cause)
+}
+
+// answer is what came back for one batch: the missing of them, or an error.
+type answer struct {
+	batch, missing []uuid.UUID
+	err            error
+}
+
+// voidInARow is how many batches may go without a correct answer in a row, per
+// call in flight, before the run stops asking.
+const voidInARow = 3
+
+// stageSize is how many users are written to staging at once.
+const stageSize = 2000
+
+// verify streams the distinct users of the table, asks auth-service about each
+// once and stages who is missing and who is unknown. Memory is bounded by a
+// page, the batches in flight and one staging write.
+func (r *run) verify(ctx context.Context) error {
+	r.enter("verify")
+	batches := make(chan []uuid.UUID)
+	answers := make(chan answer, r.cfg.Concurrency)
+	group, ctx := errgroup.WithContext(ctx)
+
+	group.Go(func() error {
+		defer close(batches)
+		return r.scan(ctx, allUsers(), batches)
+	})
+	group.Go(func() error {
+		defer close(answers)
+		askers, ctx := errgroup.WithContext(ctx)
+		for range r.cfg.Concurrency {
+			askers.Go(func() error {
+				for batch := range batches {
+					missing, err := r.checker.Missing(ctx, batch)
+					select {
+					case answers <- answer{batch, missing, err}:
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+				return nil
+			})
+		}
+		return askers.Wait()
+	})
+	group.Go(func() error { return r.stage(ctx, answers) })
+	return group.Wait()
+}
+
+// scan cuts the distinct users of a range into batches of exactly BatchSize; only
+// the last one may be smaller.
+func (r *run) scan(ctx context.Context, left userRange, batches chan<- []uuid.UUID) error {
+	batch := make([]uuid.UUID, 0, r.cfg.BatchSize)
+	send := func() error {
+		select {
+		case batches <- batch:
+			batch = make([]uuid.UUID, 0, r.cfg.BatchSize)
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for more := true; more; {
+		page, err := read(ctx, r.Cleaner, "reading user ids", func(ctx context.Context, q *db.Queries) ([]db.MemberUserPageRow, error) {
+			return q.MemberUserPage(ctx, db.MemberUserPageParams{
+				FromUser: left.from, ThroughUser: left.through, MaxUsers: int32(r.cfg.PageUsers),
+			})
+		})
+		if err != nil {
+			return err
+		}
+		for _, user := range page {
+			r.report(func(p *Progress) { p.MembersSeen += user.Members })
+			if batch = append(batch, user.UserID); len(batch) == r.cfg.BatchSize {
+				if err := send(); err != nil {
+					return err
+				}
+			}
+		}
+		if len(page) < r.cfg.PageUsers {
+			break
+		}
+		left, more = left.after(page[len(page)-1].UserID)
+	}
+	if len(batch) > 0 {
+		return send()
+	}
+	return nil
+}
+
+// stage counts the answers and stages missing and unknown users in bulk. What
+// the missing ones mean for the run is summed up on the way.
+func (r *run) stage(ctx context.Context, answers <-chan answer) error {
+	var missing, unknown []uuid.UUID
+	inARow := 0
+	flush := func(atLeast int) error {
+		if len(missing) >= atLeast {
+			if err := r.stageMissing(ctx, missing); err != nil {
+				return err
+			}
+			missing = missing[:0]
+		}
+		if len(unknown) >= atLeast {
+			if err := r.stageAs(ctx, "unknown", unknown); err != nil {
+				return err
+			}
+			unknown = unknown[:0]
+		}
+		return nil
+	}
+	for a := range answers {
+		r.facts.Batches++
+		r.facts.BatchCalls++
+		if a.err != nil {
+			r.facts.VoidBatches++
+			r.facts.UsersUnknown += int64(len(a.batch))
+			r.facts.Cause = a.err
+			unknown = append(unknown, a.batch...)
+			if inARow++; inARow >= voidInARow*r.cfg.Concurrency {
+				return fmt.Errorf("%w: auth-service gave no correct answer to %d batches in a row, stopped asking; last cause: %w",
+					ErrIncomplete, inARow, a.err)
+			}
+		} else {
+			inARow = 0
+			r.facts.UsersChecked += int64(len(a.batch))
+			r.facts.UsersMissing += int64(len(a.missing))
+			missing = append(missing, a.missing...)
+		}
+		if err := flush(stageSize); err != nil {
+			return err
+		}
+		r.report(func(p *Progress) {
+			p.UsersChecked, p.UsersMissing = r.facts.UsersChecked, r.facts.UsersMissing
+			p.UsersDue, p.MembersDue = r.facts.UsersDue, r.facts.MembersDue
+		})
+	}
+	return flush(1)
+}
+
+func (r *run) stageMissing(ctx context.Context, users []uuid.UUID) error {
+	found, err := read(ctx, r.Cleaner, "assessing missing users", func(ctx context.Context, q *db.Queries) (db.SightingAssessRow, error) {
+		return q.SightingAssess(ctx, db.SightingAssessParams{UserIds: users, Retention: r.cfg.Retention, MaxGap: r.cfg.MaxGap})
+	})
+	if err != nil {
+		return err
+	}
+	r.facts.UsersNew += found.UsersNew
+	r.facts.UsersDue += found.UsersDue
+	r.facts.MembersDue += found.MembersDue
+	r.facts.MembersKeptYoung += found.MembersKeptYoung
+	r.facts.MembersHeld += found.MembersHeld
+	return r.stageAs(ctx, "missing", users)
+}
+
+func (r *run) stageAs(ctx context.Context, verdict string, users []uuid.UUID) error {
+	if r.cfg.DryRun {
+		return nil
+	}
+	_, err := retry(ctx, r.Cleaner, "staging users", func() (int64, error) {
+		return db.New(r.pool).SightingStage(ctx, db.SightingStageParams{RunID: r.id, Verdict: verdict, UserIds: users})
+	})
+	return err
+}

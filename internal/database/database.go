@@ -1,0 +1,104 @@
+// Package database connects to messaging-service's PostgreSQL in a way that
+// works directly and behind a pooler in transaction mode, and tells passing
+// errors from lasting ones.
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// ApplicationName is what pg_stat_activity and the audit show.
+const ApplicationName = "orphan-cleaner"
+
+// ErrURL is returned for a DATABASE_URL that cannot be read. Its message never
+// repeats the value: it may hold a password.
+var ErrURL = errors.New("DATABASE_URL is not a PostgreSQL URL (want postgres://user@host:5432/messaging)")
+
+// ParseConfig reads a DATABASE_URL.
+//
+// Statements run in the mode cache_describe: parameter types are described once
+// and nothing is prepared by name, so that a pooler may serve each transaction
+// from another server session.
+func ParseConfig(url string) (*pgxpool.Config, error) {
+	if !strings.HasPrefix(url, "postgres://") && !strings.HasPrefix(url, "postgresql://") {
+		return nil, ErrURL
+	}
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, ErrURL
+	}
+	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	cfg.ConnConfig.RuntimeParams["application_name"] = ApplicationName
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = 10 * time.Second
+	}
+	return cfg, nil
+}
+
+// Open makes a pool of at most maxConns connections and proves that one of them works.
+func Open(ctx context.Context, url string, minConns, maxConns int32) (*pgxpool.Pool, error) {
+	cfg, err := ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MinConns, cfg.MaxConns = minConns, maxConns
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("opening the pool: %w", err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("connecting to the database: %w", err)
+	}
+	return pool, nil
+}
+
+// Code is the SQLSTATE of err, or empty.
+func Code(err error) string {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return pgErr.Code
+	}
+	return ""
+}
+
+// Contended says that somebody else was in the way: a deadlock, a lock timeout,
+// a serialization failure or a statement that waited too long.
+func Contended(err error) bool {
+	switch Code(err) {
+	case "40P01", "40001", "55P03", "57014":
+		return true
+	}
+	return false
+}
+
+// Transient says that the same statement may well succeed a moment later:
+// contention, a lost connection, a server that restarts.
+func Transient(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return false
+	}
+	if Contended(err) {
+		return true
+	}
+	switch code := Code(err); {
+	case code == "57P01", code == "57P02", code == "57P03", code == "53300", strings.HasPrefix(code, "08"):
+		return true
+	case code != "":
+		return false
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	return pgconn.SafeToRetry(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		strings.Contains(err.Error(), "conn closed")
+}

@@ -1,0 +1,128 @@
+// Package telemetry writes the log in the runbook's words.
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// TargetKey is the attribute that names who speaks: orphan_cleaner or auth_client.
+const TargetKey = "target"
+
+// DefaultTarget is the target of a logger that names none.
+const DefaultTarget = "orphan_cleaner"
+
+// NewLogger logs as `LEVEL target: message key=value` ("text", the form the
+// runbook greps for; time is left to whatever collects the lines) or as one
+// JSON object a line ("json").
+func NewLogger(w io.Writer, format string, level slog.Leveler) *slog.Logger {
+	if format == "json" {
+		return slog.New(&jsonTarget{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}), false})
+	}
+	return slog.New(&textHandler{w: w, mu: new(sync.Mutex), level: level, target: DefaultTarget})
+}
+
+// textHandler writes the lines of the runbook's chapters 3.3 and 4.
+type textHandler struct {
+	w      io.Writer
+	mu     *sync.Mutex
+	level  slog.Leveler
+	target string
+	prefix string // of keys, from groups
+	attrs  string // already formatted
+}
+
+func (h *textHandler) Enabled(_ context.Context, level slog.Level) bool {
+	return level >= h.level.Level()
+}
+
+func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
+	target := h.target
+	var own bytes.Buffer
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == TargetKey {
+			target = a.Value.String()
+		} else {
+			appendAttr(&own, h.prefix, a)
+		}
+		return true
+	})
+	line := r.Level.String() + " " + target + ": " + oneLine(r.Message) + h.attrs + own.String() + "\n"
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, err := io.WriteString(h.w, line)
+	return err
+}
+
+func (h *textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	next := *h
+	var b bytes.Buffer
+	for _, a := range attrs {
+		if a.Key == TargetKey {
+			next.target = a.Value.String()
+			continue
+		}
+		appendAttr(&b, h.prefix, a)
+	}
+	next.attrs += b.String()
+	return &next
+}
+
+func (h *textHandler) WithGroup(name string) slog.Handler {
+	next := *h
+	next.prefix += name + "."
+	return &next
+}
+
+func appendAttr(b *bytes.Buffer, prefix string, a slog.Attr) {
+	value := a.Value.Resolve()
+	if value.Kind() == slog.KindGroup {
+		for _, member := range value.Group() {
+			appendAttr(b, prefix+a.Key+".", member)
+		}
+		return
+	}
+	text := value.String()
+	if text == "" || strings.ContainsAny(text, " =\"\n\t") {
+		text = strconv.Quote(text)
+	}
+	b.WriteString(" " + prefix + a.Key + "=" + text)
+}
+
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", " ") }
+
+// jsonTarget gives each JSON line a target.
+type jsonTarget struct {
+	slog.Handler
+	named bool
+}
+
+func (h *jsonTarget) Handle(ctx context.Context, r slog.Record) error {
+	named := h.named
+	r.Attrs(func(a slog.Attr) bool {
+		named = named || a.Key == TargetKey
+		return !named
+	})
+	if !named {
+		r = r.Clone()
+		r.AddAttrs(slog.String(TargetKey, DefaultTarget))
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h *jsonTarget) WithAttrs(attrs []slog.Attr) slog.Handler {
+	named := h.named
+	for _, a := range attrs {
+		named = named || a.Key == TargetKey
+	}
+	return &jsonTarget{h.Handler.WithAttrs(attrs), named}
+}
+
+func (h *jsonTarget) WithGroup(name string) slog.Handler {
+	return &jsonTarget{h.Handler.WithGroup(name), h.named}
+}
