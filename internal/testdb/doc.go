@@ -4,6 +4,7 @@
 // for a database. The tables of messaging-service and all migrations are
 // applied once, to a template; each test gets a clone of it, some 50 ms later.
 // Tests may so run in parallel, commit, alter tables, and drop triggers.
+// Only roles and tablespaces are shared: they belong to the cluster.
 //
 //	func TestMain(m *testing.M) { testdb.Main(m) }
 //

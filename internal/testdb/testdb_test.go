@@ -80,7 +80,9 @@ func TestPassedIsDropped(t *testing.T) {
 func TestURLAs(t *testing.T) {
 	t.Parallel()
 	db := testdb.NewEmpty(t)
+	// Roles belong to the cluster, which the other tests share.
 	db.Exec("CREATE ROLE testdb_somebody LOGIN")
+	t.Cleanup(func() { db.Exec("DROP ROLE testdb_somebody") })
 	conn, err := pgx.Connect(t.Context(), db.URLAs("testdb_somebody"))
 	if err != nil {
 		t.Fatal(err)

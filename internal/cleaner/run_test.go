@@ -1,0 +1,563 @@
+package cleaner_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+
+	"github.com/nova-social/orphan-cleaner/internal/authclient"
+	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+// world is messaging-service's database and auth-service, both real.
+type world struct {
+	t    *testing.T
+	db   *testdb.DB
+	auth *authfake.Server
+	cfg  cleaner.Config
+	log  strings.Builder
+	mu   sync.Mutex
+}
+
+func (w *world) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.log.Write(p)
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	t.Parallel()
+	w := &world{t: t, db: testdb.New(t), cfg: cleaner.DefaultConfig()}
+	var err error
+	if w.auth, err = authfake.Start(authfake.Options{Record: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.auth.Stop)
+	if w.cfg.SchemaVersion, err = migrate.Latest(); err != nil {
+		t.Fatal(err)
+	}
+	w.cfg.Host, w.cfg.Version, w.cfg.Settings = "test:1", "test", []byte("{}")
+	return w
+}
+
+// people makes users with perUser members each, joined 90 days ago, and returns
+// the users. They live unless told otherwise.
+func (w *world) people(users, perUser int) []uuid.UUID {
+	w.t.Helper()
+	w.db.Exec(`INSERT INTO conversations (name) SELECT 'c' || n FROM generate_series(1, $1::int) AS n`, perUser)
+	ids := make([]uuid.UUID, users)
+	for i := range ids {
+		ids[i] = uuid.New()
+	}
+	w.db.Exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)
+		SELECT c.id, u, now() - interval '90 days' FROM unnest($1::uuid[]) AS u, conversations AS c`, ids)
+	w.auth.Add(ids...)
+	return ids
+}
+
+// die takes users out of auth-service; days > 0 leaves shadow evidence of that age.
+func (w *world) die(days int, users ...uuid.UUID) {
+	w.t.Helper()
+	w.auth.Delete(users...)
+	if days > 0 {
+		w.db.Exec(`INSERT INTO users (id, username, deleted_at)
+			SELECT u, u::text, now() - make_interval(days => $2::int) FROM unnest($1::uuid[]) AS u`, users, days)
+	}
+}
+
+func (w *world) client() *authclient.Client {
+	w.t.Helper()
+	client, err := authclient.Dial(authclient.Config{
+		URL: w.auth.URL(), BackoffInitial: time.Millisecond, BackoffMax: 5 * time.Millisecond,
+		Timeout: 2 * time.Second, MaxAttempts: 2, Logger: slog.New(slog.NewTextHandler(w, nil)),
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func (w *world) run() (cleaner.Result, error) { return w.runWith(w.t.Context(), w.client()) }
+
+func (w *world) runWith(ctx context.Context, checker cleaner.Checker) (cleaner.Result, error) {
+	w.t.Helper()
+	return cleaner.New(w.db.Pool, checker, slog.New(slog.NewTextHandler(w, nil)), w.cfg).Run(ctx)
+}
+
+// invariant asserts I3: gone, audited and backed up are the same rows.
+func (w *world) invariant(gone int64) {
+	w.t.Helper()
+	audited := w.db.Count(`conversation_members_audit WHERE run_id IS NOT NULL`)
+	backedUp := w.db.Count(`conversation_members_backup`)
+	onRuns := testdb.One[int64](w.db, `SELECT coalesce(sum(members_deleted), 0)::bigint FROM orphan_runs`)
+	back := w.db.Count(`conversation_members AS m JOIN conversation_members_backup AS b USING (conversation_id, user_id)`)
+	if audited != gone || backedUp != gone || onRuns != gone || back != 0 {
+		w.t.Errorf("gone %d, audited %d, backed up %d, on the run rows %d, backed up yet there %d", gone, audited, backedUp, onRuns, back)
+	}
+	if open := w.db.Count(`orphan_runs WHERE state = 'running'`); open != 0 {
+		w.t.Errorf("%d runs left open", open)
+	}
+	if staged := w.db.Count(`orphan_sightings`); staged != 0 {
+		w.t.Errorf("%d rows left in staging", staged)
+	}
+}
+
+func (w *world) must(r cleaner.Result, err error) cleaner.Result {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatalf("run ended %s: %v", r.State, err)
+	}
+	return r
+}
+
+func TestRunDeletesExactlyTheDue(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(1250, 4)
+	dead, lately := users[:101], users[101:105]
+	w.die(31, dead...)
+	w.die(29, lately...)
+	stay := w.db.Snapshot(`conversation_members WHERE user_id <> ALL ($1)`, dead)
+	gone := w.db.Snapshot(`conversation_members WHERE user_id = ANY ($1)`, dead)
+
+	r := w.must(w.run())
+	if r.State != "succeeded" || r.MembersDeleted != 404 || r.UsersChecked != 1250 || r.UsersDue != 101 || r.Conversations != 4 {
+		t.Errorf("result %+v", r)
+	}
+	if diff := stay.Diff(w.db.Snapshot(`conversation_members`)); diff != "" {
+		t.Errorf("the rows that should stay: %s", diff)
+	}
+	backup := w.db.Snapshot(`(SELECT conversation_id, user_id, role, joined_at, last_read_at, is_muted, user_public_key FROM conversation_members_backup) AS b`)
+	if diff := gone.Diff(backup); diff != "" {
+		t.Errorf("the backup: %s", diff)
+	}
+	if want := 13 + 2; w.auth.Calls() != want || r.BatchCalls != int64(want) {
+		t.Errorf("%d calls seen, %d counted, want %d", w.auth.Calls(), r.BatchCalls, want)
+	}
+	if w.auth.MaxBatch() > 100 || w.auth.EmptyCalls() != 0 {
+		t.Errorf("largest batch %d, empty calls %d", w.auth.MaxBatch(), w.auth.EmptyCalls())
+	}
+	sizes := w.auth.CallSizes()
+	slices.Sort(sizes)
+	if sizes[0] != 1 || sizes[1] != 50 || sizes[2] != 100 {
+		t.Errorf("batch sizes %v", sizes)
+	}
+	w.invariant(404)
+
+	again := w.must(w.run())
+	if again.MembersDeleted != 0 || again.UsersMissing != 4 {
+		t.Errorf("second run: %+v", again)
+	}
+	w.invariant(404)
+}
+
+func TestRetentionWithoutShadow(t *testing.T) {
+	w := newWorld(t)
+	w.db.Exec(`DROP TABLE users`)
+	users := w.people(300, 2)
+	dead, back, gap := users[0], users[1], users[2]
+	w.die(0, dead, back, gap)
+
+	first := w.must(w.run())
+	if first.MembersDeleted != 0 || first.UsersNew != 3 || w.db.Count(`orphan_candidates`) != 3 {
+		t.Fatalf("first run: %+v", first)
+	}
+	w.db.Exec(`UPDATE orphan_candidates SET first_missing_at = first_missing_at - interval '31 days'`)
+	w.db.Exec(`UPDATE orphan_candidates SET last_missing_at = last_missing_at - interval '8 days' WHERE user_id = $1`, gap)
+	w.auth.Revive(back)
+
+	second := w.must(w.run())
+	if second.MembersDeleted != 2 || second.UsersReturned != 1 || second.UsersNew != 0 {
+		t.Errorf("second run: %+v", second)
+	}
+	if n := w.db.Count(`conversation_members WHERE user_id = $1`, dead); n != 0 {
+		t.Errorf("the dead user has %d members", n)
+	}
+	if n := w.db.Count(`conversation_members WHERE user_id IN ($1, $2)`, back, gap); n != 4 {
+		t.Errorf("the others have %d members, want 4", n)
+	}
+	if n := w.db.Count(`orphan_candidates WHERE user_id = $1 AND sightings = 1 AND first_missing_at > now() - interval '1 minute'`, gap); n != 1 {
+		t.Error("a gap longer than max-gap did not start the clock anew")
+	}
+	if n := w.db.Count(`orphan_candidates`); n != 1 {
+		t.Errorf("%d candidates left, want the one with the gap", n)
+	}
+	w.invariant(2)
+}
+
+func TestYoungAndHeldMembersStay(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 3)
+	w.die(40, users[:4]...)
+	young, held := users[0], users[1]
+	w.db.Exec(`UPDATE conversation_members SET joined_at = now() - interval '29 days'
+		WHERE user_id = $1 AND conversation_id = (SELECT min(id::text)::uuid FROM conversations)`, young)
+	w.db.Exec(`INSERT INTO orphan_holds (user_id, reason) VALUES ($1, 'test')`, held)
+	w.db.Exec(`INSERT INTO orphan_holds (user_id, reason, until) VALUES ($1, 'expired', now() - interval '1 second')`, users[2])
+	w.db.Exec(`INSERT INTO orphan_holds (conversation_id, reason) SELECT max(id::text)::uuid, 'test' FROM conversations`)
+
+	r := w.must(w.run())
+	// Users 0, 2 and 3 are due with 9 members: one is young, three are in the held conversation.
+	if r.MembersDeleted != 5 || r.MembersKeptYoung != 1 || r.MembersHeld != 6 || r.UsersDue != 3 {
+		t.Errorf("result %+v", r)
+	}
+	w.invariant(5)
+}
+
+func TestBreakersRefuse(t *testing.T) {
+	cases := map[string]struct {
+		dead   int
+		limits func(l *cleaner.Limits)
+	}{
+		"new-missing-share": {dead: 60, limits: func(l *cleaner.Limits) { l.DeleteShare = 1 }},
+		"delete-share":      {dead: 60, limits: func(l *cleaner.Limits) { l.NewMissingShare = 1 }},
+		"delete-members":    {dead: 10, limits: func(l *cleaner.Limits) { l.DeleteMembers = 199 }},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			users := w.people(300, 20)
+			w.die(40, users[:c.dead]...)
+			c.limits(&w.cfg.Limits)
+			before := w.db.Fingerprint(`conversation_members`)
+			for _, dry := range []bool{true, false} {
+				w.cfg.DryRun = dry
+				r, err := w.run()
+				if !errors.Is(err, cleaner.ErrRefused) || r.State != "refused" || r.Breaker == nil || *r.Breaker != name {
+					t.Fatalf("dry %v: %v, %+v", dry, err, r)
+				}
+			}
+			if w.db.Fingerprint(`conversation_members`) != before || w.db.Count(`orphan_candidates`) != 0 {
+				t.Error("a refused run changed members or ledger")
+			}
+			if n := w.db.Count(`orphan_runs WHERE state = 'refused' AND breaker = $1`, name); n != 1 {
+				t.Errorf("%d refused runs on record", n)
+			}
+			if n := w.db.Count(`orphan_refusals`); n != int64(c.dead) {
+				t.Errorf("%d users kept for an approval, want %d", n, c.dead)
+			}
+			w.invariant(0)
+		})
+	}
+}
+
+func TestLyingOrFailingAuthServiceDeletesNothing(t *testing.T) {
+	for _, fault := range authfake.Faults() {
+		// Truth is no fault; what never answers is tried with a short timeout elsewhere.
+		if fault.Expect == authfake.Truth || fault.Hangs {
+			continue
+		}
+		t.Run(fault.Name, func(t *testing.T) {
+			w := newWorld(t)
+			users := w.people(1000, 2)
+			w.die(40, users[:10]...)
+			// A candidate long due, so that a wrong sweep would show.
+			w.must(w.runHeld(users))
+			before, ledger := w.db.Fingerprint(`conversation_members`), w.db.Fingerprint(`orphan_candidates`)
+			w.auth.SetFault(fault)
+			r, err := w.run()
+			if err == nil || r.State == "succeeded" {
+				t.Errorf("the run ended %s", r.State)
+			}
+			if w.db.Fingerprint(`conversation_members`) != before {
+				t.Error("members changed")
+			}
+			if w.db.Fingerprint(`orphan_candidates`) != ledger {
+				t.Error("the ledger changed")
+			}
+			w.invariant(0)
+		})
+	}
+}
+
+// runHeld makes a run while everybody is on hold: the ledger fills, nothing goes.
+func (w *world) runHeld(users []uuid.UUID) (cleaner.Result, error) {
+	w.db.Exec(`INSERT INTO orphan_holds (user_id, reason) SELECT u, 'test' FROM unnest($1::uuid[]) AS u`, users)
+	r, err := w.run()
+	w.db.Exec(`UPDATE orphan_holds SET lifted_at = now()`)
+	return r, err
+}
+
+func TestAuthServiceFailsForAFewBatches(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(2500, 1)
+	w.die(40, users[:5]...)
+	w.auth.SetFaultFunc(authfake.Until(2, authfake.Status(codes.Internal, "boom")))
+	r, err := w.run()
+	// 2 of 25 batches: within 10 %, so the rest is swept, but the run is not a success.
+	if !errors.Is(err, cleaner.ErrIncomplete) || r.State != "incomplete" || r.UsersUnknown != 200 {
+		t.Fatalf("%v, %+v", err, r)
+	}
+	if r.MembersDeleted+w.db.Count(`conversation_members WHERE user_id = ANY ($1)`, users[:5]) != 5 {
+		t.Error("members of the dead are neither gone nor there")
+	}
+	w.invariant(r.MembersDeleted)
+	w.auth.SetFault(authfake.Fault{})
+	w.must(w.run())
+	w.invariant(5)
+}
+
+func TestUserReturnsBeforeTheDelete(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	client := w.client()
+	var calls atomic.Int32
+	back := users[1]
+	r := w.must(w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		// 3 calls verify 300 users; before the second asking one comes back.
+		if calls.Add(1) == 4 {
+			w.auth.Revive(back)
+		}
+		return client.Missing(ctx, ids)
+	})))
+	if r.MembersDeleted != 4 || w.db.Count(`conversation_members WHERE user_id = $1`, back) != 2 {
+		t.Errorf("result %+v", r)
+	}
+	if n := w.db.Count(`orphan_candidates WHERE user_id = $1`, back); n != 0 {
+		t.Error("who came back is still in the ledger")
+	}
+	w.invariant(4)
+}
+
+type checkerFunc func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error)
+
+func (f checkerFunc) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	return f(ctx, ids)
+}
+
+func TestPreflightStopsTheRun(t *testing.T) {
+	cases := map[string]struct{ break_, word string }{
+		"trigger dropped":    {`DROP TRIGGER conversation_members_audit_delete ON conversation_members`, "conversation_members_audit_delete"},
+		"trigger disabled":   {`ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete`, "disabled"},
+		"trigger not always": {`ALTER TABLE conversation_members ENABLE TRIGGER conversation_members_audit_delete`, "ALWAYS"},
+		"column added":       {`ALTER TABLE conversation_members ADD nickname text`, "nickname"},
+		"column retyped":     {`ALTER TABLE conversation_members ALTER user_public_key TYPE varchar(400)`, "user_public_key"},
+		"index dropped":      {`DROP INDEX conversation_members_user_id`, "index"},
+		"migration unknown":  {`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)`, "99999"},
+		"replica":            {`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_replication_role = replica', current_database()); END $$`, "session_replication_role"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			users := w.people(300, 2)
+			w.die(40, users[:3]...)
+			w.db.Exec(c.break_)
+			w.db.Pool.Reset() // database settings reach new sessions only
+			r, err := w.run()
+			if !errors.Is(err, cleaner.ErrPreflight) || !strings.Contains(err.Error(), c.word) || !strings.Contains(err.Error(), "mend:") {
+				t.Errorf("error %v", err)
+			}
+			if r.State != "failed" || w.auth.Calls() != 0 || w.db.Count(`conversation_members`) != 600 {
+				t.Errorf("result %+v, %d calls", r, w.auth.Calls())
+			}
+			if n := w.db.Count(`orphan_runs WHERE state = 'failed' AND error LIKE '%' || $1 || '%'`, c.word); n != 1 {
+				t.Errorf("%d failed runs on record", n)
+			}
+		})
+	}
+}
+
+func TestTriggerDroppedAfterPreflight(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	client := w.client()
+	var calls atomic.Int32
+	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		if calls.Add(1) == 4 {
+			w.db.Exec(`ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete`)
+		}
+		return client.Missing(ctx, ids)
+	}))
+	if !errors.Is(err, cleaner.ErrProof) || r.State != "failed" {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if n := w.db.Count(`conversation_members`); n != 600 {
+		t.Errorf("%d members left, want all 600", n)
+	}
+	w.invariant(0)
+}
+
+func TestTwoRunsAtOnce(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	client, inside := w.client(), make(chan struct{})
+	release := make(chan struct{})
+	var once sync.Once
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+			once.Do(func() { close(inside) })
+			<-release
+			return client.Missing(ctx, ids)
+		}))
+		done <- err
+	}()
+	<-inside
+	if _, err := w.run(); !errors.Is(err, cleaner.ErrAnotherRun) {
+		t.Errorf("the second run: %v", err)
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Errorf("the first run: %v", err)
+	}
+	w.invariant(6)
+}
+
+// A runner that sleeps past its lease wakes as a ghost: it may delete nothing.
+func TestRunTakenOver(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	client := w.client()
+	var calls atomic.Int32
+	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		if calls.Add(1) == 4 { // before the second asking: it sleeps, and another run does the work
+			w.db.Exec(`UPDATE orphan_runs SET heartbeat_at = now() - interval '1 hour' WHERE state = 'running'`)
+			w.must(w.runWith(ctx, client))
+		}
+		return client.Missing(ctx, ids)
+	}))
+	if !errors.Is(err, cleaner.ErrTakenOver) || r.MembersDeleted != 0 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if n := w.db.Count(`orphan_runs WHERE state = 'abandoned'`); n != 1 {
+		t.Errorf("%d abandoned runs", n)
+	}
+	w.invariant(6)
+}
+
+func TestDryRunChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	tables := []string{"conversation_members", "orphan_runs", "orphan_candidates", "orphan_sightings", "conversation_members_audit", "conversation_members_backup"}
+	var before []string
+	for _, table := range tables {
+		before = append(before, w.db.Fingerprint(table))
+	}
+	w.cfg.DryRun = true
+	r := w.must(w.run())
+	if r.MembersDue != 6 || r.UsersDue != 3 || r.MembersDeleted != 0 || r.RunID != 0 {
+		t.Errorf("result %+v", r)
+	}
+	for i, table := range tables {
+		if w.db.Fingerprint(table) != before[i] {
+			t.Errorf("%s changed", table)
+		}
+	}
+}
+
+func TestManyMembersOfOneUserGoInChunks(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.ChunkRows, w.cfg.Limits.DeleteShare = 100, 1
+	users := w.people(60, 450)
+	w.die(40, users[0])
+	r := w.must(w.run())
+	if r.MembersDeleted != 450 {
+		t.Errorf("result %+v", r)
+	}
+	if n := testdb.One[int64](w.db, `SELECT max(n) FROM (SELECT count(*) AS n FROM conversation_members_audit GROUP BY txid) AS x`); n != 100 {
+		t.Errorf("largest transaction deleted %d members, want 100", n)
+	}
+	w.invariant(450)
+}
+
+func TestLockedRowIsLeftForTheNextRun(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.LockTimeout, w.cfg.Attempts = 20*time.Millisecond, 2
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	tx, err := w.db.Pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	if _, err := tx.Exec(t.Context(), `SELECT FROM conversation_members WHERE user_id = $1 FOR UPDATE`, users[0]); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.run()
+	if !errors.Is(err, cleaner.ErrIncomplete) || r.ChunksLeft != 1 || r.MembersDeleted != 0 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	w.invariant(0)
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.must(w.run())
+	w.invariant(6)
+}
+
+func TestInterruptedRunEndsAndTheNextGoesOn(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	client := w.client()
+	ctx, cancel := context.WithCancel(t.Context())
+	var calls atomic.Int32
+	r, err := w.runWith(ctx, checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		if calls.Add(1) == 4 {
+			cancel()
+		}
+		return client.Missing(ctx, ids)
+	}))
+	if !errors.Is(err, cleaner.ErrInterrupted) || r.State != "incomplete" {
+		t.Errorf("%v, %+v", err, r)
+	}
+	w.invariant(0)
+	w.must(w.run())
+	w.invariant(6)
+}
+
+func TestStagingLostInACrash(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(2200, 1)
+	w.die(40, users[:5]...)
+	client := w.client()
+	var calls atomic.Int32
+	ledger := w.db.Fingerprint(`orphan_candidates`)
+	// A run over another table of facts: its staging is emptied behind its back, as after a crash of the server.
+	w.db.Exec(`CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`)
+	w.db.Exec(`CREATE TRIGGER forget BEFORE INSERT ON orphan_sightings FOR EACH ROW EXECUTE FUNCTION forget()`)
+	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		calls.Add(1)
+		return client.Missing(ctx, ids)
+	}))
+	if err == nil || r.State != "failed" || !strings.Contains(err.Error(), "staging lost rows") {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if w.db.Fingerprint(`orphan_candidates`) != ledger {
+		t.Error("the ledger changed")
+	}
+	w.invariant(0)
+}
+
+func TestDatabaseClockBehind(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	w.must(w.runHeld(users))
+	w.db.Exec(`UPDATE orphan_runs SET finished_at = now() + interval '2 days'`)
+	r, err := w.run()
+	if !errors.Is(err, cleaner.ErrRefused) || r.Breaker == nil || *r.Breaker != "clock" {
+		t.Errorf("%v, %+v", err, r)
+	}
+	w.invariant(0)
+}
