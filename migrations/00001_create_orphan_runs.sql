@@ -82,6 +82,9 @@ COMMENT ON COLUMN orphan_runs.error IS 'Why the run did not succeed, in one line
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
+-- Before looking: a row that is being written now must be seen.
+LOCK TABLE orphan_runs IN ACCESS EXCLUSIVE MODE;
+
 -- +goose StatementBegin
 DO $$
 BEGIN

@@ -46,6 +46,9 @@ COMMENT ON VIEW orphan_holds_in_force IS 'The holds that count right now: not li
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
+-- Before looking: a row that is being written now must be seen.
+LOCK TABLE orphan_holds IN ACCESS EXCLUSIVE MODE;
+
 -- +goose StatementBegin
 DO $$
 BEGIN

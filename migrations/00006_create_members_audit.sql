@@ -43,6 +43,9 @@ COMMENT ON COLUMN conversation_members_audit.txid IS 'pg_current_xact_id() of th
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
+-- Before looking: a row that is being written now must be seen.
+LOCK TABLE conversation_members_audit IN ACCESS EXCLUSIVE MODE;
+
 -- +goose StatementBegin
 DO $$
 BEGIN

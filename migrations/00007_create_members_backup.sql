@@ -42,6 +42,9 @@ COMMENT ON COLUMN conversation_members_backup.run_id IS 'The run that deleted th
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
+-- Before looking: a row that is being written now must be seen.
+LOCK TABLE conversation_members_backup IN ACCESS EXCLUSIVE MODE;
+
 -- +goose StatementBegin
 DO $$
 BEGIN

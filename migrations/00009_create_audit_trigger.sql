@@ -110,7 +110,8 @@ ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER conversation_members_refu
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
-DROP TRIGGER conversation_members_audit_delete ON conversation_members;
-DROP TRIGGER conversation_members_refuse_truncate ON conversation_members;
+-- IF EXISTS: down and up again is how a trigger that somebody dropped comes back.
+DROP TRIGGER IF EXISTS conversation_members_audit_delete ON conversation_members;
+DROP TRIGGER IF EXISTS conversation_members_refuse_truncate ON conversation_members;
 DROP FUNCTION conversation_members_audit_delete();
 DROP FUNCTION conversation_members_refuse_truncate();

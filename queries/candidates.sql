@@ -79,7 +79,7 @@ WHERE c.user_id >= @from_user
         WHERE h.user_id = c.user_id
     )
 ORDER BY c.user_id
-LIMIT @max_users;
+LIMIT @max_users::bigint;
 
 -- name: CandidateForget :execrows
 -- Takes users out of the ledger: alive again at the second asking, or without a member left.

@@ -8,7 +8,7 @@ WHERE user_id >= @from_user
     AND user_id <= @through_user
 GROUP BY user_id
 ORDER BY user_id
-LIMIT @max_users;
+LIMIT @max_users::bigint;
 
 -- name: MemberDeleteDue :one
 -- Deletes up to max_rows members of users whom auth-service has just again left
@@ -43,7 +43,7 @@ WITH doomed AS (
             WHERE h.conversation_id = m.conversation_id
         )
     ORDER BY m.user_id, m.conversation_id
-    LIMIT @max_rows
+    LIMIT @max_rows::bigint
     -- Always in one order: two deleters cannot deadlock.
     FOR UPDATE OF m
 ),

@@ -31,14 +31,15 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	pool, err := cmd.open(ctx)
-	if err != nil {
-		return err
+	defer closeClient(client, log)
+	probe := authProbe(client, cmd.AuthServiceURL)
+	var findings cleaner.Findings
+	if pool, err := cmd.open(ctx); err != nil {
+		findings = cleaner.Findings{{Name: "database", Status: cleaner.Fail, Message: strings.TrimSuffix(oneLine(err), "; "+databaseMend), Mend: databaseMend}, probe(ctx)}
+	} else {
+		defer pool.Close()
+		findings = cleaner.New(pool, client, log, cfg, probe).Check(ctx, false)
 	}
-	defer pool.Close()
-
-	findings := cleaner.New(pool, client, log, cfg, authProbe(client, cmd.AuthServiceURL)).Check(ctx, false)
 	if cmd.JSON {
 		encoder := json.NewEncoder(s.out)
 		encoder.SetIndent("", "  ")

@@ -31,17 +31,20 @@ func (VersionCmd) Run(s *streams) error {
 	return err
 }
 
-var examples = map[string]string{
-	"":               "orphan-cleaner demo\n  orphan-cleaner check\n  orphan-cleaner run --dry-run",
-	"check":          "DATABASE_URL=postgres://runner@db/messaging AUTH_SERVICE_URL=http://auth-service:9080 orphan-cleaner check",
-	"migrate":        "orphan-cleaner migrate status",
-	"migrate up":     "DATABASE_URL=postgres://owner@db/messaging orphan-cleaner migrate up",
-	"migrate down":   "orphan-cleaner migrate down",
-	"migrate status": "orphan-cleaner migrate status",
-	"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
-	"status":         "orphan-cleaner status --runs 20",
-	"demo":           "orphan-cleaner demo --conversations 100 --members 1500",
-	"version":        "orphan-cleaner version",
+// exampleOf is keyed by the words of a command.
+func exampleOf(command string) string {
+	return map[string]string{
+		"":               "orphan-cleaner demo\n  orphan-cleaner check\n  orphan-cleaner run --dry-run",
+		"check":          "DATABASE_URL=postgres://runner@db/messaging AUTH_SERVICE_URL=http://auth-service:9080 orphan-cleaner check",
+		"migrate":        "orphan-cleaner migrate status",
+		"migrate up":     "DATABASE_URL=postgres://owner@db/messaging orphan-cleaner migrate up",
+		"migrate down":   "orphan-cleaner migrate down",
+		"migrate status": "orphan-cleaner migrate status",
+		"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
+		"status":         "orphan-cleaner status --runs 20",
+		"demo":           "orphan-cleaner demo --conversations 100 --members 1500",
+		"version":        "orphan-cleaner version",
+	}[command]
 }
 
 // helpWithExample is kong's help and an example of the command at its end.
@@ -55,7 +58,7 @@ func helpWithExample(options kong.HelpOptions, ctx *kong.Context) error {
 			words = append(words, path.Command.Name)
 		}
 	}
-	if example, ok := examples[strings.Join(words, " ")]; ok {
+	if example := exampleOf(strings.Join(words, " ")); example != "" {
 		fmt.Fprintf(ctx.Stdout, "\nExample:\n  %s\n", example)
 	}
 	return nil

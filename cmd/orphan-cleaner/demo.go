@@ -57,7 +57,7 @@ func (cmd *DemoCmd) Run(ctx context.Context, s *streams) (err error) {
 	if err != nil {
 		return err
 	}
-	auth, err := authfake.Start(authfake.Options{})
+	auth, err := authfake.Start(authfake.Options{}) //nolint:contextcheck // it lives until Stop
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (cmd *DemoCmd) runs(ctx context.Context, s *streams, pool *pgxpool.Pool, au
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer closeClient(client, log)
 	oneRun := func(dry bool) (cleaner.Result, error) {
 		cfg, err := finishConfig(cleaner.DefaultConfig())
 		if err != nil {

@@ -9,6 +9,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -57,17 +60,35 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "orphan-cleaner: %v; see: orphan-cleaner --help\n", err)
+		fmt.Fprintf(stderr, "orphan-cleaner: %s; see: orphan-cleaner --help\n", hideURL(oneLine(err)))
 		return exitUsage
 	}
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	kctx.Bind(&streams{stdout, stderr})
 	err = kctx.Run()
 	if err != nil && !errors.Is(err, errShown) {
-		fmt.Fprintln(stderr, "orphan-cleaner:", err)
+		fmt.Fprintln(stderr, "orphan-cleaner:", oneLine(err))
 	}
 	return exitStatus(err)
 }
+
+// oneLine is the text of an error in one line, each part of it once: pgx tells of
+// every address it tried, in a line of its own.
+func oneLine(err error) string {
+	var parts []string
+	for part := range strings.Lines(err.Error()) {
+		if part = strings.TrimSpace(part); part != "" && !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+var urlPattern = regexp.MustCompile(`(?is)(postgres(ql)?://|password=).*`)
+
+// hideURL cuts off what may be a database URL in the wrong place of the command
+// line, password and all: where it ends nobody knows.
+func hideURL(text string) string { return urlPattern.ReplaceAllString(text, "[not shown]") }
 
 // errShown is wrapped by errors that the user has already been shown.
 var errShown = errors.New("shown")

@@ -34,8 +34,11 @@ func withMigrator(ctx context.Context, flags *DatabaseFlags, do func(m *migrate.
 		return err
 	}
 	m, err := migrate.Open(ctx, url)
-	if err != nil {
+	if errors.Is(err, migrate.ErrNoMembers) {
 		return err
+	}
+	if err != nil {
+		return fmt.Errorf("%w; %s", err, databaseMend)
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	return do(m)

@@ -36,11 +36,12 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
-	log.Info(fmt.Sprintf("Starting orphan cleaner (interval: %s, batch: %d, retention: %s)", cmd.Interval, cmd.BatchSize, cmd.Retention))
+	defer closeClient(client, log)
+	logf(ctx, log, "Starting orphan cleaner (interval: %s, batch: %d, retention: %s)", cmd.Interval, cmd.BatchSize, cmd.Retention)
 	pool, err := cmd.open(ctx)
 	if err != nil {
-		return err
+		err = errors.New(oneLine(err))
+		return cmd.show(s, log, cleaner.Result{State: "failed", DryRun: cmd.DryRun, Error: err.Error()}, err)
 	}
 	defer pool.Close()
 
@@ -48,12 +49,17 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	stop := watch(s.err, log, c)
 	result, runErr := c.Run(ctx)
 	stop()
-	logResult(log, result, runErr)
+	return cmd.show(s, log, result, runErr)
+}
+
+// show tells how the run ended, in the log and on stdout.
+func (cmd *RunCmd) show(s *streams, log *slog.Logger, result cleaner.Result, runErr error) error {
+	logResult(ctx, log, result, runErr)
 	if cmd.JSON {
 		if err := json.NewEncoder(s.out).Encode(result); err != nil {
 			return errors.Join(runErr, fmt.Errorf("writing the result: %w", err))
 		}
-	} else if cmd.DryRun {
+	} else if cmd.DryRun && result.State != "failed" {
 		if err := printDryRun(s.out, result); err != nil {
 			return errors.Join(runErr, fmt.Errorf("writing the result: %w", err))
 		}
@@ -64,19 +70,24 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	return nil
 }
 
+// logf writes a line whose words, figures included, are the runbook's contract.
+func logf(ctx context.Context, log *slog.Logger, format string, args ...any) {
+	log.Log(ctx, slog.LevelInfo, fmt.Sprintf(format, args...)) //nolint:sloglint // the runbook greps for these very words
+}
+
 // logResult is the one line that an SRE reads.
-func logResult(log *slog.Logger, r cleaner.Result, err error) {
+func logResult(ctx context.Context, log *slog.Logger, r cleaner.Result, err error) {
 	attrs := []any{
 		"run_id", r.RunID, "state", r.State, "users_checked", r.UsersChecked, "users_missing", r.UsersMissing,
 		"users_unknown", r.UsersUnknown, "users_due", r.UsersDue, "members_kept_young", r.MembersKeptYoung,
 		"batch_calls", r.BatchCalls, "method", "get_users_by_ids", "seconds", fmt.Sprintf("%.1f", r.Seconds),
 	}
 	if r.DryRun && err == nil {
-		log.Info(fmt.Sprintf("Dry run: would clean up to %d orphaned members", r.MembersDue), attrs...)
+		logf(ctx, log.With(attrs...), "Dry run: would clean up to %d orphaned members", r.MembersDue)
 		return
 	}
 	if r.MembersDeleted > 0 || err == nil {
-		log.Info(fmt.Sprintf("Cleaned %d orphaned members from %d conversations", r.MembersDeleted, r.Conversations), attrs...)
+		logf(ctx, log.With(attrs...), "Cleaned %d orphaned members from %d conversations", r.MembersDeleted, r.Conversations)
 	}
 	switch {
 	case err == nil:

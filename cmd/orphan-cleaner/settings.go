@@ -87,12 +87,15 @@ type DatabaseFlags struct {
 
 func (f *DatabaseFlags) url() (string, error) {
 	value := f.DatabaseURL
-	if parsed, err := url.Parse(value); err == nil && parsed.User != nil && value != os.Getenv("DATABASE_URL") {
-		if _, has := parsed.User.Password(); has {
+	if parsed, err := url.Parse(value); err == nil && value != os.Getenv("DATABASE_URL") {
+		if _, has := parsed.User.Password(); has || parsed.Query().Has("password") || parsed.Query().Has("sslpassword") {
 			return "", fmt.Errorf("%w: a password on the command line is seen by everybody in ps: give it by the environment DATABASE_URL or by --database-url-file", errUsage)
 		}
 	}
 	if f.DatabaseURLFile != "" {
+		if urlPattern.MatchString(f.DatabaseURLFile) {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE is the name of a file that holds the URL, not the URL itself: that is DATABASE_URL", errUsage)
+		}
 		text, err := os.ReadFile(f.DatabaseURLFile)
 		if err != nil {
 			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %w", errUsage, err)
@@ -111,6 +114,8 @@ func (f *DatabaseFlags) url() (string, error) {
 	return value, nil
 }
 
+const databaseMend = "check DATABASE_URL and that the server is up"
+
 func (f *DatabaseFlags) open(ctx context.Context) (*pgxpool.Pool, error) {
 	value, err := f.url()
 	if err != nil {
@@ -118,7 +123,7 @@ func (f *DatabaseFlags) open(ctx context.Context) (*pgxpool.Pool, error) {
 	}
 	pool, err := database.Open(ctx, value, f.MinConnections, f.MaxConnections)
 	if err != nil {
-		return nil, fmt.Errorf("%w; check DATABASE_URL and that the server is up", err)
+		return nil, fmt.Errorf("%w; %s", err, databaseMend)
 	}
 	return pool, nil
 }
@@ -152,6 +157,13 @@ func (f *AuthFlags) dial(log *slog.Logger) (*authclient.Client, error) {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	return client, nil
+}
+
+// closeClient breaks off the calls in flight; there is nobody left to miss them.
+func closeClient(client *authclient.Client, log *slog.Logger) {
+	if err := client.Close(); err != nil {
+		log.Debug("Closing the connection to auth-service failed", "error", err)
+	}
 }
 
 // LogFlags say how the log, on stderr, is written.

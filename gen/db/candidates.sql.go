@@ -26,15 +26,15 @@ LIMIT $2
 `
 
 type CandidateBacklogParams struct {
-	Retention time.Duration
-	MaxRows   int32
+	Retention time.Duration `json:"retention"`
+	MaxRows   int32         `json:"max_rows"`
 }
 
 type CandidateBacklogRow struct {
-	DueOn   string
-	IsDue   bool
-	Users   int64
-	Members int64
+	DueOn   string `json:"due_on"`
+	IsDue   bool   `json:"is_due"`
+	Users   int64  `json:"users"`
+	Members int64  `json:"members"`
 }
 
 // Candidates by the day their retention ends; the first row holds what is due already.
@@ -78,15 +78,15 @@ WHERE c.user_id >= $1
         WHERE h.user_id = c.user_id
     )
 ORDER BY c.user_id
-LIMIT $5
+LIMIT $5::bigint
 `
 
 type CandidateDuePageParams struct {
-	FromUser    uuid.UUID
-	ThroughUser uuid.UUID
-	RunID       int64
-	Retention   time.Duration
-	MaxUsers    int32
+	FromUser    uuid.UUID     `json:"from_user"`
+	ThroughUser uuid.UUID     `json:"through_user"`
+	RunID       int64         `json:"run_id"`
+	Retention   time.Duration `json:"retention"`
+	MaxUsers    int64         `json:"max_users"`
 }
 
 // The next due users of this run, from from_user on.
@@ -132,9 +132,9 @@ WHERE c.user_id = ANY ($1::uuid [])
 `
 
 type CandidateForgetParams struct {
-	UserIds []uuid.UUID
-	RunID   int64
-	Alive   bool
+	UserIds []uuid.UUID `json:"user_ids"`
+	RunID   int64       `json:"run_id"`
+	Alive   bool        `json:"alive"`
 }
 
 // Takes users out of the ledger: alive again at the second asking, or without a member left.
@@ -209,14 +209,14 @@ SELECT
 `
 
 type CandidateMergeParams struct {
-	RunID  int64
-	MaxGap time.Duration
+	RunID  int64         `json:"run_id"`
+	MaxGap time.Duration `json:"max_gap"`
 }
 
 type CandidateMergeRow struct {
-	OpenRuns int64
-	Missing  int64
-	Returned int64
+	OpenRuns int64 `json:"open_runs"`
+	Missing  int64 `json:"missing"`
+	Returned int64 `json:"returned"`
 }
 
 // Merges this run's sightings into the ledger: new candidates start their clock,

@@ -19,8 +19,8 @@ SELECT
 `
 
 type ChunkProofRow struct {
-	Audited  int64
-	BackedUp int64
+	Audited  int64 `json:"audited"`
+	BackedUp int64 `json:"backed_up"`
 }
 
 // What the audit trigger reported of this transaction, for the count proof.
@@ -43,18 +43,18 @@ SELECT
 `
 
 type ChunkSettingsParams struct {
-	LockTimeout      string
-	StatementTimeout string
-	RunID            int64
+	LockTimeout      string `json:"lock_timeout"`
+	StatementTimeout string `json:"statement_timeout"`
+	RunID            int64  `json:"run_id"`
 }
 
 type ChunkSettingsRow struct {
-	LockTimeout      string
-	StatementTimeout string
-	IdleTimeout      string
-	RunID            string
-	Audited          string
-	BackedUp         string
+	LockTimeout      string `json:"lock_timeout"`
+	StatementTimeout string `json:"statement_timeout"`
+	IdleTimeout      string `json:"idle_timeout"`
+	RunID            string `json:"run_id"`
+	Audited          string `json:"audited"`
+	BackedUp         string `json:"backed_up"`
 }
 
 // Opens a chunk: bounds its waiting and names its run to the audit trigger. All
@@ -103,7 +103,7 @@ WITH doomed AS (
             WHERE h.conversation_id = m.conversation_id
         )
     ORDER BY m.user_id, m.conversation_id
-    LIMIT $4
+    LIMIT $4::bigint
     -- Always in one order: two deleters cannot deadlock.
     FOR UPDATE OF m
 ),
@@ -120,15 +120,15 @@ SELECT
 `
 
 type MemberDeleteDueParams struct {
-	UserIds   []uuid.UUID
-	RunID     int64
-	Retention time.Duration
-	MaxRows   int32
+	UserIds   []uuid.UUID   `json:"user_ids"`
+	RunID     int64         `json:"run_id"`
+	Retention time.Duration `json:"retention"`
+	MaxRows   int64         `json:"max_rows"`
 }
 
 type MemberDeleteDueRow struct {
-	Chosen  int64
-	Deleted int64
+	Chosen  int64 `json:"chosen"`
+	Deleted int64 `json:"deleted"`
 }
 
 // Deletes up to max_rows members of users whom auth-service has just again left
@@ -154,18 +154,18 @@ WHERE user_id >= $1
     AND user_id <= $2
 GROUP BY user_id
 ORDER BY user_id
-LIMIT $3
+LIMIT $3::bigint
 `
 
 type MemberUserPageParams struct {
-	FromUser    uuid.UUID
-	ThroughUser uuid.UUID
-	MaxUsers    int32
+	FromUser    uuid.UUID `json:"from_user"`
+	ThroughUser uuid.UUID `json:"through_user"`
+	MaxUsers    int64     `json:"max_users"`
 }
 
 type MemberUserPageRow struct {
-	UserID  uuid.UUID
-	Members int64
+	UserID  uuid.UUID `json:"user_id"`
+	Members int64     `json:"members"`
 }
 
 // The next distinct user ids from from_user on, with the number of their members.

@@ -32,10 +32,10 @@ SELECT
 `
 
 type PartitionsThereRow struct {
-	Today        bool
-	Tomorrow     bool
-	Month        bool
-	DefaultInUse bool
+	Today        bool `json:"today"`
+	Tomorrow     bool `json:"tomorrow"`
+	Month        bool `json:"month"`
+	DefaultInUse bool `json:"default_in_use"`
 }
 
 // Whether today's and tomorrow's backup partitions and this month's audit partition are there,
@@ -90,9 +90,9 @@ SELECT
 `
 
 type PreflightObjectsRow struct {
-	HasMembers    bool
-	HasGoose      bool
-	GrantsMissing string
+	HasMembers    bool   `json:"has_members"`
+	HasGoose      bool   `json:"has_goose"`
+	GrantsMissing string `json:"grants_missing"`
 }
 
 // Which of the tables and functions are there, and the grants on them.
@@ -117,14 +117,14 @@ SELECT
 `
 
 type PreflightServerRow struct {
-	VersionNum      int32
-	Version         string
-	InRecovery      bool
-	ReadOnly        string
-	ReplicationRole string
-	DatabaseName    string
-	RoleName        string
-	DatabaseTime    time.Time
+	VersionNum      int32     `json:"version_num"`
+	Version         string    `json:"version"`
+	InRecovery      bool      `json:"in_recovery"`
+	ReadOnly        string    `json:"read_only"`
+	ReplicationRole string    `json:"replication_role"`
+	DatabaseName    string    `json:"database_name"`
+	RoleName        string    `json:"role_name"`
+	DatabaseTime    time.Time `json:"database_time"`
 }
 
 // What the server is and how this session stands in it.
@@ -195,10 +195,10 @@ SELECT
 `
 
 type PreflightTableRow struct {
-	AuditTrigger    string
-	TruncateTrigger string
-	HasIndex        bool
-	Drift           string
+	AuditTrigger    string `json:"audit_trigger"`
+	TruncateTrigger string `json:"truncate_trigger"`
+	HasIndex        bool   `json:"has_index"`
+	Drift           string `json:"drift"`
 }
 
 // The audit trigger, the truncate trigger, the index, and how the backup's columns differ.

@@ -31,9 +31,9 @@ FROM stored
 `
 
 type RefusalStoreParams struct {
-	RunID     int64
-	MaxGap    time.Duration
-	Retention time.Duration
+	RunID     int64         `json:"run_id"`
+	MaxGap    time.Duration `json:"max_gap"`
+	Retention time.Duration `json:"retention"`
 }
 
 // Keeps the users that a refused run found due: what an approval of it would be about.

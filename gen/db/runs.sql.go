@@ -28,17 +28,17 @@ RETURNING run_id, started_at
 `
 
 type RunBeginParams struct {
-	Kind     string
-	Phase    string
-	Lease    time.Duration
-	Host     string
-	Version  string
-	Settings []byte
+	Kind     string        `json:"kind"`
+	Phase    string        `json:"phase"`
+	Lease    time.Duration `json:"lease"`
+	Host     string        `json:"host"`
+	Version  string        `json:"version"`
+	Settings []byte        `json:"settings"`
 }
 
 type RunBeginRow struct {
-	RunID     int64
-	StartedAt time.Time
+	RunID     int64     `json:"run_id"`
+	StartedAt time.Time `json:"started_at"`
 }
 
 // Opens a run, and in the same statement gives up a run whose heartbeat stopped
@@ -73,8 +73,8 @@ FROM (
 `
 
 type RunClockRow struct {
-	DatabaseTime time.Time
-	RunsForward  bool
+	DatabaseTime time.Time `json:"database_time"`
+	RunsForward  bool      `json:"runs_forward"`
 }
 
 // Database time, and the latest moment that any run has recorded.
@@ -93,8 +93,8 @@ WHERE run_id = $1
 `
 
 type RunDeletedRow struct {
-	MembersDeleted int64
-	StartedAt      time.Time
+	MembersDeleted int64     `json:"members_deleted"`
+	StartedAt      time.Time `json:"started_at"`
 }
 
 // What the open run's own row says it deleted, written in the transactions of its chunks.
@@ -126,19 +126,19 @@ WHERE run_id = $13
 `
 
 type RunFactsParams struct {
-	UsersChecked     int64
-	UsersMissing     int64
-	UsersUnknown     int64
-	UsersNew         int64
-	UsersReturned    int64
-	UsersDue         int64
-	MembersTotal     int64
-	MembersDue       int64
-	MembersKeptYoung int64
-	MembersHeld      int64
-	BatchCalls       int64
-	ChunksLeft       int64
-	RunID            int64
+	UsersChecked     int64 `json:"users_checked"`
+	UsersMissing     int64 `json:"users_missing"`
+	UsersUnknown     int64 `json:"users_unknown"`
+	UsersNew         int64 `json:"users_new"`
+	UsersReturned    int64 `json:"users_returned"`
+	UsersDue         int64 `json:"users_due"`
+	MembersTotal     int64 `json:"members_total"`
+	MembersDue       int64 `json:"members_due"`
+	MembersKeptYoung int64 `json:"members_kept_young"`
+	MembersHeld      int64 `json:"members_held"`
+	BatchCalls       int64 `json:"batch_calls"`
+	ChunksLeft       int64 `json:"chunks_left"`
+	RunID            int64 `json:"run_id"`
 }
 
 // Writes down what the run has found so far.
@@ -185,18 +185,18 @@ RETURNING r.members_deleted, r.conversations, r.started_at, r.finished_at
 `
 
 type RunFinishParams struct {
-	State   string
-	Phase   string
-	Breaker *string
-	Error   *string
-	RunID   int64
+	State   string  `json:"state"`
+	Phase   string  `json:"phase"`
+	Breaker *string `json:"breaker"`
+	Error   *string `json:"error"`
+	RunID   int64   `json:"run_id"`
 }
 
 type RunFinishRow struct {
-	MembersDeleted int64
-	Conversations  int64
-	StartedAt      time.Time
-	FinishedAt     *time.Time
+	MembersDeleted int64      `json:"members_deleted"`
+	Conversations  int64      `json:"conversations"`
+	StartedAt      time.Time  `json:"started_at"`
+	FinishedAt     *time.Time `json:"finished_at"`
 }
 
 // Ends a run: state, reason, and the number of conversations from the audit.
@@ -231,9 +231,9 @@ RETURNING members_deleted
 `
 
 type RunHeartbeatParams struct {
-	Phase   string
-	Deleted int64
-	RunID   int64
+	Phase   string `json:"phase"`
+	Deleted int64  `json:"deleted"`
+	RunID   int64  `json:"run_id"`
 }
 
 // The fence: proves that the run is still open, and keeps it so. In a chunk's
@@ -254,13 +254,13 @@ WHERE state = 'running'
 `
 
 type RunOpenRow struct {
-	RunID       int64
-	Kind        string
-	Phase       string
-	Host        string
-	StartedAt   time.Time
-	HeartbeatAt time.Time
-	Lapsed      bool
+	RunID       int64     `json:"run_id"`
+	Kind        string    `json:"kind"`
+	Phase       string    `json:"phase"`
+	Host        string    `json:"host"`
+	StartedAt   time.Time `json:"started_at"`
+	HeartbeatAt time.Time `json:"heartbeat_at"`
+	Lapsed      bool      `json:"lapsed"`
 }
 
 // The open run, if there is one.
@@ -295,13 +295,13 @@ SELECT
 `
 
 type RunProofParams struct {
-	RunID     int64
-	StartedAt time.Time
+	RunID     int64     `json:"run_id"`
+	StartedAt time.Time `json:"started_at"`
 }
 
 type RunProofRow struct {
-	Audited  int64
-	BackedUp int64
+	Audited  int64 `json:"audited"`
+	BackedUp int64 `json:"backed_up"`
 }
 
 // The count proof of a whole run: its audit rows and its backup rows.
@@ -325,26 +325,26 @@ LIMIT $1
 `
 
 type RunRecentRow struct {
-	RunID            int64
-	Kind             string
-	State            string
-	Phase            string
-	StartedAt        time.Time
-	FinishedAt       *time.Time
-	Host             string
-	UsersChecked     int64
-	UsersMissing     int64
-	UsersUnknown     int64
-	UsersDue         int64
-	MembersDue       int64
-	MembersDeleted   int64
-	MembersKeptYoung int64
-	MembersHeld      int64
-	Conversations    int64
-	BatchCalls       int64
-	Breaker          *string
-	Error            *string
-	Seconds          float64
+	RunID            int64      `json:"run_id"`
+	Kind             string     `json:"kind"`
+	State            string     `json:"state"`
+	Phase            string     `json:"phase"`
+	StartedAt        time.Time  `json:"started_at"`
+	FinishedAt       *time.Time `json:"finished_at"`
+	Host             string     `json:"host"`
+	UsersChecked     int64      `json:"users_checked"`
+	UsersMissing     int64      `json:"users_missing"`
+	UsersUnknown     int64      `json:"users_unknown"`
+	UsersDue         int64      `json:"users_due"`
+	MembersDue       int64      `json:"members_due"`
+	MembersDeleted   int64      `json:"members_deleted"`
+	MembersKeptYoung int64      `json:"members_kept_young"`
+	MembersHeld      int64      `json:"members_held"`
+	Conversations    int64      `json:"conversations"`
+	BatchCalls       int64      `json:"batch_calls"`
+	Breaker          *string    `json:"breaker"`
+	Error            *string    `json:"error"`
+	Seconds          float64    `json:"seconds"`
 }
 
 // The last runs, newest first.
@@ -397,12 +397,12 @@ RETURNING run_id
 `
 
 type RunRecordFailureParams struct {
-	Kind     string
-	Lease    time.Duration
-	Host     string
-	Version  string
-	Settings []byte
-	Error    *string
+	Kind     string        `json:"kind"`
+	Lease    time.Duration `json:"lease"`
+	Host     string        `json:"host"`
+	Version  string        `json:"version"`
+	Settings []byte        `json:"settings"`
+	Error    *string       `json:"error"`
 }
 
 // Records a run that failed its preflight, so that `status` shows it.

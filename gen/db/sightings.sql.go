@@ -51,17 +51,17 @@ SELECT
 `
 
 type SightingAssessParams struct {
-	MaxGap    time.Duration
-	Retention time.Duration
-	UserIds   []uuid.UUID
+	MaxGap    time.Duration `json:"max_gap"`
+	Retention time.Duration `json:"retention"`
+	UserIds   []uuid.UUID   `json:"user_ids"`
 }
 
 type SightingAssessRow struct {
-	UsersNew         int64
-	UsersDue         int64
-	MembersDue       int64
-	MembersKeptYoung int64
-	MembersHeld      int64
+	UsersNew         int64 `json:"users_new"`
+	UsersDue         int64 `json:"users_due"`
+	MembersDue       int64 `json:"members_due"`
+	MembersKeptYoung int64 `json:"members_kept_young"`
+	MembersHeld      int64 `json:"members_held"`
 }
 
 // What these missing users mean for the run, before anything is written: how
@@ -90,8 +90,8 @@ WHERE run_id = $1
 `
 
 type SightingCountRow struct {
-	Missing int64
-	Unknown int64
+	Missing int64 `json:"missing"`
+	Unknown int64 `json:"unknown"`
 }
 
 // What is staged for this run: an unlogged table forgets after a crash, and the run must notice.
@@ -128,9 +128,9 @@ ON CONFLICT (run_id, user_id) DO NOTHING
 `
 
 type SightingStageParams struct {
-	Verdict string
-	UserIds []uuid.UUID
-	RunID   int64
+	Verdict string      `json:"verdict"`
+	UserIds []uuid.UUID `json:"user_ids"`
+	RunID   int64       `json:"run_id"`
 }
 
 // Stages users of this run as missing or unknown, while the run is open.

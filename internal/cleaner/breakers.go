@@ -31,24 +31,26 @@ const (
 
 // Breakers are all rules that judge the facts, in the order they are judged. A
 // share of 1 switches its breaker off, since no share is above it.
-var Breakers = []Breaker{
-	{"new-missing-share", func(f Facts, l Limits) (string, string, bool) {
-		part := share(f.UsersNew, f.UsersChecked)
-		return fmt.Sprintf("%d of %d users checked (%.1f %%) are newly missing", f.UsersNew, f.UsersChecked, 100*part),
-			fmt.Sprintf("%.4g %% and %d users (MAX_NEW_MISSING_SHARE)", 100*l.NewMissingShare, newMissingFloor),
-			part <= l.NewMissingShare || f.UsersNew <= newMissingFloor
-	}},
-	{"delete-share", func(f Facts, l Limits) (string, string, bool) {
-		part := share(f.MembersDue, f.MembersTotal)
-		return fmt.Sprintf("%d of %d members (%.1f %%) are due", f.MembersDue, f.MembersTotal, 100*part),
-			fmt.Sprintf("%.4g %% and %d members (MAX_DELETE_SHARE)", 100*l.DeleteShare, deleteShareFloor),
-			part <= l.DeleteShare || f.MembersDue <= deleteShareFloor
-	}},
-	{"delete-members", func(f Facts, l Limits) (string, string, bool) {
-		return fmt.Sprintf("%d members are due", f.MembersDue),
-			fmt.Sprintf("%d (MAX_DELETE_MEMBERS)", l.DeleteMembers),
-			f.MembersDue <= l.DeleteMembers
-	}},
+func Breakers() []Breaker {
+	return []Breaker{
+		{"new-missing-share", func(f Facts, l Limits) (string, string, bool) {
+			part := share(f.UsersNew, f.UsersChecked)
+			return fmt.Sprintf("%d of %d users checked (%.1f %%) are newly missing", f.UsersNew, f.UsersChecked, 100*part),
+				fmt.Sprintf("%.4g %% and %d users (MAX_NEW_MISSING_SHARE)", 100*l.NewMissingShare, newMissingFloor),
+				part <= l.NewMissingShare || f.UsersNew <= newMissingFloor
+		}},
+		{"delete-share", func(f Facts, l Limits) (string, string, bool) {
+			part := share(f.MembersDue, f.MembersTotal)
+			return fmt.Sprintf("%d of %d members (%.1f %%) are due", f.MembersDue, f.MembersTotal, 100*part),
+				fmt.Sprintf("%.4g %% and %d members (MAX_DELETE_SHARE)", 100*l.DeleteShare, deleteShareFloor),
+				part <= l.DeleteShare || f.MembersDue <= deleteShareFloor
+		}},
+		{"delete-members", func(f Facts, l Limits) (string, string, bool) {
+			return fmt.Sprintf("%d members are due", f.MembersDue),
+				fmt.Sprintf("%d (MAX_DELETE_MEMBERS)", l.DeleteMembers),
+				f.MembersDue <= l.DeleteMembers
+		}},
+	}
 }
 
 func share(part, whole int64) float64 {
@@ -59,7 +61,7 @@ func share(part, whole int64) float64 {
 }
 
 func judgeFacts(f Facts, l Limits) error {
-	for _, b := range Breakers {
+	for _, b := range Breakers() {
 		if figure, limit, ok := b.judge(f, l); !ok {
 			return &Trip{Breaker: b.Name, Figure: figure, Limit: limit, Look: "orphan-cleaner run --dry-run"}
 		}

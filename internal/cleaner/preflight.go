@@ -23,6 +23,10 @@ type Finding struct {
 	Mend    string `json:"mend,omitempty"` // the command or the change that mends it
 }
 
+func (f Finding) attrs() []any {
+	return []any{"check", f.Name, "finding", f.Message, "mend", f.Mend}
+}
+
 // Findings are the lines of one preflight, in order.
 type Findings []Finding
 
@@ -55,11 +59,11 @@ func (f Findings) Log(log *slog.Logger) {
 	for _, finding := range f {
 		switch finding.Status {
 		case Warn:
-			log.Warn("Preflight: "+finding.Name+": "+finding.Message, "mend", finding.Mend)
+			log.Warn("Preflight check wants attention", finding.attrs()...)
 		case Fail:
-			log.Error("Preflight: "+finding.Name+": "+finding.Message, "mend", finding.Mend)
+			log.Error("Preflight check failed", finding.attrs()...)
 		default:
-			log.Debug("Preflight: " + finding.Name + ": " + finding.Message)
+			log.Debug("Preflight check passed", finding.attrs()...)
 		}
 	}
 }

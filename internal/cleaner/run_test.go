@@ -256,6 +256,26 @@ func TestBreakersRefuse(t *testing.T) {
 	}
 }
 
+func TestHoldPlacedWhileSweeping(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 3)
+	w.die(40, users[:3]...)
+	client := w.client()
+	var calls atomic.Int32
+	conversation := testdb.One[uuid.UUID](w.db, `SELECT min(id::text)::uuid FROM conversations`)
+	r := w.must(w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		if calls.Add(1) == 4 { // the due users are read, their members not yet deleted
+			w.db.Exec(`INSERT INTO orphan_holds (user_id, reason) VALUES ($1, 'late')`, users[0])
+			w.db.Exec(`INSERT INTO orphan_holds (conversation_id, reason) VALUES ($1, 'late')`, conversation)
+		}
+		return client.Missing(ctx, ids)
+	})))
+	if r.MembersDeleted != 4 || w.db.Count(`conversation_members WHERE user_id = $1`, users[0]) != 3 {
+		t.Errorf("result %+v", r)
+	}
+	w.invariant(4)
+}
+
 func TestLyingOrFailingAuthServiceDeletesNothing(t *testing.T) {
 	for _, fault := range authfake.Faults() {
 		// Truth is no fault; what never answers is tried with a short timeout elsewhere.

@@ -91,7 +91,7 @@ func (r *run) scan(ctx context.Context, left userRange, batches chan<- []uuid.UU
 	for more := true; more; {
 		page, err := read(ctx, r.Cleaner, "reading user ids", func(ctx context.Context, q *db.Queries) ([]db.MemberUserPageRow, error) {
 			return q.MemberUserPage(ctx, db.MemberUserPageParams{
-				FromUser: left.from, ThroughUser: left.through, MaxUsers: int32(r.cfg.PageUsers),
+				FromUser: left.from, ThroughUser: left.through, MaxUsers: int64(r.cfg.PageUsers),
 			})
 		})
 		if err != nil {

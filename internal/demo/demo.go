@@ -53,5 +53,10 @@ func Fill(ctx context.Context, pool *pgxpool.Pool, conversations, members int) (
 		users, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 		return err
 	})
+	if err != nil {
+		return nil, err
+	}
+	// Statistics, as a database at work has them.
+	_, err = pool.Exec(ctx, "VACUUM (ANALYZE) conversation_members, users")
 	return users, err
 }
