@@ -17,6 +17,7 @@ type CLI struct {
 	Check   CheckCmd   `cmd:"" help:"Check everything a run needs; a line per check with its mend."`
 	Migrate MigrateCmd `cmd:"" help:"Apply or show the schema (goose migrations)."`
 	Run     RunCmd     `cmd:"" help:"Make one run, for cron."`
+	Hold    HoldCmd    `cmd:"" help:"Keep users or conversations from being cleaned."`
 	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
 	Demo    DemoCmd    `cmd:"" help:"See all of it on a throw-away PostgreSQL and auth-service."`
 	Version VersionCmd `cmd:"" help:"Show the version."`
@@ -41,6 +42,10 @@ func exampleOf(command string) string {
 		"migrate down":   "orphan-cleaner migrate down",
 		"migrate status": "orphan-cleaner migrate status",
 		"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
+		"hold":           "orphan-cleaner hold list",
+		"hold add":       "orphan-cleaner hold add --user 6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10 --reason 'legal hold 17' --until 90d",
+		"hold list":      "orphan-cleaner hold list --json",
+		"hold remove":    "orphan-cleaner hold remove 3",
 		"status":         "orphan-cleaner status --runs 20",
 		"demo":           "orphan-cleaner demo --conversations 100 --members 1500",
 		"version":        "orphan-cleaner version",

@@ -41,7 +41,7 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	pool, err := cmd.open(ctx)
 	if err != nil {
 		err = errors.New(oneLine(err))
-		return cmd.show(s, log, cleaner.Result{State: "failed", DryRun: cmd.DryRun, Error: err.Error()}, err)
+		return cmd.show(ctx, s, log, cleaner.Result{State: "failed", DryRun: cmd.DryRun, Error: err.Error()}, err)
 	}
 	defer pool.Close()
 
@@ -49,11 +49,11 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	stop := watch(s.err, log, c)
 	result, runErr := c.Run(ctx)
 	stop()
-	return cmd.show(s, log, result, runErr)
+	return cmd.show(ctx, s, log, result, runErr)
 }
 
 // show tells how the run ended, in the log and on stdout.
-func (cmd *RunCmd) show(s *streams, log *slog.Logger, result cleaner.Result, runErr error) error {
+func (cmd *RunCmd) show(ctx context.Context, s *streams, log *slog.Logger, result cleaner.Result, runErr error) error {
 	logResult(ctx, log, result, runErr)
 	if cmd.JSON {
 		if err := json.NewEncoder(s.out).Encode(result); err != nil {

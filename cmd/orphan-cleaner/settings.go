@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -191,6 +192,8 @@ type CleanerFlags struct {
 	MaxNewMissingShare  float64  `help:"Breaker: newly missing users as a share of those checked; 1 switches it off." env:"ORPHAN_CLEANER_MAX_NEW_MISSING_SHARE" default:"0.1"`
 	MaxDeleteShare      float64  `help:"Breaker: members due as a share of the table; 1 switches it off." env:"ORPHAN_CLEANER_MAX_DELETE_SHARE" default:"0.05"`
 	MaxDeleteMembers    int64    `help:"Breaker: members due." env:"ORPHAN_CLEANER_MAX_DELETE_MEMBERS" default:"100000"`
+	CanaryAlive         []string `help:"Users known to be living, asked about in every run: one missing refuses it." env:"ORPHAN_CLEANER_CANARY_ALIVE" placeholder:"UUID,..."`
+	CanaryDead          []string `help:"Users known to be deleted: one present refuses the run." env:"ORPHAN_CLEANER_CANARY_DEAD" placeholder:"UUID,..."`
 	Lease               Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
 	ChunkRows           int      `help:"Members per transaction, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"2000"`
 }
@@ -222,6 +225,24 @@ func (f *CleanerFlags) config() (cleaner.Config, error) {
 	cfg.BatchSize, cfg.Concurrency, cfg.ChunkRows = f.BatchSize, f.Concurrency, f.ChunkRows
 	cfg.Retention, cfg.MaxGap, cfg.Lease = time.Duration(f.Retention), time.Duration(f.MaxGap), time.Duration(f.Lease)
 	cfg.Limits = cleaner.Limits{NewMissingShare: f.MaxNewMissingShare, DeleteShare: f.MaxDeleteShare, DeleteMembers: f.MaxDeleteMembers}
+	for _, list := range []struct {
+		name string
+		from []string
+		to   *[]uuid.UUID
+	}{{"CANARY_ALIVE", f.CanaryAlive, &cfg.CanaryAlive}, {"CANARY_DEAD", f.CanaryDead, &cfg.CanaryDead}} {
+		for _, text := range list.from {
+			id, err := uuid.Parse(strings.TrimSpace(text))
+			if err != nil {
+				return wrong("%s: %q is not a UUID", list.name, text)
+			}
+			*list.to = append(*list.to, id)
+		}
+	}
+	for _, id := range cfg.CanaryAlive {
+		if slices.Contains(cfg.CanaryDead, id) {
+			return wrong("%s is both in CANARY_ALIVE and in CANARY_DEAD", id)
+		}
+	}
 	return finishConfig(cfg)
 }
 

@@ -17,6 +17,7 @@ func newTable(title string, header ...any) table.Writer {
 	t.Style().Options.DrawBorder = false
 	t.Style().Options.SeparateColumns = false
 	t.Style().Format.Header = text.FormatDefault
+	t.Style().Format.Footer = text.FormatDefault
 	t.Style().Title.Align = text.AlignLeft
 	t.SetAllowedRowLength(100)
 	if title != "" {

@@ -33,6 +33,12 @@ const (
 // share of 1 switches its breaker off, since no share is above it.
 func Breakers() []Breaker {
 	return []Breaker{
+		{"canary-alive", func(f Facts, _ Limits) (string, string, bool) {
+			return fmt.Sprintf("known-living users are missing: %v", f.AliveMissing), "none (CANARY_ALIVE)", len(f.AliveMissing) == 0
+		}},
+		{"canary-dead", func(f Facts, _ Limits) (string, string, bool) {
+			return fmt.Sprintf("known-dead users are present: %v", f.DeadPresent), "none (CANARY_DEAD)", len(f.DeadPresent) == 0
+		}},
 		{"new-missing-share", func(f Facts, l Limits) (string, string, bool) {
 			part := share(f.UsersNew, f.UsersChecked)
 			return fmt.Sprintf("%d of %d users checked (%.1f %%) are newly missing", f.UsersNew, f.UsersChecked, 100*part),

@@ -33,6 +33,9 @@ type Config struct {
 
 	Limits Limits
 
+	// Users known to be living and known to be deleted; they need not be members.
+	CanaryAlive, CanaryDead []uuid.UUID
+
 	SchemaVersion int64 // the newest migration this program knows
 
 	Host     string // host:pid

@@ -23,6 +23,9 @@ func (r *run) judge(ctx context.Context) error {
 		return fmt.Errorf("%w: %d of %d batches got no correct answer, more than %.0f %%: nothing is swept%s",
 			ErrIncomplete, r.facts.VoidBatches, r.facts.Batches, 100*maxVoidShare, r.facts.causeText())
 	}
+	if r.facts.CanariesUnknown > 0 {
+		return fmt.Errorf("%w: %d canaries got no correct answer: nothing is swept%s", ErrIncomplete, r.facts.CanariesUnknown, r.facts.causeText())
+	}
 	if err := r.judgeClock(ctx); err != nil {
 		return err
 	}

@@ -155,16 +155,18 @@ func (c *Cleaner) checkTable(ctx context.Context, verdict verdictFunc, add func(
 		return
 	}
 	// tgenabled: A always, O origin, R replica, D disabled.
-	trigger := func(name, state string) {
+	trigger := func(name, state, create string) {
 		mend := "ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER " + name
 		wrong := map[string]string{"missing": "is not there", "D": "is disabled", "O": "is not ENABLE ALWAYS", "R": "fires on replicas only"}[state]
 		if state == "missing" {
-			mend = "orphan-cleaner migrate down-to 8, then up; or create it again as in migrations/00009_create_audit_trigger.sql"
+			mend = "as the owner of the table: CREATE TRIGGER " + name + " " + create + " EXECUTE FUNCTION " + name + "(); " + mend
 		}
 		verdict(state == "A", name, "enabled, always", "the trigger "+name+" on conversation_members "+wrong, mend)
 	}
-	trigger("conversation_members_audit_delete", table.AuditTrigger)
-	trigger("conversation_members_refuse_truncate", table.TruncateTrigger)
+	trigger("conversation_members_audit_delete", table.AuditTrigger,
+		"AFTER DELETE ON conversation_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT")
+	trigger("conversation_members_refuse_truncate", table.TruncateTrigger,
+		"BEFORE TRUNCATE ON conversation_members FOR EACH STATEMENT")
 	verdict(table.HasIndex, "index", "an index on conversation_members(user_id) is valid",
 		"no valid index on conversation_members(user_id): every page of the scan would read the whole table",
 		"CREATE INDEX CONCURRENTLY conversation_members_user_id ON conversation_members (user_id)")

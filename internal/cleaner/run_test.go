@@ -3,6 +3,7 @@ package cleaner_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -274,6 +275,96 @@ func TestHoldPlacedWhileSweeping(t *testing.T) {
 		t.Errorf("result %+v", r)
 	}
 	w.invariant(4)
+}
+
+// The delete states every condition again: what changes after the due users
+// were read is honoured.
+func TestLedgerChangesBeforeTheDelete(t *testing.T) {
+	changes := map[string]string{
+		"the clock starts anew":    `UPDATE orphan_candidates SET first_missing_at = last_missing_at`,
+		"the clock is a day short": `UPDATE orphan_candidates SET first_missing_at = now() - interval '29 days'`,
+		"the candidate leaves":     `DELETE FROM orphan_candidates`,
+		"the member rejoins":       `UPDATE conversation_members SET joined_at = now()`,
+		"it is of another run":     `WITH r AS (INSERT INTO orphan_runs (kind, state, phase, finished_at, lease, host, version, settings) VALUES ('clean', 'failed', 'verify', now(), '1m', 'x', 'x', '{}') RETURNING run_id) UPDATE orphan_candidates SET last_missing_run = r.run_id FROM r`,
+		"the conversation is gone": `DELETE FROM conversations`,
+		"triggers no longer fire":  `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_replication_role = replica', current_database()); END $$`,
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			users := w.people(300, 2)
+			w.die(40, users[:3]...)
+			client := w.client()
+			var calls atomic.Int32
+			r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+				if calls.Add(1) == 4 {
+					w.db.Exec(change)
+					w.db.Pool.Reset()
+				}
+				return client.Missing(ctx, ids)
+			}))
+			if r.MembersDeleted != 0 {
+				t.Errorf("%v, %+v", err, r)
+			}
+			w.invariant(0)
+		})
+	}
+}
+
+func TestTooManyVoidBatchesSweepNothing(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(1000, 1)
+	w.die(40, users[:5]...)
+	w.auth.SetFaultFunc(authfake.Until(2, authfake.Status(codes.Internal, "boom")))
+	r, err := w.run()
+	if !errors.Is(err, cleaner.ErrIncomplete) || r.MembersDeleted != 0 || r.UsersUnknown != 200 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if n := w.db.Count(`orphan_candidates`); n != 0 {
+		t.Errorf("%d candidates written", n)
+	}
+	w.invariant(0)
+}
+
+func TestCanaries(t *testing.T) {
+	cases := map[string]struct{ alive, dead bool }{"canary-alive": {alive: false}, "canary-dead": {alive: true, dead: true}, "": {alive: true}}
+	for breaker, c := range cases {
+		for _, isMember := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s member=%v", breaker, isMember), func(t *testing.T) {
+				w := newWorld(t)
+				users := w.people(299, 1)
+				w.die(40, users[:5]...)
+				alive, dead := uuid.New(), uuid.New()
+				if isMember {
+					alive, dead = users[100], users[101]
+					w.auth.Delete(alive, dead)
+				}
+				if c.alive {
+					w.auth.Add(alive)
+				}
+				if c.dead {
+					w.auth.Add(dead)
+				}
+				w.cfg.CanaryAlive, w.cfg.CanaryDead = []uuid.UUID{alive}, []uuid.UUID{dead}
+				r, err := w.run()
+				if breaker == "" {
+					w.must(r, err)
+					w.invariant(5)
+					if want := int64(3 + 1); isMember && r.BatchCalls != want {
+						t.Errorf("%d calls, want %d", r.BatchCalls, want)
+					}
+					if r.UsersChecked != 299 || w.db.Count(`orphan_candidates WHERE user_id = $1`, dead) != map[bool]int64{true: 1}[isMember] {
+						t.Errorf("result %+v", r)
+					}
+					return
+				}
+				if !errors.Is(err, cleaner.ErrRefused) || r.Breaker == nil || *r.Breaker != breaker {
+					t.Errorf("%v, %+v", err, r)
+				}
+				w.invariant(0)
+			})
+		}
+	}
 }
 
 func TestLyingOrFailingAuthServiceDeletesNothing(t *testing.T) {

@@ -3,6 +3,7 @@ package cleaner
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
@@ -16,6 +17,9 @@ type Facts struct {
 	UsersChecked, UsersMissing, UsersUnknown, UsersNew, UsersReturned, UsersDue int64
 	MembersTotal, MembersDue, MembersDeleted, MembersKeptYoung, MembersHeld     int64
 	Conversations, Batches, VoidBatches, BatchCalls, ChunksLeft                 int64
+	// What the canaries said, see canaries.
+	AliveMissing, DeadPresent []uuid.UUID
+	CanariesUnknown           int64
 	// Cause is the last reason why a batch was void or a chunk left.
 	Cause error
 }
@@ -29,8 +33,16 @@ func (f Facts) causeText() string {
 
 // answer is what came back for one batch: the missing of them, or an error.
 type answer struct {
-	batch, missing []uuid.UUID
-	err            error
+	batch
+	missing []uuid.UUID
+	err     error
+}
+
+// batch is what one call asks: users of the table, then canaries that are no
+// members and only looked at.
+type batch struct {
+	ids     []uuid.UUID
+	members int
 }
 
 // voidInARow is how many batches may go without a correct answer in a row, per
@@ -45,13 +57,14 @@ const stageSize = 2000
 // page, the batches in flight and one staging write.
 func (r *run) verify(ctx context.Context) error {
 	r.enter("verify")
-	batches := make(chan []uuid.UUID)
+	batches := make(chan batch)
+	known := newCanaries(r.cfg)
 	answers := make(chan answer, r.cfg.Concurrency)
 	group, ctx := errgroup.WithContext(ctx)
 
 	group.Go(func() error {
 		defer close(batches)
-		return r.scan(ctx, allUsers(), batches)
+		return r.scan(ctx, allUsers(), known, batches)
 	})
 	group.Go(func() error {
 		defer close(answers)
@@ -59,7 +72,7 @@ func (r *run) verify(ctx context.Context) error {
 		for range r.cfg.Concurrency {
 			askers.Go(func() error {
 				for batch := range batches {
-					missing, err := r.checker.Missing(ctx, batch)
+					missing, err := r.checker.Missing(ctx, batch.ids)
 					select {
 					case answers <- answer{batch, missing, err}:
 					case <-ctx.Done():
@@ -71,18 +84,18 @@ func (r *run) verify(ctx context.Context) error {
 		}
 		return askers.Wait()
 	})
-	group.Go(func() error { return r.stage(ctx, answers) })
+	group.Go(func() error { return r.stage(ctx, known, answers) })
 	return group.Wait()
 }
 
 // scan cuts the distinct users of a range into batches of exactly BatchSize; only
 // the last one may be smaller.
-func (r *run) scan(ctx context.Context, left userRange, batches chan<- []uuid.UUID) error {
-	batch := make([]uuid.UUID, 0, r.cfg.BatchSize)
+func (r *run) scan(ctx context.Context, left userRange, known *canaries, batches chan<- batch) error {
+	next := batch{ids: make([]uuid.UUID, 0, r.cfg.BatchSize)}
 	send := func() error {
 		select {
-		case batches <- batch:
-			batch = make([]uuid.UUID, 0, r.cfg.BatchSize)
+		case batches <- next:
+			next = batch{ids: make([]uuid.UUID, 0, r.cfg.BatchSize)}
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -99,7 +112,9 @@ func (r *run) scan(ctx context.Context, left userRange, batches chan<- []uuid.UU
 		}
 		for _, user := range page {
 			r.report(func(p *Progress) { p.MembersSeen += user.Members })
-			if batch = append(batch, user.UserID); len(batch) == r.cfg.BatchSize {
+			delete(known.unmet, user.UserID)
+			next.ids = append(next.ids, user.UserID)
+			if next.members++; len(next.ids) == r.cfg.BatchSize {
 				if err := send(); err != nil {
 					return err
 				}
@@ -110,7 +125,14 @@ func (r *run) scan(ctx context.Context, left userRange, batches chan<- []uuid.UU
 		}
 		left, more = left.after(page[len(page)-1].UserID)
 	}
-	if len(batch) > 0 {
+	for canary := range known.unmet {
+		if next.ids = append(next.ids, canary); len(next.ids) == r.cfg.BatchSize {
+			if err := send(); err != nil {
+				return err
+			}
+		}
+	}
+	if len(next.ids) > 0 {
 		return send()
 	}
 	return nil
@@ -118,7 +140,7 @@ func (r *run) scan(ctx context.Context, left userRange, batches chan<- []uuid.UU
 
 // stage counts the answers and stages missing and unknown users in bulk. What
 // the missing ones mean for the run is summed up on the way.
-func (r *run) stage(ctx context.Context, answers <-chan answer) error {
+func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer) error {
 	var missing, unknown []uuid.UUID
 	inARow := 0
 	flush := func(atLeast int) error {
@@ -141,18 +163,24 @@ func (r *run) stage(ctx context.Context, answers <-chan answer) error {
 		r.facts.BatchCalls++
 		if a.err != nil {
 			r.facts.VoidBatches++
-			r.facts.UsersUnknown += int64(len(a.batch))
+			r.facts.UsersUnknown += int64(a.members)
 			r.facts.Cause = a.err
-			unknown = append(unknown, a.batch...)
+			known.unknown(&r.facts, a.ids)
+			unknown = append(unknown, a.ids[:a.members]...)
 			if inARow++; inARow >= voidInARow*r.cfg.Concurrency {
 				return fmt.Errorf("%w: auth-service gave no correct answer to %d batches in a row, stopped asking; last cause: %w",
 					ErrIncomplete, inARow, a.err)
 			}
 		} else {
 			inARow = 0
-			r.facts.UsersChecked += int64(len(a.batch))
-			r.facts.UsersMissing += int64(len(a.missing))
-			missing = append(missing, a.missing...)
+			known.judge(&r.facts, a.ids, func(id uuid.UUID) bool { return slices.Contains(a.missing, id) })
+			ofMembers := slices.Clone(a.missing)
+			if strangers := a.ids[a.members:]; len(strangers) > 0 {
+				ofMembers = slices.DeleteFunc(ofMembers, func(id uuid.UUID) bool { return slices.Contains(strangers, id) })
+			}
+			r.facts.UsersChecked += int64(a.members)
+			r.facts.UsersMissing += int64(len(ofMembers))
+			missing = append(missing, ofMembers...)
 		}
 		if err := flush(stageSize); err != nil {
 			return err

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+)
+
+// HoldCmd is `hold`.
+type HoldCmd struct {
+	Add    HoldAddCmd    `cmd:"" help:"Never clean a user or a conversation, until the hold is lifted or expires."`
+	List   HoldListCmd   `cmd:"" help:"List the holds in force."`
+	Remove HoldRemoveCmd `cmd:"" help:"Lift a hold."`
+}
+
+// HoldAddCmd is `hold add`.
+type HoldAddCmd struct {
+	DatabaseFlags `group:"Database"`
+	User          string `help:"Keep all members of this user." placeholder:"UUID"`
+	Conversation  string `help:"Keep all members of this conversation." placeholder:"UUID"`
+	Reason        string `help:"Why, for whoever reads the list." required:""`
+	Until         string `help:"When it ends by itself: a date (2027-01-31, UTC), a time (RFC 3339) or a duration (30d)." placeholder:"WHEN"`
+}
+
+func (cmd *HoldAddCmd) params() (p db.HoldAddParams, err error) {
+	if (cmd.User == "") == (cmd.Conversation == "") {
+		return p, fmt.Errorf("%w: give either --user or --conversation", errUsage)
+	}
+	subject, target := cmd.User, &p.UserID
+	if cmd.Conversation != "" {
+		subject, target = cmd.Conversation, &p.ConversationID
+	}
+	id, err := uuid.Parse(subject)
+	if err != nil || len(subject) != len(uuid.Nil.String()) {
+		return p, fmt.Errorf("%w: %q is not a UUID", errUsage, subject)
+	}
+	*target = &id
+	if p.Reason = strings.TrimSpace(cmd.Reason); p.Reason == "" {
+		return p, fmt.Errorf("%w: --reason is empty", errUsage)
+	}
+	if cmd.Until == "" {
+		return p, nil
+	}
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if at, err := time.Parse(layout, cmd.Until); err == nil {
+			p.Until = &at
+			return p, nil
+		}
+	}
+	var lasting Duration
+	if err := lasting.UnmarshalText([]byte(cmd.Until)); err != nil {
+		return p, fmt.Errorf("%w: --until %q is neither a date, nor an RFC 3339 time, nor a duration such as 30d", errUsage, cmd.Until)
+	}
+	p.Lasting = new(time.Duration(lasting))
+	return p, nil
+}
+
+// Run places the hold. When it returns, no chunk that could miss it is in flight.
+func (cmd *HoldAddCmd) Run(ctx context.Context, s *streams) error {
+	params, err := cmd.params()
+	if err != nil {
+		return err
+	}
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	q := db.New(pool)
+	id, err := q.HoldAdd(ctx, params)
+	if err != nil {
+		return fmt.Errorf("placing the hold: %w; see: orphan-cleaner check", err)
+	}
+	if _, err := q.HoldSettle(ctx); err != nil {
+		return fmt.Errorf("hold %d is placed, but waiting for a chunk in flight failed: %w", id, err)
+	}
+	_, err = fmt.Fprintf(s.out, "hold %d is in force; lift it with: orphan-cleaner hold remove %d\n", id, id)
+	return err
+}
+
+// HoldListCmd is `hold list`.
+type HoldListCmd struct {
+	DatabaseFlags `group:"Database"`
+	JSON          bool `name:"json" help:"Print a JSON array."`
+}
+
+// Run lists the holds in force.
+func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	holds, err := db.New(pool).HoldList(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
+	}
+	if cmd.JSON {
+		if holds == nil {
+			holds = []db.HoldListRow{}
+		}
+		encoder := json.NewEncoder(s.out)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(holds)
+	}
+	t := newTable("Holds in force", "hold", "on", "members", "until (UTC)", "reason")
+	for _, h := range holds {
+		subject, until := "", "lifted by hand"
+		if h.UserID != nil {
+			subject = "user " + h.UserID.String()
+		} else if h.ConversationID != nil {
+			subject = "conversation " + h.ConversationID.String()
+		}
+		if h.Until != nil {
+			until = h.Until.UTC().Format(time.DateTime)
+		}
+		t.AppendRow(table.Row{h.HoldID, subject, h.Members, until, h.Reason})
+	}
+	return printTable(s.out, t)
+}
+
+// HoldRemoveCmd is `hold remove`.
+type HoldRemoveCmd struct {
+	DatabaseFlags `group:"Database"`
+	Hold          int64 `arg:"" help:"Number of the hold, from hold list."`
+}
+
+// Run lifts a hold.
+func (cmd *HoldRemoveCmd) Run(ctx context.Context, s *streams) error {
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	lifted, err := db.New(pool).HoldRemove(ctx, cmd.Hold)
+	if err != nil {
+		return fmt.Errorf("lifting the hold: %w; see: orphan-cleaner check", err)
+	}
+	if lifted == 0 {
+		return fmt.Errorf("%w: there is no hold %d that could be lifted; see: orphan-cleaner hold list", errUsage, cmd.Hold)
+	}
+	_, err = fmt.Fprintf(s.out, "hold %d is lifted\n", cmd.Hold)
+	return err
+}

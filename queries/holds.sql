@@ -1,0 +1,45 @@
+-- name: HoldAdd :one
+-- Places a hold on a user or a conversation.
+-- Locks: ROW EXCLUSIVE on orphan_holds. Rows: one.
+INSERT INTO orphan_holds (user_id, conversation_id, reason, until)
+VALUES (
+    sqlc.narg('user_id'),
+    sqlc.narg('conversation_id'),
+    @reason,
+    coalesce(sqlc.narg('until')::timestamptz, now() + sqlc.narg('lasting')::interval)
+)
+RETURNING hold_id;
+
+-- name: HoldSettle :execrows
+-- Waits for the chunk in flight, if there is one: it may have been planned before
+-- the hold was placed, every later chunk sees it.
+-- Locks: the row of the open run, for a moment. Index: orphan_runs_one_open. Rows: at most one.
+UPDATE orphan_runs
+SET phase = phase
+WHERE state = 'running';
+
+-- name: HoldList :many
+-- The holds in force, with the members they keep.
+-- Locks: ACCESS SHARE. Index: conversation_members_user_id, conversation_members_pkey. Rows: the holds and their members.
+SELECT
+    h.hold_id, h.user_id, h.conversation_id, h.reason, h.created_at, h.created_by, h.until,
+    (
+        SELECT count(*)
+        FROM conversation_members AS m
+        WHERE m.user_id = h.user_id
+    )::bigint + (
+        SELECT count(*)
+        FROM conversation_members AS m
+        WHERE m.conversation_id = h.conversation_id
+    )::bigint AS members
+FROM orphan_holds_in_force AS h
+ORDER BY h.hold_id;
+
+-- name: HoldRemove :execrows
+-- Lifts a hold; its row stays as history.
+-- Locks: ROW EXCLUSIVE on orphan_holds. Index: orphan_holds_pkey. Rows: one.
+UPDATE orphan_holds
+SET lifted_at = now(),
+    lifted_by = session_user
+WHERE hold_id = @hold_id
+    AND lifted_at IS NULL;
