@@ -23,15 +23,15 @@ WHERE state = 'running';
 -- Locks: ACCESS SHARE. Index: conversation_members_user_id, conversation_members_pkey. Rows: the holds and their members.
 SELECT
     h.hold_id, h.user_id, h.conversation_id, h.reason, h.created_at, h.created_by, h.until,
-    (
+    ((
         SELECT count(*)
         FROM conversation_members AS m
         WHERE m.user_id = h.user_id
-    )::bigint + (
+    ) + (
         SELECT count(*)
         FROM conversation_members AS m
         WHERE m.conversation_id = h.conversation_id
-    )::bigint AS members
+    ))::bigint AS members
 FROM orphan_holds_in_force AS h
 ORDER BY h.hold_id;
 

@@ -50,7 +50,7 @@ SET heartbeat_at = clock_timestamp(),
     members_deleted = members_deleted + @deleted::bigint
 WHERE run_id = @run_id
     AND state = 'running'
-RETURNING members_deleted;
+RETURNING EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL) AS paused;
 
 -- name: RunFacts :execrows
 -- Writes down what the run has found so far.

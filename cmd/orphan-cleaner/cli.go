@@ -18,6 +18,8 @@ type CLI struct {
 	Migrate MigrateCmd `cmd:"" help:"Apply or show the schema (goose migrations)."`
 	Run     RunCmd     `cmd:"" help:"Make one run, for cron."`
 	Hold    HoldCmd    `cmd:"" help:"Keep users or conversations from being cleaned."`
+	Pause   PauseCmd   `cmd:"" help:"Stop every runner everywhere before its next transaction."`
+	Resume  ResumeCmd  `cmd:"" help:"Let runs go on."`
 	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
 	Demo    DemoCmd    `cmd:"" help:"See all of it on a throw-away PostgreSQL and auth-service."`
 	Version VersionCmd `cmd:"" help:"Show the version."`
@@ -42,6 +44,8 @@ func exampleOf(command string) string {
 		"migrate down":   "orphan-cleaner migrate down",
 		"migrate status": "orphan-cleaner migrate status",
 		"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
+		"pause":          "orphan-cleaner pause --reason 'auth-service is being restored'",
+		"resume":         "orphan-cleaner resume",
 		"hold":           "orphan-cleaner hold list",
 		"hold add":       "orphan-cleaner hold add --user 6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10 --reason 'legal hold 17' --until 90d",
 		"hold list":      "orphan-cleaner hold list --json",

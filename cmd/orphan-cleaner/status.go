@@ -21,6 +21,8 @@ type StatusCmd struct {
 }
 
 type status struct {
+	Paused  []db.PauseInForceRow     `json:"paused"`
+	Holds   int                      `json:"holds"`
 	Runs    []db.RunRecentRow        `json:"runs"`
 	Backlog []db.CandidateBacklogRow `json:"backlog"`
 }
@@ -43,7 +45,17 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 	if st.Backlog, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: time.Duration(cmd.Retention), MaxRows: cmd.Days}); err != nil {
 		return fmt.Errorf("reading the backlog: %w; see: orphan-cleaner check", err)
 	}
+	if st.Paused, err = q.PauseInForce(ctx); err != nil {
+		return fmt.Errorf("reading the pause: %w; see: orphan-cleaner check", err)
+	}
+	holds, err := q.HoldList(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
+	}
+	st.Holds = len(holds)
 	if cmd.JSON {
+		// An empty list is [], never null.
+		st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
 		encoder := json.NewEncoder(s.out)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(st)
@@ -81,5 +93,19 @@ func printStatus(s *streams, st status) error {
 		}
 		backlog.AppendRow(table.Row{when, b.Users, b.Members})
 	}
-	return printTable(s.out, backlog)
+	if err := printTable(s.out, backlog); err != nil {
+		return err
+	}
+	for _, p := range st.Paused {
+		if _, err := fmt.Fprintf(s.out, "PAUSED by %s since %s UTC: %s; go on with: orphan-cleaner resume\n",
+			p.PausedBy, p.PausedAt.UTC().Format(time.DateTime), p.Reason); err != nil {
+			return err
+		}
+	}
+	if st.Holds > 0 {
+		if _, err := fmt.Fprintf(s.out, "%d holds in force; see: orphan-cleaner hold list\n", st.Holds); err != nil {
+			return err
+		}
+	}
+	return nil
 }

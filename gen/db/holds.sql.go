@@ -49,15 +49,15 @@ func (q *Queries) HoldAdd(ctx context.Context, arg HoldAddParams) (int64, error)
 const holdList = `-- name: HoldList :many
 SELECT
     h.hold_id, h.user_id, h.conversation_id, h.reason, h.created_at, h.created_by, h.until,
-    (
+    ((
         SELECT count(*)
         FROM conversation_members AS m
         WHERE m.user_id = h.user_id
-    )::bigint + (
+    ) + (
         SELECT count(*)
         FROM conversation_members AS m
         WHERE m.conversation_id = h.conversation_id
-    )::bigint AS members
+    ))::bigint AS members
 FROM orphan_holds_in_force AS h
 ORDER BY h.hold_id
 `
@@ -70,7 +70,7 @@ type HoldListRow struct {
 	CreatedAt      time.Time  `json:"created_at"`
 	CreatedBy      string     `json:"created_by"`
 	Until          *time.Time `json:"until"`
-	Members        int32      `json:"members"`
+	Members        int64      `json:"members"`
 }
 
 // The holds in force, with the members they keep.

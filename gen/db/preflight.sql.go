@@ -73,6 +73,7 @@ SELECT
                     ('orphan_sightings', 'SELECT'), ('orphan_sightings', 'INSERT'),
                     ('orphan_sightings', 'DELETE'),
                     ('orphan_holds_in_force', 'SELECT'),
+                    ('orphan_pauses', 'SELECT'),
                     ('orphan_refusals', 'INSERT'),
                     ('conversation_members_audit', 'SELECT'),
                     ('conversation_members_backup', 'SELECT')

@@ -227,7 +227,7 @@ SET heartbeat_at = clock_timestamp(),
     members_deleted = members_deleted + $2::bigint
 WHERE run_id = $3
     AND state = 'running'
-RETURNING members_deleted
+RETURNING EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL) AS paused
 `
 
 type RunHeartbeatParams struct {
@@ -239,11 +239,11 @@ type RunHeartbeatParams struct {
 // The fence: proves that the run is still open, and keeps it so. In a chunk's
 // transaction it comes first and locks the row, so that nobody takes the run over in between.
 // Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
-func (q *Queries) RunHeartbeat(ctx context.Context, arg RunHeartbeatParams) (int64, error) {
+func (q *Queries) RunHeartbeat(ctx context.Context, arg RunHeartbeatParams) (bool, error) {
 	row := q.db.QueryRow(ctx, runHeartbeat, arg.Phase, arg.Deleted, arg.RunID)
-	var members_deleted int64
-	err := row.Scan(&members_deleted)
-	return members_deleted, err
+	var paused bool
+	err := row.Scan(&paused)
+	return paused, err
 }
 
 const runOpen = `-- name: RunOpen :one

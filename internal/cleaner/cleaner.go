@@ -143,7 +143,7 @@ func (r *run) keepAlive(ctx context.Context) (context.Context, func()) {
 			}
 			err := r.heartbeat(alive, db.New(r.pool), 0)
 			switch {
-			case errors.Is(err, ErrTakenOver):
+			case errors.Is(err, ErrTakenOver), errors.Is(err, ErrPaused):
 				cancel(err)
 			case err != nil && alive.Err() == nil:
 				r.log.Warn("Heartbeat failed, will try again", "error", err)
@@ -156,11 +156,15 @@ func (r *run) keepAlive(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// heartbeat is the fence: it fails with [ErrTakenOver] unless the run is open.
+// heartbeat is the fence: it fails with [ErrTakenOver] unless the run is open,
+// and with [ErrPaused] while runs are paused.
 func (r *run) heartbeat(ctx context.Context, q *db.Queries, deleted int64) error {
-	_, err := q.RunHeartbeat(ctx, db.RunHeartbeatParams{RunID: r.id, Phase: r.Progress().Phase, Deleted: deleted})
+	paused, err := q.RunHeartbeat(ctx, db.RunHeartbeatParams{RunID: r.id, Phase: r.Progress().Phase, Deleted: deleted})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return ErrTakenOver
+	}
+	if err == nil && paused {
+		return ErrPaused
 	}
 	return err
 }

@@ -71,6 +71,8 @@ var (
 	ErrPreflight = errors.New("preflight failed")
 	// ErrTakenOver is returned to a runner whose run is no longer open.
 	ErrTakenOver = errors.New("the run is no longer open: it was silent for longer than its lease and was taken over")
+	// ErrPaused is returned when runs were paused while this one was under way.
+	ErrPaused = errors.New("runs are paused; see why with: orphan-cleaner status; let them go on with: orphan-cleaner resume")
 	// ErrProof is returned when rows deleted, audited and backed up are not the
 	// same number. The transaction was rolled back.
 	ErrProof = errors.New("count proof failed")

@@ -136,7 +136,7 @@ func (r *run) result(err error) Result {
 		result.State = "failed"
 	case errors.Is(err, ErrRefused):
 		result.State = "refused"
-	case errors.Is(err, ErrIncomplete), errors.Is(err, ErrInterrupted):
+	case errors.Is(err, ErrIncomplete), errors.Is(err, ErrInterrupted), errors.Is(err, ErrPaused):
 		result.State = "incomplete"
 	default:
 		result.State = "failed"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 )
@@ -113,6 +114,7 @@ func (c *Cleaner) Check(ctx context.Context, repair bool) Findings {
 		if !c.checkSchema(ctx, objects.HasGoose, verdict) {
 			return
 		}
+		c.checkPause(ctx, add)
 		verdict(objects.GrantsMissing == "", "grants", "all that a run needs", "role "+server.RoleName+" lacks "+objects.GrantsMissing,
 			"GRANT it to "+server.RoleName+" as the owner of the tables")
 		c.checkTable(ctx, verdict, add)
@@ -145,6 +147,19 @@ func (c *Cleaner) checkSchema(ctx context.Context, hasGoose bool, verdict verdic
 		return verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program needs %d", version, want), up)
 	default:
 		return verdict(true, "schema", fmt.Sprintf("at migration %d", version), "", "")
+	}
+}
+
+func (c *Cleaner) checkPause(ctx context.Context, add func(name, status, message, mend string)) {
+	pauses, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.PauseInForceRow, error) { return q.PauseInForce(ctx) })
+	switch {
+	case err != nil:
+		add("pause", Fail, err.Error(), "GRANT SELECT ON orphan_pauses to this role")
+	case len(pauses) > 0:
+		p := pauses[0]
+		add("pause", Fail, "runs are paused by "+p.PausedBy+" since "+p.PausedAt.UTC().Format(time.RFC3339)+": "+p.Reason, "orphan-cleaner resume")
+	default:
+		add("pause", OK, "runs are not paused", "")
 	}
 }
 

@@ -367,6 +367,30 @@ func TestCanaries(t *testing.T) {
 	}
 }
 
+func TestPausedWhileSweeping(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	client := w.client()
+	var calls atomic.Int32
+	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		if calls.Add(1) == 4 {
+			w.db.Exec(`INSERT INTO orphan_pauses (reason) VALUES ('wait')`)
+		}
+		return client.Missing(ctx, ids)
+	}))
+	if !errors.Is(err, cleaner.ErrPaused) || r.State != "incomplete" || r.MembersDeleted != 0 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	w.invariant(0)
+	if _, err := w.run(); !errors.Is(err, cleaner.ErrPreflight) || !strings.Contains(err.Error(), "wait") {
+		t.Errorf("a run while paused: %v", err)
+	}
+	w.db.Exec(`UPDATE orphan_pauses SET resumed_at = now()`)
+	w.must(w.run())
+	w.invariant(6)
+}
+
 func TestLyingOrFailingAuthServiceDeletesNothing(t *testing.T) {
 	for _, fault := range authfake.Faults() {
 		// Truth is no fault; what never answers is tried with a short timeout elsewhere.

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
+// PauseCmd is `pause`.
+type PauseCmd struct {
+	DatabaseFlags `group:"Database"`
+	Reason        string `help:"Why, for whoever wonders." required:""`
+}
+
+// Run pauses all runs. When it returns, no chunk is in flight.
+func (cmd *PauseCmd) Run(ctx context.Context, s *streams) error {
+	reason := strings.TrimSpace(cmd.Reason)
+	if reason == "" {
+		return fmt.Errorf("%w: --reason is empty", errUsage)
+	}
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	q := db.New(pool)
+	switch _, err := q.PauseBegin(ctx, reason); {
+	case database.Code(err) == "23505":
+		pauses, err := q.PauseInForce(ctx)
+		if err != nil || len(pauses) == 0 {
+			return fmt.Errorf("%w: runs are paused already", errUsage)
+		}
+		return fmt.Errorf("%w: runs are paused already, by %s since %s: %s", errUsage,
+			pauses[0].PausedBy, pauses[0].PausedAt.UTC().Format(time.RFC3339), pauses[0].Reason)
+	case err != nil:
+		return fmt.Errorf("pausing: %w; see: orphan-cleaner check", err)
+	}
+	if _, err := q.HoldSettle(ctx); err != nil {
+		return fmt.Errorf("runs are paused, but waiting for a chunk in flight failed: %w", err)
+	}
+	_, err = fmt.Fprintln(s.out, "all runs are paused; let them go on with: orphan-cleaner resume")
+	return err
+}
+
+// ResumeCmd is `resume`.
+type ResumeCmd struct {
+	DatabaseFlags `group:"Database"`
+}
+
+// Run lets runs go on.
+func (cmd *ResumeCmd) Run(ctx context.Context, s *streams) error {
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	ended, err := db.New(pool).PauseEnd(ctx)
+	if err != nil {
+		return fmt.Errorf("resuming: %w; see: orphan-cleaner check", err)
+	}
+	message := "runs may go on"
+	if ended == 0 {
+		message = "runs were not paused"
+	}
+	_, err = fmt.Fprintln(s.out, message)
+	return err
+}
