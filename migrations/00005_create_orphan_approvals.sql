@@ -10,13 +10,15 @@ SET LOCAL lock_timeout = '3s';
 CREATE TABLE orphan_refusals (
     run_id bigint NOT NULL,
     user_id uuid NOT NULL,
+    is_due boolean NOT NULL,
     CONSTRAINT orphan_refusals_pkey PRIMARY KEY (run_id, user_id),
     CONSTRAINT orphan_refusals_run_id_fkey FOREIGN KEY (run_id) REFERENCES orphan_runs (run_id)
 );
 
-COMMENT ON TABLE orphan_refusals IS 'The users that a refused run found due: what an approval of that run is about.';
+COMMENT ON TABLE orphan_refusals IS 'The users that a refused run found due or newly missing: what an approval of that run is about.';
 COMMENT ON COLUMN orphan_refusals.run_id IS 'The refused run.';
-COMMENT ON COLUMN orphan_refusals.user_id IS 'A user it found due.';
+COMMENT ON COLUMN orphan_refusals.user_id IS 'A user it found due or newly missing.';
+COMMENT ON COLUMN orphan_refusals.is_due IS 'Due: the approved run deletes this user''s members. Otherwise newly missing: it only enters the ledger.';
 
 CREATE TABLE orphan_approvals (
     approval_id bigint GENERATED ALWAYS AS IDENTITY,

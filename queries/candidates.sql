@@ -65,7 +65,7 @@ SELECT
     )::bigint AS returned;
 
 -- name: CandidateDuePage :many
--- The next due users of this run, from from_user on.
+-- The next due users of this run, from from_user on; with an approval (approved_run, else 0) only its set.
 -- Locks: ACCESS SHARE on orphan_candidates. Index: orphan_candidates_pkey, in order. Rows: max_users.
 SELECT c.user_id
 FROM orphan_candidates AS c
@@ -77,6 +77,14 @@ WHERE c.user_id >= @from_user
         SELECT
         FROM orphan_holds_in_force AS h
         WHERE h.user_id = c.user_id
+    )
+    AND (
+        @approved_run::bigint = 0
+        OR EXISTS (
+            SELECT
+            FROM orphan_refusals AS f
+            WHERE f.run_id = @approved_run::bigint AND f.user_id = c.user_id AND f.is_due
+        )
     )
 ORDER BY c.user_id
 LIMIT @max_users::bigint;

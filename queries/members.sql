@@ -42,6 +42,15 @@ WITH doomed AS (
             FROM orphan_holds_in_force AS h
             WHERE h.conversation_id = m.conversation_id
         )
+        -- With an approval, nobody but those it names.
+        AND (
+            @approved_run::bigint = 0
+            OR EXISTS (
+                SELECT
+                FROM orphan_refusals AS f
+                WHERE f.run_id = @approved_run::bigint AND f.user_id = c.user_id AND f.is_due
+            )
+        )
     ORDER BY m.user_id, m.conversation_id
     LIMIT @max_rows::bigint
     -- Always in one order: two deleters cannot deadlock.

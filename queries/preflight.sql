@@ -34,7 +34,8 @@ SELECT
                     ('orphan_sightings', 'DELETE'),
                     ('orphan_holds_in_force', 'SELECT'),
                     ('orphan_pauses', 'SELECT'),
-                    ('orphan_refusals', 'INSERT'),
+                    ('orphan_refusals', 'SELECT'), ('orphan_refusals', 'INSERT'),
+                    ('orphan_approvals', 'SELECT'), ('orphan_approvals', 'UPDATE'),
                     ('conversation_members_audit', 'SELECT'),
                     ('conversation_members_backup', 'SELECT')
             ) AS need (relation, privilege)

@@ -1,19 +1,63 @@
--- name: RefusalStore :one
--- Keeps the users that a refused run found due: what an approval of it would be about.
--- Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_sightings_pkey. Rows: the due users.
-WITH stored AS (
-    INSERT INTO orphan_refusals (run_id, user_id)
-    SELECT s.run_id, s.user_id
-    FROM orphan_sightings AS s
-    LEFT JOIN orphan_candidates AS c ON c.user_id = s.user_id
-    LEFT JOIN orphan_shadow_evidence(
-        ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = @run_id AND x.verdict = 'missing')
-    ) AS e ON e.user_id = s.user_id
-    WHERE s.run_id = @run_id
-        AND s.verdict = 'missing'
-        AND orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, @max_gap::interval)
-            <= now() - @retention::interval
-    RETURNING user_id
-)
-SELECT count(*)
-FROM stored;
+-- name: RefusalStore :execrows
+-- Keeps the users that a refused run found due or newly missing: what an approval of it is about.
+-- Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_sightings_pkey, orphan_candidates_pkey. Rows: the missing users.
+INSERT INTO orphan_refusals (run_id, user_id, is_due)
+SELECT s.run_id, s.user_id, k.is_due
+FROM orphan_sightings AS s
+LEFT JOIN orphan_candidates AS c ON c.user_id = s.user_id
+LEFT JOIN orphan_shadow_evidence(
+    ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = @run_id AND x.verdict = 'missing')
+) AS e ON e.user_id = s.user_id
+CROSS JOIN LATERAL (
+    SELECT orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, @max_gap::interval)
+        <= now() - @retention::interval AS is_due
+) AS k
+WHERE s.run_id = @run_id
+    AND s.verdict = 'missing'
+    AND (k.is_due OR c.user_id IS NULL);
+
+-- name: RefusalUnsettled :many
+-- The last refused run, unless a later run succeeded.
+-- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: at most one.
+SELECT r.run_id, r.breaker, r.error, r.finished_at
+FROM orphan_runs AS r
+WHERE r.state = 'refused'
+    AND NOT EXISTS (
+        SELECT
+        FROM orphan_runs AS later
+        WHERE later.run_id > r.run_id AND later.state = 'succeeded'
+    )
+ORDER BY r.run_id DESC
+LIMIT 1;
+
+-- name: RefusalSummary :one
+-- What approving a refused run would let go.
+-- Locks: ACCESS SHARE on conversation_members. Index: orphan_refusals_pkey, conversation_members_user_id.
+-- Rows: the members of the due users.
+SELECT
+    r.state,
+    r.breaker,
+    (SELECT count(*) FROM orphan_refusals AS f WHERE f.run_id = r.run_id AND f.is_due)::bigint AS users_due,
+    (SELECT count(*) FROM orphan_refusals AS f WHERE f.run_id = r.run_id AND NOT f.is_due)::bigint AS users_new,
+    m.members::bigint AS members,
+    m.conversations::bigint AS conversations
+FROM orphan_runs AS r
+CROSS JOIN LATERAL (
+    SELECT count(*) AS members, count(DISTINCT m.conversation_id) AS conversations
+    FROM orphan_refusals AS f
+    JOIN conversation_members AS m ON m.user_id = f.user_id
+    WHERE f.run_id = r.run_id AND f.is_due
+) AS m
+WHERE r.run_id = @run_id;
+
+-- name: RefusalLargest :many
+-- The users of a refused run with the most members.
+-- Locks: ACCESS SHARE on conversation_members. Index: orphan_refusals_pkey, conversation_members_user_id. Rows: the members of the due users.
+SELECT f.user_id, count(*) AS members
+FROM orphan_refusals AS f
+JOIN conversation_members AS m ON m.user_id = f.user_id
+WHERE f.run_id = @run_id
+    AND f.is_due
+GROUP BY f.user_id
+ORDER BY members DESC, f.user_id
+LIMIT 10;

@@ -12,7 +12,9 @@ ON CONFLICT (run_id, user_id) DO NOTHING;
 -- What these missing users mean for the run, before anything is written: how
 -- many are new, due, and what the sweep would delete and keep. Reads only.
 -- Locks: ACCESS SHARE on conversation_members and our tables.
--- Index: orphan_candidates_pkey, conversation_members_user_id. Rows: the users given and the members of the due.
+-- With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
+-- Index: orphan_candidates_pkey, orphan_refusals_pkey, conversation_members_user_id.
+-- Rows: the users given and the members of the due.
 WITH clocks AS (
     SELECT
         u.user_id,
@@ -23,14 +25,18 @@ WITH clocks AS (
             SELECT
             FROM orphan_holds_in_force AS h
             WHERE h.user_id = u.user_id
-        ) AS is_held
+        ) AS is_held,
+        f.user_id IS NOT NULL AS is_foreseen,
+        coalesce(f.is_due, false) AS is_approved
     FROM unnest(@user_ids::uuid []) AS u (user_id)
+    LEFT JOIN orphan_refusals AS f ON f.run_id = @approved_run::bigint AND f.user_id = u.user_id
     LEFT JOIN orphan_candidates AS c ON c.user_id = u.user_id
     LEFT JOIN orphan_shadow_evidence(@user_ids::uuid []) AS e ON e.user_id = u.user_id
 ),
 old_members AS (
     SELECT
         k.user_id,
+        k.is_approved,
         m.conversation_id,
         coalesce(m.joined_at < now() - @retention::interval, false) AS is_old,
         k.is_held OR EXISTS (
@@ -44,8 +50,10 @@ old_members AS (
 )
 SELECT
     (SELECT count(*) FROM clocks WHERE is_new)::bigint AS users_new,
-    (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held)::bigint AS users_due,
-    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held)::bigint AS members_due,
+    (SELECT count(*) FROM clocks WHERE is_new AND NOT is_foreseen)::bigint AS users_new_unforeseen,
+    (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held AND (is_approved OR @approved_run::bigint = 0))::bigint AS users_due,
+    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND (is_approved OR @approved_run::bigint = 0))::bigint AS members_due,
+    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND NOT is_approved)::bigint AS members_due_unapproved,
     (SELECT count(*) FROM old_members WHERE NOT is_old AND NOT is_held)::bigint AS members_kept_young,
     (SELECT count(*) FROM old_members WHERE is_held)::bigint AS members_held;
 

@@ -17,6 +17,7 @@ type CLI struct {
 	Check   CheckCmd   `cmd:"" help:"Check everything a run needs; a line per check with its mend."`
 	Migrate MigrateCmd `cmd:"" help:"Apply or show the schema (goose migrations)."`
 	Run     RunCmd     `cmd:"" help:"Make one run, for cron."`
+	Approve ApproveCmd `cmd:"" help:"Let the due users of a refused run go, once."`
 	Hold    HoldCmd    `cmd:"" help:"Keep users or conversations from being cleaned."`
 	Pause   PauseCmd   `cmd:"" help:"Stop every runner everywhere before its next transaction."`
 	Resume  ResumeCmd  `cmd:"" help:"Let runs go on."`
@@ -46,6 +47,7 @@ func exampleOf(command string) string {
 		"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
 		"pause":          "orphan-cleaner pause --reason 'auth-service is being restored'",
 		"resume":         "orphan-cleaner resume",
+		"approve":        "orphan-cleaner approve 17 --yes\n  orphan-cleaner approve 17 --revoke",
 		"hold":           "orphan-cleaner hold list",
 		"hold add":       "orphan-cleaner hold add --user 6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10 --reason 'legal hold 17' --until 90d",
 		"hold list":      "orphan-cleaner hold list --json",

@@ -21,10 +21,12 @@ type StatusCmd struct {
 }
 
 type status struct {
-	Paused  []db.PauseInForceRow     `json:"paused"`
-	Holds   int                      `json:"holds"`
-	Runs    []db.RunRecentRow        `json:"runs"`
-	Backlog []db.CandidateBacklogRow `json:"backlog"`
+	Refused   []db.RefusalUnsettledRow `json:"refused"`
+	Approvals []db.ApprovalOpenRow     `json:"approvals"`
+	Paused    []db.PauseInForceRow     `json:"paused"`
+	Holds     int                      `json:"holds"`
+	Runs      []db.RunRecentRow        `json:"runs"`
+	Backlog   []db.CandidateBacklogRow `json:"backlog"`
 }
 
 // Run shows recent runs and the backlog; it only reads.
@@ -44,6 +46,12 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 	}
 	if st.Backlog, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: time.Duration(cmd.Retention), MaxRows: cmd.Days}); err != nil {
 		return fmt.Errorf("reading the backlog: %w; see: orphan-cleaner check", err)
+	}
+	if st.Refused, err = q.RefusalUnsettled(ctx); err != nil {
+		return fmt.Errorf("reading refusals: %w; see: orphan-cleaner check", err)
+	}
+	if st.Approvals, err = q.ApprovalOpen(ctx); err != nil {
+		return fmt.Errorf("reading approvals: %w; see: orphan-cleaner check", err)
 	}
 	if st.Paused, err = q.PauseInForce(ctx); err != nil {
 		return fmt.Errorf("reading the pause: %w; see: orphan-cleaner check", err)
@@ -95,6 +103,18 @@ func printStatus(s *streams, st status) error {
 	}
 	if err := printTable(s.out, backlog); err != nil {
 		return err
+	}
+	for _, r := range st.Refused {
+		if _, err := fmt.Fprintf(s.out, "REFUSED run %d, not settled yet: orphan-cleaner run --dry-run looks again, orphan-cleaner approve %d lets its users go\n",
+			r.RunID, r.RunID); err != nil {
+			return err
+		}
+	}
+	for _, a := range st.Approvals {
+		if _, err := fmt.Fprintf(s.out, "APPROVED run %d by %s until %s UTC; the next run goes by it; take it back: orphan-cleaner approve %d --revoke\n",
+			a.RunID, a.ApprovedBy, a.ExpiresAt.UTC().Format(time.DateTime), a.RunID); err != nil {
+			return err
+		}
 	}
 	for _, p := range st.Paused {
 		if _, err := fmt.Fprintf(s.out, "PAUSED by %s since %s UTC: %s; go on with: orphan-cleaner resume\n",

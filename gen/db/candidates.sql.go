@@ -77,8 +77,16 @@ WHERE c.user_id >= $1
         FROM orphan_holds_in_force AS h
         WHERE h.user_id = c.user_id
     )
+    AND (
+        $5::bigint = 0
+        OR EXISTS (
+            SELECT
+            FROM orphan_refusals AS f
+            WHERE f.run_id = $5::bigint AND f.user_id = c.user_id AND f.is_due
+        )
+    )
 ORDER BY c.user_id
-LIMIT $5::bigint
+LIMIT $6::bigint
 `
 
 type CandidateDuePageParams struct {
@@ -86,10 +94,11 @@ type CandidateDuePageParams struct {
 	ThroughUser uuid.UUID     `json:"through_user"`
 	RunID       int64         `json:"run_id"`
 	Retention   time.Duration `json:"retention"`
+	ApprovedRun int64         `json:"approved_run"`
 	MaxUsers    int64         `json:"max_users"`
 }
 
-// The next due users of this run, from from_user on.
+// The next due users of this run, from from_user on; with an approval (approved_run, else 0) only its set.
 // Locks: ACCESS SHARE on orphan_candidates. Index: orphan_candidates_pkey, in order. Rows: max_users.
 func (q *Queries) CandidateDuePage(ctx context.Context, arg CandidateDuePageParams) ([]uuid.UUID, error) {
 	rows, err := q.db.Query(ctx, candidateDuePage,
@@ -97,6 +106,7 @@ func (q *Queries) CandidateDuePage(ctx context.Context, arg CandidateDuePagePara
 		arg.ThroughUser,
 		arg.RunID,
 		arg.Retention,
+		arg.ApprovedRun,
 		arg.MaxUsers,
 	)
 	if err != nil {

@@ -102,8 +102,17 @@ WITH doomed AS (
             FROM orphan_holds_in_force AS h
             WHERE h.conversation_id = m.conversation_id
         )
+        -- With an approval, nobody but those it names.
+        AND (
+            $4::bigint = 0
+            OR EXISTS (
+                SELECT
+                FROM orphan_refusals AS f
+                WHERE f.run_id = $4::bigint AND f.user_id = c.user_id AND f.is_due
+            )
+        )
     ORDER BY m.user_id, m.conversation_id
-    LIMIT $4::bigint
+    LIMIT $5::bigint
     -- Always in one order: two deleters cannot deadlock.
     FOR UPDATE OF m
 ),
@@ -120,10 +129,11 @@ SELECT
 `
 
 type MemberDeleteDueParams struct {
-	UserIds   []uuid.UUID   `json:"user_ids"`
-	RunID     int64         `json:"run_id"`
-	Retention time.Duration `json:"retention"`
-	MaxRows   int64         `json:"max_rows"`
+	UserIds     []uuid.UUID   `json:"user_ids"`
+	RunID       int64         `json:"run_id"`
+	Retention   time.Duration `json:"retention"`
+	ApprovedRun int64         `json:"approved_run"`
+	MaxRows     int64         `json:"max_rows"`
 }
 
 type MemberDeleteDueRow struct {
@@ -140,6 +150,7 @@ func (q *Queries) MemberDeleteDue(ctx context.Context, arg MemberDeleteDueParams
 		arg.UserIds,
 		arg.RunID,
 		arg.Retention,
+		arg.ApprovedRun,
 		arg.MaxRows,
 	)
 	var i MemberDeleteDueRow

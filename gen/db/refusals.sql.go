@@ -7,27 +7,64 @@ package db
 
 import (
 	"context"
-
 	"time"
+
+	"github.com/google/uuid"
 )
 
-const refusalStore = `-- name: RefusalStore :one
-WITH stored AS (
-    INSERT INTO orphan_refusals (run_id, user_id)
-    SELECT s.run_id, s.user_id
-    FROM orphan_sightings AS s
-    LEFT JOIN orphan_candidates AS c ON c.user_id = s.user_id
-    LEFT JOIN orphan_shadow_evidence(
-        ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = $1 AND x.verdict = 'missing')
-    ) AS e ON e.user_id = s.user_id
-    WHERE s.run_id = $1
-        AND s.verdict = 'missing'
-        AND orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, $2::interval)
-            <= now() - $3::interval
-    RETURNING user_id
-)
-SELECT count(*)
-FROM stored
+const refusalLargest = `-- name: RefusalLargest :many
+SELECT f.user_id, count(*) AS members
+FROM orphan_refusals AS f
+JOIN conversation_members AS m ON m.user_id = f.user_id
+WHERE f.run_id = $1
+    AND f.is_due
+GROUP BY f.user_id
+ORDER BY members DESC, f.user_id
+LIMIT 10
+`
+
+type RefusalLargestRow struct {
+	UserID  uuid.UUID `json:"user_id"`
+	Members int64     `json:"members"`
+}
+
+// The users of a refused run with the most members.
+// Locks: ACCESS SHARE on conversation_members. Index: orphan_refusals_pkey, conversation_members_user_id. Rows: the members of the due users.
+func (q *Queries) RefusalLargest(ctx context.Context, runID int64) ([]RefusalLargestRow, error) {
+	rows, err := q.db.Query(ctx, refusalLargest, runID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RefusalLargestRow
+	for rows.Next() {
+		var i RefusalLargestRow
+		if err := rows.Scan(&i.UserID, &i.Members); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const refusalStore = `-- name: RefusalStore :execrows
+INSERT INTO orphan_refusals (run_id, user_id, is_due)
+SELECT s.run_id, s.user_id, k.is_due
+FROM orphan_sightings AS s
+LEFT JOIN orphan_candidates AS c ON c.user_id = s.user_id
+LEFT JOIN orphan_shadow_evidence(
+    ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = $1 AND x.verdict = 'missing')
+) AS e ON e.user_id = s.user_id
+CROSS JOIN LATERAL (
+    SELECT orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, $2::interval)
+        <= now() - $3::interval AS is_due
+) AS k
+WHERE s.run_id = $1
+    AND s.verdict = 'missing'
+    AND (k.is_due OR c.user_id IS NULL)
 `
 
 type RefusalStoreParams struct {
@@ -36,11 +73,103 @@ type RefusalStoreParams struct {
 	Retention time.Duration `json:"retention"`
 }
 
-// Keeps the users that a refused run found due: what an approval of it would be about.
-// Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_sightings_pkey. Rows: the due users.
+// Keeps the users that a refused run found due or newly missing: what an approval of it is about.
+// Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_sightings_pkey, orphan_candidates_pkey. Rows: the missing users.
 func (q *Queries) RefusalStore(ctx context.Context, arg RefusalStoreParams) (int64, error) {
-	row := q.db.QueryRow(ctx, refusalStore, arg.RunID, arg.MaxGap, arg.Retention)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
+	result, err := q.db.Exec(ctx, refusalStore, arg.RunID, arg.MaxGap, arg.Retention)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const refusalSummary = `-- name: RefusalSummary :one
+SELECT
+    r.state,
+    r.breaker,
+    (SELECT count(*) FROM orphan_refusals AS f WHERE f.run_id = r.run_id AND f.is_due)::bigint AS users_due,
+    (SELECT count(*) FROM orphan_refusals AS f WHERE f.run_id = r.run_id AND NOT f.is_due)::bigint AS users_new,
+    m.members::bigint AS members,
+    m.conversations::bigint AS conversations
+FROM orphan_runs AS r
+CROSS JOIN LATERAL (
+    SELECT count(*) AS members, count(DISTINCT m.conversation_id) AS conversations
+    FROM orphan_refusals AS f
+    JOIN conversation_members AS m ON m.user_id = f.user_id
+    WHERE f.run_id = r.run_id AND f.is_due
+) AS m
+WHERE r.run_id = $1
+`
+
+type RefusalSummaryRow struct {
+	State         string  `json:"state"`
+	Breaker       *string `json:"breaker"`
+	UsersDue      int64   `json:"users_due"`
+	UsersNew      int64   `json:"users_new"`
+	Members       int64   `json:"members"`
+	Conversations int64   `json:"conversations"`
+}
+
+// What approving a refused run would let go.
+// Locks: ACCESS SHARE on conversation_members. Index: orphan_refusals_pkey, conversation_members_user_id.
+// Rows: the members of the due users.
+func (q *Queries) RefusalSummary(ctx context.Context, runID int64) (RefusalSummaryRow, error) {
+	row := q.db.QueryRow(ctx, refusalSummary, runID)
+	var i RefusalSummaryRow
+	err := row.Scan(
+		&i.State,
+		&i.Breaker,
+		&i.UsersDue,
+		&i.UsersNew,
+		&i.Members,
+		&i.Conversations,
+	)
+	return i, err
+}
+
+const refusalUnsettled = `-- name: RefusalUnsettled :many
+SELECT r.run_id, r.breaker, r.error, r.finished_at
+FROM orphan_runs AS r
+WHERE r.state = 'refused'
+    AND NOT EXISTS (
+        SELECT
+        FROM orphan_runs AS later
+        WHERE later.run_id > r.run_id AND later.state = 'succeeded'
+    )
+ORDER BY r.run_id DESC
+LIMIT 1
+`
+
+type RefusalUnsettledRow struct {
+	RunID      int64      `json:"run_id"`
+	Breaker    *string    `json:"breaker"`
+	Error      *string    `json:"error"`
+	FinishedAt *time.Time `json:"finished_at"`
+}
+
+// The last refused run, unless a later run succeeded.
+// Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: at most one.
+func (q *Queries) RefusalUnsettled(ctx context.Context) ([]RefusalUnsettledRow, error) {
+	rows, err := q.db.Query(ctx, refusalUnsettled)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RefusalUnsettledRow
+	for rows.Next() {
+		var i RefusalUnsettledRow
+		if err := rows.Scan(
+			&i.RunID,
+			&i.Breaker,
+			&i.Error,
+			&i.FinishedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -17,22 +17,26 @@ WITH clocks AS (
     SELECT
         u.user_id,
         c.user_id IS NULL AS is_new,
-        orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, $1::interval)
-            <= now() - $2::interval AS is_old,
+        orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, $2::interval)
+            <= now() - $3::interval AS is_old,
         EXISTS (
             SELECT
             FROM orphan_holds_in_force AS h
             WHERE h.user_id = u.user_id
-        ) AS is_held
-    FROM unnest($3::uuid []) AS u (user_id)
+        ) AS is_held,
+        f.user_id IS NOT NULL AS is_foreseen,
+        coalesce(f.is_due, false) AS is_approved
+    FROM unnest($4::uuid []) AS u (user_id)
+    LEFT JOIN orphan_refusals AS f ON f.run_id = $1::bigint AND f.user_id = u.user_id
     LEFT JOIN orphan_candidates AS c ON c.user_id = u.user_id
-    LEFT JOIN orphan_shadow_evidence($3::uuid []) AS e ON e.user_id = u.user_id
+    LEFT JOIN orphan_shadow_evidence($4::uuid []) AS e ON e.user_id = u.user_id
 ),
 old_members AS (
     SELECT
         k.user_id,
+        k.is_approved,
         m.conversation_id,
-        coalesce(m.joined_at < now() - $2::interval, false) AS is_old,
+        coalesce(m.joined_at < now() - $3::interval, false) AS is_old,
         k.is_held OR EXISTS (
             SELECT
             FROM orphan_holds_in_force AS h
@@ -44,37 +48,51 @@ old_members AS (
 )
 SELECT
     (SELECT count(*) FROM clocks WHERE is_new)::bigint AS users_new,
-    (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held)::bigint AS users_due,
-    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held)::bigint AS members_due,
+    (SELECT count(*) FROM clocks WHERE is_new AND NOT is_foreseen)::bigint AS users_new_unforeseen,
+    (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held AND (is_approved OR $1::bigint = 0))::bigint AS users_due,
+    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND (is_approved OR $1::bigint = 0))::bigint AS members_due,
+    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND NOT is_approved)::bigint AS members_due_unapproved,
     (SELECT count(*) FROM old_members WHERE NOT is_old AND NOT is_held)::bigint AS members_kept_young,
     (SELECT count(*) FROM old_members WHERE is_held)::bigint AS members_held
 `
 
 type SightingAssessParams struct {
-	MaxGap    time.Duration `json:"max_gap"`
-	Retention time.Duration `json:"retention"`
-	UserIds   []uuid.UUID   `json:"user_ids"`
+	ApprovedRun int64         `json:"approved_run"`
+	MaxGap      time.Duration `json:"max_gap"`
+	Retention   time.Duration `json:"retention"`
+	UserIds     []uuid.UUID   `json:"user_ids"`
 }
 
 type SightingAssessRow struct {
-	UsersNew         int64 `json:"users_new"`
-	UsersDue         int64 `json:"users_due"`
-	MembersDue       int64 `json:"members_due"`
-	MembersKeptYoung int64 `json:"members_kept_young"`
-	MembersHeld      int64 `json:"members_held"`
+	UsersNew             int64 `json:"users_new"`
+	UsersNewUnforeseen   int64 `json:"users_new_unforeseen"`
+	UsersDue             int64 `json:"users_due"`
+	MembersDue           int64 `json:"members_due"`
+	MembersDueUnapproved int64 `json:"members_due_unapproved"`
+	MembersKeptYoung     int64 `json:"members_kept_young"`
+	MembersHeld          int64 `json:"members_held"`
 }
 
 // What these missing users mean for the run, before anything is written: how
 // many are new, due, and what the sweep would delete and keep. Reads only.
 // Locks: ACCESS SHARE on conversation_members and our tables.
-// Index: orphan_candidates_pkey, conversation_members_user_id. Rows: the users given and the members of the due.
+// With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
+// Index: orphan_candidates_pkey, orphan_refusals_pkey, conversation_members_user_id.
+// Rows: the users given and the members of the due.
 func (q *Queries) SightingAssess(ctx context.Context, arg SightingAssessParams) (SightingAssessRow, error) {
-	row := q.db.QueryRow(ctx, sightingAssess, arg.MaxGap, arg.Retention, arg.UserIds)
+	row := q.db.QueryRow(ctx, sightingAssess,
+		arg.ApprovedRun,
+		arg.MaxGap,
+		arg.Retention,
+		arg.UserIds,
+	)
 	var i SightingAssessRow
 	err := row.Scan(
 		&i.UsersNew,
+		&i.UsersNewUnforeseen,
 		&i.UsersDue,
 		&i.MembersDue,
+		&i.MembersDueUnapproved,
 		&i.MembersKeptYoung,
 		&i.MembersHeld,
 	)

@@ -17,6 +17,16 @@ func (t *Trip) Error() string {
 
 func (t *Trip) Unwrap() error { return ErrRefused }
 
+// Approvable says whether `approve` may let a run go that this breaker refused:
+// not when the breaker doubts auth-service or the clock.
+func Approvable(breaker string) bool {
+	switch breaker {
+	case "new-missing-share", "delete-share", "delete-members":
+		return true
+	}
+	return false
+}
+
 // Breaker is a rule, judged before the first ledger write and the first delete.
 type Breaker struct {
 	Name string
@@ -40,21 +50,21 @@ func Breakers() []Breaker {
 			return fmt.Sprintf("known-dead users are present: %v", f.DeadPresent), "none (CANARY_DEAD)", len(f.DeadPresent) == 0
 		}},
 		{"new-missing-share", func(f Facts, l Limits) (string, string, bool) {
-			part := share(f.UsersNew, f.UsersChecked)
-			return fmt.Sprintf("%d of %d users checked (%.1f %%) are newly missing", f.UsersNew, f.UsersChecked, 100*part),
+			part := share(f.NewUnforeseen, f.UsersChecked)
+			return fmt.Sprintf("%d of %d users checked (%.1f %%) are newly missing", f.NewUnforeseen, f.UsersChecked, 100*part),
 				fmt.Sprintf("%.4g %% and %d users (MAX_NEW_MISSING_SHARE)", 100*l.NewMissingShare, newMissingFloor),
-				part <= l.NewMissingShare || f.UsersNew <= newMissingFloor
+				part <= l.NewMissingShare || f.NewUnforeseen <= newMissingFloor
 		}},
 		{"delete-share", func(f Facts, l Limits) (string, string, bool) {
-			part := share(f.MembersDue, f.MembersTotal)
-			return fmt.Sprintf("%d of %d members (%.1f %%) are due", f.MembersDue, f.MembersTotal, 100*part),
+			part := share(f.DueUnapproved, f.MembersTotal)
+			return fmt.Sprintf("%d of %d members (%.1f %%) are due", f.DueUnapproved, f.MembersTotal, 100*part),
 				fmt.Sprintf("%.4g %% and %d members (MAX_DELETE_SHARE)", 100*l.DeleteShare, deleteShareFloor),
-				part <= l.DeleteShare || f.MembersDue <= deleteShareFloor
+				part <= l.DeleteShare || f.DueUnapproved <= deleteShareFloor
 		}},
 		{"delete-members", func(f Facts, l Limits) (string, string, bool) {
-			return fmt.Sprintf("%d members are due", f.MembersDue),
+			return fmt.Sprintf("%d members are due", f.DueUnapproved),
 				fmt.Sprintf("%d (MAX_DELETE_MEMBERS)", l.DeleteMembers),
-				f.MembersDue <= l.DeleteMembers
+				f.DueUnapproved <= l.DeleteMembers
 		}},
 	}
 }

@@ -56,6 +56,9 @@ type run struct {
 	id      int64 // 0 in a dry run
 	started time.Time
 	facts   Facts
+	// approval is what this run goes by, if somebody approved a refused run: it
+	// sweeps that run's users and no others.
+	approval db.ApprovalOpenRow
 }
 
 // Run makes one run. The result is filled in as far as the run came, whatever
@@ -91,10 +94,24 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 }
 
 func (r *run) verifyAndJudge(ctx context.Context) error {
+	if err := r.lookForApproval(ctx); err != nil {
+		return err
+	}
 	if err := r.verify(ctx); err != nil {
 		return err
 	}
 	return r.judge(ctx)
+}
+
+func (r *run) lookForApproval(ctx context.Context) error {
+	open, err := read(ctx, r.Cleaner, "looking for an approval", func(ctx context.Context, q *db.Queries) ([]db.ApprovalOpenRow, error) {
+		return q.ApprovalOpen(ctx)
+	})
+	if err == nil && len(open) > 0 {
+		r.approval = open[0]
+		r.log.Info("Going by an approval: only its users are due", "approved_run", r.approval.RunID, "approved_by", r.approval.ApprovedBy)
+	}
+	return err
 }
 
 // begin opens the run, or returns [ErrAnotherRun] and says whose it is.

@@ -94,10 +94,22 @@ func (r *run) merge(ctx context.Context) error {
 			if row.Missing != r.facts.UsersMissing {
 				return fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
 			}
-			return nil
+			return r.useApproval(ctx, q)
 		})
 		return row, err
 	})
 	r.facts.UsersReturned = merged.Returned
+	return err
+}
+
+// useApproval uses the approval up: it works once.
+func (r *run) useApproval(ctx context.Context, q *db.Queries) error {
+	if r.approval.ApprovalID == 0 {
+		return nil
+	}
+	used, err := q.ApprovalUse(ctx, db.ApprovalUseParams{ApprovalID: r.approval.ApprovalID, RunID: r.id})
+	if err == nil && used == 0 {
+		err = fmt.Errorf("the approval of run %d expired or was revoked while this run was verifying", r.approval.RunID)
+	}
 	return err
 }

@@ -391,6 +391,61 @@ func TestPausedWhileSweeping(t *testing.T) {
 	w.invariant(6)
 }
 
+func TestApprovedRunDeletesExactlyTheApprovedSet(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 20)
+	w.die(40, users[:60]...)
+	w.cfg.Limits.DeleteMembers = 100
+	refused, err := w.run()
+	if !errors.Is(err, cleaner.ErrRefused) {
+		t.Fatalf("%v, %+v", err, refused)
+	}
+	w.db.Exec(`INSERT INTO orphan_approvals (run_id, approved_by, expires_at) VALUES ($1, 'test', now() + interval '1 day')`, refused.RunID)
+	w.die(40, users[60:63]...) // due meanwhile, and not approved
+	w.auth.Revive(users[0])    // approved, and alive again
+
+	r := w.must(w.run())
+	if r.MembersDeleted != 59*20 || w.db.Count(`conversation_members WHERE user_id = ANY ($1)`, users[60:63]) != 60 {
+		t.Errorf("the approved run: %+v", r)
+	}
+	if n := w.db.Count(`orphan_approvals WHERE used_by_run = $1`, r.RunID); n != 1 {
+		t.Error("the approval is not used up")
+	}
+	w.invariant(59 * 20)
+	// The second run does not profit: 60 more members are within the limit, 200 are not.
+	w.must(w.run())
+	w.invariant(59*20 + 60)
+	w.die(40, users[63:73]...)
+	if _, err := w.run(); !errors.Is(err, cleaner.ErrRefused) {
+		t.Errorf("a run after the approval was used: %v", err)
+	}
+	w.invariant(59*20 + 60)
+}
+
+func TestApprovalOutOfForce(t *testing.T) {
+	for name, end := range map[string]string{
+		"expired": `UPDATE orphan_approvals SET approved_at = now() - interval '2 days', expires_at = now() - interval '1 second'`,
+		"revoked": `UPDATE orphan_approvals SET revoked_at = now(), revoked_by = 'test'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			users := w.people(300, 20)
+			w.die(40, users[:10]...)
+			w.cfg.Limits.DeleteMembers = 100
+			refused, err := w.run()
+			if !errors.Is(err, cleaner.ErrRefused) {
+				t.Fatal(err)
+			}
+			w.db.Exec(`INSERT INTO orphan_approvals (run_id, approved_by, expires_at) VALUES ($1, 'test', now() + interval '1 day')`, refused.RunID)
+			w.db.Exec(end)
+			if _, err := w.run(); !errors.Is(err, cleaner.ErrRefused) {
+				t.Errorf("with an approval that is %s: %v", name, err)
+			}
+			w.invariant(0)
+		})
+	}
+}
+
 func TestLyingOrFailingAuthServiceDeletesNothing(t *testing.T) {
 	for _, fault := range authfake.Faults() {
 		// Truth is no fault; what never answers is tried with a short timeout elsewhere.

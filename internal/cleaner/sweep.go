@@ -47,7 +47,7 @@ func (r *run) sweep(ctx context.Context) error {
 func (r *run) dueGroup(ctx context.Context, left userRange) ([]uuid.UUID, error) {
 	return retry(ctx, r.Cleaner, "reading due users", func() ([]uuid.UUID, error) {
 		return db.New(r.pool).CandidateDuePage(ctx, db.CandidateDuePageParams{
-			RunID: r.id, Retention: r.cfg.Retention, FromUser: left.from, ThroughUser: left.through,
+			RunID: r.id, ApprovedRun: r.approval.RunID, Retention: r.cfg.Retention, FromUser: left.from, ThroughUser: left.through,
 			MaxUsers: int64(groupBatches * r.cfg.BatchSize),
 		})
 	})
@@ -134,7 +134,7 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID) (int64, error)
 				return err
 			}
 			row, err := q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{
-				RunID: r.id, UserIds: users, Retention: r.cfg.Retention, MaxRows: int64(r.cfg.ChunkRows),
+				RunID: r.id, ApprovedRun: r.approval.RunID, UserIds: users, Retention: r.cfg.Retention, MaxRows: int64(r.cfg.ChunkRows),
 			})
 			if err != nil {
 				return err

@@ -17,6 +17,9 @@ type Facts struct {
 	UsersChecked, UsersMissing, UsersUnknown, UsersNew, UsersReturned, UsersDue int64
 	MembersTotal, MembersDue, MembersDeleted, MembersKeptYoung, MembersHeld     int64
 	Conversations, Batches, VoidBatches, BatchCalls, ChunksLeft                 int64
+	// NewUnforeseen users are newly missing, DueUnapproved members due, and no
+	// approval covers them: what the breakers judge.
+	NewUnforeseen, DueUnapproved int64
 	// What the canaries said, see canaries.
 	AliveMissing, DeadPresent []uuid.UUID
 	CanariesUnknown           int64
@@ -195,12 +198,14 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 
 func (r *run) stageMissing(ctx context.Context, users []uuid.UUID) error {
 	found, err := read(ctx, r.Cleaner, "assessing missing users", func(ctx context.Context, q *db.Queries) (db.SightingAssessRow, error) {
-		return q.SightingAssess(ctx, db.SightingAssessParams{UserIds: users, Retention: r.cfg.Retention, MaxGap: r.cfg.MaxGap})
+		return q.SightingAssess(ctx, db.SightingAssessParams{UserIds: users, Retention: r.cfg.Retention, MaxGap: r.cfg.MaxGap, ApprovedRun: r.approval.RunID})
 	})
 	if err != nil {
 		return err
 	}
 	r.facts.UsersNew += found.UsersNew
+	r.facts.NewUnforeseen += found.UsersNewUnforeseen
+	r.facts.DueUnapproved += found.MembersDueUnapproved
 	r.facts.UsersDue += found.UsersDue
 	r.facts.MembersDue += found.MembersDue
 	r.facts.MembersKeptYoung += found.MembersKeptYoung

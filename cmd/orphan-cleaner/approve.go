@@ -1,0 +1,130 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"golang.org/x/term"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
+// ApproveCmd is `approve RUN`.
+type ApproveCmd struct {
+	DatabaseFlags `group:"Database"`
+	Refused       int64    `arg:"" name:"run" help:"Number of the refused run, from status."`
+	Yes           bool     `help:"Do not ask."`
+	Revoke        bool     `help:"Take an approval back that no run has used."`
+	Expires       Duration `help:"How long the approval waits for a run." env:"ORPHAN_CLEANER_APPROVAL_EXPIRES" default:"24h"`
+}
+
+// Run shows what it approves, asks, and records who approved it.
+func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	q := db.New(pool)
+	if cmd.Revoke {
+		return cmd.revoke(ctx, q, s)
+	}
+	if err := cmd.show(ctx, q, s); err != nil {
+		return err
+	}
+	if !cmd.Yes {
+		if err := confirm(s); err != nil {
+			return err
+		}
+	}
+	given, err := q.ApprovalGive(ctx, db.ApprovalGiveParams{RunID: cmd.Refused, ApprovedBy: osUser(), Lasting: time.Duration(cmd.Expires)})
+	if database.Code(err) == "23505" {
+		return fmt.Errorf("%w: run %d has an approval; to give a new one: orphan-cleaner approve %d --revoke", errUsage, cmd.Refused, cmd.Refused)
+	}
+	if err != nil {
+		return fmt.Errorf("approving: %w", err)
+	}
+	_, err = fmt.Fprintf(s.out, "run %d is approved until %s UTC; the next run goes by it, once: orphan-cleaner run\n",
+		cmd.Refused, given.ExpiresAt.UTC().Format(time.DateTime))
+	return err
+}
+
+func (cmd *ApproveCmd) show(ctx context.Context, q *db.Queries, s *streams) error {
+	sum, err := q.RefusalSummary(ctx, cmd.Refused)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, cmd.Refused)
+	}
+	if err != nil {
+		return fmt.Errorf("reading run %d: %w; see: orphan-cleaner check", cmd.Refused, err)
+	}
+	if sum.State != "refused" || sum.Breaker == nil {
+		return fmt.Errorf("%w: run %d was not refused, it is %s; see: orphan-cleaner status", errUsage, cmd.Refused, sum.State)
+	}
+	if !cleaner.Approvable(*sum.Breaker) {
+		return fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; mend that and run again",
+			errUsage, cmd.Refused, *sum.Breaker)
+	}
+	largest, err := q.RefusalLargest(ctx, cmd.Refused)
+	if err != nil {
+		return fmt.Errorf("reading run %d: %w", cmd.Refused, err)
+	}
+	t := newTable(fmt.Sprintf("Run %d, refused by %s", cmd.Refused, *sum.Breaker), "", "")
+	t.AppendRows([]table.Row{
+		{"users whose members will go", sum.UsersDue},
+		{"  members, as of now", sum.Members},
+		{"  of conversations", sum.Conversations},
+		{"users newly missing, whose clocks start", sum.UsersNew},
+	})
+	if err := printTable(s.out, t); err != nil || len(largest) == 0 {
+		return err
+	}
+	t = newTable("The largest", "user", "members")
+	for _, u := range largest {
+		t.AppendRow(table.Row{u.UserID, u.Members})
+	}
+	return printTable(s.out, t)
+}
+
+func (cmd *ApproveCmd) revoke(ctx context.Context, q *db.Queries, s *streams) error {
+	revoked, err := q.ApprovalRevoke(ctx, db.ApprovalRevokeParams{RunID: cmd.Refused, RevokedBy: osUser()})
+	if err != nil {
+		return fmt.Errorf("revoking: %w; see: orphan-cleaner check", err)
+	}
+	if revoked == 0 {
+		return fmt.Errorf("%w: run %d has no approval that could be taken back; see: orphan-cleaner status", errUsage, cmd.Refused)
+	}
+	_, err = fmt.Fprintf(s.out, "the approval of run %d is taken back\n", cmd.Refused)
+	return err
+}
+
+// confirm asks on a terminal; without one somebody must have said --yes.
+func confirm(s *streams) error {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return fmt.Errorf("%w: nobody to ask: stdin is no terminal; add --yes", errUsage)
+	}
+	if _, err := fmt.Fprint(s.out, "Let them go? Type yes: "); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if strings.TrimSpace(line) != "yes" {
+		return errors.Join(fmt.Errorf("%w: not approved", errUsage), err)
+	}
+	return nil
+}
+
+func osUser() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "unknown"
+}
