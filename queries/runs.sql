@@ -133,3 +133,18 @@ LIMIT @max_rows;
 SELECT members_deleted, started_at
 FROM orphan_runs
 WHERE run_id = @run_id;
+
+-- name: RunHistory :one
+-- What runs used to delete: the median of the last 20 that succeeded.
+-- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: a few dozen.
+SELECT
+    count(*) AS runs,
+    coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY recent.members_deleted), 0)::float8 AS median
+FROM (
+    SELECT members_deleted
+    FROM orphan_runs
+    WHERE kind = 'clean'
+        AND state = 'succeeded'
+    ORDER BY run_id DESC
+    LIMIT 20
+) AS recent;

@@ -74,12 +74,8 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 func printStatus(s *streams, st status) error {
 	runs := newTable("Recent runs", "run", "state", "started (UTC)", "seconds", "checked", "unknown", "due", "deleted", "calls")
 	for _, r := range st.Runs {
-		state := r.State
-		if r.Breaker != nil {
-			state += " by " + *r.Breaker
-		}
 		runs.AppendRow(table.Row{
-			r.RunID, state, r.StartedAt.UTC().Format(time.DateTime), fmt.Sprintf("%.1f", r.Seconds),
+			r.RunID, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04:05"), fmt.Sprintf("%.1f", r.Seconds),
 			r.UsersChecked, r.UsersUnknown, r.MembersDue, r.MembersDeleted, r.BatchCalls,
 		})
 	}

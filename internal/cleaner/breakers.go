@@ -21,7 +21,7 @@ func (t *Trip) Unwrap() error { return ErrRefused }
 // not when the breaker doubts auth-service or the clock.
 func Approvable(breaker string) bool {
 	switch breaker {
-	case "new-missing-share", "delete-share", "delete-members":
+	case "new-missing-share", "delete-share", "delete-members", "history":
 		return true
 	}
 	return false
@@ -37,6 +37,9 @@ type Breaker struct {
 const (
 	newMissingFloor  = 50    // users; fewer never trip new-missing-share
 	deleteShareFloor = 1_000 // members; fewer never trip delete-share
+	historyFloor     = 1_000 // members; fewer never trip history
+	historyFactor    = 10    // times the median
+	historyRuns      = 5     // succeeded runs; fewer make no history
 )
 
 // Breakers are all rules that judge the facts, in the order they are judged. A
@@ -65,6 +68,12 @@ func Breakers() []Breaker {
 			return fmt.Sprintf("%d members are due", f.DueUnapproved),
 				fmt.Sprintf("%d (MAX_DELETE_MEMBERS)", l.DeleteMembers),
 				f.DueUnapproved <= l.DeleteMembers
+		}},
+		{"history", func(f Facts, _ Limits) (string, string, bool) {
+			limit := max(historyFactor*f.HistoryMedian, historyFloor)
+			return fmt.Sprintf("%d members are due", f.DueUnapproved),
+				fmt.Sprintf("%.0f: %d times the median of the last %d succeeded runs, and %d members", limit, historyFactor, f.HistoryRuns, historyFloor),
+				f.HistoryRuns < historyRuns || float64(f.DueUnapproved) <= limit
 		}},
 	}
 }

@@ -29,6 +29,13 @@ func (r *run) judge(ctx context.Context) error {
 	if err := r.judgeClock(ctx); err != nil {
 		return err
 	}
+	history, err := read(ctx, r.Cleaner, "reading what runs used to delete", func(ctx context.Context, q *db.Queries) (db.RunHistoryRow, error) {
+		return q.RunHistory(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	r.facts.HistoryRuns, r.facts.HistoryMedian = history.Runs, history.Median
 	verdict := judgeFacts(r.facts, r.cfg.Limits)
 	if r.cfg.DryRun {
 		return verdict

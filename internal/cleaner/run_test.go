@@ -446,6 +446,30 @@ func TestApprovalOutOfForce(t *testing.T) {
 	}
 }
 
+func TestHistoryBreaker(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 101)
+	w.die(40, users[:10]...) // 1,010 members
+	record := func(runs, deleted int) {
+		w.db.Exec(`INSERT INTO orphan_runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings, members_deleted)
+			SELECT 'clean', 'succeeded', 'finish', now(), now(), now(), '1m', 'x', 'x', '{}', $2::int FROM generate_series(1, $1::int)`, runs, deleted)
+	}
+	// The invariant reads the run rows' counts: these runs are made up, so it asks the tables alone.
+	gone := func() int64 { return w.db.Count(`conversation_members_backup`) }
+	w.cfg.DryRun = true
+	record(4, 100)
+	w.must(w.run()) // four runs are no history
+	record(1, 100)
+	if r, err := w.run(); !errors.Is(err, cleaner.ErrRefused) || r.Breaker == nil || *r.Breaker != "history" {
+		t.Errorf("ten times the median: %v, %+v", err, r)
+	}
+	record(15, 102)
+	w.must(w.run()) // the median is 102 now
+	if gone() != 0 {
+		t.Errorf("%d members gone", gone())
+	}
+}
+
 func TestLyingOrFailingAuthServiceDeletesNothing(t *testing.T) {
 	for _, fault := range authfake.Faults() {
 		// Truth is no fault; what never answers is tried with a short timeout elsewhere.

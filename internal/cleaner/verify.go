@@ -20,6 +20,10 @@ type Facts struct {
 	// NewUnforeseen users are newly missing, DueUnapproved members due, and no
 	// approval covers them: what the breakers judge.
 	NewUnforeseen, DueUnapproved int64
+	// HistoryRuns is how many of the last 20 succeeded runs there are,
+	// HistoryMedian what half of them deleted at most.
+	HistoryRuns   int64
+	HistoryMedian float64
 	// What the canaries said, see canaries.
 	AliveMissing, DeadPresent []uuid.UUID
 	CanariesUnknown           int64
