@@ -15,7 +15,16 @@ SELECT
     a.run_id
 FROM conversation_members_audit AS a
 WHERE a.run_id IS NOT NULL
-    -- Neither one who is back already nor one whose conversation is gone.
+    -- Not one who was given back and then left: the last delete was not ours.
+    AND NOT EXISTS (
+        SELECT
+        FROM conversation_members_audit AS l
+        WHERE l.conversation_id = a.conversation_id
+            AND l.user_id = a.user_id
+            AND l.deleted_at > a.deleted_at
+            AND l.run_id IS NULL
+    )
+    -- Nor one who is back already, or whose conversation is gone.
     AND NOT EXISTS (
         SELECT
         FROM conversation_members AS m

@@ -31,6 +31,9 @@ COMMENT ON COLUMN orphan_pauses.resumed_by IS 'The database role that resumed.';
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
+-- Before looking: a row that is being written now must be seen.
+LOCK TABLE orphan_pauses IN ACCESS EXCLUSIVE MODE;
+
 -- +goose StatementBegin
 DO $$
 BEGIN

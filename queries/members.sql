@@ -72,6 +72,7 @@ SELECT
 -- of it is local to the transaction, so that a pooler may hand the session on.
 -- Locks: none.
 SELECT
+    set_config('jit', 'off', true) AS jit,
     set_config('lock_timeout', @lock_timeout::text, true) AS lock_timeout,
     set_config('statement_timeout', @statement_timeout::text, true) AS statement_timeout,
     set_config('idle_in_transaction_session_timeout', @statement_timeout::text, true) AS idle_timeout,

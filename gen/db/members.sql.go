@@ -34,6 +34,7 @@ func (q *Queries) ChunkProof(ctx context.Context) (ChunkProofRow, error) {
 
 const chunkSettings = `-- name: ChunkSettings :one
 SELECT
+    set_config('jit', 'off', true) AS jit,
     set_config('lock_timeout', $1::text, true) AS lock_timeout,
     set_config('statement_timeout', $2::text, true) AS statement_timeout,
     set_config('idle_in_transaction_session_timeout', $2::text, true) AS idle_timeout,
@@ -49,6 +50,7 @@ type ChunkSettingsParams struct {
 }
 
 type ChunkSettingsRow struct {
+	Jit              string `json:"jit"`
 	LockTimeout      string `json:"lock_timeout"`
 	StatementTimeout string `json:"statement_timeout"`
 	IdleTimeout      string `json:"idle_timeout"`
@@ -64,6 +66,7 @@ func (q *Queries) ChunkSettings(ctx context.Context, arg ChunkSettingsParams) (C
 	row := q.db.QueryRow(ctx, chunkSettings, arg.LockTimeout, arg.StatementTimeout, arg.RunID)
 	var i ChunkSettingsRow
 	err := row.Scan(
+		&i.Jit,
 		&i.LockTimeout,
 		&i.StatementTimeout,
 		&i.IdleTimeout,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -86,11 +87,17 @@ func (r *run) stagingIsWhole(ctx context.Context) error {
 	return nil
 }
 
+// mergeLimit bounds the one statement whose size is the number of missing users.
+const mergeLimit = 5 * time.Minute
+
 // merge writes the ledger, in one statement.
 func (r *run) merge(ctx context.Context) error {
 	merged, err := retry(ctx, r.Cleaner, "merging sightings into the ledger", func() (row db.CandidateMergeRow, err error) {
 		err = pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
 			q := db.New(tx)
+			if err := q.SettingsForReading(ctx, milliseconds(mergeLimit)); err != nil {
+				return err
+			}
 			// Locks the run's row: nobody takes the run over in between.
 			if err := r.heartbeat(ctx, q, 0); err != nil {
 				return err

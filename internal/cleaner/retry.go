@@ -12,7 +12,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
-// readLimit bounds one reading transaction, on our side of the wire.
+// readLimit bounds one reading transaction, on both sides of the wire.
 const readLimit = time.Minute
 
 // retry repeats an operation that met a passing error of the database, with
@@ -45,7 +45,11 @@ func read[T any](ctx context.Context, c *Cleaner, doing string, query func(ctx c
 		ctx, cancel := context.WithTimeout(ctx, readLimit)
 		defer cancel()
 		err = pgx.BeginTxFunc(ctx, c.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-			value, err = query(ctx, db.New(tx))
+			q := db.New(tx)
+			if err := q.SettingsForReading(ctx, milliseconds(readLimit)); err != nil {
+				return err
+			}
+			value, err = query(ctx, q)
 			return err
 		})
 		return value, err
