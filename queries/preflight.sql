@@ -17,6 +17,16 @@ SELECT
 SELECT
     (to_regclass('public.conversation_members') IS NOT NULL)::boolean AS has_members,
     (to_regclass('public.goose_db_version') IS NOT NULL)::boolean AS has_goose,
+    -- What the migrations made and somebody dropped since.
+    coalesce((
+        SELECT string_agg(ours.object_name, ', ')
+        FROM unnest(ARRAY[
+            'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
+            'orphan_pauses', 'orphan_refusals', 'orphan_approvals', 'conversation_members_audit',
+            'conversation_members_audit_default', 'conversation_members_backup'
+        ]) AS ours (object_name)
+        WHERE to_regclass('public.' || ours.object_name) IS NULL
+    ), '')::text AS objects_missing,
     coalesce((
         SELECT string_agg(missing.grant_name, ', ')
         FROM (
@@ -37,6 +47,7 @@ SELECT
                     ('orphan_refusals', 'SELECT'), ('orphan_refusals', 'INSERT'),
                     ('orphan_approvals', 'SELECT'), ('orphan_approvals', 'UPDATE'),
                     ('conversation_members_audit', 'SELECT'),
+                    ('conversation_members_audit_default', 'SELECT'),
                     ('conversation_members_backup', 'SELECT')
             ) AS need (relation, privilege)
             WHERE to_regclass('public.' || need.relation) IS NOT NULL

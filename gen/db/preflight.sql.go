@@ -57,6 +57,16 @@ const preflightObjects = `-- name: PreflightObjects :one
 SELECT
     (to_regclass('public.conversation_members') IS NOT NULL)::boolean AS has_members,
     (to_regclass('public.goose_db_version') IS NOT NULL)::boolean AS has_goose,
+    -- What the migrations made and somebody dropped since.
+    coalesce((
+        SELECT string_agg(ours.object_name, ', ')
+        FROM unnest(ARRAY[
+            'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
+            'orphan_pauses', 'orphan_refusals', 'orphan_approvals', 'conversation_members_audit',
+            'conversation_members_audit_default', 'conversation_members_backup'
+        ]) AS ours (object_name)
+        WHERE to_regclass('public.' || ours.object_name) IS NULL
+    ), '')::text AS objects_missing,
     coalesce((
         SELECT string_agg(missing.grant_name, ', ')
         FROM (
@@ -77,6 +87,7 @@ SELECT
                     ('orphan_refusals', 'SELECT'), ('orphan_refusals', 'INSERT'),
                     ('orphan_approvals', 'SELECT'), ('orphan_approvals', 'UPDATE'),
                     ('conversation_members_audit', 'SELECT'),
+                    ('conversation_members_audit_default', 'SELECT'),
                     ('conversation_members_backup', 'SELECT')
             ) AS need (relation, privilege)
             WHERE to_regclass('public.' || need.relation) IS NOT NULL
@@ -92,9 +103,10 @@ SELECT
 `
 
 type PreflightObjectsRow struct {
-	HasMembers    bool   `json:"has_members"`
-	HasGoose      bool   `json:"has_goose"`
-	GrantsMissing string `json:"grants_missing"`
+	HasMembers     bool   `json:"has_members"`
+	HasGoose       bool   `json:"has_goose"`
+	ObjectsMissing string `json:"objects_missing"`
+	GrantsMissing  string `json:"grants_missing"`
 }
 
 // Which of the tables and functions are there, and the grants on them.
@@ -102,7 +114,12 @@ type PreflightObjectsRow struct {
 func (q *Queries) PreflightObjects(ctx context.Context) (PreflightObjectsRow, error) {
 	row := q.db.QueryRow(ctx, preflightObjects)
 	var i PreflightObjectsRow
-	err := row.Scan(&i.HasMembers, &i.HasGoose, &i.GrantsMissing)
+	err := row.Scan(
+		&i.HasMembers,
+		&i.HasGoose,
+		&i.ObjectsMissing,
+		&i.GrantsMissing,
+	)
 	return i, err
 }
 

@@ -67,6 +67,9 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	r := &run{Cleaner: c, started: time.Now()}
 	findings := c.Check(ctx, !c.cfg.DryRun)
 	findings.Log(c.log)
+	if ctx.Err() != nil {
+		return r.result(ErrInterrupted), ErrInterrupted
+	}
 	if err := findings.Err(); err != nil {
 		return r.recordFailure(ctx, err), err
 	}

@@ -114,6 +114,10 @@ func (c *Cleaner) Check(ctx context.Context, repair bool) Findings {
 		if !c.checkSchema(ctx, objects.HasGoose, verdict) {
 			return
 		}
+		if !verdict(objects.ObjectsMissing == "", "tables", "all of ours are there", objects.ObjectsMissing+" not there, though its migration was applied",
+			"create it again as in migrations/, or restore it from a backup of the database") {
+			return
+		}
 		c.checkPause(ctx, add)
 		verdict(objects.GrantsMissing == "", "grants", "all that a run needs", "role "+server.RoleName+" lacks "+objects.GrantsMissing,
 			"GRANT it to "+server.RoleName+" as the owner of the tables")

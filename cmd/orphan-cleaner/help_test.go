@@ -1,0 +1,86 @@
+package main
+
+import (
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+)
+
+// Each command has a help with an example in it that starts with the command.
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	parser, err := kong.New(&CLI{}, kong.Name("orphan-cleaner"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := []string{"", "migrate"}
+	for _, leaf := range parser.Model.Leaves(false) {
+		commands = append(commands, strings.TrimPrefix(leaf.FullPath(), "orphan-cleaner "))
+	}
+	if len(commands) < 10 {
+		t.Fatalf("found only %q", commands)
+	}
+	for _, command := range commands {
+		t.Run("command "+command, func(t *testing.T) {
+			t.Parallel()
+			e := program(t, nil, append(strings.Fields(command), "--help")...).expect(t, exitDone)
+			_, example, found := strings.Cut(e.stdout, "\nExample:\n")
+			if !found || !strings.Contains(example, strings.TrimSpace("orphan-cleaner "+command)) || e.stderr != "" {
+				t.Errorf("%s", e)
+			}
+		})
+	}
+}
+
+// Every flag of a run can be set in the environment, so that a container needs
+// no arguments.
+func TestFlagsHaveEnvironmentNames(t *testing.T) {
+	t.Parallel()
+	parser, err := kong.New(&CLI{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, leaf := range parser.Model.Leaves(false) {
+		if leaf.Name != "run" {
+			continue
+		}
+		for _, flag := range leaf.Flags {
+			if len(flag.Envs) == 0 && flag.Name != "dry-run" && flag.Name != "json" {
+				t.Errorf("--%s has no name in the environment", flag.Name)
+			}
+		}
+	}
+}
+
+// Without arguments there is the help, not a run.
+func TestNoArguments(t *testing.T) {
+	t.Parallel()
+	if e := program(t, nil).expect(t, exitDone); !strings.HasPrefix(e.stdout, "Usage: orphan-cleaner <command>") {
+		t.Errorf("%s", e)
+	}
+}
+
+// The program as the Makefile builds it knows its version.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "orphan-cleaner")
+	args := []string{"build", "-ldflags", "-X main.version=v1.2.3-4-gabc", "-o", path}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, setting := range info.Settings {
+			if setting.Key == "-race" && setting.Value == "true" {
+				args = append(args, "-race") // what the tests were built from is built already
+			}
+		}
+	}
+	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	out, err := exec.Command(path, "version").Output()
+	if err != nil || string(out) != "v1.2.3-4-gabc\n" {
+		t.Errorf("version prints %q, %v", out, err)
+	}
+}

@@ -1,0 +1,152 @@
+package migrations_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+// evidence is what no down may destroy: how it comes to be, the version that
+// holds it, and how it is lawfully taken out of the way.
+var evidence = map[string]struct {
+	version int64
+	make    func(t *testing.T, db *testdb.DB)
+	clear   string
+}{
+	"audit": {
+		version: 6,
+		make:    func(_ *testing.T, db *testdb.DB) { db.Exec(deleteUser, members(db, 3)) },
+		clear:   "DELETE FROM conversation_members_audit",
+	},
+	"backup": {
+		version: 7,
+		make: func(t *testing.T, db *testdb.DB) {
+			t.Helper()
+			run := openRun(db)
+			if _, _, err := connect(t, db.URL, "test").deleteInRun(t.Context(), run, deleteUser, members(db, 3)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		clear: "DELETE FROM conversation_members_backup",
+	},
+	"hold": {
+		version: 4,
+		make: func(_ *testing.T, db *testdb.DB) {
+			db.Exec("INSERT INTO orphan_holds (user_id, reason) VALUES (gen_random_uuid(), 'a lawsuit')")
+		},
+		clear: "UPDATE orphan_holds SET lifted_at = now(), lifted_by = session_user WHERE lifted_at IS NULL",
+	},
+	"pause": {
+		version: 13,
+		make: func(_ *testing.T, db *testdb.DB) {
+			db.Exec("INSERT INTO orphan_pauses (reason) VALUES ('an incident')")
+		},
+		clear: "UPDATE orphan_pauses SET resumed_at = now(), resumed_by = session_user WHERE resumed_at IS NULL",
+	},
+	"run that deleted": {
+		version: 1,
+		make: func(_ *testing.T, db *testdb.DB) {
+			db.Exec("UPDATE orphan_runs SET members_deleted = 1 WHERE run_id = $1", openRun(db))
+		},
+		clear: "DELETE FROM orphan_runs",
+	},
+}
+
+// Down stops at the migration that would destroy evidence, keeps it, says what
+// to do, and goes on once that was done.
+func TestDownRefuses(t *testing.T) {
+	t.Parallel()
+	for name, e := range evidence {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := testdb.New(t)
+			m := open(t, db)
+			e.make(t, db)
+			_, err := m.DownTo(t.Context(), 0)
+			wantState(t, err, raised)
+			if hint(err) == "" {
+				t.Errorf("a refusal without a hint: %v", err)
+			}
+			if v := version(t, m); v != e.version {
+				t.Errorf("down stopped at version %d, not %d", v, e.version)
+			}
+			db.Exec(e.clear)
+			if name == "backup" {
+				db.Exec(evidence["audit"].clear) // its delete was audited, too
+			}
+			if _, err := m.DownTo(t.Context(), 0); err != nil {
+				t.Errorf("down after %s: %v", e.clear, err)
+			}
+		})
+	}
+}
+
+// What is not evidence does not stop it: an expired hold, a run that deleted
+// nothing, a candidate.
+func TestDownPasses(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	run := openRun(db)
+	db.Exec("INSERT INTO orphan_holds (user_id, reason, until) VALUES (gen_random_uuid(), 'over', now() - interval '1 day')")
+	db.Exec(`INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+		VALUES (gen_random_uuid(), now(), now(), $1, 'sightings')`, run)
+	db.Exec("INSERT INTO orphan_refusals (run_id, user_id, is_due) VALUES ($1, gen_random_uuid(), true)", run)
+	if _, err := open(t, db).DownTo(t.Context(), 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// A row that is being written while down looks for evidence is seen: down waits
+// for it before it looks.
+func TestDownSeesWhatIsBeingWritten(t *testing.T) {
+	t.Parallel()
+	for table, c := range map[string]struct {
+		version   int64
+		statement string
+	}{
+		"orphan_runs": {1, `INSERT INTO orphan_runs (kind, phase, lease, host, version, settings, members_deleted)
+			VALUES ('clean', 'sweep', '1 minute', 'test:1', 'test', '{}', 1)`},
+		"orphan_holds": {4, "INSERT INTO orphan_holds (user_id, reason) VALUES (gen_random_uuid(), 'in the nick of time')"},
+		"conversation_members_audit": {6, `INSERT INTO conversation_members_audit
+				(conversation_id, user_id, deleted_at, deleted_by, application, txid)
+			VALUES (gen_random_uuid(), gen_random_uuid(), now(), 'somebody', 'test', 1)`},
+		"orphan_pauses": {13, "INSERT INTO orphan_pauses (reason) VALUES ('in the nick of time')"},
+	} {
+		t.Run(table, func(t *testing.T) {
+			t.Parallel()
+			db, m := upTo(t, c.version)
+			writer := connect(t, db.URL, "test", "BEGIN", c.statement)
+			down := async(func() error { _, err := m.Down(context.WithoutCancel(t.Context())); return err })
+			blockedBy(t, db, writer.pid())
+			writer.exec(t, "COMMIT")
+			wantState(t, down(), raised)
+			if n := db.Count(table); n != 1 {
+				t.Errorf("%d rows", n)
+			}
+		})
+	}
+}
+
+// Whoever lost a trigger goes down and up again to get it back: that works with
+// either of them gone, or both.
+func TestDownWithoutTriggers(t *testing.T) {
+	t.Parallel()
+	const audit, truncate = "conversation_members_audit_delete", "conversation_members_refuse_truncate"
+	db := testdb.New(t)
+	m := open(t, db)
+	want := dump(t, db)
+	for _, triggers := range [][]string{{audit}, {truncate}, {audit, truncate}} {
+		for _, trigger := range triggers {
+			db.Exec(fmt.Sprintf("DROP TRIGGER %s ON conversation_members", trigger))
+		}
+		if _, err := m.DownTo(t.Context(), triggerVersion-1); err != nil {
+			t.Fatalf("without %q: %v", triggers, err)
+		}
+		if _, err := m.Up(t.Context()); err != nil {
+			t.Fatalf("without %q: %v", triggers, err)
+		}
+		sameDump(t, "after down and up", want, dump(t, db))
+	}
+}

@@ -1,0 +1,248 @@
+package migrations_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+// waitLimit bounds the wait for a condition that a test brings about itself.
+const waitLimit = 20 * time.Second
+
+// SQLSTATEs that the tests tell apart.
+const (
+	lockNotAvailable   = "55P03"
+	notInPrerequisite  = "55000"
+	undefinedColumn    = "42703"
+	noPartition        = "23514" // check_violation: no partition for the row
+	insufficientRights = "42501"
+	raised             = "P0001" // RAISE EXCEPTION without an ERRCODE
+)
+
+// open returns goose's Provider on the test's database, as `migrate` uses it.
+func open(t *testing.T, db *testdb.DB) *migrate.Migrator {
+	t.Helper()
+	m, err := migrate.Open(t.Context(), db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// upTo returns a database with the tables of messaging-service and the
+// migrations up to and including version.
+func upTo(t *testing.T, version int64) (*testdb.DB, *migrate.Migrator) {
+	t.Helper()
+	db := testdb.NewBare(t)
+	m := open(t, db)
+	if version > 0 {
+		if _, err := m.UpTo(t.Context(), version); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return db, m
+}
+
+// version is the version that the database is at.
+func version(t *testing.T, m *migrate.Migrator) int64 {
+	t.Helper()
+	v, err := m.GetDBVersion(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// dump is the schema as pg_dump writes it, without goose's own table.
+func dump(t *testing.T, db *testdb.DB) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(db.Cluster().BinDir(), "pg_dump"),
+		"--schema-only", "--exclude-table=goose_db_version*", db.URL)
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Fatalf("pg_dump: %v\n%s", err, exit.Stderr)
+		}
+		t.Fatalf("pg_dump: %v", err)
+	}
+	var b strings.Builder
+	for line := range strings.Lines(string(out)) {
+		// \restrict carries a random token.
+		if !strings.HasPrefix(line, `\`) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// sameDump fails the test where two dumps differ, and shows the lines that do.
+func sameDump(t *testing.T, what, before, after string) {
+	t.Helper()
+	if before == after {
+		return
+	}
+	diff := testdb.Snapshot(strings.Split(before, "\n")).Diff(strings.Split(after, "\n"))
+	t.Errorf("%s: the schema is another:\n%s", what, diff)
+}
+
+// session is a connection of its own, and the notices that it got.
+type session struct {
+	*pgx.Conn
+	notices []*pgconn.Notice
+}
+
+// connect opens a session with an application name and runs statements in it.
+func connect(t *testing.T, url, application string, statements ...string) *session {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{}
+	cfg.RuntimeParams["application_name"] = application
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { s.notices = append(s.notices, n) }
+	if s.Conn, err = pgx.ConnectConfig(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Conn.Close(context.Background()) })
+	for _, statement := range statements {
+		s.exec(t, statement)
+	}
+	return s
+}
+
+// exec runs a statement that must succeed, and returns how many rows it touched.
+func (s *session) exec(t *testing.T, statement string, args ...any) int64 {
+	t.Helper()
+	tag, err := s.Exec(t.Context(), statement, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+	return tag.RowsAffected()
+}
+
+// pid is the process of a session's server side.
+func (s *session) pid() uint32 { return s.PgConn().PID() }
+
+// wantState fails the test unless err is PostgreSQL's and has the SQLSTATE.
+func wantState(t *testing.T, err error, state string) {
+	t.Helper()
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) || pgErr.Code != state {
+		t.Fatalf("want SQLSTATE %s, got: %v", state, err)
+	}
+}
+
+// hint is what PostgreSQL's error advises, if it is one and does.
+func hint(err error) string {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return ""
+	}
+	return pgErr.Hint
+}
+
+// eventually waits until the query, one boolean, says true.
+func eventually(t *testing.T, db *testdb.DB, what, query string, args ...any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
+	defer cancel()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		if testdb.One[bool](db, query, args...) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waited %s in vain: %s", waitLimit, what)
+		case <-ticker.C:
+		}
+	}
+}
+
+// blockedBy waits until somebody waits for a lock that the process holds, and
+// returns who.
+func blockedBy(t *testing.T, db *testdb.DB, pid uint32) uint32 {
+	t.Helper()
+	// Not autovacuum, which may wait for the same lock.
+	const waiting = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND $1::int = ANY (pg_blocking_pids(pid))"
+	eventually(t, db, "for somebody to wait for a lock", "SELECT EXISTS (SELECT "+waiting+")", pid)
+	return testdb.One[uint32](db, "SELECT min(pid)::bigint "+waiting, pid)
+}
+
+// async runs f in a goroutine; the returned function waits for its error.
+func async(f func() error) (wait func() error) {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return func() error { return <-done }
+}
+
+// members adds n conversations with one member each, all of one user, and
+// returns the user. Each column has a value that is not its default.
+func members(db *testdb.DB, n int) (user string) {
+	user = testdb.One[string](db, "SELECT gen_random_uuid()::text")
+	db.Exec(`
+		WITH made AS (
+			INSERT INTO conversations (kind, name, member_count)
+			SELECT 'group', 'c' || n, 1 FROM generate_series(1, $1::int) AS n
+			RETURNING id
+		)
+		INSERT INTO conversation_members
+			(conversation_id, user_id, role, joined_at, last_read_at, is_muted, user_public_key)
+		SELECT id, $2::uuid, (ARRAY['member', 'admin', 'owner'])[1 + (row_number() OVER ())::int % 3],
+			now() - make_interval(days => 60, secs => (row_number() OVER ())::int),
+			CASE WHEN row_number() OVER () % 2 = 0 THEN now() END, true, 'key ''"\ of ' || id
+		FROM made`, n, user)
+	return user
+}
+
+// openRun opens a run and returns its id.
+func openRun(db *testdb.DB) int64 {
+	return testdb.One[int64](db, `
+		INSERT INTO orphan_runs (kind, phase, lease, host, version, settings)
+		VALUES ('clean', 'sweep', '1 minute', 'test:1', 'test', '{}')
+		RETURNING run_id`)
+}
+
+// closeRun ends a run.
+func closeRun(db *testdb.DB, run int64) {
+	db.Exec("UPDATE orphan_runs SET state = 'succeeded', finished_at = now() WHERE run_id = $1", run)
+}
+
+// deleteInRun deletes as a run does: in a transaction that names the run to the
+// trigger. It returns the counts that the trigger reported.
+func (s *session) deleteInRun(ctx context.Context, run int64, statement string, args ...any) (audited, backedUp string, err error) {
+	err = pgx.BeginFunc(ctx, s.Conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SELECT set_config('orphan_cleaner.run_id', $1, true)", fmt.Sprint(run)); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, statement, args...); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `SELECT current_setting('orphan_cleaner.audited', true),
+			current_setting('orphan_cleaner.backed_up', true)`).Scan(&audited, &backedUp)
+	})
+	return audited, backedUp, err
+}
+
+const deleteUser = "DELETE FROM conversation_members WHERE user_id = $1"
