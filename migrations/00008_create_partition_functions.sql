@@ -1,6 +1,8 @@
 -- Why:      the runner owns nothing, yet partitions must exist before they are needed.
 -- Locks:    none here. At work: SHARE UPDATE EXCLUSIVE on the two parents, for milliseconds,
---           under a lock_timeout; neither the application nor a run waits for it.
+--           under a lock_timeout; neither the application nor a run waits for it. An audit partition
+--           also takes ACCESS EXCLUSIVE on the audit's DEFAULT partition, which is empty and unused
+--           unless a month's partition was missing.
 -- Duration: milliseconds.
 -- Rollback: drops the functions; the partitions stay.
 
@@ -22,8 +24,17 @@ AS $$
 DECLARE
     default_partition regclass;
 BEGIN
-    IF to_regclass(format('public.%I', partition_name)) IS NOT NULL THEN
+    IF EXISTS (
+        SELECT
+        FROM pg_inherits
+        WHERE inhrelid = to_regclass(format('public.%I', partition_name))
+            AND inhparent = parent
+    ) THEN
         RETURN false;
+    END IF;
+    IF to_regclass(format('public.%I', partition_name)) IS NOT NULL THEN
+        RAISE EXCEPTION 'there is a % that is no partition of %', partition_name, parent
+            USING HINT = format('Attach it again, or rename it: ALTER TABLE public.%1$I RENAME TO %1$s_detached', partition_name);
     END IF;
     -- Create, then ATTACH: CREATE ... PARTITION OF would take ACCESS EXCLUSIVE on
     -- the parent and make every delete of the application wait.

@@ -44,6 +44,13 @@ BEGIN
         SELECT
         FROM pg_attribute
         WHERE attrelid = to_regclass('public.users')
+            AND attname = 'id'
+            AND NOT attisdropped
+            AND atttypid = 'uuid'::regtype
+    ) OR NOT EXISTS (
+        SELECT
+        FROM pg_attribute
+        WHERE attrelid = to_regclass('public.users')
             AND attname = 'deleted_at'
             AND NOT attisdropped
             AND atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype)

@@ -48,7 +48,8 @@ SELECT
                     ('orphan_approvals', 'SELECT'), ('orphan_approvals', 'UPDATE'),
                     ('conversation_members_audit', 'SELECT'),
                     ('conversation_members_audit_default', 'SELECT'),
-                    ('conversation_members_backup', 'SELECT')
+                    ('conversation_members_backup', 'SELECT'),
+                    ('goose_db_version', 'SELECT')
             ) AS need (relation, privilege)
             WHERE to_regclass('public.' || need.relation) IS NOT NULL
                 AND NOT has_table_privilege(to_regclass('public.' || need.relation), need.privilege)
@@ -128,11 +129,19 @@ SELECT
 SELECT orphan_ensure_partitions(@days_ahead::integer)::integer AS made;
 
 -- name: PartitionsThere :one
--- Whether today's and tomorrow's backup partitions and this month's audit partition are there,
+-- Whether today's and tomorrow's backup partitions and this month's audit partition are attached,
 -- and whether the audit's DEFAULT partition caught rows.
 -- Locks: ACCESS SHARE on the audit's DEFAULT partition.
 SELECT
-    (to_regclass('public.conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NOT NULL)::boolean AS today,
-    (to_regclass('public.conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NOT NULL)::boolean AS tomorrow,
-    (to_regclass('public.conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM')) IS NOT NULL)::boolean AS month,
-    EXISTS (SELECT FROM conversation_members_audit_default)::boolean AS default_in_use;
+    bool_or(p.name = 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS today,
+    bool_or(p.name = 'conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS tomorrow,
+    bool_or(p.name = 'conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'))::boolean AS month,
+    EXISTS (SELECT FROM conversation_members_audit_default)::boolean AS default_in_use
+FROM (
+    SELECT c.relname::text AS name
+    FROM pg_catalog.pg_inherits AS i
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent IN (
+        to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
+    )
+) AS p;

@@ -25,10 +25,18 @@ func (q *Queries) PartitionEnsure(ctx context.Context, daysAhead int32) (int32, 
 
 const partitionsThere = `-- name: PartitionsThere :one
 SELECT
-    (to_regclass('public.conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NOT NULL)::boolean AS today,
-    (to_regclass('public.conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NOT NULL)::boolean AS tomorrow,
-    (to_regclass('public.conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM')) IS NOT NULL)::boolean AS month,
+    bool_or(p.name = 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS today,
+    bool_or(p.name = 'conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS tomorrow,
+    bool_or(p.name = 'conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'))::boolean AS month,
     EXISTS (SELECT FROM conversation_members_audit_default)::boolean AS default_in_use
+FROM (
+    SELECT c.relname::text AS name
+    FROM pg_catalog.pg_inherits AS i
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent IN (
+        to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
+    )
+) AS p
 `
 
 type PartitionsThereRow struct {
@@ -38,7 +46,7 @@ type PartitionsThereRow struct {
 	DefaultInUse bool `json:"default_in_use"`
 }
 
-// Whether today's and tomorrow's backup partitions and this month's audit partition are there,
+// Whether today's and tomorrow's backup partitions and this month's audit partition are attached,
 // and whether the audit's DEFAULT partition caught rows.
 // Locks: ACCESS SHARE on the audit's DEFAULT partition.
 func (q *Queries) PartitionsThere(ctx context.Context) (PartitionsThereRow, error) {
@@ -88,7 +96,8 @@ SELECT
                     ('orphan_approvals', 'SELECT'), ('orphan_approvals', 'UPDATE'),
                     ('conversation_members_audit', 'SELECT'),
                     ('conversation_members_audit_default', 'SELECT'),
-                    ('conversation_members_backup', 'SELECT')
+                    ('conversation_members_backup', 'SELECT'),
+                    ('goose_db_version', 'SELECT')
             ) AS need (relation, privilege)
             WHERE to_regclass('public.' || need.relation) IS NOT NULL
                 AND NOT has_table_privilege(to_regclass('public.' || need.relation), need.privilege)
