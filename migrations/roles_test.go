@@ -12,21 +12,11 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
-// besides are the grants that a run's queries need and the preflight does not
-// ask for.
-var besides = []string{
-	"SELECT ON goose_db_version",
-	"SELECT ON conversation_members_audit_default",
-}
-
 // runnerRole makes a role that owns nothing and gets the grants that the
 // preflight asks for, until it asks for none.
 func runnerRole(t *testing.T, d *testdb.DB) (name string, q *db.Queries, conn *pgx.Conn) {
 	t.Helper()
 	name = role(t, d, "runner")
-	for _, grant := range besides {
-		d.Exec("GRANT " + grant + " TO " + name)
-	}
 	conn = connect(t, d.URLAs(name), "orphan-cleaner").Conn
 	q = db.New(conn)
 	for range 2 {
