@@ -35,6 +35,7 @@ UPDATE orphan_approvals
 SET used_at = now(),
     used_by_run = @run_id::bigint
 WHERE approval_id = @approval_id
-    AND used_at IS NULL
+    -- Again by the same run: its COMMIT went through and the answer was lost.
+    AND (used_at IS NULL OR used_by_run = @run_id::bigint)
     AND revoked_at IS NULL
     AND expires_at > now();

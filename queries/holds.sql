@@ -1,13 +1,15 @@
 -- name: HoldAdd :one
--- Places a hold on a user or a conversation.
+-- Places a hold on a user or a conversation; no row when it would be over already.
 -- Locks: ROW EXCLUSIVE on orphan_holds. Rows: one.
 INSERT INTO orphan_holds (user_id, conversation_id, reason, until)
-VALUES (
-    sqlc.narg('user_id'),
-    sqlc.narg('conversation_id'),
-    @reason,
-    coalesce(sqlc.narg('until')::timestamptz, now() + sqlc.narg('lasting')::interval)
-)
+SELECT
+    sqlc.narg('user_id')::uuid,
+    sqlc.narg('conversation_id')::uuid,
+    @reason::text,
+    ends.at
+FROM (SELECT coalesce(sqlc.narg('until')::timestamptz, now() + sqlc.narg('lasting')::interval) AS at) AS ends
+WHERE ends.at IS NULL
+    OR ends.at > now()
 RETURNING hold_id;
 
 -- name: HoldSettle :execrows

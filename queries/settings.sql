@@ -1,7 +1,9 @@
--- name: SettingsForReading :exec
+-- name: SettingsForBulk :exec
 -- Bounds a transaction that reads or merges in bulk, local to it. No JIT: compiling costs more than any
 -- of these statements runs, most of all while the planner has no statistics.
 -- Locks: none.
 SELECT
     set_config('jit', 'off', true),
+    set_config('lock_timeout', @lock_timeout::text, true),
+    set_config('idle_in_transaction_session_timeout', @statement_timeout::text, true),
     set_config('statement_timeout', @statement_timeout::text, true);

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
@@ -75,6 +77,9 @@ func (cmd *HoldAddCmd) Run(ctx context.Context, s *streams) error {
 	defer pool.Close()
 	q := db.New(pool)
 	id, err := q.HoldAdd(ctx, params)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("%w: --until %s is over already (a date means its first moment, UTC): nothing is held", errUsage, cmd.Until)
+	}
 	if err != nil {
 		return fmt.Errorf("placing the hold: %w; see: orphan-cleaner check", err)
 	}

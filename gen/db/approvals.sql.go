@@ -113,7 +113,8 @@ UPDATE orphan_approvals
 SET used_at = now(),
     used_by_run = $1::bigint
 WHERE approval_id = $2
-    AND used_at IS NULL
+    -- Again by the same run: its COMMIT went through and the answer was lost.
+    AND (used_at IS NULL OR used_by_run = $1::bigint)
     AND revoked_at IS NULL
     AND expires_at > now()
 `

@@ -185,6 +185,7 @@ merged AS (
         last_missing_at = excluded.last_missing_at,
         last_missing_run = excluded.last_missing_run,
         sightings = CASE
+            WHEN c.last_missing_run = excluded.last_missing_run THEN c.sightings
             WHEN c.last_missing_at >= now() - $2::interval THEN c.sightings + 1
             ELSE 1
         END,

@@ -14,12 +14,14 @@ import (
 
 const holdAdd = `-- name: HoldAdd :one
 INSERT INTO orphan_holds (user_id, conversation_id, reason, until)
-VALUES (
-    $1,
-    $2,
-    $3,
-    coalesce($4::timestamptz, now() + $5::interval)
-)
+SELECT
+    $1::uuid,
+    $2::uuid,
+    $3::text,
+    ends.at
+FROM (SELECT coalesce($4::timestamptz, now() + $5::interval) AS at) AS ends
+WHERE ends.at IS NULL
+    OR ends.at > now()
 RETURNING hold_id
 `
 
@@ -31,7 +33,7 @@ type HoldAddParams struct {
 	Lasting        *time.Duration `json:"lasting"`
 }
 
-// Places a hold on a user or a conversation.
+// Places a hold on a user or a conversation; no row when it would be over already.
 // Locks: ROW EXCLUSIVE on orphan_holds. Rows: one.
 func (q *Queries) HoldAdd(ctx context.Context, arg HoldAddParams) (int64, error) {
 	row := q.db.QueryRow(ctx, holdAdd,

@@ -9,16 +9,23 @@ import (
 	"context"
 )
 
-const settingsForReading = `-- name: SettingsForReading :exec
+const settingsForBulk = `-- name: SettingsForBulk :exec
 SELECT
     set_config('jit', 'off', true),
-    set_config('statement_timeout', $1::text, true)
+    set_config('lock_timeout', $1::text, true),
+    set_config('idle_in_transaction_session_timeout', $2::text, true),
+    set_config('statement_timeout', $2::text, true)
 `
+
+type SettingsForBulkParams struct {
+	LockTimeout      string `json:"lock_timeout"`
+	StatementTimeout string `json:"statement_timeout"`
+}
 
 // Bounds a transaction that reads or merges in bulk, local to it. No JIT: compiling costs more than any
 // of these statements runs, most of all while the planner has no statistics.
 // Locks: none.
-func (q *Queries) SettingsForReading(ctx context.Context, statementTimeout string) error {
-	_, err := q.db.Exec(ctx, settingsForReading, statementTimeout)
+func (q *Queries) SettingsForBulk(ctx context.Context, arg SettingsForBulkParams) error {
+	_, err := q.db.Exec(ctx, settingsForBulk, arg.LockTimeout, arg.StatementTimeout)
 	return err
 }

@@ -75,6 +75,9 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	}
 	if c.cfg.DryRun {
 		err := r.verifyAndJudge(ctx)
+		if err == nil {
+			err = r.leftOver()
+		}
 		return r.result(err), err
 	}
 
@@ -119,14 +122,33 @@ func (r *run) lookForApproval(ctx context.Context) error {
 
 // begin opens the run, or returns [ErrAnotherRun] and says whose it is.
 func (r *run) begin(ctx context.Context) error {
+	attempts := 0
 	row, err := retry(ctx, r.Cleaner, "opening the run", func() (db.RunBeginRow, error) {
-		return db.New(r.pool).RunBegin(ctx, db.RunBeginParams{
-			Kind: "clean", Phase: "verify", Lease: r.cfg.Lease,
-			Host: r.cfg.Host, Version: r.cfg.Version, Settings: r.cfg.Settings,
+		attempts++
+		var row db.RunBeginRow
+		err := pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) (err error) {
+			q := db.New(tx)
+			// Giving up a silent run waits for its chunk in flight, but not for ever.
+			if err := q.SettingsForBulk(ctx, db.SettingsForBulkParams{
+				LockTimeout: milliseconds(r.cfg.LockTimeout), StatementTimeout: milliseconds(readLimit),
+			}); err != nil {
+				return err
+			}
+			row, err = q.RunBegin(ctx, db.RunBeginParams{
+				Kind: "clean", Phase: "verify", Lease: r.cfg.Lease,
+				Host: r.cfg.Host, Version: r.cfg.Version, Settings: r.cfg.Settings,
+			})
+			return err
 		})
+		return row, err
 	})
-	if database.Code(err) == uniqueViolation {
-		return r.whoIsOpen(ctx)
+	if code := database.Code(err); code == uniqueViolation || code == lockNotAvailable {
+		open, openErr := db.New(r.pool).RunOpen(ctx)
+		if openErr != nil || attempts == 1 || open.Host != r.cfg.Host {
+			return whoIsOpen(open, openErr)
+		}
+		// Our own: an earlier attempt went through and its answer was lost.
+		row.RunID, err = open.RunID, nil
 	}
 	if err != nil {
 		return err
@@ -136,10 +158,12 @@ func (r *run) begin(ctx context.Context) error {
 	return nil
 }
 
-const uniqueViolation = "23505"
+const (
+	uniqueViolation  = "23505"
+	lockNotAvailable = "55P03"
+)
 
-func (r *run) whoIsOpen(ctx context.Context) error {
-	open, err := db.New(r.pool).RunOpen(ctx)
+func whoIsOpen(open db.RunOpenRow, err error) error {
 	if err != nil {
 		return fmt.Errorf("%w; look at it with: orphan-cleaner status", ErrAnotherRun)
 	}

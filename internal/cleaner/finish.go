@@ -27,51 +27,63 @@ func (r *run) finish(ctx context.Context, runErr error) (Result, error) {
 	if runErr == nil {
 		r.enter("finish")
 		phase = "finish"
-		if r.facts.UsersUnknown > 0 || r.facts.ChunksLeft > 0 {
-			runErr = fmt.Errorf("%w: %d users without a correct answer, %d chunks left for the next run%s",
-				ErrIncomplete, r.facts.UsersUnknown, r.facts.ChunksLeft, r.facts.causeText())
-		}
+		runErr = r.leftOver()
 	}
 	q := db.New(r.pool)
-	if err := r.writeFacts(ctx, q); err != nil {
+	if _, err := retry(ctx, r.Cleaner, "finishing", func() (struct{}, error) {
+		return struct{}{}, r.writeFacts(ctx, q)
+	}); err != nil {
 		return r.result(errors.Join(runErr, err)), errors.Join(runErr, err)
 	}
 	if err := r.proveWhole(ctx, q); err != nil {
 		runErr = errors.Join(err, runErr)
 	}
-	if _, err := q.SightingDrop(ctx, r.id); err != nil {
-		runErr = errors.Join(runErr, fmt.Errorf("emptying staging: %w", err))
+	if _, err := retry(ctx, r.Cleaner, "emptying staging", func() (int64, error) { return q.SightingDrop(ctx, r.id) }); err != nil {
+		runErr = errors.Join(runErr, err)
 	}
 
 	result := r.result(runErr)
-	row, err := q.RunFinish(ctx, db.RunFinishParams{
-		RunID: r.id, State: result.State, Phase: phase, Breaker: result.Breaker, Error: orNil(result.Error),
+	row, err := retry(ctx, r.Cleaner, "finishing the run", func() (db.RunFinishRow, error) {
+		return q.RunFinish(ctx, db.RunFinishParams{
+			RunID: r.id, State: result.State, Phase: phase, Breaker: result.Breaker, Error: orNil(result.Error),
+		})
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r.result(ErrTakenOver), ErrTakenOver
 	}
 	if err != nil {
-		err = errors.Join(runErr, fmt.Errorf("finishing the run: %w", err))
+		err = errors.Join(runErr, err)
 		return r.result(err), err
 	}
 	result.MembersDeleted, result.Conversations = row.MembersDeleted, row.Conversations
 	return result, runErr
 }
 
+// leftOver is an [ErrIncomplete] when users or chunks were left over.
+func (r *run) leftOver() error {
+	if r.facts.UsersUnknown == 0 && r.facts.ChunksLeft == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %d users without a correct answer, %d chunks left for the next run%s",
+		ErrIncomplete, r.facts.UsersUnknown, r.facts.ChunksLeft, r.facts.causeText())
+}
+
 // proveWhole compares, over all chunks of the run, what its row says was deleted
 // with the rows of the audit and of the backup.
 func (r *run) proveWhole(ctx context.Context, q *db.Queries) error {
-	deleted, err := q.RunDeleted(ctx, r.id)
+	deleted, err := retry(ctx, r.Cleaner, "reading the run's count", func() (db.RunDeletedRow, error) { return q.RunDeleted(ctx, r.id) })
 	if err != nil {
-		return fmt.Errorf("reading the run's count: %w", err)
+		return err
 	}
 	r.facts.MembersDeleted = deleted.MembersDeleted
 	if deleted.MembersDeleted == 0 {
 		return nil
 	}
-	proof, err := q.RunProof(ctx, db.RunProofParams{RunID: r.id, StartedAt: deleted.StartedAt})
+	proof, err := retry(ctx, r.Cleaner, "proving the run", func() (db.RunProofRow, error) {
+		return q.RunProof(ctx, db.RunProofParams{RunID: r.id, StartedAt: deleted.StartedAt})
+	})
 	if err != nil {
-		return fmt.Errorf("proving the run: %w", err)
+		return err
 	}
 	if proof.Audited != deleted.MembersDeleted || proof.BackedUp != deleted.MembersDeleted {
 		return fmt.Errorf("%w over the whole run: %d deleted, %d audited, %d backed up",
@@ -123,7 +135,7 @@ func (r *run) result(err error) Result {
 	result := Result{
 		RunID: r.id, State: "succeeded", DryRun: r.cfg.DryRun, Seconds: time.Since(r.started).Seconds(),
 		UsersChecked: f.UsersChecked, UsersMissing: f.UsersMissing, UsersUnknown: f.UsersUnknown, UsersNew: f.UsersNew,
-		UsersReturned: f.UsersReturned, UsersDue: f.UsersDue, MembersDue: f.MembersDue, MembersDeleted: f.MembersDeleted,
+		UsersReturned: f.UsersReturned, UsersDue: f.UsersDue, MembersDue: f.MembersDue, MembersDeleted: max(f.MembersDeleted, r.Progress().MembersDeleted),
 		Conversations: f.Conversations, MembersKeptYoung: f.MembersKeptYoung, BatchCalls: f.BatchCalls,
 		MembersTotal: f.MembersTotal, MembersHeld: f.MembersHeld, ChunksLeft: f.ChunksLeft,
 	}

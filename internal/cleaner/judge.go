@@ -44,6 +44,9 @@ func (r *run) judge(ctx context.Context) error {
 	if err := r.stagingIsWhole(ctx); err != nil {
 		return err
 	}
+	if trip, ok := errors.AsType[*Trip](verdict); ok && !Approvable(trip.Breaker) {
+		return verdict
+	}
 	if verdict != nil {
 		_, err := db.New(r.pool).RefusalStore(ctx, db.RefusalStoreParams{RunID: r.id, MaxGap: r.cfg.MaxGap, Retention: r.cfg.Retention})
 		if err != nil {
@@ -95,7 +98,9 @@ func (r *run) merge(ctx context.Context) error {
 	merged, err := retry(ctx, r.Cleaner, "merging sightings into the ledger", func() (row db.CandidateMergeRow, err error) {
 		err = pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
 			q := db.New(tx)
-			if err := q.SettingsForReading(ctx, milliseconds(mergeLimit)); err != nil {
+			if err := q.SettingsForBulk(ctx, db.SettingsForBulkParams{
+				LockTimeout: milliseconds(r.cfg.LockTimeout), StatementTimeout: milliseconds(mergeLimit),
+			}); err != nil {
 				return err
 			}
 			// Locks the run's row: nobody takes the run over in between.
@@ -108,7 +113,11 @@ func (r *run) merge(ctx context.Context) error {
 			if row.Missing != r.facts.UsersMissing {
 				return fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
 			}
-			return r.useApproval(ctx, q)
+			if err := r.useApproval(ctx, q); err != nil {
+				return err
+			}
+			// Fresh again at COMMIT: a merge may take longer than a lease.
+			return r.heartbeat(ctx, q, 0)
 		})
 		return row, err
 	})

@@ -46,7 +46,9 @@ func read[T any](ctx context.Context, c *Cleaner, doing string, query func(ctx c
 		defer cancel()
 		err = pgx.BeginTxFunc(ctx, c.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 			q := db.New(tx)
-			if err := q.SettingsForReading(ctx, milliseconds(readLimit)); err != nil {
+			if err := q.SettingsForBulk(ctx, db.SettingsForBulkParams{
+				LockTimeout: milliseconds(c.cfg.LockTimeout), StatementTimeout: milliseconds(readLimit),
+			}); err != nil {
 				return err
 			}
 			value, err = query(ctx, q)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"google.golang.org/grpc/codes"
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
@@ -563,7 +564,7 @@ func TestPreflightStopsTheRun(t *testing.T) {
 		"column added":       {`ALTER TABLE conversation_members ADD nickname text`, "nickname"},
 		"column retyped":     {`ALTER TABLE conversation_members ALTER user_public_key TYPE varchar(400)`, "user_public_key"},
 		"index dropped":      {`DROP INDEX conversation_members_user_id`, "index"},
-		"partition detached": {`DO $$ BEGIN EXECUTE 'ALTER TABLE conversation_members_backup DETACH PARTITION conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'); END $$`, "no partition"},
+		"partition detached": {`DO $$ BEGIN EXECUTE 'ALTER TABLE conversation_members_backup DETACH PARTITION conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'); END $$`, "backup partition"},
 		"migration unknown":  {`INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)`, "99999"},
 		"replica":            {`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_replication_role = replica', current_database()); END $$`, "session_replication_role"},
 	}
@@ -775,4 +776,86 @@ func TestDatabaseClockBehind(t *testing.T) {
 		t.Errorf("%v, %+v", err, r)
 	}
 	w.invariant(0)
+}
+
+// A user revived while the delete waits for a lock must not go by the old answer.
+func TestAnswerTooOldIsNotDeletedBy(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.AnswerAge, w.cfg.LockTimeout, w.cfg.Attempts = 100*time.Millisecond, 150*time.Millisecond, 20
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	tx, err := w.db.Pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	if _, err := tx.Exec(t.Context(), `SELECT FROM conversation_members WHERE user_id = $1 FOR UPDATE`, users[0]); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.run()
+	if !errors.Is(err, cleaner.ErrIncomplete) || r.ChunksLeft != 1 || r.MembersDeleted != 0 || !strings.Contains(err.Error(), "too old") {
+		t.Errorf("%v, %+v", err, r)
+	}
+	w.invariant(0)
+}
+
+// Asking that takes longer than an answer may be old must end, not go round.
+func TestAskingSlowerThanAnswersMayBeOld(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.BatchSize, w.cfg.Concurrency, w.cfg.AnswerAge = 5, 1, 60*time.Millisecond
+	users := w.people(300, 1)
+	w.die(40, users[:20]...)
+	client := w.client()
+	var calls atomic.Int32
+	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		if calls.Add(1) > 60 { // the sweep's: 4 batches take longer than an answer may be old, one does not
+			timer := time.NewTimer(20 * time.Millisecond)
+			defer timer.Stop()
+			<-timer.C
+		}
+		return client.Missing(ctx, ids)
+	}))
+	if err != nil && !errors.Is(err, cleaner.ErrIncomplete) {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if n := calls.Load(); n > 60+4+4+4+4 {
+		t.Errorf("%d calls", n)
+	}
+	w.invariant(r.MembersDeleted)
+}
+
+func TestDryRunWithUnknownUsersIsIncomplete(t *testing.T) {
+	w := newWorld(t)
+	w.people(2000, 1)
+	w.cfg.DryRun = true
+	w.auth.SetFaultFunc(authfake.Until(1, authfake.Status(codes.Internal, "boom")))
+	if r, err := w.run(); !errors.Is(err, cleaner.ErrIncomplete) || r.State != "incomplete" || r.UsersUnknown != 100 {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+func TestNobodyElsePosesAsARun(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(3, 1)
+	w.db.Exec(`INSERT INTO orphan_runs (kind, phase, lease, host, version, settings) VALUES ('clean', 'sweep', '1h', 'x', 'x', '{}')`)
+	role := "poser_" + strings.ReplaceAll(w.db.Name, "-", "_")
+	w.db.Exec(`CREATE ROLE ` + role + ` LOGIN`)
+	t.Cleanup(func() { w.db.Exec(`DROP OWNED BY ` + role); w.db.Exec(`DROP ROLE ` + role) })
+	w.db.Exec(`GRANT SELECT, DELETE ON conversation_members TO ` + role)
+	conn, err := pgx.Connect(t.Context(), w.db.URLAs(role))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `SELECT set_config('orphan_cleaner.run_id', (SELECT '1'), false)`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `DELETE FROM conversation_members WHERE user_id = $1`, users[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.db.Count(`conversation_members_audit WHERE run_id IS NULL AND deleted_by = $1`, role); n != 1 {
+		t.Errorf("%d audit rows in the poser's own name, want 1", n)
+	}
 }

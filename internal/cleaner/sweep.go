@@ -2,6 +2,7 @@ package cleaner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -30,11 +31,10 @@ func (r *run) sweep(ctx context.Context) error {
 		if err != nil || len(group) == 0 {
 			return err
 		}
-		// A run across midnight needs the next day's partition.
-		if _, err := retry(ctx, r.Cleaner, "making partitions", func() (int32, error) {
-			return db.New(r.pool).PartitionEnsure(ctx, daysAhead)
-		}); err != nil {
-			return err
+		// A run across midnight needs the next day's partition; without a place for
+		// the backup the delete itself fails.
+		if _, err := db.New(r.pool).PartitionEnsure(ctx, daysAhead); err != nil {
+			r.log.Warn("Making partitions failed", "error", err)
 		}
 		if err := r.sweepGroup(ctx, group); err != nil {
 			return err
@@ -53,34 +53,44 @@ func (r *run) dueGroup(ctx context.Context, left userRange) ([]uuid.UUID, error)
 	})
 }
 
-// sweepGroup asks, deletes in chunks, and asks anew whenever the answer has
-// grown old before the last chunk.
+// errStale says that an answer grew older than AnswerAge before its delete.
+var errStale = errors.New("the answer of auth-service is too old to delete by")
+
+// sweepGroup asks, deletes in chunks, and asks anew, for half as many users at a
+// time, whenever the answer has grown too old before the last chunk.
 func (r *run) sweepGroup(ctx context.Context, group []uuid.UUID) error {
-	for len(group) > 0 {
-		asked := time.Now()
-		missing, alive, err := r.askAgain(ctx, group)
-		if err != nil {
+	asked := time.Now()
+	missing, alive, err := r.askAgain(ctx, group)
+	if err != nil {
+		return err
+	}
+	if err := r.forget(ctx, alive, true); err != nil {
+		return err
+	}
+	r.facts.UsersReturned += int64(len(alive))
+	for len(missing) > 0 {
+		chosen, err := r.deleteChunk(ctx, missing, asked)
+		switch {
+		case errors.Is(err, errStale) && len(missing) > r.cfg.BatchSize:
+			return r.sweepHalves(ctx, missing)
+		case errors.Is(err, errStale), database.Contended(err), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			r.facts.ChunksLeft++
+			r.facts.Cause = err
+			r.log.Warn("Chunk left for the next run", "users", len(missing), "error", err)
+			return nil
+		case err != nil:
 			return err
+		case chosen < int64(r.cfg.ChunkRows):
+			return r.forget(ctx, missing, false)
 		}
-		if err := r.forget(ctx, alive, true); err != nil {
+	}
+	return nil
+}
+
+func (r *run) sweepHalves(ctx context.Context, users []uuid.UUID) error {
+	for half := range slices.Chunk(users, (len(users)+1)/2) {
+		if err := r.sweepGroup(ctx, half); err != nil {
 			return err
-		}
-		r.facts.UsersReturned += int64(len(alive))
-		group = missing
-		for len(group) > 0 && time.Since(asked) < r.cfg.AnswerAge {
-			chosen, err := r.deleteChunk(ctx, group)
-			if database.Contended(err) {
-				r.facts.ChunksLeft++
-				r.facts.Cause = err
-				r.log.Warn("Chunk left for the next run", "users", len(group), "error", err)
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if chosen < int64(r.cfg.ChunkRows) {
-				return r.forget(ctx, group, false)
-			}
 		}
 	}
 	return nil
@@ -121,8 +131,14 @@ func (r *run) askAgain(ctx context.Context, group []uuid.UUID) (missing, alive [
 // deleteChunk is one transaction: fence, delete, count proof, commit. It returns
 // how many members the statement chose; fewer than ChunkRows means that no more
 // are left for these users.
-func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID) (int64, error) {
+func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Time) (int64, error) {
 	return retry(ctx, r.Cleaner, "deleting a chunk", func() (chosen int64, err error) {
+		// Each attempt: a retry must not outlive the answer it deletes by.
+		if time.Since(asked) >= r.cfg.AnswerAge {
+			return 0, errStale
+		}
+		ctx, cancel := context.WithTimeout(ctx, r.cfg.ChunkLimit)
+		defer cancel()
 		err = pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 			q := db.New(tx)
 			if _, err := q.ChunkSettings(ctx, db.ChunkSettingsParams{

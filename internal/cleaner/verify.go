@@ -209,7 +209,9 @@ func (r *run) stageMissing(ctx context.Context, users []uuid.UUID) error {
 	}
 	r.facts.UsersNew += found.UsersNew
 	r.facts.NewUnforeseen += found.UsersNewUnforeseen
-	r.facts.DueUnapproved += found.MembersDueUnapproved
+	if r.approval.ApprovalID == 0 { // an approved run deletes nothing else
+		r.facts.DueUnapproved += found.MembersDueUnapproved
+	}
 	r.facts.UsersDue += found.UsersDue
 	r.facts.MembersDue += found.MembersDue
 	r.facts.MembersKeptYoung += found.MembersKeptYoung
