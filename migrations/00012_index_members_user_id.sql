@@ -3,6 +3,7 @@
 -- Locks:    SHARE UPDATE EXCLUSIVE on conversation_members while it builds: reads and writes go on,
 --           VACUUM and DDL wait. A leftover of a build that failed is dropped first (ACCESS EXCLUSIVE
 --           for milliseconds, 3 s at most to get it).
+--           ANALYZE takes the same lock for the time of reading a sample.
 -- Duration: about 1 s a million rows; it also waits for transactions older than itself.
 -- Rollback: drops the index, concurrently.
 
@@ -26,6 +27,10 @@ $$;
 -- +goose StatementEnd
 
 CREATE INDEX CONCURRENTLY IF NOT EXISTS conversation_members_user_id ON conversation_members (user_id);
+
+-- A table that was loaded or restored lately may have no statistics: the planner
+-- would then sort the whole table for every page.
+ANALYZE conversation_members;
 
 -- +goose Down
 DROP INDEX CONCURRENTLY IF EXISTS conversation_members_user_id;
