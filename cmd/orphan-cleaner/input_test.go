@@ -72,11 +72,12 @@ func TestWrongUsage(t *testing.T) {
 		"auth-service port":      {env: []string{auth + "http://auth-service:0"}, says: []string{"AUTH_SERVICE_URL", "port"}},
 		"method":                 {args: []string{"run", "--auth-service-method=GetUsersByIds"}, says: []string{"AUTH_SERVICE_METHOD", "write it as"}},
 
-		"password in ps":         {args: []string{"run", "--database-url=postgres://u:" + percentEncoded + "@db/m"}, says: []string{"seen by everybody in ps", "--database-url-file"}},
-		"password option in ps":  {args: []string{"run", "--database-url=postgres://u@db/m?password=" + percentEncoded}, says: []string{"seen by everybody in ps"}},
-		"password in wrong flag": {args: []string{"run", "--log-format=postgres://u:" + secret + "@db/m"}, says: []string{"--log-format", "[not shown]"}},
-		"password, wrong number": {env: []string{"DATABASE_MAX_CONNECTIONS=postgres://u:" + secret + "@db/m"}, says: []string{"--database-max-connections"}},
-		"password as argument":   {args: []string{"run", "postgres://u:" + secret + "@db/m"}, says: []string{"unexpected argument"}},
+		"password in ps":                        {args: []string{"run", "--database-url=postgres://u:" + percentEncoded + "@db/m"}, says: []string{"seen by everybody in ps", "--database-url-file"}},
+		"password option in ps":                 {args: []string{"run", "--database-url=postgres://u@db/m?password=" + percentEncoded}, says: []string{"seen by everybody in ps"}},
+		"password in ps and in the environment": {env: []string{database + "postgres://u:" + percentEncoded + "@db/m"}, args: []string{"run", "--database-url=postgres://u:" + percentEncoded + "@db/m"}, says: []string{"seen by everybody in ps"}},
+		"password in wrong flag":                {args: []string{"run", "--log-format=postgres://u:" + secret + "@db/m"}, says: []string{"--log-format", "[not shown]"}},
+		"password, wrong number":                {env: []string{"DATABASE_MAX_CONNECTIONS=postgres://u:" + secret + "@db/m"}, says: []string{"--database-max-connections"}},
+		"password as argument":                  {args: []string{"run", "postgres://u:" + secret + "@db/m"}, says: []string{"unexpected argument"}},
 
 		"batch 0":             {args: []string{"run", "--batch-size=0"}, says: []string{"BATCH_SIZE is 0", "1 to 100"}},
 		"batch 101":           {args: []string{"run", "--batch-size=101"}, says: []string{"BATCH_SIZE is 101", "1 to 100"}},

@@ -88,7 +88,9 @@ type DatabaseFlags struct {
 
 func (f *DatabaseFlags) url() (string, error) {
 	value := f.DatabaseURL
-	if parsed, err := url.Parse(value); err == nil && value != os.Getenv("DATABASE_URL") {
+	// What ps shows, whether or not the environment says the same.
+	shown := value != "" && slices.ContainsFunc(os.Args[1:], func(arg string) bool { return strings.HasSuffix(arg, value) })
+	if parsed, err := url.Parse(value); err == nil && shown {
 		if _, has := parsed.User.Password(); has || parsed.Query().Has("password") || parsed.Query().Has("sslpassword") {
 			return "", fmt.Errorf("%w: a password on the command line is seen by everybody in ps: give it by the environment DATABASE_URL or by --database-url-file", errUsage)
 		}
