@@ -262,15 +262,11 @@ func TestHoldPlacedWhileSweeping(t *testing.T) {
 	w := newWorld(t)
 	users := w.people(300, 3)
 	w.die(40, users[:3]...)
-	client := w.client()
-	var calls atomic.Int32
 	conversation := testdb.One[uuid.UUID](w.db, `SELECT min(id::text)::uuid FROM conversations`)
-	r := w.must(w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
-		if calls.Add(1) == 4 { // the due users are read, their members not yet deleted
-			w.db.Exec(`INSERT INTO orphan_holds (user_id, reason) VALUES ($1, 'late')`, users[0])
-			w.db.Exec(`INSERT INTO orphan_holds (conversation_id, reason) VALUES ($1, 'late')`, conversation)
-		}
-		return client.Missing(ctx, ids)
+	r := w.must(w.runWith(t.Context(), w.before(4, func() {
+		// the due users are read, their members not yet deleted
+		w.db.Exec(`INSERT INTO orphan_holds (user_id, reason) VALUES ($1, 'late')`, users[0])
+		w.db.Exec(`INSERT INTO orphan_holds (conversation_id, reason) VALUES ($1, 'late')`, conversation)
 	})))
 	if r.MembersDeleted != 4 || w.db.Count(`conversation_members WHERE user_id = $1`, users[0]) != 3 {
 		t.Errorf("result %+v", r)
@@ -295,14 +291,9 @@ func TestLedgerChangesBeforeTheDelete(t *testing.T) {
 			w := newWorld(t)
 			users := w.people(300, 2)
 			w.die(40, users[:3]...)
-			client := w.client()
-			var calls atomic.Int32
-			r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
-				if calls.Add(1) == 4 {
-					w.db.Exec(change)
-					w.db.Pool.Reset()
-				}
-				return client.Missing(ctx, ids)
+			r, err := w.runWith(t.Context(), w.before(4, func() {
+				w.db.Exec(change)
+				w.db.Pool.Reset()
 			}))
 			if r.MembersDeleted != 0 {
 				t.Errorf("%v, %+v", err, r)
@@ -372,13 +363,8 @@ func TestPausedWhileSweeping(t *testing.T) {
 	w := newWorld(t)
 	users := w.people(300, 2)
 	w.die(40, users[:3]...)
-	client := w.client()
-	var calls atomic.Int32
-	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
-		if calls.Add(1) == 4 {
-			w.db.Exec(`INSERT INTO orphan_pauses (reason) VALUES ('wait')`)
-		}
-		return client.Missing(ctx, ids)
+	r, err := w.runWith(t.Context(), w.before(4, func() {
+		w.db.Exec(`INSERT INTO orphan_pauses (reason) VALUES ('wait')`)
 	}))
 	if !errors.Is(err, cleaner.ErrPaused) || r.State != "incomplete" || r.MembersDeleted != 0 {
 		t.Errorf("%v, %+v", err, r)
@@ -531,15 +517,10 @@ func TestUserReturnsBeforeTheDelete(t *testing.T) {
 	w := newWorld(t)
 	users := w.people(300, 2)
 	w.die(40, users[:3]...)
-	client := w.client()
-	var calls atomic.Int32
 	back := users[1]
-	r := w.must(w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	r := w.must(w.runWith(t.Context(), w.before(4, func() {
 		// 3 calls verify 300 users; before the second asking one comes back.
-		if calls.Add(1) == 4 {
-			w.auth.Revive(back)
-		}
-		return client.Missing(ctx, ids)
+		w.auth.Revive(back)
 	})))
 	if r.MembersDeleted != 4 || w.db.Count(`conversation_members WHERE user_id = $1`, back) != 2 {
 		t.Errorf("result %+v", r)
@@ -548,6 +529,21 @@ func TestUserReturnsBeforeTheDelete(t *testing.T) {
 		t.Error("who came back is still in the ledger")
 	}
 	w.invariant(4)
+}
+
+// before is auth-service with a change made right before one of its calls: with
+// 300 users the fourth is the second asking, when the due users have been read
+// and their members are still there.
+func (w *world) before(call int32, change func()) cleaner.Checker {
+	w.t.Helper()
+	client := w.client()
+	var calls atomic.Int32
+	return checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		if calls.Add(1) == call {
+			change()
+		}
+		return client.Missing(ctx, ids)
+	})
 }
 
 type checkerFunc func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error)
@@ -593,13 +589,8 @@ func TestTriggerDroppedAfterPreflight(t *testing.T) {
 	w := newWorld(t)
 	users := w.people(300, 2)
 	w.die(40, users[:3]...)
-	client := w.client()
-	var calls atomic.Int32
-	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
-		if calls.Add(1) == 4 {
-			w.db.Exec(`ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete`)
-		}
-		return client.Missing(ctx, ids)
+	r, err := w.runWith(t.Context(), w.before(4, func() {
+		w.db.Exec(`ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete`)
 	}))
 	if !errors.Is(err, cleaner.ErrProof) || r.State != "failed" {
 		t.Errorf("%v, %+v", err, r)
@@ -725,14 +716,9 @@ func TestInterruptedRunEndsAndTheNextGoesOn(t *testing.T) {
 	w := newWorld(t)
 	users := w.people(300, 2)
 	w.die(40, users[:3]...)
-	client := w.client()
 	ctx, cancel := context.WithCancel(t.Context())
-	var calls atomic.Int32
-	r, err := w.runWith(ctx, checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
-		if calls.Add(1) == 4 {
-			cancel()
-		}
-		return client.Missing(ctx, ids)
+	r, err := w.runWith(ctx, w.before(4, func() {
+		cancel()
 	}))
 	if !errors.Is(err, cleaner.ErrInterrupted) || r.State != "incomplete" {
 		t.Errorf("%v, %+v", err, r)
