@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -41,9 +40,7 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 		findings = cleaner.New(pool, client, log, cfg, probe).Check(ctx, false)
 	}
 	if cmd.JSON {
-		encoder := json.NewEncoder(s.out)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(findings)
+		err = printJSON(s.out, findings)
 	} else {
 		var b strings.Builder
 		for _, f := range findings {

@@ -19,6 +19,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/demo"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp/dbsetup"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
 
@@ -83,12 +84,10 @@ func (cmd *DemoCmd) Run(ctx context.Context, s *streams) (err error) {
 }
 
 func openDemo(ctx context.Context, cluster *pgtemp.Cluster) (*pgxpool.Pool, error) {
-	admin, err := database.Open(ctx, cluster.URL("postgres"), 0, 2)
-	if err != nil {
+	if err := dbsetup.CreateDatabase(ctx, cluster.URL("postgres"), "messaging", ""); err != nil {
 		return nil, err
 	}
-	defer admin.Close()
-	if _, err := admin.Exec(ctx, "CREATE DATABASE messaging"); err != nil {
+	if err := dbsetup.Schema(ctx, cluster.URL("messaging")); err != nil {
 		return nil, err
 	}
 	return database.Open(ctx, cluster.URL("messaging"), 0, 8)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -111,9 +110,7 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 		if holds == nil {
 			holds = []db.HoldListRow{}
 		}
-		encoder := json.NewEncoder(s.out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(holds)
+		return printJSON(s.out, holds)
 	}
 	t := newTable("Holds in force", "hold", "on", "members", "until (UTC)", "reason")
 	for _, h := range holds {

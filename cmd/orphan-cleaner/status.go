@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -64,9 +63,7 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.JSON {
 		// An empty list is [], never null.
 		st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
-		encoder := json.NewEncoder(s.out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(st)
+		return printJSON(s.out, st)
 	}
 	return printStatus(s, st)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 
@@ -27,6 +28,12 @@ func newTable(title string, header ...any) table.Writer {
 		t.AppendHeader(header)
 	}
 	return t
+}
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
 }
 
 func printTable(w io.Writer, t table.Writer) error {

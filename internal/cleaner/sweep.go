@@ -125,7 +125,9 @@ func (r *run) askAgain(ctx context.Context, group []uuid.UUID) (missing, alive [
 			return nil
 		})
 	}
-	return missing, alive, askers.Wait()
+	// Wait first: the operands of one return have no order.
+	err = askers.Wait()
+	return missing, alive, err
 }
 
 // deleteChunk is one transaction: fence, delete, count proof, commit. It returns

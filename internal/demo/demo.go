@@ -5,13 +5,10 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"io/fs"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"github.com/nova-social/orphan-cleaner/sql/schema"
 )
 
 //go:embed seed.sql
@@ -20,25 +17,12 @@ var seed string
 //go:embed living.sql
 var living string
 
-// Fill creates messaging-service's tables, conversations and members. One member
+// Fill makes conversations and members in messaging-service's tables. One member
 // in thirty belongs to a user deleted 31 days ago or longer, two in a hundred to
 // one deleted lately. It returns the living users.
 func Fill(ctx context.Context, pool *pgxpool.Pool, conversations, members int) ([]uuid.UUID, error) {
-	files, err := fs.Glob(schema.FS, "*.sql")
-	if err != nil {
-		return nil, err
-	}
 	var users []uuid.UUID
-	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		for _, file := range files {
-			text, err := fs.ReadFile(schema.FS, file)
-			if err != nil {
-				return err
-			}
-			if _, err := tx.Conn().PgConn().Exec(ctx, string(text)).ReadAll(); err != nil {
-				return fmt.Errorf("applying %s: %w", file, err)
-			}
-		}
+	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT set_config('demo.conversations', $1::integer::text, true), set_config('demo.members', $2::integer::text, true)",
 			conversations, members); err != nil {
 			return err
