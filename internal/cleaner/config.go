@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/nova-social/orphan-cleaner/internal/fence"
 )
 
 // Checker asks auth-service about users.
@@ -63,16 +65,16 @@ func DefaultConfig() Config {
 
 var (
 	// ErrAnotherRun is returned while another run is open. Nothing was done.
-	ErrAnotherRun = errors.New("another run is open")
+	ErrAnotherRun = fence.ErrAnotherRun
 	// ErrRefused is returned when a breaker refused the run. Nothing was deleted
 	// and the ledger is as it was.
 	ErrRefused = errors.New("refused by a breaker")
 	// ErrPreflight is returned when a check failed. Nothing was done.
 	ErrPreflight = errors.New("preflight failed")
 	// ErrTakenOver is returned to a runner whose run is no longer open.
-	ErrTakenOver = errors.New("the run is no longer open: it was silent for longer than its lease and was taken over")
+	ErrTakenOver = fence.ErrTakenOver
 	// ErrPaused is returned when runs were paused while this one was under way.
-	ErrPaused = errors.New("runs are paused; see why with: orphan-cleaner status; let them go on with: orphan-cleaner resume")
+	ErrPaused = fence.ErrPaused
 	// ErrProof is returned when rows deleted, audited and backed up are not the
 	// same number. The transaction was rolled back.
 	ErrProof = errors.New("count proof failed")

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
 // maxVoidShare is the share of batches without a correct answer above which
@@ -95,31 +96,24 @@ const mergeLimit = 5 * time.Minute
 
 // merge writes the ledger, in one statement.
 func (r *run) merge(ctx context.Context) error {
-	merged, err := retry(ctx, r.Cleaner, "merging sightings into the ledger", func() (row db.CandidateMergeRow, err error) {
-		err = pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-			q := db.New(tx)
-			if err := q.SettingsForBulk(ctx, db.SettingsForBulkParams{
-				LockTimeout: milliseconds(r.cfg.LockTimeout), StatementTimeout: milliseconds(mergeLimit),
-			}); err != nil {
-				return err
-			}
+	merged, err := retry(ctx, r.Cleaner, "merging sightings into the ledger", func() (db.CandidateMergeRow, error) {
+		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, mergeLimit, func(ctx context.Context, q *db.Queries) (row db.CandidateMergeRow, err error) {
 			// Locks the run's row: nobody takes the run over in between.
-			if err := r.heartbeat(ctx, q, 0); err != nil {
-				return err
+			if err := r.fence.Heartbeat(ctx, q, 0); err != nil {
+				return row, err
 			}
 			if row, err = q.CandidateMerge(ctx, db.CandidateMergeParams{RunID: r.id, MaxGap: r.cfg.MaxGap}); err != nil {
-				return err
+				return row, err
 			}
 			if row.Missing != r.facts.UsersMissing {
-				return fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
+				return row, fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
 			}
 			if err := r.useApproval(ctx, q); err != nil {
-				return err
+				return row, err
 			}
 			// Fresh again at COMMIT: a merge may take longer than a lease.
-			return r.heartbeat(ctx, q, 0)
+			return row, r.fence.Heartbeat(ctx, q, 0)
 		})
-		return row, err
 	})
 	r.facts.UsersReturned = merged.Returned
 	return err
