@@ -6,6 +6,7 @@ package cleaner
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -54,6 +55,7 @@ type run struct {
 	fence   *fence.Run // nil in a dry run
 	started time.Time
 	facts   Facts
+	totals  db.MemberTotalsRow // of the table, where judgeEarly counted
 	// approval is what this run goes by, if somebody approved a refused run: it
 	// sweeps that run's users and no others.
 	approval db.ApprovalOpenRow
@@ -101,7 +103,14 @@ func (r *run) verifyAndJudge(ctx context.Context) error {
 	if err := r.lookForApproval(ctx); err != nil {
 		return err
 	}
-	if err := r.verify(ctx); err != nil {
+	if err := r.recall(ctx); err != nil {
+		return err
+	}
+	err := r.verify(ctx)
+	if trip, ok := errors.AsType[*Trip](err); ok {
+		return r.pass(ctx, trip)
+	}
+	if err != nil {
 		return err
 	}
 	return r.judge(ctx)

@@ -25,6 +25,7 @@ type Config struct {
 	MaxGap      time.Duration // a longer gap between sightings starts the clock anew
 	Lease       time.Duration // a run silent for longer is taken over
 	DryRun      bool          // verify and judge, change nothing
+	JudgeLate   bool          // ask about everybody even when the run is sure to be refused
 
 	PageUsers   int           // distinct users per page of the scan
 	ChunkRows   int           // members per transaction of the sweep
@@ -50,6 +51,7 @@ type Limits struct {
 	NewMissingShare float64 // of the users checked; 1 switches the breaker off
 	DeleteShare     float64 // of the members of the table; 1 switches the breaker off
 	DeleteMembers   int64
+	RecentlyActive  int64 // missing users who read a message within a day
 }
 
 // DefaultConfig has the documented defaults.
@@ -59,7 +61,7 @@ func DefaultConfig() Config {
 		BatchSize: 100, Concurrency: 8, Retention: 30 * day, MaxGap: 7 * day, Lease: time.Minute,
 		PageUsers: 5000, ChunkRows: 2000, LockTimeout: 2 * time.Second, ChunkLimit: 30 * time.Second,
 		AnswerAge: 10 * time.Second, Attempts: 5,
-		Limits: Limits{NewMissingShare: 0.10, DeleteShare: 0.05, DeleteMembers: 100_000},
+		Limits: Limits{NewMissingShare: 0.10, DeleteShare: 0.05, DeleteMembers: 100_000, RecentlyActive: 5},
 	}
 }
 
