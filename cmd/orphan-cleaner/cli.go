@@ -44,6 +44,7 @@ func exampleOf(command string) string {
 		"migrate up":     "DATABASE_URL=postgres://owner@db/messaging orphan-cleaner migrate up",
 		"migrate down":   "orphan-cleaner migrate down",
 		"migrate status": "orphan-cleaner migrate status",
+		"migrate drift":  "orphan-cleaner migrate drift\n  orphan-cleaner migrate drift --print > drift/20260131120000_follow_conversation_members.sql",
 		"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
 		"pause":          "orphan-cleaner pause --reason 'auth-service is being restored'",
 		"resume":         "orphan-cleaner resume",
