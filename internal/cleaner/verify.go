@@ -2,6 +2,7 @@ package cleaner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -20,6 +21,8 @@ type Facts struct {
 	// NewUnforeseen users are newly missing, DueUnapproved members due, and no
 	// approval covers them: what the breakers judge.
 	NewUnforeseen, DueUnapproved int64
+	// RecentlyActive users are missing, though they read a message within a day.
+	RecentlyActive int64
 	// HistoryRuns is how many of the last 20 succeeded runs there are,
 	// HistoryMedian what half of them deleted at most.
 	HistoryRuns   int64
@@ -189,8 +192,14 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 			r.facts.UsersMissing += int64(len(ofMembers))
 			missing = append(missing, ofMembers...)
 		}
+		full := len(missing) >= stageSize
 		if err := flush(stageSize); err != nil {
 			return err
+		}
+		if full {
+			if err := r.judgeEarly(ctx); err != nil {
+				return errors.Join(err, flush(1))
+			}
 		}
 		r.report(func(p *Progress) {
 			p.UsersChecked, p.UsersMissing = r.facts.UsersChecked, r.facts.UsersMissing
@@ -209,6 +218,7 @@ func (r *run) stageMissing(ctx context.Context, users []uuid.UUID) error {
 	}
 	r.facts.UsersNew += found.UsersNew
 	r.facts.NewUnforeseen += found.UsersNewUnforeseen
+	r.facts.RecentlyActive += found.UsersRecentlyActive
 	if r.approval.ApprovalID == 0 { // an approved run deletes nothing else
 		r.facts.DueUnapproved += found.MembersDueUnapproved
 	}
