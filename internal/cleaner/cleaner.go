@@ -55,6 +55,7 @@ type run struct {
 	fence   *fence.Run // nil in a dry run
 	started time.Time
 	facts   Facts
+	back    departed
 	totals  db.MemberTotalsRow // of the table, where judgeEarly counted
 	// approval is what this run goes by, if somebody approved a refused run: it
 	// sweeps that run's users and no others.
@@ -88,6 +89,9 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	err := r.verifyAndJudge(alive)
 	if err == nil {
 		err = r.sweep(alive)
+	}
+	if err == nil {
+		err = r.lookBack(alive)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
