@@ -107,6 +107,16 @@ BEGIN
                 JOIN public.orphan_holds_in_force AS h ON h.conversation_id = b.conversation_id
             ) AS n
             $statement$, partition_name) INTO reason;
+        IF reason IS NULL THEN
+            -- A restore takes them off the list.
+            EXECUTE format($statement$
+                SELECT count(DISTINCT d.user_id) || ' users alive again'
+                FROM public.%1$I AS b
+                JOIN public.orphan_departed AS d ON d.user_id = b.user_id
+                WHERE d.alive_at IS NOT NULL
+                HAVING count(*) > 0
+                $statement$, partition_name) INTO reason;
+        END IF;
     END IF;
     RETURN reason;
 END
@@ -197,6 +207,7 @@ AS $$
 DECLARE
     verdict record;
     default_partition regclass;
+    known_alive uuid [] := ARRAY(SELECT d.user_id FROM public.orphan_departed AS d WHERE d.alive_at IS NOT NULL);
 BEGIN
     -- Whoever places a hold does so before we look, or after the drop.
     LOCK TABLE public.orphan_holds IN SHARE MODE;
@@ -220,10 +231,13 @@ BEGIN
     END IF;
     EXECUTE format('DROP TABLE public.%I', verdict.partition_name);
 
-    -- From here on nobody can read the parent: a restore that began while we
-    -- waited, and may have planned with this partition, gets it back.
-    IF EXISTS (SELECT FROM public.orphan_runs WHERE state = 'running' AND kind = 'restore') THEN
-        RAISE EXCEPTION 'a restore has begun: % stays', verdict.partition_name
+    -- From here on nobody can read the parent, and whoever has read it is done: a
+    -- restore that began while we waited, and may have planned with this partition,
+    -- gets it back, and so does a user who was found alive.
+    IF EXISTS (SELECT FROM public.orphan_runs AS r WHERE r.state = 'running' AND r.kind = 'restore')
+        OR EXISTS (SELECT FROM public.orphan_departed AS d WHERE d.alive_at IS NOT NULL AND d.user_id <> ALL (known_alive))
+    THEN
+        RAISE EXCEPTION '% is needed again: it stays', verdict.partition_name
             USING ERRCODE = 'serialization_failure';
     END IF;
     RETURN NULL;

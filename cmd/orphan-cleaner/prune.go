@@ -103,8 +103,9 @@ func (cmd *PruneCmd) print(s *streams, result prune.Result) error {
 	}
 	var err error
 	if cmd.Execute {
-		_, err = fmt.Fprintf(s.out, "gave back %s: dropped %d partitions, forgot %d users of old refusals; %d partitions are within their window\n",
-			progress.FormatBytes(result.BytesGivenBack), result.Dropped, result.RefusedUsers, within)
+		_, err = fmt.Fprintf(s.out, "gave back %s: dropped %d partitions; forgot %d users of old refusals, %d departed users, %d members of old restores; "+
+			"%d partitions are within their window\n",
+			progress.FormatBytes(result.BytesGivenBack), result.Dropped, result.RefusedUsers, result.DepartedUsers, result.RestoredRows, within)
 	} else {
 		_, err = fmt.Fprintf(s.out, "would give back %s; %d partitions are within their window; nothing was changed: add --execute\n", progress.FormatBytes(size), within)
 	}

@@ -174,9 +174,9 @@ func TestPrune(t *testing.T) {
 func TestPruneKeeps(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 1)
-	w.pruneHistory(100, 16, 3)
+	w.pruneHistory(102, 16, 3)
 	names := map[string]string{}
-	for what, age := range map[string]int{"user": 93, "conversation": 94, "expired": 95, "lifted": 96, "two": 97, "free": 98} {
+	for what, age := range map[string]int{"user": 93, "conversation": 94, "expired": 95, "lifted": 96, "two": 97, "free": 98, "alive": 100, "missing": 101} {
 		names[what] = byAge(w, age)
 	}
 	hold := func(what, column, extra string) {
@@ -188,6 +188,8 @@ func TestPruneKeeps(t *testing.T) {
 	hold("lifted", "user_id", "NULL, now()")
 	hold("two", "user_id", "NULL, NULL")
 	hold("two", "conversation_id", "NULL, NULL")
+	w.Exec("INSERT INTO orphan_departed (user_id, departed_at, alive_at) SELECT user_id, backed_up_at, now() FROM " + names["alive"])
+	w.Exec("INSERT INTO orphan_departed (user_id, departed_at) SELECT user_id, backed_up_at FROM " + names["missing"])
 	// Not one UTC day, not its name, not with an end: not ours.
 	w.Exec(`ALTER TABLE conversation_members_backup DETACH PARTITION ` + byAge(w, 99))
 	w.Exec(`ALTER TABLE ` + byAge(w, 99) + ` RENAME TO conversation_members_backup_x`)
@@ -201,6 +203,7 @@ func TestPruneKeeps(t *testing.T) {
 	for name, want := range map[string]string{
 		names["user"]: "hold 1", names["conversation"]: "hold 2", names["expired"]: "", names["lifted"]: "",
 		names["two"]: "hold 5 and 1 more", names["free"]: "",
+		names["alive"]: "3 users alive again", names["missing"]: "",
 		"conversation_members_backup_x":        "not made by orphan-cleaner",
 		"conversation_members_backup_20010101": "not made by orphan-cleaner",
 		byAge(w, 0):                            "within the window",
@@ -286,17 +289,23 @@ func TestPruneLooksAgain(t *testing.T) {
 	w.pruneHistory(92, 1, 3)
 	ctx := context.WithoutCancel(t.Context())
 	const drop = "SELECT coalesce(orphan_drop_partition($1, '90 days', '400 days'), 'dropped')"
-	code := ""
-	for range 20 { // until the reader was quicker than the lock_timeout
-		if code = w.dropBesideRestore(ctx, t, drop); code != "55P03" {
-			break
+	user := testdb.One[string](w.DB, "SELECT user_id::text FROM "+byAge(w, 92)+" LIMIT 1")
+	for _, meanwhile := range []string{
+		`INSERT INTO orphan_runs (kind, phase, lease, host, version, settings) VALUES ('restore', 'restore', '1 hour', 'test:1', 'test', '{}')`,
+		"INSERT INTO orphan_departed (user_id, alive_at) VALUES ('" + user + "', now() - interval '1 hour')",
+	} {
+		code := ""
+		for range 20 { // until the reader was quicker than the lock_timeout
+			if code = w.dropBeside(ctx, t, drop, meanwhile); code != "55P03" {
+				break
+			}
 		}
-	}
-	if code != "40001" {
-		t.Errorf("the drop ended with SQLSTATE %q", code)
-	}
-	if n := w.Count(byAge(w, 92)); n != 3 {
-		t.Errorf("%d rows are left", n)
+		if code != "40001" {
+			t.Errorf("%s: the drop ended with SQLSTATE %q", meanwhile, code)
+		}
+		if n := w.Count(byAge(w, 92)); n != 3 {
+			t.Fatalf("%d rows are left", n)
+		}
 	}
 
 	// A hold that is being placed is waited for, and seen by the next try.
@@ -304,7 +313,7 @@ func TestPruneLooksAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(ctx, "INSERT INTO orphan_holds (user_id, reason) SELECT user_id, 'in the nick of time' FROM "+byAge(w, 92)+" LIMIT 1"); err != nil {
+	if _, err := tx.Exec(ctx, "INSERT INTO orphan_holds (user_id, reason) VALUES ($1, 'in the nick of time')", user); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Pool.Exec(ctx, drop, byAge(w, 92)); database.Code(err) != "55P03" {
@@ -326,9 +335,9 @@ func TestPruneLooksAgain(t *testing.T) {
 	}
 }
 
-// dropBesideRestore lets a restore begin while a drop, which has looked, waits for
-// whoever reads the partition. It returns how the drop ended.
-func (w *world) dropBesideRestore(ctx context.Context, t *testing.T, drop string) (code string) {
+// dropBeside does something while a drop, which has looked, waits for whoever
+// reads the partition. It returns how the drop ended.
+func (w *world) dropBeside(ctx context.Context, t *testing.T, drop, meanwhile string) (code string) {
 	t.Helper()
 	reader, err := w.Pool.Begin(ctx)
 	if err != nil {
@@ -351,12 +360,13 @@ func (w *world) dropBesideRestore(ctx context.Context, t *testing.T, drop string
 	eventually(t, "the drop waits", func() bool {
 		return w.Count("pg_locks WHERE pid = $1 AND NOT granted", pid) > 0 || len(ended) > 0
 	})
-	w.Exec(`INSERT INTO orphan_runs (kind, phase, lease, host, version, settings) VALUES ('restore', 'restore', '1 hour', 'test:1', 'test', '{}')`)
+	w.Exec(meanwhile)
 	if err := reader.Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
 	err = <-ended
 	w.Exec("UPDATE orphan_runs SET state = 'succeeded', finished_at = now() WHERE state = 'running'")
+	w.Exec("DELETE FROM orphan_departed")
 	return database.Code(err)
 }
 
@@ -475,6 +485,35 @@ func TestPruneForgetsRefusals(t *testing.T) {
 	}
 	if diff := before.Diff(w.Snapshot("orphan_runs")); diff != "" {
 		t.Errorf("the runs:\n%s", diff)
+	}
+}
+
+// Departed users and restored members are forgotten with what they go by: the
+// backups, and for restores the audit, too.
+func TestPruneForgetsWithTheBackups(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100, 0)
+	w.pruneHistory(95, 16, 1)
+	w.Exec(`INSERT INTO orphan_departed (user_id, departed_at, alive_at)
+		SELECT gen_random_uuid(), now() - make_interval(days => age), CASE WHEN age = 300 THEN now() END
+		FROM unnest(ARRAY[1, 89, 92, 93, 200, 300]) AS age`)
+	w.Exec(`INSERT INTO orphan_runs (kind, state, phase, started_at, finished_at, lease, host, version, settings)
+		SELECT 'restore', 'succeeded', 'restore', now() - make_interval(days => age), now() - make_interval(days => age), '1 minute', 'test:1', 'test', '{}'
+		FROM unnest(ARRAY[410, 410, 50]) AS age`)
+	w.Exec(`INSERT INTO orphan_restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state)
+		SELECT run, gen_random_uuid(), gen_random_uuid(), 1, now() - make_interval(days => age), 'restored'
+		FROM (VALUES (1, 411), (1, 412), (2, 60), (3, 92)) AS v (run, age)`)
+	departed := w.Snapshot("orphan_departed WHERE departed_at > now() - interval '91 days' OR alive_at IS NOT NULL")
+	restores := w.Snapshot("orphan_restores WHERE run_id > 1")
+	result := w.prune(t, exitDone, "--execute")
+	if result.DepartedUsers != 3 || result.RestoredRows != 2 {
+		t.Errorf("%d departed users and %d restored members forgotten", result.DepartedUsers, result.RestoredRows)
+	}
+	if diff := departed.Diff(w.Snapshot("orphan_departed")); diff != "" {
+		t.Errorf("departed:\n%s", diff)
+	}
+	if diff := restores.Diff(w.Snapshot("orphan_restores")); diff != "" {
+		t.Errorf("restores:\n%s", diff)
 	}
 }
 

@@ -69,6 +69,8 @@ type Result struct {
 	Dropped        int         `json:"partitions_dropped"`
 	BytesGivenBack int64       `json:"bytes_given_back"`
 	RefusedUsers   int64       `json:"refused_users_forgotten"`
+	DepartedUsers  int64       `json:"departed_users_forgotten"`
+	RestoredRows   int64       `json:"restored_members_forgotten"`
 }
 
 func (p *Pruner) patience() database.Patience {
@@ -125,7 +127,7 @@ func (p *Pruner) Execute(ctx context.Context) (Result, error) {
 			p.log.Info("Partition kept", "partition", part.PartitionName, "because", part.KeptBecause)
 		}
 	}
-	if result.RefusedUsers, err = p.forgetRefusals(ctx); err != nil {
+	if err := p.forgetAll(ctx, &result); err != nil {
 		return result, err
 	}
 	if cause != nil {
@@ -150,13 +152,31 @@ func (p *Pruner) drop(ctx context.Context, part *Partition, patience database.Pa
 	return err
 }
 
-// forgetRefusals deletes in chunks until there is no more.
-func (p *Pruner) forgetRefusals(ctx context.Context) (forgotten int64, err error) {
+// forgetAll deletes what only spoke of what is gone now.
+func (p *Pruner) forgetAll(ctx context.Context, result *Result) (err error) {
+	result.RefusedUsers, err = p.forget(ctx, "forgetting old refusals", func(ctx context.Context, q *db.Queries) (int64, error) {
+		return q.RefusalPrune(ctx, db.RefusalPruneParams{Keep: p.cfg.RefusalWindow, MaxRows: chunkRows})
+	})
+	if err != nil {
+		return err
+	}
+	result.DepartedUsers, err = p.forget(ctx, "forgetting departed users", func(ctx context.Context, q *db.Queries) (int64, error) {
+		return q.DepartedPrune(ctx, chunkRows)
+	})
+	if err != nil {
+		return err
+	}
+	result.RestoredRows, err = p.forget(ctx, "forgetting old restores", func(ctx context.Context, q *db.Queries) (int64, error) {
+		return q.RestorePrune(ctx, db.RestorePruneParams{Keep: p.cfg.AuditWindow, MaxRows: chunkRows})
+	})
+	return err
+}
+
+// forget deletes in chunks, a transaction each, until there is no more.
+func (p *Pruner) forget(ctx context.Context, doing string, chunk func(ctx context.Context, q *db.Queries) (int64, error)) (forgotten int64, err error) {
 	for {
-		rows, err := database.Retry(ctx, p.patience(), "forgetting old refusals", func() (int64, error) {
-			return database.Bounded(ctx, p.pool, p.patience(), pgx.ReadWrite, database.ReadLimit, func(ctx context.Context, q *db.Queries) (int64, error) {
-				return q.RefusalPrune(ctx, db.RefusalPruneParams{Keep: p.cfg.RefusalWindow, MaxRows: chunkRows})
-			})
+		rows, err := database.Retry(ctx, p.patience(), doing, func() (int64, error) {
+			return database.Bounded(ctx, p.pool, p.patience(), pgx.ReadWrite, database.ReadLimit, chunk)
 		})
 		forgotten += rows
 		if err != nil || rows < chunkRows {
