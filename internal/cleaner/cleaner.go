@@ -17,6 +17,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
 // Cleaner makes runs, one at a time.
@@ -70,7 +71,7 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	if ctx.Err() != nil {
 		return r.result(ErrInterrupted), ErrInterrupted
 	}
-	if err := findings.Err(); err != nil {
+	if err := failpoint.After("preflight", findings.Err()); err != nil {
 		return r.recordFailure(ctx, err), err
 	}
 	if c.cfg.DryRun {
@@ -100,13 +101,13 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 }
 
 func (r *run) verifyAndJudge(ctx context.Context) error {
-	if err := r.lookForApproval(ctx); err != nil {
+	if err := failpoint.After("begin", r.lookForApproval(ctx)); err != nil {
 		return err
 	}
-	if err := r.verify(ctx); err != nil {
+	if err := failpoint.After("verify", r.verify(ctx)); err != nil {
 		return err
 	}
-	return r.judge(ctx)
+	return failpoint.After("judge", r.judge(ctx))
 }
 
 func (r *run) lookForApproval(ctx context.Context) error {

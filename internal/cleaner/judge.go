@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
 // maxVoidShare is the share of batches without a correct answer above which
@@ -41,7 +42,7 @@ func (r *run) judge(ctx context.Context) error {
 	if r.cfg.DryRun {
 		return verdict
 	}
-	if err := r.stagingIsWhole(ctx); err != nil {
+	if err := failpoint.After("staging-checked", r.stagingIsWhole(ctx)); err != nil {
 		return err
 	}
 	if trip, ok := errors.AsType[*Trip](verdict); ok && !Approvable(trip.Breaker) {
@@ -113,7 +114,7 @@ func (r *run) merge(ctx context.Context) error {
 			if row.Missing != r.facts.UsersMissing {
 				return fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
 			}
-			if err := r.useApproval(ctx, q); err != nil {
+			if err := failpoint.After("merge", r.useApproval(ctx, q)); err != nil {
 				return err
 			}
 			// Fresh again at COMMIT: a merge may take longer than a lease.

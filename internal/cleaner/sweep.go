@@ -15,6 +15,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
 // groupBatches is how many batches of due users are asked about again at once.
@@ -61,7 +62,7 @@ var errStale = errors.New("the answer of auth-service is too old to delete by")
 func (r *run) sweepGroup(ctx context.Context, group []uuid.UUID) error {
 	asked := time.Now()
 	missing, alive, err := r.askAgain(ctx, group)
-	if err != nil {
+	if err := failpoint.After("second-asking", err); err != nil {
 		return err
 	}
 	if err := r.forget(ctx, alive, true); err != nil {
@@ -81,7 +82,7 @@ func (r *run) sweepGroup(ctx context.Context, group []uuid.UUID) error {
 		case err != nil:
 			return err
 		case chosen < int64(r.cfg.ChunkRows):
-			return r.forget(ctx, missing, false)
+			return failpoint.After("forget", r.forget(ctx, missing, false))
 		}
 	}
 	return nil
@@ -148,27 +149,27 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 			}); err != nil {
 				return err
 			}
-			if err := r.heartbeat(ctx, q, 0); err != nil {
+			if err := failpoint.After("fence", r.heartbeat(ctx, q, 0)); err != nil {
 				return err
 			}
 			row, err := q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{
 				RunID: r.id, ApprovedRun: r.approval.RunID, UserIds: users, Retention: r.cfg.Retention, MaxRows: int64(r.cfg.ChunkRows),
 			})
-			if err != nil {
+			if err := failpoint.After("delete", err); err != nil {
 				return err
 			}
 			if chosen = row.Chosen; chosen == 0 {
 				return nil
 			}
-			if err := prove(ctx, q, row); err != nil {
+			if err := failpoint.After("proof", prove(ctx, q, row)); err != nil {
 				return err
 			}
-			return r.heartbeat(ctx, q, row.Deleted)
+			return failpoint.After("chunk-counted", r.heartbeat(ctx, q, row.Deleted))
 		})
 		if err == nil {
 			r.report(func(p *Progress) { p.MembersDeleted += chosen })
 		}
-		return chosen, err
+		return chosen, failpoint.After("commit", err)
 	})
 }
 

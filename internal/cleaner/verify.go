@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
 // Facts is what a run knows, all of it counted before the first delete but for
@@ -189,7 +190,7 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 			r.facts.UsersMissing += int64(len(ofMembers))
 			missing = append(missing, ofMembers...)
 		}
-		if err := flush(stageSize); err != nil {
+		if err := failpoint.After("answer", flush(stageSize)); err != nil {
 			return err
 		}
 		r.report(func(p *Progress) {
