@@ -70,6 +70,7 @@ SELECT
 -- name: ChunkSettings :one
 -- Opens a chunk: bounds its waiting and names its run to the audit trigger. All
 -- of it is local to the transaction, so that a pooler may hand the session on.
+-- Returns the session's replication_role: in another than origin a chunk would choose nobody.
 -- Locks: none.
 SELECT
     set_config('jit', 'off', true) AS jit,
@@ -78,7 +79,8 @@ SELECT
     set_config('idle_in_transaction_session_timeout', @statement_timeout::text, true) AS idle_timeout,
     set_config('orphan_cleaner.run_id', (@run_id::bigint)::text, true) AS run_id,
     set_config('orphan_cleaner.audited', '0', true) AS audited,
-    set_config('orphan_cleaner.backed_up', '0', true) AS backed_up;
+    set_config('orphan_cleaner.backed_up', '0', true) AS backed_up,
+    current_setting('session_replication_role')::text AS replication_role;
 
 -- name: ChunkProof :one
 -- What the audit trigger reported of this transaction, for the count proof.

@@ -144,10 +144,15 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 		defer cancel()
 		err = pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 			q := db.New(tx)
-			if _, err := q.ChunkSettings(ctx, db.ChunkSettingsParams{
+			session, err := q.ChunkSettings(ctx, db.ChunkSettingsParams{
 				RunID: r.id, LockTimeout: milliseconds(r.cfg.LockTimeout), StatementTimeout: milliseconds(r.cfg.ChunkLimit),
-			}); err != nil {
+			})
+			if err != nil {
 				return err
+			}
+			// A session opened since the preflight: "nobody is due" would be no success.
+			if session.ReplicationRole != "origin" {
+				return fmt.Errorf("session_replication_role is %s by now; look closer with: orphan-cleaner check", session.ReplicationRole)
 			}
 			if err := failpoint.After("fence", r.heartbeat(ctx, q, 0)); err != nil {
 				return err
