@@ -39,12 +39,20 @@ func faults() []struct {
 			"never answers", "GOAWAY in mid-call", "NOT_SERVING", "no health service", "an expired certificate",
 			"a wrong certificate", "another environment's users", "flapping between two truths",
 		}},
+		{"PostgreSQL", []string{
+			"killed before COMMIT", "COMMIT never arrives", "COMMIT done, its answer lost", "restarted", "read-only standby",
+			"deadlock with the application", "lock timeout", "statement timeout", "disk full",
+			"today's backup partition missing", "backup columns drifted", "trigger dropped", "trigger disabled",
+			"session_replication_role = replica", "a grant missing", "TRUNCATE", "behind PgBouncer",
+			"PgBouncer restarted in a transaction", "no index on user_id",
+		}},
 	}
 }
 
 func rows() map[string][]row {
 	return map[string][]row{
 		"auth-service": authRows(),
+		"PostgreSQL":   postgresRows(),
 	}
 }
 
@@ -112,7 +120,7 @@ func (m *matrix) print(t *testing.T) {
 	out.Style().Options.DrawBorder = false
 	out.Style().Options.SeparateColumns = false
 	out.Style().Format.Header = text.FormatDefault
-	out.SetAllowedRowLength(118)
+	out.SetColumnConfigs([]table.ColumnConfig{{Number: 5, WidthMax: 38, WidthMaxEnforcer: text.WrapSoft}})
 	out.AppendHeader(table.Row{"fault", "held", "exit", "state", "how it shows"})
 	for _, list := range faults() {
 		out.AppendSeparator()
