@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"regexp"
 	"strconv"
 	"sync"
@@ -60,9 +61,15 @@ func After(name string, err error) error {
 	case "error":
 		return fmt.Errorf("after %s: %w", name, ErrInjected)
 	case "stop":
+		// Another thread may be the one that gets the signal, some time later:
+		// until the program goes on again, this goroutine must not.
+		goesOn := make(chan os.Signal, 1)
+		signal.Notify(goesOn, syscall.SIGCONT)
 		if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
 			panic(err)
 		}
+		<-goesOn
+		signal.Stop(goesOn)
 		return nil
 	case "kill":
 		if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
