@@ -27,11 +27,12 @@ WITH doomed AS (
             WHERE r.run_id = @run_id AND r.state = 'running'
         )
         AND current_setting('session_replication_role') = 'origin'
-        -- Missing in this very run, and for longer than the retention.
+        -- Missing in this very run, and for longer than the retention. By the time
+        -- at which the ledger was written: the clock may have jumped forward since.
         AND c.last_missing_run = @run_id
-        AND c.first_missing_at <= now() - @retention::interval
+        AND c.first_missing_at <= least(c.last_missing_at, now()) - @retention::interval
         -- A young member of a missing user means that something is wrong.
-        AND m.joined_at < now() - @retention::interval
+        AND m.joined_at < least(c.last_missing_at, now()) - @retention::interval
         AND NOT EXISTS (
             SELECT
             FROM orphan_holds_in_force AS h

@@ -94,11 +94,12 @@ WITH doomed AS (
             WHERE r.run_id = $2 AND r.state = 'running'
         )
         AND current_setting('session_replication_role') = 'origin'
-        -- Missing in this very run, and for longer than the retention.
+        -- Missing in this very run, and for longer than the retention. By the time
+        -- at which the ledger was written: the clock may have jumped forward since.
         AND c.last_missing_run = $2
-        AND c.first_missing_at <= now() - $3::interval
+        AND c.first_missing_at <= least(c.last_missing_at, now()) - $3::interval
         -- A young member of a missing user means that something is wrong.
-        AND m.joined_at < now() - $3::interval
+        AND m.joined_at < least(c.last_missing_at, now()) - $3::interval
         AND NOT EXISTS (
             SELECT
             FROM orphan_holds_in_force AS h

@@ -74,6 +74,7 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	if err := failpoint.After("preflight", findings.Err()); err != nil {
 		return r.recordFailure(ctx, err), err
 	}
+	r.enter("verify") // before the run is opened: whatever ends it then has a phase
 	if c.cfg.DryRun {
 		err := r.verifyAndJudge(ctx)
 		if err == nil {

@@ -34,7 +34,10 @@ func (r *run) finish(ctx context.Context, runErr error) (Result, error) {
 	if _, err := retry(ctx, r.Cleaner, "finishing", func() (struct{}, error) {
 		return struct{}{}, failpoint.After("facts", r.writeFacts(ctx, q))
 	}); err != nil {
-		return r.result(errors.Join(runErr, err)), errors.Join(runErr, err)
+		runErr = errors.Join(runErr, err)
+	}
+	if errors.Is(runErr, ErrTakenOver) {
+		return r.result(runErr), runErr
 	}
 	if err := failpoint.After("whole-proof", r.proveWhole(ctx, q)); err != nil {
 		runErr = errors.Join(err, runErr)
@@ -88,7 +91,7 @@ func (r *run) proveWhole(ctx context.Context, q *db.Queries) error {
 		return err
 	}
 	if proof.Audited != deleted.MembersDeleted || proof.BackedUp != deleted.MembersDeleted {
-		return fmt.Errorf("%w over the whole run: %d deleted, %d audited, %d backed up",
+		return fmt.Errorf("%w over the whole run: %d deleted, %d audited, %d backed up; look closer with: orphan-cleaner status",
 			ErrProof, deleted.MembersDeleted, proof.Audited, proof.BackedUp)
 	}
 	return nil

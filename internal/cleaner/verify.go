@@ -64,7 +64,6 @@ const stageSize = 2000
 // once and stages who is missing and who is unknown. Memory is bounded by a
 // page, the batches in flight and one staging write.
 func (r *run) verify(ctx context.Context) error {
-	r.enter("verify")
 	batches := make(chan batch)
 	known := newCanaries(r.cfg)
 	answers := make(chan answer, r.cfg.Concurrency)
