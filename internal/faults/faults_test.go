@@ -46,13 +46,23 @@ func faults() []struct {
 			"session_replication_role = replica", "a grant missing", "TRUNCATE", "behind PgBouncer",
 			"PgBouncer restarted in a transaction", "no index on user_id",
 		}},
+		{"between check and delete", []string{
+			"the user is restored", "the member rejoins", "the row changes", "the conversation is deleted", "a hold is placed",
+		}},
+		{"the runner", []string{
+			"kill -9 at every step", "kill -9 at random moments", "an error at every step", "SIGTERM", "paused past its lease",
+			"two started at once", "started again and again meanwhile", "clock forward 31 days", "clock back 2 days",
+			"memory limit", "stdout closed",
+		}},
 	}
 }
 
 func rows() map[string][]row {
 	return map[string][]row{
-		"auth-service": authRows(),
-		"PostgreSQL":   postgresRows(),
+		"auth-service":             authRows(),
+		"PostgreSQL":               postgresRows(),
+		"between check and delete": betweenRows(),
+		"the runner":               runnerRows(),
 	}
 }
 

@@ -86,8 +86,7 @@ func (p *wireProxy) accept() {
 
 // serve passes messages on until one side hangs up or the fault is due.
 func (p *wireProxy) serve(client, server net.Conn) {
-	defer client.Close()
-	defer server.Close()
+	defer hangUp(client, server)
 	backend, frontend := pgproto3.NewBackend(client, client), pgproto3.NewFrontend(server, server)
 	startup, err := backend.ReceiveStartupMessage()
 	if err != nil {
@@ -105,8 +104,7 @@ func (p *wireProxy) serve(client, server net.Conn) {
 	lost := make(chan struct{}) // closed when the answer to the next COMMIT is to be lost
 	swallow.Go(func() { p.answers(client, server, backend, frontend, lost) })
 	defer swallow.Wait()
-	defer server.Close()
-	defer client.Close()
+	defer hangUp(client, server) // first, so that answers ends
 
 	chunk := false // the transaction has deleted members
 	for {
@@ -133,10 +131,14 @@ func (p *wireProxy) serve(client, server net.Conn) {
 	}
 }
 
+func hangUp(client, server net.Conn) {
+	_ = client.Close() // closed already is as good
+	_ = server.Close()
+}
+
 // answers passes on what the server says, up to the COMMIT whose answer is lost.
 func (p *wireProxy) answers(client, server net.Conn, backend *pgproto3.Backend, frontend *pgproto3.Frontend, lost <-chan struct{}) {
-	defer client.Close()
-	defer server.Close()
+	defer hangUp(client, server)
 	for {
 		message, err := frontend.Receive()
 		if err != nil {

@@ -31,6 +31,7 @@ type world struct {
 
 	living, dead []uuid.UUID
 	held, young  uuid.UUID // dead too
+	before       int64     // due members that went before the fault
 
 	note note
 }
