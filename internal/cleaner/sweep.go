@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -145,7 +144,7 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 		err = pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 			q := db.New(tx)
 			session, err := q.ChunkSettings(ctx, db.ChunkSettingsParams{
-				RunID: r.id, LockTimeout: milliseconds(r.cfg.LockTimeout), StatementTimeout: milliseconds(r.cfg.ChunkLimit),
+				RunID: r.id, LockTimeout: database.Milliseconds(r.cfg.LockTimeout), StatementTimeout: database.Milliseconds(r.cfg.ChunkLimit),
 			})
 			if err != nil {
 				return err
@@ -154,7 +153,7 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 			if session.ReplicationRole != "origin" {
 				return fmt.Errorf("session_replication_role is %s by now; look closer with: orphan-cleaner check", session.ReplicationRole)
 			}
-			if err := failpoint.After("fence", r.heartbeat(ctx, q, 0)); err != nil {
+			if err := failpoint.After("fence", r.fence.Heartbeat(ctx, q, 0)); err != nil {
 				return err
 			}
 			row, err := q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{
@@ -169,7 +168,7 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 			if err := failpoint.After("proof", prove(ctx, q, row)); err != nil {
 				return err
 			}
-			return failpoint.After("chunk-counted", r.heartbeat(ctx, q, row.Deleted))
+			return failpoint.After("chunk-counted", r.fence.Heartbeat(ctx, q, row.Deleted))
 		})
 		if err == nil {
 			r.report(func(p *Progress) { p.MembersDeleted += chosen })
@@ -201,5 +200,3 @@ func (r *run) forget(ctx context.Context, users []uuid.UUID, alive bool) error {
 	})
 	return err
 }
-
-func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) + "ms" }

@@ -43,7 +43,7 @@ func runnerRows() []row {
 func steps() []string {
 	return []string{
 		"preflight", "begin", "answer:15", "verify", "staging-checked", "merge", "judge", "second-asking", "fence:3",
-		"delete:3", "proof:3", "chunk-counted:3", "commit:3", "forget", "sweep", "facts", "whole-proof", "staging-dropped", "finish",
+		"delete:3", "proof:3", "chunk-counted:3", "commit:3", "forget", "look-back", "sweep", "facts", "whole-proof", "staging-dropped", "finish",
 	}
 }
 
