@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
 )
 
@@ -71,9 +72,10 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	if ctx.Err() != nil {
 		return r.result(ErrInterrupted), ErrInterrupted
 	}
-	if err := findings.Err(); err != nil {
+	if err := failpoint.After("preflight", findings.Err()); err != nil {
 		return r.recordFailure(ctx, err), err
 	}
+	r.enter("verify") // before the run is opened: whatever ends it then has a phase
 	if c.cfg.DryRun {
 		err := r.verifyAndJudge(ctx)
 		if err == nil {
@@ -91,7 +93,7 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 		err = r.sweep(alive)
 	}
 	if err == nil {
-		err = r.lookBack(alive)
+		err = failpoint.After("look-back", r.lookBack(alive))
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -104,20 +106,20 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 }
 
 func (r *run) verifyAndJudge(ctx context.Context) error {
-	if err := r.lookForApproval(ctx); err != nil {
+	if err := failpoint.After("begin", r.lookForApproval(ctx)); err != nil {
 		return err
 	}
 	if err := r.recall(ctx); err != nil {
 		return err
 	}
-	err := r.verify(ctx)
+	err := failpoint.After("verify", r.verify(ctx))
 	if trip, ok := errors.AsType[*Trip](err); ok {
 		return r.pass(ctx, trip)
 	}
 	if err != nil {
 		return err
 	}
-	return r.judge(ctx)
+	return failpoint.After("judge", r.judge(ctx))
 }
 
 func (r *run) lookForApproval(ctx context.Context) error {
