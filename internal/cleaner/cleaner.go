@@ -122,6 +122,8 @@ func (r *run) lookForApproval(ctx context.Context) error {
 
 // begin opens the run, or returns [ErrAnotherRun] and says whose it is.
 func (r *run) begin(ctx context.Context) error {
+	// From here on: whatever ends the run writes down the phase that it was in.
+	r.enter("verify")
 	attempts := 0
 	row, err := retry(ctx, r.Cleaner, "opening the run", func() (db.RunBeginRow, error) {
 		attempts++
