@@ -47,7 +47,7 @@ func TestHistories(t *testing.T) {
 // history plays one.
 func (s *stage) history(t *rapid.T) {
 	h := s.newHistory(t)
-	h.tally.histories++
+	h.tally.add("histories", 1)
 	actions := map[string]func(*rapid.T){"": func(*rapid.T) { h.check() }}
 	for name, action := range map[string]func(){
 		"join": h.join, "join again": h.join, "leave": h.leaveSomewhere, "close a conversation": h.close,
@@ -62,7 +62,7 @@ func (s *stage) history(t *rapid.T) {
 			h.t = t
 			h.tick()
 			action()
-			h.tally.operation(name)
+			h.tally.count(operations, name)
 		}
 	}
 	t.Repeat(actions)
@@ -252,7 +252,7 @@ func (h *history) plan(windows []window) func(served int) authfake.FaultFunc {
 func (h *history) faultNamed(name string) authfake.FaultFunc {
 	f, _ := authfake.Named(name)
 	if f.Name != "" {
-		h.tally.fault(f.Name)
+		h.tally.count(authFaults, f.Name)
 	}
 	return f.Reply
 }
@@ -274,7 +274,7 @@ func (h *history) faultyRun() {
 	var windows []window
 	for range rapid.IntRange(1, 3).Draw(h.t, "faults") {
 		f := draw(h, "fault", authfake.Faults()...)
-		h.tally.fault(f.Name)
+		h.tally.count(authFaults, f.Name)
 		w := window{rapid.IntRange(1, 40).Draw(h.t, "from call"), draw(h, "calls", 1, 2, 8), f.Reply}
 		if f.Hangs {
 			w.length = 1
@@ -493,5 +493,5 @@ func (h *history) converge() {
 		}
 	}
 	h.check()
-	h.tally.converged(fmt.Sprint(len(h.gone) > 0))
+	h.tally.count(runEnds, fmt.Sprintf("a history in which somebody went: %t", len(h.gone) > 0))
 }

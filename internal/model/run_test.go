@@ -49,7 +49,7 @@ type underWay struct {
 // run makes one run and holds all that it does against the model.
 func (h *history) run(wants disturbance, plan func(served int) authfake.FaultFunc) {
 	h.tick()
-	h.tally.runs++
+	h.tally.add("runs", 1)
 	h.runs++
 	u := &underWay{
 		history: h, wants: wants, host: fmt.Sprintf("model:%d", h.runs),
@@ -188,7 +188,7 @@ func (u *underWay) absorb() {
 		}
 		h.forget(k, v.id)
 		v.deleted++
-		h.tally.deleted++
+		h.tally.add("deleted", 1)
 	}
 	for p := range h.ledger {
 		if _, there := ledger[p]; !there {
@@ -314,7 +314,7 @@ func (u *underWay) expectNothing(result cleaner.Result, err, want error, state s
 	if !errors.Is(err, want) || result.State != state {
 		u.t.Fatalf("run %s should end with %q and ended %s: %v", u.host, want, result.State, err)
 	}
-	u.tally.ends(want.Error())
+	u.tally.count(runEnds, want.Error())
 }
 
 // interrupted is a run of which nobody knows how far it came: what it did was
@@ -325,7 +325,7 @@ func (u *underWay) interrupted(err error) {
 		return
 	}
 	state, breaker := h.stateOf(v.id)
-	h.tally.ends("interrupted, " + state)
+	h.tally.count(runEnds, "interrupted, "+state)
 	if state == "running" {
 		if u.wants.kind != killed {
 			h.t.Fatalf("run %d was %s and left open: %v", v.id, u.wants.kind, err)
@@ -383,7 +383,7 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 		if !errors.Is(err, cleaner.ErrPaused) && !errors.Is(err, cleaner.ErrIncomplete) && !errors.Is(err, cleaner.ErrRefused) && err != nil {
 			h.t.Fatalf("run %d was paused and ended %s: %v", v.id, result.State, err)
 		}
-		h.tally.ends("paused, " + result.State)
+		h.tally.count(runEnds, "paused, "+result.State)
 		if result.State == "refused" {
 			h.t.Logf("refused before the pause counted")
 			u.adoptRefusal(result)
@@ -418,7 +418,7 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 	switch {
 	case changed && (result.State == "refused" || result.State == "incomplete" && f.nothingSwept):
 		// Judged by what changed meanwhile; absorb has seen that nothing went.
-		h.tally.ends("changed, " + result.State)
+		h.tally.count(runEnds, "changed, "+result.State)
 		u.adoptRefusal(result)
 		return
 	case f.nothingSwept:
@@ -430,7 +430,7 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 		want.State = "incomplete"
 	}
 	swept := !f.nothingSwept && f.breaker == ""
-	h.tally.ends(want.State + label(f.breaker))
+	h.tally.count(runEnds, want.State+label(f.breaker))
 
 	if !changed {
 		u.compareEnd(result, err, want)

@@ -10,42 +10,71 @@ import (
 
 // tally counts what histories did, for whoever watches a soak.
 type tally struct {
-	histories, runs, deleted, restored int
-
-	mu                               sync.Mutex
-	operations, faults, points, ways map[string]int
+	mu     sync.Mutex
+	totals map[string]int
+	tables map[string]map[string]int
 }
+
+const (
+	operations   = "operations"
+	runEnds      = "ends of runs"
+	authFaults   = "faults of auth-service"
+	disturbances = "disturbances of runs"
+)
 
 func newTally() *tally {
-	return &tally{operations: map[string]int{}, faults: map[string]int{}, points: map[string]int{}, ways: map[string]int{}}
+	return &tally{totals: map[string]int{}, tables: map[string]map[string]int{
+		operations: {}, runEnds: {}, authFaults: {}, disturbances: {},
+	}}
 }
 
-func (c *tally) count(in map[string]int, what string) {
+// add counts into a total.
+func (c *tally) add(total string, n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	in[what]++
+	c.totals[total] += n
 }
 
-func (c *tally) operation(name string)       { c.count(c.operations, name) }
-func (c *tally) fault(name string)           { c.count(c.faults, name) }
-func (c *tally) ends(how string)             { c.count(c.ways, how) }
-func (c *tally) converged(deleted string)    { c.count(c.ways, "history deleted somebody: "+deleted) }
-func (c *tally) disturbed(wants disturbance) { c.count(c.points, wants.kind+" @ "+wants.at) }
-
-func (c *tally) String() string {
+// count counts one of its kind into a table.
+func (c *tally) count(table, kind string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var b strings.Builder
-	fmt.Fprintf(&b, "histories %d, runs %d, members deleted %d, restored %d\n", c.histories, c.runs, c.deleted, c.restored)
-	for _, part := range []struct {
-		name  string
-		table map[string]int
-	}{{"operations", c.operations}, {"runs ended", c.ways}, {"faults of auth-service", c.faults}, {"disturbances", c.points}} {
-		fmt.Fprintf(&b, "%s:", part.name)
-		for _, name := range slices.Sorted(maps.Keys(part.table)) {
-			fmt.Fprintf(&b, " %s %d;", name, part.table[name])
+	c.tables[table][kind]++
+}
+
+func (c *tally) disturbed(wants disturbance) { c.count(disturbances, wants.kind+" @ "+wants.at) }
+
+// line is the tally in one line: kinds of operations, and sums of the rest.
+func (c *tally) line() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sum := func(table string) string {
+		total := 0
+		for _, n := range c.tables[table] {
+			total += n
 		}
-		b.WriteString("\n")
+		return fmt.Sprintf("%d %s of %d kinds", total, table, len(c.tables[table]))
 	}
-	return b.String()
+	return fmt.Sprintf("histories %d, violations %d, runs %d, members deleted %d, restored %d; %s; %s; %s (%s)",
+		c.totals["histories"], c.totals["violations"], c.totals["runs"], c.totals["deleted"], c.totals["restored"],
+		sum(authFaults), sum(disturbances), sum(operations), kinds(c.tables[operations]))
+}
+
+func kinds(table map[string]int) string {
+	var list []string
+	for _, kind := range slices.Sorted(maps.Keys(table)) {
+		list = append(list, fmt.Sprintf("%s %d", kind, table[kind]))
+	}
+	return strings.Join(list, ", ")
+}
+
+// String is all of the tally.
+func (c *tally) String() string {
+	text := c.line()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, table := range []string{runEnds, authFaults, disturbances} {
+		text += fmt.Sprintf("\n%s: %s", table, kinds(c.tables[table]))
+	}
+	return text
 }
