@@ -217,8 +217,8 @@ GRANT SELECT, INSERT (user_id, conversation_id, reason, until), UPDATE (lifted_a
 GRANT SELECT, INSERT (reason), UPDATE (resumed_at, resumed_by) ON public.orphan_pauses TO orphan_cleaner_restorer;
 GRANT SELECT ON
     public.orphan_candidates, public.orphan_holds_in_force, public.orphan_refusals, public.orphan_approvals,
-    public.conversation_members_audit, public.conversation_members_backup, public.deleted_members_list,
-    public.goose_db_version
+    public.conversation_members_audit, public.conversation_members_audit_default,
+    public.conversation_members_backup, public.deleted_members_list, public.goose_db_version
     TO orphan_cleaner_restorer;
 DO $$
 DECLARE
@@ -237,7 +237,8 @@ ALTER DEFAULT PRIVILEGES FOR ROLE orphan_cleaner_owner IN SCHEMA public
 -- 6. reader.
 GRANT SELECT ON
     public.orphan_runs, public.orphan_candidates, public.orphan_holds_in_force, public.orphan_refusals,
-    public.orphan_approvals, public.orphan_pauses, public.conversation_members_audit, public.goose_db_version
+    public.orphan_approvals, public.orphan_pauses, public.conversation_members_audit,
+    public.conversation_members_audit_default, public.goose_db_version
     TO orphan_cleaner_reader;
 
 \endif
