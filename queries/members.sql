@@ -10,6 +10,19 @@ GROUP BY user_id
 ORDER BY user_id
 LIMIT @max_users::bigint;
 
+-- name: MemberTotals :one
+-- How many users and members there are; asked only when a run looks like being refused.
+-- Locks: ACCESS SHARE on conversation_members.
+-- Index: conversation_members_user_id, mostly index-only. Rows: all members.
+SELECT
+    count(*)::bigint AS users,
+    coalesce(sum(u.members), 0)::bigint AS members
+FROM (
+    SELECT count(*) AS members
+    FROM conversation_members
+    GROUP BY user_id
+) AS u;
+
 -- name: MemberDeleteDue :one
 -- Deletes up to max_rows members of users whom auth-service has just again left
 -- out. Every condition is stated once more here, whatever the runner believes.

@@ -23,7 +23,8 @@ SELECT
         FROM unnest(ARRAY[
             'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
             'orphan_pauses', 'orphan_refusals', 'orphan_approvals', 'conversation_members_audit',
-            'conversation_members_audit_default', 'conversation_members_backup'
+            'conversation_members_audit_default', 'conversation_members_backup',
+            'orphan_restores', 'orphan_departed'
         ]) AS ours (object_name)
         WHERE to_regclass('public.' || ours.object_name) IS NULL
     ), '')::text AS objects_missing,
@@ -43,6 +44,8 @@ SELECT
                     ('orphan_pauses', 'SELECT'),
                     ('orphan_refusals', 'SELECT'), ('orphan_refusals', 'INSERT'),
                     ('orphan_approvals', 'SELECT'),
+                    ('orphan_departed', 'SELECT'), ('orphan_departed', 'INSERT'),
+                    ('orphan_departed', 'UPDATE'), ('orphan_departed', 'DELETE'),
                     ('goose_db_version', 'SELECT')
             ) AS need (relation, privilege)
             WHERE to_regclass('public.' || need.relation) IS NOT NULL
@@ -52,8 +55,9 @@ SELECT
             SELECT need.privilege || ' (' || a.attname || ') on ' || need.relation
             FROM (
                 VALUES
-                    ('conversation_members', 'SELECT', ARRAY['conversation_id', 'user_id', 'joined_at']),
+                    ('conversation_members', 'SELECT', ARRAY['conversation_id', 'user_id', 'joined_at', 'last_read_at']),
                     ('orphan_approvals', 'UPDATE', ARRAY['used_at', 'used_by_run']),
+                    ('orphan_restores', 'SELECT', ARRAY['run_id', 'conversation_id', 'state']),
                     ('conversation_members_audit', 'SELECT', ARRAY['conversation_id', 'run_id', 'deleted_at']),
                     ('conversation_members_audit_default', 'SELECT', ARRAY['run_id']),
                     ('conversation_members_backup', 'SELECT', ARRAY['run_id', 'backed_up_at'])
@@ -79,7 +83,7 @@ SELECT
             SELECT 'EXECUTE on ' || p.proname
             FROM pg_catalog.pg_proc AS p
             WHERE p.pronamespace = 'public'::regnamespace
-                AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence')
+                AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence', 'orphan_restore_plan')
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
     ), '')::text AS grants_missing;

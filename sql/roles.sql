@@ -17,19 +17,21 @@
 --   CREATE ROLE cleaner LOGIN IN ROLE orphan_cleaner_runner;       -- the cron job
 --   CREATE ROLE metrics LOGIN IN ROLE orphan_cleaner_reader;       -- whoever reads status and report
 --   GRANT orphan_cleaner_restorer TO alice;                        -- on call: pause, hold, give back
+--   GRANT orphan_cleaner_runner TO alice;                          -- and take a restore back
 --   GRANT orphan_cleaner_migrator TO messaging;                    -- the owner of messaging-service's tables
 --
 -- The runner's login must inherit (the default) and not SET ROLE: the audit trigger asks whether the
 -- role that logged in, session_user, may write orphan_runs.
 --
 -- Who may what:
---   owner     owns our tables and functions. Of messaging-service it may read only what its functions
---             and views read. Nobody logs in as this.
+--   owner     owns our tables and functions. Of messaging-service it may read what its functions and
+--             views read, and write nothing. Nobody logs in as this.
 --   migrator  may become owner: migrate, approve, prune, the runbook's scripts that change something.
 --             Migrations 00009 and 00012, which put the trigger and the index on conversation_members,
 --             need the owner of that table besides; make it a member of migrator.
 --   runner    check, run, serve, status. Selects and deletes members; cannot touch the evidence.
---   restorer  pause, resume, hold, restore, status. Cannot delete a member.
+--   restorer  pause, resume, hold, restore, status. Cannot delete a member: restore --revert --execute,
+--             which does, takes a member of runner besides.
 --   reader    status, report, hold list. Writes nothing.
 --
 -- Variables: -v lock_column=NAME  the column of conversation_members on which the runner gets UPDATE
@@ -108,12 +110,13 @@ GRANT CREATE ON SCHEMA public TO orphan_cleaner_owner;
 REVOKE ALL ON public.conversations, public.conversation_members
     FROM orphan_cleaner_owner, orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 
--- owner: what deleted_members_list and the candidates' backlog read.
+-- owner: what deleted_members_list reads, and orphan_restore_plan(), which compares whole rows with the
+-- backup.
 GRANT SELECT (id) ON public.conversations TO orphan_cleaner_owner;
-GRANT SELECT (conversation_id, user_id) ON public.conversation_members TO orphan_cleaner_owner;
+GRANT SELECT ON public.conversation_members TO orphan_cleaner_owner;
 
--- runner: who is a member since when; keys and read marks it cannot even read.
-GRANT SELECT (conversation_id, user_id, joined_at) ON public.conversation_members TO orphan_cleaner_runner;
+-- runner: who is a member since when, and was active when; the keys it cannot even read.
+GRANT SELECT (conversation_id, user_id, joined_at, last_read_at) ON public.conversation_members TO orphan_cleaner_runner;
 GRANT DELETE ON public.conversation_members TO orphan_cleaner_runner;
 GRANT UPDATE (:"lock_column") ON public.conversation_members TO orphan_cleaner_runner;
 
@@ -147,12 +150,13 @@ DO $$
 DECLARE
     tables CONSTANT text [] := ARRAY[
         'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
-        'orphan_refusals', 'orphan_approvals', 'orphan_pauses', 'conversation_members_audit',
-        'conversation_members_backup', 'deleted_members_list', 'goose_db_version'
+        'orphan_refusals', 'orphan_approvals', 'orphan_pauses', 'orphan_restores', 'orphan_departed',
+        'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'goose_db_version'
     ];
     functions CONSTANT text [] := ARRAY[
         'orphan_add_partition', 'orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence',
-        'conversation_members_audit_delete', 'conversation_members_refuse_truncate'
+        'conversation_members_audit_delete', 'conversation_members_refuse_truncate', 'orphan_same_member',
+        'orphan_restore_plan', 'orphan_restore_chunk', 'orphan_restore_chunks', 'orphan_restore_users', 'orphan_revert_chunk'
     ];
     roles CONSTANT text := 'orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader';
     item record;
@@ -201,20 +205,31 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.orphan_candidates TO orphan_clean
 GRANT SELECT, INSERT, DELETE ON public.orphan_sightings TO orphan_cleaner_runner;
 GRANT SELECT, INSERT ON public.orphan_refusals TO orphan_cleaner_runner;
 GRANT SELECT, UPDATE (used_at, used_by_run) ON public.orphan_approvals TO orphan_cleaner_runner;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.orphan_departed TO orphan_cleaner_runner;
 GRANT SELECT ON public.orphan_holds_in_force, public.orphan_pauses, public.goose_db_version TO orphan_cleaner_runner;
+GRANT SELECT (run_id, conversation_id, state) ON public.orphan_restores TO orphan_cleaner_runner;
 GRANT SELECT (conversation_id, run_id, deleted_at) ON public.conversation_members_audit TO orphan_cleaner_runner;
 GRANT SELECT (run_id) ON public.conversation_members_audit_default TO orphan_cleaner_runner;
 GRANT SELECT (run_id, backed_up_at) ON public.conversation_members_backup TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION public.orphan_ensure_partitions(integer) TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION public.orphan_clock_start(timestamptz, timestamptz, timestamptz, interval) TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION public.orphan_shadow_evidence(uuid []) TO orphan_cleaner_runner;
+GRANT EXECUTE ON FUNCTION public.orphan_restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz) TO orphan_cleaner_runner;
 
 -- 5. restorer. Whoever is on call: stops runs, places holds, gives members back. The default privilege
 -- lets the runbook's statement read the backup partition of a day by its own name.
 GRANT SELECT, INSERT, UPDATE ON public.orphan_runs TO orphan_cleaner_restorer;
-GRANT SELECT, INSERT (user_id, conversation_id, reason, until), UPDATE (lifted_at, lifted_by)
+GRANT SELECT, INSERT (user_id, conversation_id, reason, until, run_id), UPDATE (lifted_at, lifted_by)
     ON public.orphan_holds TO orphan_cleaner_restorer;
 GRANT SELECT, INSERT (reason), UPDATE (resumed_at, resumed_by) ON public.orphan_pauses TO orphan_cleaner_restorer;
+GRANT SELECT, INSERT, UPDATE (state, reverted_by_run) ON public.orphan_restores TO orphan_cleaner_restorer;
+GRANT SELECT, DELETE ON public.orphan_departed TO orphan_cleaner_restorer;
+GRANT EXECUTE ON FUNCTION public.orphan_same_member(jsonb, jsonb) TO orphan_cleaner_restorer;
+GRANT EXECUTE ON FUNCTION public.orphan_restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz) TO orphan_cleaner_restorer;
+GRANT EXECUTE ON FUNCTION public.orphan_restore_chunk(bigint, date, bigint, integer, interval) TO orphan_cleaner_restorer;
+GRANT EXECUTE ON FUNCTION public.orphan_restore_chunks(bigint, text, integer) TO orphan_cleaner_restorer;
+GRANT EXECUTE ON FUNCTION public.orphan_restore_users(bigint, date, bigint, integer) TO orphan_cleaner_restorer;
+GRANT EXECUTE ON FUNCTION public.orphan_revert_chunk(bigint, bigint, date, bigint, integer, uuid []) TO orphan_cleaner_restorer;
 GRANT SELECT ON
     public.orphan_candidates, public.orphan_holds_in_force, public.orphan_refusals, public.orphan_approvals,
     public.conversation_members_audit, public.conversation_members_audit_default,
@@ -237,7 +252,7 @@ ALTER DEFAULT PRIVILEGES FOR ROLE orphan_cleaner_owner IN SCHEMA public
 -- 6. reader.
 GRANT SELECT ON
     public.orphan_runs, public.orphan_candidates, public.orphan_holds_in_force, public.orphan_refusals,
-    public.orphan_approvals, public.orphan_pauses, public.conversation_members_audit,
+    public.orphan_approvals, public.orphan_pauses, public.orphan_departed, public.conversation_members_audit,
     public.conversation_members_audit_default, public.goose_db_version
     TO orphan_cleaner_reader;
 

@@ -18,6 +18,8 @@ const (
 	runner   = "orphan_cleaner_runner"
 	restorer = "orphan_cleaner_restorer"
 	reader   = "orphan_cleaner_reader"
+	// both gives members back and may take them again.
+	both = restorer + ", " + runner
 )
 
 // commandRole says which roles may give a command, by the grants of sql/roles.sql;
@@ -29,19 +31,24 @@ type commandRole struct {
 }
 
 func commandRoles(w *world) []commandRole {
-	all := []string{migrator, runner, restorer, reader}
+	all := []string{migrator, runner, restorer, both, reader}
+	user := "--user=" + w.dead[0].String()
 	return []commandRole{
-		{[]string{"check"}, []string{runner}, ""},
+		{[]string{"check"}, []string{runner, both}, ""},
 		{[]string{"migrate", "status"}, all, ""},
 		{[]string{"status"}, all, ""},
 		{[]string{"hold", "list"}, all, ""},
-		{[]string{"run", "--dry-run"}, []string{runner}, ""},
-		{[]string{"hold", "add", "--user=" + w.dead[0].String(), "--reason=a lawsuit"}, []string{migrator, restorer}, ""},
-		{[]string{"hold", "remove", "1"}, []string{migrator, restorer}, "UPDATE orphan_holds SET lifted_at = CASE WHEN hold_id > 1 THEN now() END"},
-		{[]string{"pause", "--reason=an experiment"}, []string{migrator, restorer}, "UPDATE orphan_pauses SET resumed_at = now()"},
-		{[]string{"resume"}, []string{migrator, restorer}, "INSERT INTO orphan_pauses (reason) SELECT 'x' WHERE NOT EXISTS (SELECT FROM orphan_pauses WHERE resumed_at IS NULL)"},
+		{[]string{"run", "--dry-run"}, []string{runner, both}, ""},
+		{[]string{"hold", "add", user, "--reason=a lawsuit"}, []string{migrator, restorer, both}, ""},
+		{[]string{"hold", "remove", "1"}, []string{migrator, restorer, both}, "UPDATE orphan_holds SET lifted_at = CASE WHEN hold_id > 1 THEN now() END"},
+		{[]string{"pause", "--reason=an experiment"}, []string{migrator, restorer, both}, "UPDATE orphan_pauses SET resumed_at = now()"},
+		{[]string{"resume"}, []string{migrator, restorer, both}, "INSERT INTO orphan_pauses (reason) SELECT 'x' WHERE NOT EXISTS (SELECT FROM orphan_pauses WHERE resumed_at IS NULL)"},
 		{[]string{"approve", "1", "--yes"}, []string{migrator}, ""},
-		{[]string{"run"}, []string{runner}, ""},
+		{[]string{"run"}, []string{runner, both}, ""},
+		{[]string{"restore", user}, []string{migrator, runner, restorer, both}, ""},
+		{[]string{"restore", user, "--execute"}, []string{restorer, both}, ""},
+		{[]string{"restore", "--revert=RESTORE"}, []string{migrator, restorer, both}, ""},
+		{[]string{"restore", "--revert=RESTORE", "--execute"}, []string{both}, ""},
 	}
 }
 
@@ -52,23 +59,29 @@ func TestRoles(t *testing.T) {
 	living := w.living()
 	w.Roles(rolesFile)
 	env := map[string][]string{}
-	for _, group := range []string{migrator, runner, restorer, reader} {
+	for _, group := range []string{migrator, runner, restorer, both, reader} {
 		env[group] = []string{"DATABASE_URL=" + w.Login(group), "AUTH_SERVICE_URL=" + w.auth.URL()}
 	}
 	program(t, env[runner], "run", "--max-delete-members=14").expect(t, exitRefused)
 
 	for _, c := range commandRoles(w) {
+		for i, arg := range c.args {
+			if strings.Contains(arg, "RESTORE") {
+				c.args[i] = strings.ReplaceAll(arg, "RESTORE", testdb.One[string](w.DB, "SELECT min(run_id)::text FROM orphan_runs WHERE members_restored > 0"))
+			}
+		}
 		command := strings.Join(c.args, " ")
+		// What is planned, and who failed when, is recorded of everybody who may.
 		for group := range env {
 			if slices.Contains(c.may, group) {
 				continue
 			}
-			before := contents(t, w.DB, "orphan_runs")
+			before := contents(t, w.DB, "orphan_runs", "orphan_restores")
 			e := program(t, env[group], c.args...)
 			if e.status != exitFailed || !strings.Contains(e.stdout+e.stderr, "permission denied") && !strings.Contains(e.stdout+e.stderr, " lacks ") {
 				t.Errorf("%s gives the command %s: %s", group, command, e)
 			}
-			if after := contents(t, w.DB, "orphan_runs"); after != before {
+			if after := contents(t, w.DB, "orphan_runs", "orphan_restores"); after != before {
 				t.Errorf("%s changed the database by %s:\n%s\nwas\n%s", group, command, after, before)
 			}
 		}
@@ -80,8 +93,16 @@ func TestRoles(t *testing.T) {
 				t.Errorf("%s cannot give the command %s: %s", group, command, e)
 			}
 		}
+		if command == "run" {
+			gone(t, w, living, 15)
+		}
 	}
-	gone(t, w, living, 15)
+	if n := w.Count("conversation_members WHERE user_id = $1", w.dead[0]); n != 0 {
+		t.Errorf("%d members are there after the restore was taken back", n)
+	}
+	if n := w.Count("orphan_restores WHERE state = 'reverted'"); n != 1 {
+		t.Errorf("%d members were given back and taken again", n)
+	}
 }
 
 // No command is left out of commandRoles but those that need no database of

@@ -194,6 +194,8 @@ type CleanerFlags struct {
 	MaxNewMissingShare  float64  `help:"Breaker: newly missing users as a share of those checked; 1 switches it off." env:"ORPHAN_CLEANER_MAX_NEW_MISSING_SHARE" default:"0.1"`
 	MaxDeleteShare      float64  `help:"Breaker: members due as a share of the table; 1 switches it off." env:"ORPHAN_CLEANER_MAX_DELETE_SHARE" default:"0.05"`
 	MaxDeleteMembers    int64    `help:"Breaker: members due." env:"ORPHAN_CLEANER_MAX_DELETE_MEMBERS" default:"100000"`
+	MaxRecentlyActive   int64    `help:"Breaker: missing users who read a message within a day, once they are over 0.1 % of those checked." env:"ORPHAN_CLEANER_MAX_RECENTLY_ACTIVE" default:"5"`
+	JudgeLate           bool     `help:"Ask about everybody even when the run is sure to be refused, so that approve is about all of them." env:"ORPHAN_CLEANER_JUDGE_LATE"`
 	CanaryAlive         []string `help:"Users known to be living, asked about in every run: one missing refuses it." env:"ORPHAN_CLEANER_CANARY_ALIVE" placeholder:"UUID,..."`
 	CanaryDead          []string `help:"Users known to be deleted: one present refuses the run." env:"ORPHAN_CLEANER_CANARY_DEAD" placeholder:"UUID,..."`
 	Lease               Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
@@ -220,13 +222,16 @@ func (f *CleanerFlags) config() (cleaner.Config, error) {
 		return wrong("MAX_NEW_MISSING_SHARE and MAX_DELETE_SHARE are shares: 0 to 1, where 1 switches the breaker off")
 	case f.MaxDeleteMembers < 0:
 		return wrong("MAX_DELETE_MEMBERS is %d, it must be 0 or more", f.MaxDeleteMembers)
+	case f.MaxRecentlyActive < 0:
+		return wrong("MAX_RECENTLY_ACTIVE is %d, it must be 0 or more", f.MaxRecentlyActive)
 	case f.ChunkRows < 1 || f.ChunkRows > 100_000:
 		return wrong("CHUNK_ROWS is %d, it must be 1 to 100000", f.ChunkRows)
 	}
 	cfg := cleaner.DefaultConfig()
 	cfg.BatchSize, cfg.Concurrency, cfg.ChunkRows = f.BatchSize, f.Concurrency, f.ChunkRows
 	cfg.Retention, cfg.MaxGap, cfg.Lease = time.Duration(f.Retention), time.Duration(f.MaxGap), time.Duration(f.Lease)
-	cfg.Limits = cleaner.Limits{NewMissingShare: f.MaxNewMissingShare, DeleteShare: f.MaxDeleteShare, DeleteMembers: f.MaxDeleteMembers}
+	cfg.Limits = cleaner.Limits{NewMissingShare: f.MaxNewMissingShare, DeleteShare: f.MaxDeleteShare, DeleteMembers: f.MaxDeleteMembers, RecentlyActive: f.MaxRecentlyActive}
+	cfg.JudgeLate = f.JudgeLate
 	for _, list := range []struct {
 		name string
 		from []string
@@ -262,7 +267,7 @@ func finishConfig(cfg cleaner.Config) (cleaner.Config, error) {
 		"batch_size": cfg.BatchSize, "concurrency": cfg.Concurrency, "retention": Duration(cfg.Retention).String(),
 		"max_gap": Duration(cfg.MaxGap).String(), "lease": Duration(cfg.Lease).String(), "chunk_rows": cfg.ChunkRows,
 		"max_new_missing_share": cfg.Limits.NewMissingShare, "max_delete_share": cfg.Limits.DeleteShare,
-		"max_delete_members": cfg.Limits.DeleteMembers,
+		"max_delete_members": cfg.Limits.DeleteMembers, "max_recently_active": cfg.Limits.RecentlyActive,
 	})
 	cfg.SchemaVersion, cfg.Version, cfg.Settings = latest, version, settings
 	cfg.Host = fmt.Sprintf("%s:%d", host, os.Getpid())

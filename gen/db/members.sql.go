@@ -161,6 +161,32 @@ func (q *Queries) MemberDeleteDue(ctx context.Context, arg MemberDeleteDueParams
 	return i, err
 }
 
+const memberTotals = `-- name: MemberTotals :one
+SELECT
+    count(*)::bigint AS users,
+    coalesce(sum(u.members), 0)::bigint AS members
+FROM (
+    SELECT count(*) AS members
+    FROM conversation_members
+    GROUP BY user_id
+) AS u
+`
+
+type MemberTotalsRow struct {
+	Users   int64 `json:"users"`
+	Members int64 `json:"members"`
+}
+
+// How many users and members there are; asked only when a run looks like being refused.
+// Locks: ACCESS SHARE on conversation_members.
+// Index: conversation_members_user_id, mostly index-only. Rows: all members.
+func (q *Queries) MemberTotals(ctx context.Context) (MemberTotalsRow, error) {
+	row := q.db.QueryRow(ctx, memberTotals)
+	var i MemberTotalsRow
+	err := row.Scan(&i.Users, &i.Members)
+	return i, err
+}
+
 const memberUserPage = `-- name: MemberUserPage :many
 SELECT user_id, count(*) AS members
 FROM conversation_members

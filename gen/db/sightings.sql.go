@@ -49,6 +49,17 @@ old_members AS (
 SELECT
     (SELECT count(*) FROM clocks WHERE is_new)::bigint AS users_new,
     (SELECT count(*) FROM clocks WHERE is_new AND NOT is_foreseen)::bigint AS users_new_unforeseen,
+    -- Who read a message within a day is expected to be alive.
+    (
+        SELECT count(*)
+        FROM clocks AS k
+        WHERE EXISTS (
+            SELECT
+            FROM conversation_members AS m
+            WHERE m.user_id = k.user_id
+                AND m.last_read_at > now() - interval '1 day'
+        )
+    )::bigint AS users_recently_active,
     (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held AND (is_approved OR $1::bigint = 0))::bigint AS users_due,
     (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND (is_approved OR $1::bigint = 0))::bigint AS members_due,
     (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND NOT is_approved)::bigint AS members_due_unapproved,
@@ -66,6 +77,7 @@ type SightingAssessParams struct {
 type SightingAssessRow struct {
 	UsersNew             int64 `json:"users_new"`
 	UsersNewUnforeseen   int64 `json:"users_new_unforeseen"`
+	UsersRecentlyActive  int64 `json:"users_recently_active"`
 	UsersDue             int64 `json:"users_due"`
 	MembersDue           int64 `json:"members_due"`
 	MembersDueUnapproved int64 `json:"members_due_unapproved"`
@@ -78,7 +90,7 @@ type SightingAssessRow struct {
 // Locks: ACCESS SHARE on conversation_members and our tables.
 // With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
 // Index: orphan_candidates_pkey, orphan_refusals_pkey, conversation_members_user_id.
-// Rows: the users given and the members of the due.
+// Rows: the users given and their members.
 func (q *Queries) SightingAssess(ctx context.Context, arg SightingAssessParams) (SightingAssessRow, error) {
 	row := q.db.QueryRow(ctx, sightingAssess,
 		arg.ApprovedRun,
@@ -90,6 +102,7 @@ func (q *Queries) SightingAssess(ctx context.Context, arg SightingAssessParams) 
 	err := row.Scan(
 		&i.UsersNew,
 		&i.UsersNewUnforeseen,
+		&i.UsersRecentlyActive,
 		&i.UsersDue,
 		&i.MembersDue,
 		&i.MembersDueUnapproved,

@@ -8,11 +8,16 @@ type Trip struct {
 	Figure  string // what was found
 	Limit   string // what is allowed
 	Look    string // the command that looks closer
+	Early   bool   // the run stopped asking: it found only a part of the users
 }
 
 func (t *Trip) Error() string {
-	return fmt.Sprintf("refused by breaker %s: %s, the limit is %s; nothing was deleted; look closer with: %s",
-		t.Breaker, t.Figure, t.Limit, t.Look)
+	stopped := ""
+	if t.Early {
+		stopped = " and no more was asked (to find all of them: orphan-cleaner run --judge-late)"
+	}
+	return fmt.Sprintf("refused by breaker %s: %s, the limit is %s; nothing was deleted%s; look closer with: %s",
+		t.Breaker, t.Figure, t.Limit, stopped, t.Look)
 }
 
 func (t *Trip) Unwrap() error { return ErrRefused }
@@ -37,6 +42,7 @@ type Breaker struct {
 const (
 	newMissingFloor  = 50    // users; fewer never trip new-missing-share
 	deleteShareFloor = 1_000 // members; fewer never trip delete-share
+	activeShare      = 0.001 // of the users checked; fewer never trip recently-active
 	historyFloor     = 1_000 // members; fewer never trip history
 	historyFactor    = 10    // times the median
 	historyRuns      = 5     // succeeded runs; fewer make no history
@@ -51,6 +57,12 @@ func Breakers() []Breaker {
 		}},
 		{"canary-dead", func(f Facts, _ Limits) (string, string, bool) {
 			return fmt.Sprintf("known-dead users are present: %v", f.DeadPresent), "none (CANARY_DEAD)", len(f.DeadPresent) == 0
+		}},
+		{"recently-active", func(f Facts, l Limits) (string, string, bool) {
+			part := share(f.RecentlyActive, f.UsersChecked)
+			return fmt.Sprintf("%d missing users read a message within the last day", f.RecentlyActive),
+				fmt.Sprintf("%d users and %.4g %% of those checked (MAX_RECENTLY_ACTIVE): auth-service may be wrong about them", l.RecentlyActive, 100*activeShare),
+				f.RecentlyActive <= l.RecentlyActive || part <= activeShare
 		}},
 		{"new-missing-share", func(f Facts, l Limits) (string, string, bool) {
 			part := share(f.NewUnforeseen, f.UsersChecked)
@@ -85,7 +97,8 @@ func share(part, whole int64) float64 {
 	return float64(part) / float64(whole)
 }
 
-func judgeFacts(f Facts, l Limits) error {
+// judgeFacts is the first breaker that refuses, or nil.
+func judgeFacts(f Facts, l Limits) *Trip {
 	for _, b := range Breakers() {
 		if figure, limit, ok := b.judge(f, l); !ok {
 			return &Trip{Breaker: b.Name, Figure: figure, Limit: limit, Look: "orphan-cleaner run --dry-run"}

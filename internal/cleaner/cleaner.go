@@ -7,16 +7,14 @@ package cleaner
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
-	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/fence"
 )
 
 // Cleaner makes runs, one at a time.
@@ -53,9 +51,12 @@ func (c *Cleaner) report(update func(p *Progress)) {
 // run is one cycle under way.
 type run struct {
 	*Cleaner
-	id      int64 // 0 in a dry run
+	id      int64      // 0 in a dry run
+	fence   *fence.Run // nil in a dry run
 	started time.Time
 	facts   Facts
+	back    departed
+	totals  db.MemberTotalsRow // of the table, where judgeEarly counted
 	// approval is what this run goes by, if somebody approved a refused run: it
 	// sweeps that run's users and no others.
 	approval db.ApprovalOpenRow
@@ -84,10 +85,13 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	if err := r.begin(ctx); err != nil {
 		return r.result(err), err
 	}
-	alive, stop := r.keepAlive(ctx)
+	alive, stop := r.fence.KeepAlive(ctx)
 	err := r.verifyAndJudge(alive)
 	if err == nil {
 		err = r.sweep(alive)
+	}
+	if err == nil {
+		err = r.lookBack(alive)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -103,7 +107,14 @@ func (r *run) verifyAndJudge(ctx context.Context) error {
 	if err := r.lookForApproval(ctx); err != nil {
 		return err
 	}
-	if err := r.verify(ctx); err != nil {
+	if err := r.recall(ctx); err != nil {
+		return err
+	}
+	err := r.verify(ctx)
+	if trip, ok := errors.AsType[*Trip](err); ok {
+		return r.pass(ctx, trip)
+	}
+	if err != nil {
 		return err
 	}
 	return r.judge(ctx)
@@ -122,99 +133,22 @@ func (r *run) lookForApproval(ctx context.Context) error {
 
 // begin opens the run, or returns [ErrAnotherRun] and says whose it is.
 func (r *run) begin(ctx context.Context) error {
-	attempts := 0
-	row, err := retry(ctx, r.Cleaner, "opening the run", func() (db.RunBeginRow, error) {
-		attempts++
-		var row db.RunBeginRow
-		err := pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) (err error) {
-			q := db.New(tx)
-			// Giving up a silent run waits for its chunk in flight, but not for ever.
-			if err := q.SettingsForBulk(ctx, db.SettingsForBulkParams{
-				LockTimeout: milliseconds(r.cfg.LockTimeout), StatementTimeout: milliseconds(readLimit),
-			}); err != nil {
-				return err
-			}
-			row, err = q.RunBegin(ctx, db.RunBeginParams{
-				Kind: "clean", Phase: "verify", Lease: r.cfg.Lease,
-				Host: r.cfg.Host, Version: r.cfg.Version, Settings: r.cfg.Settings,
-			})
-			return err
-		})
-		return row, err
+	open, err := fence.Begin(ctx, r.pool, fence.Options{
+		Kind: "clean", Phase: "verify", Lease: r.cfg.Lease, Host: r.cfg.Host, Version: r.cfg.Version,
+		Settings: r.cfg.Settings, Patience: r.patience(),
 	})
-	if code := database.Code(err); code == uniqueViolation || code == lockNotAvailable {
-		open, openErr := db.New(r.pool).RunOpen(ctx)
-		if openErr != nil || attempts == 1 || open.Host != r.cfg.Host {
-			return whoIsOpen(open, openErr)
-		}
-		// Our own: an earlier attempt went through and its answer was lost.
-		row.RunID, err = open.RunID, nil
-	}
 	if err != nil {
 		return err
 	}
-	r.id = row.RunID
-	r.log = r.log.With("run_id", r.id)
+	r.fence, r.id, r.log = open, open.ID, open.Log
 	return nil
-}
-
-const (
-	uniqueViolation  = "23505"
-	lockNotAvailable = "55P03"
-)
-
-func whoIsOpen(open db.RunOpenRow, err error) error {
-	if err != nil {
-		return fmt.Errorf("%w; look at it with: orphan-cleaner status", ErrAnotherRun)
-	}
-	return fmt.Errorf("%w: run %d (%s, phase %s) of %s since %s; it ends by itself, or is given up when silent for its lease; look at it with: orphan-cleaner status",
-		ErrAnotherRun, open.RunID, open.Kind, open.Phase, open.Host, open.StartedAt.UTC().Format(time.RFC3339))
-}
-
-// keepAlive sends a heartbeat four times a lease. The context it returns ends
-// with [ErrTakenOver] once the run is no longer open.
-func (r *run) keepAlive(ctx context.Context) (context.Context, func()) {
-	alive, cancel := context.WithCancelCause(ctx)
-	var done sync.WaitGroup
-	done.Go(func() {
-		tick := time.NewTicker(r.cfg.Lease / 4)
-		defer tick.Stop()
-		for {
-			select {
-			case <-alive.Done():
-				return
-			case <-tick.C:
-			}
-			err := r.heartbeat(alive, db.New(r.pool), 0)
-			switch {
-			case errors.Is(err, ErrTakenOver), errors.Is(err, ErrPaused):
-				cancel(err)
-			case err != nil && alive.Err() == nil:
-				r.log.Warn("Heartbeat failed, will try again", "error", err)
-			}
-		}
-	})
-	return alive, func() {
-		cancel(nil)
-		done.Wait()
-	}
-}
-
-// heartbeat is the fence: it fails with [ErrTakenOver] unless the run is open,
-// and with [ErrPaused] while runs are paused.
-func (r *run) heartbeat(ctx context.Context, q *db.Queries, deleted int64) error {
-	paused, err := q.RunHeartbeat(ctx, db.RunHeartbeatParams{RunID: r.id, Phase: r.Progress().Phase, Deleted: deleted})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return ErrTakenOver
-	}
-	if err == nil && paused {
-		return ErrPaused
-	}
-	return err
 }
 
 // enter names the phase for heartbeats, progress and the log.
 func (r *run) enter(phase string) {
 	r.report(func(p *Progress) { p.Phase = phase })
+	if r.fence != nil {
+		r.fence.Enter(phase)
+	}
 	r.log.Debug("Entering phase", "phase", phase)
 }

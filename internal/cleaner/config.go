@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/nova-social/orphan-cleaner/internal/fence"
 )
 
 // Checker asks auth-service about users.
@@ -23,6 +25,7 @@ type Config struct {
 	MaxGap      time.Duration // a longer gap between sightings starts the clock anew
 	Lease       time.Duration // a run silent for longer is taken over
 	DryRun      bool          // verify and judge, change nothing
+	JudgeLate   bool          // ask about everybody even when the run is sure to be refused
 
 	PageUsers   int           // distinct users per page of the scan
 	ChunkRows   int           // members per transaction of the sweep
@@ -48,6 +51,7 @@ type Limits struct {
 	NewMissingShare float64 // of the users checked; 1 switches the breaker off
 	DeleteShare     float64 // of the members of the table; 1 switches the breaker off
 	DeleteMembers   int64
+	RecentlyActive  int64 // missing users who read a message within a day
 }
 
 // DefaultConfig has the documented defaults.
@@ -57,22 +61,22 @@ func DefaultConfig() Config {
 		BatchSize: 100, Concurrency: 8, Retention: 30 * day, MaxGap: 7 * day, Lease: time.Minute,
 		PageUsers: 5000, ChunkRows: 2000, LockTimeout: 2 * time.Second, ChunkLimit: 30 * time.Second,
 		AnswerAge: 10 * time.Second, Attempts: 5,
-		Limits: Limits{NewMissingShare: 0.10, DeleteShare: 0.05, DeleteMembers: 100_000},
+		Limits: Limits{NewMissingShare: 0.10, DeleteShare: 0.05, DeleteMembers: 100_000, RecentlyActive: 5},
 	}
 }
 
 var (
 	// ErrAnotherRun is returned while another run is open. Nothing was done.
-	ErrAnotherRun = errors.New("another run is open")
+	ErrAnotherRun = fence.ErrAnotherRun
 	// ErrRefused is returned when a breaker refused the run. Nothing was deleted
 	// and the ledger is as it was.
 	ErrRefused = errors.New("refused by a breaker")
 	// ErrPreflight is returned when a check failed. Nothing was done.
 	ErrPreflight = errors.New("preflight failed")
 	// ErrTakenOver is returned to a runner whose run is no longer open.
-	ErrTakenOver = errors.New("the run is no longer open: it was silent for longer than its lease and was taken over")
+	ErrTakenOver = fence.ErrTakenOver
 	// ErrPaused is returned when runs were paused while this one was under way.
-	ErrPaused = errors.New("runs are paused; see why with: orphan-cleaner status; let them go on with: orphan-cleaner resume")
+	ErrPaused = fence.ErrPaused
 	// ErrProof is returned when rows deleted, audited and backed up are not the
 	// same number. The transaction was rolled back.
 	ErrProof = errors.New("count proof failed")
@@ -100,11 +104,12 @@ type Result struct {
 	Breaker          *string `json:"breaker"`
 	Seconds          float64 `json:"seconds"`
 
-	MembersTotal int64  `json:"members_total"`
-	MembersHeld  int64  `json:"members_held"`
-	ChunksLeft   int64  `json:"chunks_left"`
-	DryRun       bool   `json:"dry_run"`
-	Error        string `json:"error,omitempty"`
+	MembersTotal     int64  `json:"members_total"`
+	MembersHeld      int64  `json:"members_held"`
+	ChunksLeft       int64  `json:"chunks_left"`
+	UsersResurrected int64  `json:"users_resurrected"`
+	DryRun           bool   `json:"dry_run"`
+	Error            string `json:"error,omitempty"`
 }
 
 // Progress is a moment of a run, for whoever watches it.

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
 // maxVoidShare is the share of batches without a correct answer above which
@@ -30,31 +31,66 @@ func (r *run) judge(ctx context.Context) error {
 	if err := r.judgeClock(ctx); err != nil {
 		return err
 	}
-	history, err := read(ctx, r.Cleaner, "reading what runs used to delete", func(ctx context.Context, q *db.Queries) (db.RunHistoryRow, error) {
-		return q.RunHistory(ctx)
-	})
-	if err != nil {
-		return err
-	}
-	r.facts.HistoryRuns, r.facts.HistoryMedian = history.Runs, history.Median
-	verdict := judgeFacts(r.facts, r.cfg.Limits)
-	if r.cfg.DryRun {
-		return verdict
+	return r.pass(ctx, judgeFacts(r.facts, r.cfg.Limits))
+}
+
+// pass writes the ledger, unless a breaker tripped.
+func (r *run) pass(ctx context.Context, trip *Trip) error {
+	switch {
+	case r.cfg.DryRun && trip == nil:
+		return nil
+	case r.cfg.DryRun:
+		return trip
 	}
 	if err := r.stagingIsWhole(ctx); err != nil {
 		return err
 	}
-	if trip, ok := errors.AsType[*Trip](verdict); ok && !Approvable(trip.Breaker) {
-		return verdict
+	switch {
+	case trip == nil:
+		return r.merge(ctx)
+	case !Approvable(trip.Breaker):
+		return trip
 	}
-	if verdict != nil {
-		_, err := db.New(r.pool).RefusalStore(ctx, db.RefusalStoreParams{RunID: r.id, MaxGap: r.cfg.MaxGap, Retention: r.cfg.Retention})
+	_, err := retry(ctx, r.Cleaner, "keeping the refused users", func() (int64, error) {
+		return db.New(r.pool).RefusalStore(ctx, db.RefusalStoreParams{RunID: r.id, MaxGap: r.cfg.MaxGap, Retention: r.cfg.Retention})
+	})
+	return errors.Join(trip, err)
+}
+
+// recall reads what runs used to delete, for the breaker history.
+func (r *run) recall(ctx context.Context) error {
+	history, err := read(ctx, r.Cleaner, "reading what runs used to delete", func(ctx context.Context, q *db.Queries) (db.RunHistoryRow, error) {
+		return q.RunHistory(ctx)
+	})
+	r.facts.HistoryRuns, r.facts.HistoryMedian = history.Runs, history.Median
+	return err
+}
+
+// judgeEarly stops the asking once the run is sure to be refused: what was found
+// so far is too much whatever the rest of the answers. A dry run asks on: it is
+// there to look closer.
+func (r *run) judgeEarly(ctx context.Context) error {
+	if r.cfg.DryRun || r.cfg.JudgeLate || judgeFacts(r.facts, r.cfg.Limits) == nil {
+		return nil
+	}
+	if r.totals.Users == 0 {
+		totals, err := read(ctx, r.Cleaner, "counting users and members", func(ctx context.Context, q *db.Queries) (db.MemberTotalsRow, error) {
+			return q.MemberTotals(ctx)
+		})
 		if err != nil {
-			err = fmt.Errorf("keeping the refused users: %w", err)
+			return err
 		}
-		return errors.Join(verdict, err)
+		r.totals = totals
 	}
-	return r.merge(ctx)
+	whole := r.facts
+	whole.UsersChecked, whole.MembersTotal = r.totals.Users, r.totals.Members
+	trip := judgeFacts(whole, r.cfg.Limits)
+	if trip == nil {
+		return nil
+	}
+	trip.Early = true
+	r.facts.MembersTotal = r.Progress().MembersSeen
+	return trip
 }
 
 // judgeClock is the breaker clock: retention is a difference of database times.
@@ -95,31 +131,24 @@ const mergeLimit = 5 * time.Minute
 
 // merge writes the ledger, in one statement.
 func (r *run) merge(ctx context.Context) error {
-	merged, err := retry(ctx, r.Cleaner, "merging sightings into the ledger", func() (row db.CandidateMergeRow, err error) {
-		err = pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-			q := db.New(tx)
-			if err := q.SettingsForBulk(ctx, db.SettingsForBulkParams{
-				LockTimeout: milliseconds(r.cfg.LockTimeout), StatementTimeout: milliseconds(mergeLimit),
-			}); err != nil {
-				return err
-			}
+	merged, err := retry(ctx, r.Cleaner, "merging sightings into the ledger", func() (db.CandidateMergeRow, error) {
+		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, mergeLimit, func(ctx context.Context, q *db.Queries) (row db.CandidateMergeRow, err error) {
 			// Locks the run's row: nobody takes the run over in between.
-			if err := r.heartbeat(ctx, q, 0); err != nil {
-				return err
+			if err := r.fence.Heartbeat(ctx, q, 0); err != nil {
+				return row, err
 			}
 			if row, err = q.CandidateMerge(ctx, db.CandidateMergeParams{RunID: r.id, MaxGap: r.cfg.MaxGap}); err != nil {
-				return err
+				return row, err
 			}
 			if row.Missing != r.facts.UsersMissing {
-				return fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
+				return row, fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
 			}
 			if err := r.useApproval(ctx, q); err != nil {
-				return err
+				return row, err
 			}
 			// Fresh again at COMMIT: a merge may take longer than a lease.
-			return r.heartbeat(ctx, q, 0)
+			return row, r.fence.Heartbeat(ctx, q, 0)
 		})
-		return row, err
 	})
 	r.facts.UsersReturned = merged.Returned
 	return err

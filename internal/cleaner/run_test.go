@@ -258,6 +258,70 @@ func TestBreakersRefuse(t *testing.T) {
 	}
 }
 
+// Who read a message within a day should be alive: a canary without any setup.
+func TestRecentlyActiveBreaker(t *testing.T) {
+	for _, active := range []int{5, 6} {
+		t.Run(fmt.Sprint(active), func(t *testing.T) {
+			w := newWorld(t)
+			users := w.people(400, 2)
+			w.die(0, users[:10]...)
+			w.db.Exec(`UPDATE conversation_members SET last_read_at = now() - interval '2 days'`)
+			w.db.Exec(`UPDATE conversation_members SET last_read_at = now() - interval '23 hours' WHERE user_id = ANY ($1)`, users[:active])
+			r, err := w.run()
+			if active <= 5 {
+				w.must(r, err)
+				return
+			}
+			if !errors.Is(err, cleaner.ErrRefused) || r.Breaker == nil || *r.Breaker != "recently-active" {
+				t.Fatalf("%v, %+v", err, r)
+			}
+			if n := w.db.Count(`orphan_candidates`); n != 0 {
+				t.Errorf("%d candidates written", n)
+			}
+			if n := w.db.Count(`orphan_refusals`); n != 0 {
+				t.Errorf("%d users kept for an approval that nobody may give", n)
+			}
+			w.cfg.Limits.RecentlyActive = 6
+			w.must(w.run())
+		})
+	}
+}
+
+// A run that is sure to be refused stops asking, and the part it found can be
+// approved; one that is not sure asks on.
+func TestJudgedEarly(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(12_000, 1)
+	w.auth.SetFaultFunc(authfake.Nothing)
+	w.cfg.Concurrency = 1
+	r, err := w.run()
+	if !errors.Is(err, cleaner.ErrRefused) || *r.Breaker != "new-missing-share" || r.BatchCalls > 30 || r.UsersMissing < 2000 {
+		t.Fatalf("%v, %+v", err, r)
+	}
+	if n := w.db.Count(`orphan_refusals WHERE run_id = $1`, r.RunID); n != r.UsersMissing {
+		t.Errorf("%d of %d missing users kept", n, r.UsersMissing)
+	}
+	w.cfg.JudgeLate = true
+	if r, err := w.run(); !errors.Is(err, cleaner.ErrRefused) || r.UsersMissing != 12_000 || r.BatchCalls != 120 {
+		t.Errorf("judged late: %v, %+v", err, r)
+	}
+	w.cfg.JudgeLate, w.cfg.DryRun = false, true
+	if r, err := w.run(); !errors.Is(err, cleaner.ErrRefused) || r.BatchCalls != 120 {
+		t.Errorf("dry run: %v, %+v", err, r)
+	}
+	w.cfg.DryRun = false
+
+	// 2,100 missing in front of 21,000 who live: far over the share when the first
+	// are staged, under it over all.
+	w.auth.SetFaultFunc(nil)
+	slices.SortFunc(users, func(a, b uuid.UUID) int { return strings.Compare(a.String(), b.String()) })
+	w.auth.Delete(users[:2_100]...)
+	w.people(12_000, 1)
+	if r := w.must(w.run()); r.UsersNew != 2_100 || r.UsersChecked != 24_000 {
+		t.Errorf("not sure to be refused: %+v", r)
+	}
+}
+
 func TestHoldPlacedWhileSweeping(t *testing.T) {
 	w := newWorld(t)
 	users := w.people(300, 3)

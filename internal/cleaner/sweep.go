@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -144,11 +143,11 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 		err = pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 			q := db.New(tx)
 			if _, err := q.ChunkSettings(ctx, db.ChunkSettingsParams{
-				RunID: r.id, LockTimeout: milliseconds(r.cfg.LockTimeout), StatementTimeout: milliseconds(r.cfg.ChunkLimit),
+				RunID: r.id, LockTimeout: database.Milliseconds(r.cfg.LockTimeout), StatementTimeout: database.Milliseconds(r.cfg.ChunkLimit),
 			}); err != nil {
 				return err
 			}
-			if err := r.heartbeat(ctx, q, 0); err != nil {
+			if err := r.fence.Heartbeat(ctx, q, 0); err != nil {
 				return err
 			}
 			row, err := q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{
@@ -163,7 +162,7 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 			if err := prove(ctx, q, row); err != nil {
 				return err
 			}
-			return r.heartbeat(ctx, q, row.Deleted)
+			return r.fence.Heartbeat(ctx, q, row.Deleted)
 		})
 		if err == nil {
 			r.report(func(p *Progress) { p.MembersDeleted += chosen })
@@ -195,5 +194,3 @@ func (r *run) forget(ctx context.Context, users []uuid.UUID, alive bool) error {
 	})
 	return err
 }
-
-func milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) + "ms" }

@@ -71,6 +71,13 @@ func Code(err error) string {
 	return ""
 }
 
+// The SQLSTATEs that callers branch on.
+const (
+	UniqueViolation     = "23505"
+	ForeignKeyViolation = "23503"
+	LockNotAvailable    = "55P03"
+)
+
 // Contended says that somebody else was in the way: a deadlock, a lock timeout,
 // a serialization failure or a statement that waited too long.
 func Contended(err error) bool {

@@ -3,9 +3,10 @@
 --          are messaging-service's to delete, first: a membership deleted later is audited again.
 --            audit     the row stays; user_id becomes the nil UUID, role and joined_at null
 --            backup    the row stays; every column of the member but conversation_id becomes null
---            holds     those that are over stay, on the nil UUID, their reason emptied
+--            holds, restores   the row stays, user_id becomes a number in the form of a UUID,
+--                      00000000-0000-0000-0000-…, which is unique there; the hold's reason is emptied
 --            runs      settings and error: the id becomes the nil UUID
---            ledger, staging, refusals: the user's rows go
+--            ledger, staging, refusals, departed: the user's rows go
 --          What stays says that a membership of this conversation went, when, and by which run: the
 --          number of audit and backup rows of each run is what it was, so the count proof holds. What is
 --          emptied cannot be given back: a row without user_id is in no restore, by whatever statement.
@@ -62,6 +63,8 @@ SELECT
     (SELECT count(*) FROM orphan_candidates WHERE user_id = :'user') AS ledger_rows,
     (SELECT count(*) FROM orphan_sightings WHERE user_id = :'user') AS staged_rows,
     (SELECT count(*) FROM orphan_refusals WHERE user_id = :'user') AS refusal_rows,
+    (SELECT count(*) FROM orphan_departed WHERE user_id = :'user') AS departed_rows,
+    (SELECT count(*) FROM orphan_restores WHERE user_id = :'user') AS restored_rows,
     (SELECT count(*) FROM orphan_runs WHERE settings::text ILIKE '%' || :'user' || '%' OR error ILIKE '%' || :'user' || '%') AS runs;
 
 \if :execute
@@ -95,7 +98,25 @@ SELECT
             AND NOT attisdropped
             AND attname NOT IN ('conversation_id', 'backed_up_at', 'run_id');
         EXECUTE format('UPDATE conversation_members_backup SET %s WHERE user_id = $1', emptied) USING erased;
-        UPDATE orphan_holds SET user_id = nobody, reason = 'erased' WHERE user_id = erased;
+        UPDATE orphan_holds
+        SET user_id = ('00000000-0000-0000-0000-' || lpad(to_hex(hold_id), 12, '0'))::uuid,
+            reason = 'erased'
+        WHERE user_id = erased;
+        UPDATE orphan_restores AS r
+        SET user_id = ('00000000-0000-0000-0000-' || lpad(to_hex(numbered.n), 12, '0'))::uuid
+        FROM (
+            SELECT o.run_id, o.conversation_id,
+                row_number() OVER (PARTITION BY o.run_id ORDER BY o.conversation_id) + (
+                    SELECT count(*)
+                    FROM orphan_restores AS e
+                    WHERE e.run_id = o.run_id AND e.user_id::text LIKE '00000000-0000-0000-0000-%'
+                ) AS n
+            FROM orphan_restores AS o
+            WHERE o.user_id = erased
+        ) AS numbered
+        WHERE r.run_id = numbered.run_id
+            AND r.conversation_id = numbered.conversation_id
+            AND r.user_id = erased;
         UPDATE orphan_runs
         SET settings = regexp_replace(settings::text, erased::text, nobody::text, 'gi')::jsonb,
             error = regexp_replace(error, erased::text, nobody::text, 'gi')
@@ -104,6 +125,7 @@ SELECT
         DELETE FROM orphan_candidates WHERE user_id = erased;
         DELETE FROM orphan_sightings WHERE user_id = erased;
         DELETE FROM orphan_refusals WHERE user_id = erased;
+        DELETE FROM orphan_departed WHERE user_id = erased;
 
         EXECUTE proof INTO after;
         IF after IS DISTINCT FROM before THEN

@@ -1,6 +1,6 @@
 -- What:    everything that messaging-service's memberships and orphan-cleaner hold about one user, for a
 --          request for access: memberships, shadow, ledger, staging, refusals and who approved them,
---          holds, audit, backup, and runs whose settings or error name the user.
+--          holds, restores, audit, backup, and runs whose settings or error name the user.
 -- Locks:   ACCESS SHARE on each of these tables.
 -- Time:    reads the audit and the backup whole, which have no index by user: 1 s per 5 million rows.
 -- As:      a superuser, or a member of orphan_cleaner_migrator who owns messaging-service's tables.
@@ -39,6 +39,10 @@ WHERE f.user_id = :'user'
 ORDER BY f.run_id, a.approval_id;
 \echo '== orphan_holds: holds on the user'
 SELECT * FROM orphan_holds WHERE user_id = :'user' ORDER BY hold_id;
+\echo '== orphan_departed: asked about again since the user left the ledger'
+SELECT * FROM orphan_departed WHERE user_id = :'user';
+\echo '== orphan_restores: memberships that were given back'
+SELECT * FROM orphan_restores WHERE user_id = :'user' ORDER BY run_id, conversation_id;
 \echo '== conversation_members_audit: deleted memberships'
 SELECT * FROM conversation_members_audit WHERE user_id = :'user' ORDER BY deleted_at, conversation_id;
 \echo '== conversation_members_backup: deleted memberships, whole'

@@ -1,0 +1,73 @@
+package database
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+)
+
+// Patience is how often a statement is repeated that somebody stood in the way
+// of, and how long each attempt waits for a lock.
+type Patience struct {
+	Log         *slog.Logger
+	Attempts    int
+	LockTimeout time.Duration
+}
+
+// ReadLimit bounds one reading transaction, on both sides of the wire.
+const ReadLimit = time.Minute
+
+// Retry repeats an operation that met a passing error of the database, with
+// exponential backoff and jitter, Attempts times at most.
+func Retry[T any](ctx context.Context, p Patience, doing string, operation func() (T, error)) (T, error) {
+	value, err := backoff.Retry(ctx, func() (T, error) {
+		value, err := operation()
+		if err != nil && !Transient(err) {
+			err = backoff.Permanent(err)
+		}
+		return value, err
+	},
+		backoff.WithBackOff(&backoff.ExponentialBackOff{
+			InitialInterval: 50 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 2 * time.Second,
+		}),
+		backoff.WithMaxTries(uint(p.Attempts)),
+		backoff.WithNotify(func(err error, pause time.Duration) {
+			p.Log.Warn("Database in the way, trying again", "doing", doing, "pause", pause.Round(time.Millisecond).String(), "error", err)
+		}))
+	if err != nil {
+		return value, fmt.Errorf("%s: %w", doing, err)
+	}
+	return value, nil
+}
+
+// Bounded runs queries in one transaction whose waiting and running is bounded
+// on both sides of the wire. All settings are local to it, so that a pooler may
+// hand the session on.
+func Bounded[T any](ctx context.Context, pool *pgxpool.Pool, p Patience, mode pgx.TxAccessMode, limit time.Duration,
+	query func(ctx context.Context, q *db.Queries) (T, error),
+) (value T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err = pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: mode}, func(tx pgx.Tx) error {
+		q := db.New(tx)
+		if err := q.SettingsForBulk(ctx, db.SettingsForBulkParams{
+			LockTimeout: Milliseconds(p.LockTimeout), StatementTimeout: Milliseconds(limit),
+		}); err != nil {
+			return err
+		}
+		value, err = query(ctx, q)
+		return err
+	})
+	return value, err
+}
+
+// Milliseconds is a duration as PostgreSQL's settings take it.
+func Milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) + "ms" }
