@@ -17,6 +17,7 @@ type CLI struct {
 	Check   CheckCmd   `cmd:"" help:"Check everything a run needs; a line per check with its mend."`
 	Migrate MigrateCmd `cmd:"" help:"Apply or show the schema (goose migrations)."`
 	Run     RunCmd     `cmd:"" help:"Make one run, for cron."`
+	Serve   ServeCmd   `cmd:"" help:"Make a run per interval, and serve /metrics, /healthz and /readyz."`
 	Approve ApproveCmd `cmd:"" help:"Let the due users of a refused run go, once."`
 	Hold    HoldCmd    `cmd:"" help:"Keep users or conversations from being cleaned."`
 	Pause   PauseCmd   `cmd:"" help:"Stop every runner everywhere before its next transaction."`
@@ -45,6 +46,7 @@ func exampleOf(command string) string {
 		"migrate down":   "orphan-cleaner migrate down",
 		"migrate status": "orphan-cleaner migrate status",
 		"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
+		"serve":          "orphan-cleaner serve --interval 1h --metrics-addr :9091",
 		"pause":          "orphan-cleaner pause --reason 'auth-service is being restored'",
 		"resume":         "orphan-cleaner resume",
 		"approve":        "orphan-cleaner approve 17 --yes\n  orphan-cleaner approve 17 --revoke",

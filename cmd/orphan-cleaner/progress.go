@@ -55,7 +55,7 @@ func watch(w io.Writer, log *slog.Logger, c *cleaner.Cleaner) func() {
 
 func progressLine(p cleaner.Progress) string {
 	switch p.Phase {
-	case "":
+	case "", "preflight":
 		return "preflight"
 	case "sweep", "finish":
 		return fmt.Sprintf("%s: %d of %d members deleted", p.Phase, p.MembersDeleted, p.MembersDue)
