@@ -19,15 +19,17 @@ WITH abandoned AS (
         AND heartbeat_at + lease < now()
     RETURNING run_id
 )
-INSERT INTO orphan_runs (kind, phase, lease, host, version, settings, scheduled_for)
+INSERT INTO orphan_runs (kind, phase, started_at, heartbeat_at, lease, host, version, settings, scheduled_for)
 SELECT
-    @kind, @phase, @lease, @host, @version, @settings,
+    -- Not now(): the transaction may have waited for its turn, and began before
+    -- the run did that it waited for.
+    @kind, @phase, statement_timestamp(), statement_timestamp(), @lease, @host, @version, @settings,
     CASE
         WHEN sqlc.narg('every')::interval IS NULL THEN NULL
-        WHEN l.next_at IS NULL OR l.started_at > now() THEN now()
+        WHEN l.next_at IS NULL OR l.started_at > statement_timestamp() THEN statement_timestamp()
         -- Late by whole intervals: skip those, keep the beat.
         ELSE l.next_at + floor(
-            extract(EPOCH FROM now() - l.next_at) / extract(EPOCH FROM sqlc.narg('every')::interval)
+            extract(EPOCH FROM statement_timestamp() - l.next_at) / extract(EPOCH FROM sqlc.narg('every')::interval)
         )::float8 * sqlc.narg('every')::interval
     END
     -- Reading the CTE here makes it run before the row is inserted.
@@ -43,9 +45,9 @@ LEFT JOIN LATERAL (
 ) AS l ON true
 WHERE sqlc.narg('every')::interval IS NULL
     OR l.next_at IS NULL
-    OR l.next_at <= now()
+    OR l.next_at <= statement_timestamp()
     -- The clock went back: the run says so, by its breaker.
-    OR l.started_at > now()
+    OR l.started_at > statement_timestamp()
 RETURNING run_id, started_at;
 
 -- name: RunSchedule :one

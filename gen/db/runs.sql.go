@@ -20,15 +20,17 @@ WITH abandoned AS (
         AND heartbeat_at + lease < now()
     RETURNING run_id
 )
-INSERT INTO orphan_runs (kind, phase, lease, host, version, settings, scheduled_for)
+INSERT INTO orphan_runs (kind, phase, started_at, heartbeat_at, lease, host, version, settings, scheduled_for)
 SELECT
-    $1, $2, $3, $4, $5, $6,
+    -- Not now(): the transaction may have waited for its turn, and began before
+    -- the run did that it waited for.
+    $1, $2, statement_timestamp(), statement_timestamp(), $3, $4, $5, $6,
     CASE
         WHEN $7::interval IS NULL THEN NULL
-        WHEN l.next_at IS NULL OR l.started_at > now() THEN now()
+        WHEN l.next_at IS NULL OR l.started_at > statement_timestamp() THEN statement_timestamp()
         -- Late by whole intervals: skip those, keep the beat.
         ELSE l.next_at + floor(
-            extract(EPOCH FROM now() - l.next_at) / extract(EPOCH FROM $7::interval)
+            extract(EPOCH FROM statement_timestamp() - l.next_at) / extract(EPOCH FROM $7::interval)
         )::float8 * $7::interval
     END
     -- Reading the CTE here makes it run before the row is inserted.
@@ -44,9 +46,9 @@ LEFT JOIN LATERAL (
 ) AS l ON true
 WHERE $7::interval IS NULL
     OR l.next_at IS NULL
-    OR l.next_at <= now()
+    OR l.next_at <= statement_timestamp()
     -- The clock went back: the run says so, by its breaker.
-    OR l.started_at > now()
+    OR l.started_at > statement_timestamp()
 RETURNING run_id, started_at
 `
 
