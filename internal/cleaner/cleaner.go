@@ -138,6 +138,7 @@ func (r *run) preflight(ctx context.Context) error {
 }
 
 func (r *run) verifyAndJudge(ctx context.Context) error {
+	r.enter("verify")
 	if err := failpoint.After("begin", r.lookForApproval(ctx)); err != nil {
 		return err
 	}
