@@ -55,6 +55,7 @@ type run struct {
 	fence   *fence.Run // nil in a dry run
 	started time.Time
 	facts   Facts
+	calls   callTimes
 	back    departed
 	totals  db.MemberTotalsRow // of the table, where judgeEarly counted
 	// approval is what this run goes by, if somebody approved a refused run: it
