@@ -256,10 +256,7 @@ SELECT
             SELECT need.privilege || ' on ' || need.relation AS grant_name
             FROM (
                 VALUES
-                    ('conversation_members', 'SELECT'),
                     ('conversation_members', 'DELETE'),
-                    -- FOR UPDATE of the rows that go
-                    ('conversation_members', 'UPDATE'),
                     ('orphan_runs', 'SELECT'), ('orphan_runs', 'INSERT'), ('orphan_runs', 'UPDATE'),
                     ('orphan_candidates', 'SELECT'), ('orphan_candidates', 'INSERT'),
                     ('orphan_candidates', 'UPDATE'), ('orphan_candidates', 'DELETE'),
@@ -268,17 +265,42 @@ SELECT
                     ('orphan_holds_in_force', 'SELECT'),
                     ('orphan_pauses', 'SELECT'),
                     ('orphan_refusals', 'SELECT'), ('orphan_refusals', 'INSERT'),
-                    ('orphan_approvals', 'SELECT'), ('orphan_approvals', 'UPDATE'),
-                    ('orphan_restores', 'SELECT'),
+                    ('orphan_approvals', 'SELECT'),
                     ('orphan_departed', 'SELECT'), ('orphan_departed', 'INSERT'),
                     ('orphan_departed', 'UPDATE'), ('orphan_departed', 'DELETE'),
-                    ('conversation_members_audit', 'SELECT'),
-                    ('conversation_members_audit_default', 'SELECT'),
-                    ('conversation_members_backup', 'SELECT'),
                     ('goose_db_version', 'SELECT')
             ) AS need (relation, privilege)
             WHERE to_regclass('public.' || need.relation) IS NOT NULL
                 AND NOT has_table_privilege(to_regclass('public.' || need.relation), need.privilege)
+            UNION ALL
+            -- Of tables that hold what a run need not read or write: the columns that it must.
+            SELECT need.privilege || ' (' || a.attname || ') on ' || need.relation
+            FROM (
+                VALUES
+                    ('conversation_members', 'SELECT', ARRAY['conversation_id', 'user_id', 'joined_at', 'last_read_at']),
+                    ('orphan_approvals', 'UPDATE', ARRAY['used_at', 'used_by_run']),
+                    ('orphan_restores', 'SELECT', ARRAY['run_id', 'conversation_id', 'state']),
+                    ('conversation_members_audit', 'SELECT', ARRAY['conversation_id', 'run_id', 'deleted_at']),
+                    ('conversation_members_audit_default', 'SELECT', ARRAY['run_id']),
+                    ('conversation_members_backup', 'SELECT', ARRAY['run_id', 'backed_up_at'])
+            ) AS need (relation, privilege, columns)
+            JOIN pg_catalog.pg_attribute AS a
+                ON a.attrelid = to_regclass('public.' || need.relation)
+                AND a.attname = ANY (need.columns)
+                AND NOT a.attisdropped
+            WHERE NOT has_column_privilege(a.attrelid, a.attnum, need.privilege)
+            UNION ALL
+            -- FOR UPDATE of the rows that go wants UPDATE on a column, whichever: on the most harmless one.
+            (
+                SELECT 'UPDATE (' || a.attname || ') on conversation_members'
+                FROM pg_catalog.pg_attribute AS a
+                WHERE a.attrelid = to_regclass('public.conversation_members')
+                    AND a.attnum > 0
+                    AND NOT a.attisdropped
+                    AND NOT has_any_column_privilege(a.attrelid, 'UPDATE')
+                ORDER BY a.attname <> 'last_read_at', a.attnum DESC
+                LIMIT 1
+            )
             UNION ALL
             SELECT 'EXECUTE on ' || p.proname
             FROM pg_catalog.pg_proc AS p
