@@ -159,6 +159,14 @@ func TestRevert(t *testing.T) {
 	if contents(t, w.DB) != all {
 		t.Error("the preview of a revert changed something")
 	}
+	// A revert deletes: no pause lets it through, and nobody loses a hold by it.
+	program(t, w.env, "pause", "--reason", "test").expect(t, exitDone)
+	all = contents(t, w.DB, "orphan_runs")
+	paused := program(t, w.env, "restore", "--revert", restored, "--execute", "--json").expect(t, exitFailed)
+	if paused.result(t)["state"] != "incomplete" || !strings.Contains(paused.stderr, "orphan-cleaner resume") || contents(t, w.DB, "orphan_runs") != all {
+		t.Errorf("a revert while paused: %s", paused)
+	}
+	program(t, w.env, "resume").expect(t, exitDone)
 	got := w.restore(t, "--revert", restored)
 	if f := figures(got, "members_reverted", "members_left", "users_unknown"); f != "members_reverted 22, members_left 3, users_unknown 0" {
 		t.Errorf("revert: %s", f)
