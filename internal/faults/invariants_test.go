@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -52,11 +53,23 @@ func (w *world) expect(e ended, want want) {
 	if !strings.Contains(e.stderr, want.shows) {
 		w.t.Errorf("stderr does not say %q: %s", want.shows, e)
 	} else if want.exit != 0 {
-		w.holds("I7")
+		w.namesMend(e)
 	}
 	w.sound()
 	w.over()
 	w.amount(want.gone)
+}
+
+var mendNamed = regexp.MustCompile(`mend:|orphan-cleaner (check|status|resume|restore|run)`)
+
+// namesMend asserts I7: the last line says what to do next.
+func (w *world) namesMend(e ended) {
+	w.t.Helper()
+	lines := strings.Split(strings.TrimSpace(e.stderr), "\n")
+	if last := lines[len(lines)-1]; !mendNamed.MatchString(last) {
+		w.t.Errorf("the last line names no mend: %s", last)
+	}
+	w.holds("I7")
 }
 
 // gone is how many of the due members are gone.
