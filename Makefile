@@ -57,6 +57,14 @@ faults: postgres fault-tools ## meet every fault in full, 200 kills among them, 
 fault-tools: # PgBouncer and libfaketime, where they can be installed
 	@./scripts/fault-tools.sh
 
+SOAK        ?= 1h
+SOAK_LOT    ?= 25
+
+.PHONY: soak
+soak: postgres ## play random histories against the model, for SOAK=1h
+	ORPHAN_CLEANER_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/model \
+		-rapid.checks=$(SOAK_LOT) -rapid.shrinktime=3m $(TESTFLAGS)
+
 .PHONY: cover
 cover: postgres fault-tools $(TOOLS)/goose ## run all tests and show what they do not reach
 	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \

@@ -135,6 +135,8 @@ func (r *run) lookForApproval(ctx context.Context) error {
 
 // begin opens the run, or returns [ErrAnotherRun] and says whose it is.
 func (r *run) begin(ctx context.Context) error {
+	// From here on: whatever ends the run writes down the phase that it was in.
+	r.enter("verify")
 	open, err := fence.Begin(ctx, r.pool, fence.Options{
 		Kind: "clean", Phase: "verify", Lease: r.cfg.Lease, Host: r.cfg.Host, Version: r.cfg.Version,
 		Settings: r.cfg.Settings, Patience: r.patience(),
