@@ -25,6 +25,9 @@ func (r *run) finish(ctx context.Context, runErr error) (Result, error) {
 	defer cancel()
 	phase := r.Progress().Phase
 
+	if errors.Is(runErr, ErrPreflight) {
+		return r.failPreflight(ctx, runErr)
+	}
 	if runErr == nil {
 		r.enter("finish")
 		phase = "finish"
@@ -62,6 +65,16 @@ func (r *run) finish(ctx context.Context, runErr error) (Result, error) {
 	}
 	result.MembersDeleted, result.Conversations = row.MembersDeleted, row.Conversations
 	return result, failpoint.After("finish", runErr)
+}
+
+// failPreflight ends a scheduled run that did not get past its preflight. The
+// rest of finish would read what may be the very thing that is missing.
+func (r *run) failPreflight(ctx context.Context, cause error) (Result, error) {
+	result := r.result(cause)
+	_, err := retry(ctx, r.Cleaner, "finishing the run", func() (int64, error) {
+		return db.New(r.pool).RunFailPreflight(ctx, db.RunFailPreflightParams{RunID: r.id, Error: &result.Error})
+	})
+	return result, errors.Join(cause, err)
 }
 
 // leftOver is an [ErrIncomplete] when users or chunks were left over.

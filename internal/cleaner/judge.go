@@ -104,7 +104,7 @@ func (r *run) judgeClock(ctx context.Context) error {
 	}
 	if !clock.RunsForward {
 		return &Trip{
-			Breaker: "clock", Figure: "database time " + clock.DatabaseTime.UTC().Format("2006-01-02 15:04:05") + " UTC is behind an earlier run",
+			Breaker: clockBreaker, Figure: "database time " + clock.DatabaseTime.UTC().Format("2006-01-02 15:04:05") + " UTC is behind an earlier run",
 			Limit: "a clock that runs forward", Look: "orphan-cleaner status",
 		}
 	}

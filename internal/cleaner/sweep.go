@@ -111,6 +111,7 @@ func (r *run) askAgain(ctx context.Context, group []uuid.UUID) (missing, alive [
 			mu.Lock()
 			defer mu.Unlock()
 			r.facts.BatchCalls++
+			r.cfg.Observer.BatchDone(err)
 			if err != nil {
 				r.facts.UsersUnknown += int64(len(batch))
 				r.facts.Cause = err
@@ -170,8 +171,9 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 			}
 			return failpoint.After("chunk-counted", r.fence.Heartbeat(ctx, q, row.Deleted))
 		})
-		if err == nil {
+		if err == nil && chosen > 0 {
 			r.report(func(p *Progress) { p.MembersDeleted += chosen })
+			r.cfg.Observer.ChunkDone(chosen)
 		}
 		return chosen, failpoint.After("commit", err)
 	})

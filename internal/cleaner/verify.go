@@ -172,6 +172,7 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 	for a := range answers {
 		r.facts.Batches++
 		r.facts.BatchCalls++
+		r.cfg.Observer.BatchDone(a.err)
 		if a.err != nil {
 			r.facts.VoidBatches++
 			r.facts.UsersUnknown += int64(a.members)
