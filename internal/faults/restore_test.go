@@ -47,8 +47,7 @@ func (w *world) restored() {
 	w.t.Helper()
 	same := func() {
 		w.t.Helper()
-		columns := one[string](w, `SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
-			WHERE attrelid = 'witness.members'::regclass AND attnum > 0 AND NOT attisdropped`)
+		columns := w.columns()
 		w.none("not given back, or not as it was", `SELECT `+columns+` FROM witness.members EXCEPT ALL SELECT `+columns+` FROM conversation_members`)
 		w.none("there and should not be, or overwritten", `SELECT `+columns+` FROM conversation_members EXCEPT ALL SELECT `+columns+` FROM witness.members`)
 		w.none("given back twice", `SELECT user_id, conversation_id FROM orphan_restores WHERE state = 'restored' GROUP BY 1, 2 HAVING count(*) > 1`)

@@ -37,6 +37,7 @@ func runnerRows() []row {
 		{"clock back 2 days", clockBack},
 		{"memory limit", memoryLimit},
 		{"stdout closed", stdoutClosed},
+		{"the port of the metrics is taken", portTaken},
 	}
 }
 
