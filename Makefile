@@ -67,9 +67,10 @@ fmt: $(TOOLS)/golangci-lint ## format the Go code
 
 .PHONY: generate
 # buf first: it clears gen/ before it writes.
-generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## write gen/ from proto/ and queries/
+generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## write gen/ from proto/ and queries/, and the plans to look at
 	$(TOOLS)/buf generate
 	$(TOOLS)/sqlc generate
+	./scripts/explain.sh > sql/runbook/explain_queries.sql
 
 .PHONY: check-generated
 check-generated: postgres $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## fail where gen/ is not up to date; prepare every query
