@@ -1,7 +1,13 @@
+-- name: RunTurn :exec
+-- Lets runners decide one after the other whether a run is due: RunBegin, as the next statement of
+-- the transaction, sees what the one before has begun.
+-- Locks: an advisory lock of our own, until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_begin', 0));
+
 -- name: RunBegin :one
 -- Opens a run, and in the same statement gives up a run whose heartbeat stopped
 -- for longer than its own lease. Fails on orphan_runs_one_open while another
--- run is open.
+-- run is open. With an interval (every) it returns no row unless a run is due; see RunSchedule.
 -- Locks: ROW EXCLUSIVE on orphan_runs; waits for a chunk in flight of the run it gives up.
 -- Index: orphan_runs_one_open. Rows: one or two.
 WITH abandoned AS (
@@ -13,11 +19,63 @@ WITH abandoned AS (
         AND heartbeat_at + lease < now()
     RETURNING run_id
 )
-INSERT INTO orphan_runs (kind, phase, lease, host, version, settings)
-SELECT @kind, @phase, @lease, @host, @version, @settings
+INSERT INTO orphan_runs (kind, phase, started_at, heartbeat_at, lease, host, version, settings, scheduled_for)
+SELECT
+    -- Not now(): the transaction may have waited for its turn, and began before
+    -- the run did that it waited for.
+    @kind, @phase, statement_timestamp(), statement_timestamp(), @lease, @host, @version, @settings,
+    CASE
+        WHEN sqlc.narg('every')::interval IS NULL THEN NULL
+        WHEN l.next_at IS NULL OR l.started_at > statement_timestamp() THEN statement_timestamp()
+        -- Late by whole intervals: skip those, keep the beat.
+        ELSE l.next_at + floor(
+            extract(EPOCH FROM statement_timestamp() - l.next_at) / extract(EPOCH FROM sqlc.narg('every')::interval)
+        )::float8 * sqlc.narg('every')::interval
+    END
     -- Reading the CTE here makes it run before the row is inserted.
 FROM (SELECT count(*) FROM abandoned) AS given_up
+LEFT JOIN LATERAL (
+    SELECT a.started_at, coalesce(a.scheduled_for, a.started_at) + sqlc.narg('every')::interval AS next_at
+    FROM orphan_runs AS a
+    WHERE a.kind = 'clean'
+        AND a.state <> 'abandoned'
+        AND a.run_id NOT IN (SELECT g.run_id FROM abandoned AS g)
+    ORDER BY a.run_id DESC
+    LIMIT 1
+) AS l ON true
+WHERE sqlc.narg('every')::interval IS NULL
+    OR l.next_at IS NULL
+    OR l.next_at <= statement_timestamp()
+    -- The clock went back: the run says so, by its breaker.
+    OR l.started_at > statement_timestamp()
 RETURNING run_id, started_at;
+
+-- name: RunSchedule :one
+-- When the next run is due, as RunBegin decides it: an interval after the last attempt was, of
+-- whichever runner, unless that attempt was given up. Seconds; 0 or less: now.
+-- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards; orphan_runs_one_open. Rows: a few.
+SELECT
+    coalesce(
+        CASE
+            WHEN l.started_at > now() THEN 0
+            ELSE extract(EPOCH FROM l.next_at - now())
+        END, 0
+    )::float8 AS due_in,
+    (o.run_id IS NOT NULL)::boolean AS run_open,
+    -- When the open run may be given up, unless it shows a sign of life.
+    coalesce(extract(EPOCH FROM o.heartbeat_at + o.lease - now()), 0)::float8 AS lapses_in,
+    EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL)::boolean AS paused
+FROM (SELECT 1) AS always
+LEFT JOIN LATERAL (
+    SELECT a.started_at, coalesce(a.scheduled_for, a.started_at) + @every::interval AS next_at
+    FROM orphan_runs AS a
+    WHERE a.kind = 'clean'
+        AND a.state <> 'abandoned'
+        AND NOT (a.state = 'running' AND a.heartbeat_at + a.lease < now())
+    ORDER BY a.run_id DESC
+    LIMIT 1
+) AS l ON true
+LEFT JOIN orphan_runs AS o ON o.state = 'running';
 
 -- name: RunOpen :one
 -- The open run, if there is one.
@@ -102,6 +160,17 @@ RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, 
 INSERT INTO orphan_runs (kind, state, phase, finished_at, lease, host, version, settings, error)
 VALUES (@kind, 'failed', 'preflight', clock_timestamp(), @lease, @host, @version, @settings, @error)
 RETURNING run_id;
+
+-- name: RunFailPreflight :execrows
+-- Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+UPDATE orphan_runs
+SET state = 'failed',
+    heartbeat_at = clock_timestamp(),
+    finished_at = clock_timestamp(),
+    error = @error
+WHERE run_id = @run_id
+    AND state = 'running';
 
 -- name: RunProof :one
 -- The count proof of a whole run: its audit rows and its backup rows.

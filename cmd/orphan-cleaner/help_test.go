@@ -36,7 +36,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// Every flag of a run can be set in the environment, so that a container needs
+// Every flag of run and serve can be set in the environment, so that a container needs
 // no arguments.
 func TestFlagsHaveEnvironmentNames(t *testing.T) {
 	t.Parallel()
@@ -45,7 +45,7 @@ func TestFlagsHaveEnvironmentNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, leaf := range parser.Model.Leaves(false) {
-		if leaf.Name != "run" {
+		if leaf.Name != "run" && leaf.Name != "serve" {
 			continue
 		}
 		for _, flag := range leaf.Flags {

@@ -27,6 +27,13 @@ var sweepFlags = []string{"run", "--json", "--batch-size=10", "--chunk-rows=7"}
 // auth-service's word about the second.
 func stuckInSweep(t *testing.T, w *world, flags ...string) *started {
 	t.Helper()
+	return stuckWith(t, w, append(append([]string{}, sweepFlags...), flags...)...)
+}
+
+// stuckWith is stuckInSweep of a program with these arguments, which are to make
+// batches of 10.
+func stuckWith(t *testing.T, w *world, args ...string) *started {
+	t.Helper()
 	stuck := make(chan struct{})
 	var once sync.Once
 	w.auth.SetFaultFunc(func(ctx context.Context, call int, ids []string, honest func() (*authfake.Response, error)) (*authfake.Response, error) {
@@ -36,7 +43,7 @@ func stuckInSweep(t *testing.T, w *world, flags ...string) *started {
 		once.Do(func() { close(stuck) })
 		return authfake.NeverAnswers(ctx, call, ids, honest)
 	})
-	p := start(t, w.env, append(append([]string{}, sweepFlags...), flags...)...)
+	p := start(t, w.env, args...)
 	select {
 	case <-stuck:
 	case <-p.exited:

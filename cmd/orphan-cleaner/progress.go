@@ -63,7 +63,7 @@ func watchLine(w io.Writer, line func() string, log func()) func() {
 
 func progressLine(p cleaner.Progress) string {
 	switch p.Phase {
-	case "":
+	case "", "preflight":
 		return "preflight"
 	case "sweep", "finish":
 		return fmt.Sprintf("%s: %d of %d members deleted", p.Phase, p.MembersDeleted, p.MembersDue)

@@ -40,7 +40,7 @@ func TestReadme(t *testing.T) {
 		if !regexp.MustCompile("`" + command.Name + "[ `]").MatchString(text) {
 			t.Errorf("the README does not have the command %s", command.Name)
 		}
-		if command.Name != "run" {
+		if command.Name != "run" && command.Name != "serve" {
 			continue
 		}
 		for _, flag := range command.Flags {

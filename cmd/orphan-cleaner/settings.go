@@ -144,7 +144,7 @@ type AuthFlags struct {
 	MaxQPS                float64  `name:"max-qps" help:"Most calls a second; 0: no limit." env:"ORPHAN_CLEANER_MAX_QPS" default:"0"`
 }
 
-func (f *AuthFlags) dial(log *slog.Logger) (*authclient.Client, error) {
+func (f *AuthFlags) dial(log *slog.Logger, observer authclient.Observer) (*authclient.Client, error) {
 	if f.AuthServiceURL == "" {
 		return nil, fmt.Errorf("%w: AUTH_SERVICE_URL is not set: export AUTH_SERVICE_URL=http://auth-service:9080", errUsage)
 	}
@@ -154,7 +154,7 @@ func (f *AuthFlags) dial(log *slog.Logger) (*authclient.Client, error) {
 	client, err := authclient.Dial(authclient.Config{
 		URL: f.AuthServiceURL, Method: f.AuthServiceMethod, Timeout: time.Duration(f.AuthServiceTimeout), MaxQPS: f.MaxQPS,
 		CAFile: f.AuthServiceCAFile, CertFile: f.AuthServiceCertFile, KeyFile: f.AuthServiceKeyFile,
-		ServerName: f.AuthServiceServerName, TokenFile: f.AuthServiceTokenFile, Logger: log,
+		ServerName: f.AuthServiceServerName, TokenFile: f.AuthServiceTokenFile, Logger: log, Observer: observer,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
@@ -185,7 +185,7 @@ func (f *LogFlags) logger(s *streams) *slog.Logger {
 
 // CleanerFlags are the settings of a run.
 type CleanerFlags struct {
-	Interval            Duration `help:"Time between runs, as it is scheduled." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
+	Interval            Duration `help:"Time between the runs of serve." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
 	BatchSize           int      `help:"Users per call, 1 to 100." env:"ORPHAN_CLEANER_BATCH_SIZE" default:"100"`
 	Retention           Duration `help:"How long a user must have been missing without a break." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
 	AllowShortRetention bool     `help:"Accept a retention under one day." env:"ORPHAN_CLEANER_ALLOW_SHORT_RETENTION"`

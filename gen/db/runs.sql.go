@@ -20,20 +20,46 @@ WITH abandoned AS (
         AND heartbeat_at + lease < now()
     RETURNING run_id
 )
-INSERT INTO orphan_runs (kind, phase, lease, host, version, settings)
-SELECT $1, $2, $3, $4, $5, $6
+INSERT INTO orphan_runs (kind, phase, started_at, heartbeat_at, lease, host, version, settings, scheduled_for)
+SELECT
+    -- Not now(): the transaction may have waited for its turn, and began before
+    -- the run did that it waited for.
+    $1, $2, statement_timestamp(), statement_timestamp(), $3, $4, $5, $6,
+    CASE
+        WHEN $7::interval IS NULL THEN NULL
+        WHEN l.next_at IS NULL OR l.started_at > statement_timestamp() THEN statement_timestamp()
+        -- Late by whole intervals: skip those, keep the beat.
+        ELSE l.next_at + floor(
+            extract(EPOCH FROM statement_timestamp() - l.next_at) / extract(EPOCH FROM $7::interval)
+        )::float8 * $7::interval
+    END
     -- Reading the CTE here makes it run before the row is inserted.
 FROM (SELECT count(*) FROM abandoned) AS given_up
+LEFT JOIN LATERAL (
+    SELECT a.started_at, coalesce(a.scheduled_for, a.started_at) + $7::interval AS next_at
+    FROM orphan_runs AS a
+    WHERE a.kind = 'clean'
+        AND a.state <> 'abandoned'
+        AND a.run_id NOT IN (SELECT g.run_id FROM abandoned AS g)
+    ORDER BY a.run_id DESC
+    LIMIT 1
+) AS l ON true
+WHERE $7::interval IS NULL
+    OR l.next_at IS NULL
+    OR l.next_at <= statement_timestamp()
+    -- The clock went back: the run says so, by its breaker.
+    OR l.started_at > statement_timestamp()
 RETURNING run_id, started_at
 `
 
 type RunBeginParams struct {
-	Kind     string        `json:"kind"`
-	Phase    string        `json:"phase"`
-	Lease    time.Duration `json:"lease"`
-	Host     string        `json:"host"`
-	Version  string        `json:"version"`
-	Settings []byte        `json:"settings"`
+	Kind     string         `json:"kind"`
+	Phase    string         `json:"phase"`
+	Lease    time.Duration  `json:"lease"`
+	Host     string         `json:"host"`
+	Version  string         `json:"version"`
+	Settings []byte         `json:"settings"`
+	Every    *time.Duration `json:"every"`
 }
 
 type RunBeginRow struct {
@@ -43,7 +69,7 @@ type RunBeginRow struct {
 
 // Opens a run, and in the same statement gives up a run whose heartbeat stopped
 // for longer than its own lease. Fails on orphan_runs_one_open while another
-// run is open.
+// run is open. With an interval (every) it returns no row unless a run is due; see RunSchedule.
 // Locks: ROW EXCLUSIVE on orphan_runs; waits for a chunk in flight of the run it gives up.
 // Index: orphan_runs_one_open. Rows: one or two.
 func (q *Queries) RunBegin(ctx context.Context, arg RunBeginParams) (RunBeginRow, error) {
@@ -54,6 +80,7 @@ func (q *Queries) RunBegin(ctx context.Context, arg RunBeginParams) (RunBeginRow
 		arg.Host,
 		arg.Version,
 		arg.Settings,
+		arg.Every,
 	)
 	var i RunBeginRow
 	err := row.Scan(&i.RunID, &i.StartedAt)
@@ -154,6 +181,31 @@ func (q *Queries) RunFacts(ctx context.Context, arg RunFactsParams) (int64, erro
 		arg.ChunksLeft,
 		arg.RunID,
 	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const runFailPreflight = `-- name: RunFailPreflight :execrows
+UPDATE orphan_runs
+SET state = 'failed',
+    heartbeat_at = clock_timestamp(),
+    finished_at = clock_timestamp(),
+    error = $1
+WHERE run_id = $2
+    AND state = 'running'
+`
+
+type RunFailPreflightParams struct {
+	Error *string `json:"error"`
+	RunID int64   `json:"run_id"`
+}
+
+// Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+func (q *Queries) RunFailPreflight(ctx context.Context, arg RunFailPreflightParams) (int64, error) {
+	result, err := q.db.Exec(ctx, runFailPreflight, arg.Error, arg.RunID)
 	if err != nil {
 		return 0, err
 	}
@@ -454,4 +506,63 @@ func (q *Queries) RunRecordFailure(ctx context.Context, arg RunRecordFailurePara
 	var run_id int64
 	err := row.Scan(&run_id)
 	return run_id, err
+}
+
+const runSchedule = `-- name: RunSchedule :one
+SELECT
+    coalesce(
+        CASE
+            WHEN l.started_at > now() THEN 0
+            ELSE extract(EPOCH FROM l.next_at - now())
+        END, 0
+    )::float8 AS due_in,
+    (o.run_id IS NOT NULL)::boolean AS run_open,
+    -- When the open run may be given up, unless it shows a sign of life.
+    coalesce(extract(EPOCH FROM o.heartbeat_at + o.lease - now()), 0)::float8 AS lapses_in,
+    EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL)::boolean AS paused
+FROM (SELECT 1) AS always
+LEFT JOIN LATERAL (
+    SELECT a.started_at, coalesce(a.scheduled_for, a.started_at) + $1::interval AS next_at
+    FROM orphan_runs AS a
+    WHERE a.kind = 'clean'
+        AND a.state <> 'abandoned'
+        AND NOT (a.state = 'running' AND a.heartbeat_at + a.lease < now())
+    ORDER BY a.run_id DESC
+    LIMIT 1
+) AS l ON true
+LEFT JOIN orphan_runs AS o ON o.state = 'running'
+`
+
+type RunScheduleRow struct {
+	DueIn    float64 `json:"due_in"`
+	RunOpen  bool    `json:"run_open"`
+	LapsesIn float64 `json:"lapses_in"`
+	Paused   bool    `json:"paused"`
+}
+
+// When the next run is due, as RunBegin decides it: an interval after the last attempt was, of
+// whichever runner, unless that attempt was given up. Seconds; 0 or less: now.
+// Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards; orphan_runs_one_open. Rows: a few.
+func (q *Queries) RunSchedule(ctx context.Context, every time.Duration) (RunScheduleRow, error) {
+	row := q.db.QueryRow(ctx, runSchedule, every)
+	var i RunScheduleRow
+	err := row.Scan(
+		&i.DueIn,
+		&i.RunOpen,
+		&i.LapsesIn,
+		&i.Paused,
+	)
+	return i, err
+}
+
+const runTurn = `-- name: RunTurn :exec
+SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_begin', 0))
+`
+
+// Lets runners decide one after the other whether a run is due: RunBegin, as the next statement of
+// the transaction, sees what the one before has begun.
+// Locks: an advisory lock of our own, until the transaction ends.
+func (q *Queries) RunTurn(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, runTurn)
+	return err
 }

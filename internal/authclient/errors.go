@@ -24,6 +24,14 @@ const (
 	reasonCancelled       = "cancelled"         // the caller gave up
 )
 
+// Reasons are those of a BatchError, but for the statuses.
+func Reasons() []string {
+	return []string{
+		reasonInvalidBatch, reasonInBandError, reasonForeignID, reasonUnparsableID, reasonNoAnswer,
+		reasonMessageTooLarge, reasonTransport, reasonDeadline, reasonCancelled,
+	}
+}
+
 // BatchError says that a batch is void: nothing is known about any of its
 // users, so none of them may be touched.
 type BatchError struct {

@@ -90,6 +90,18 @@ func Breakers() []Breaker {
 	}
 }
 
+// BreakerNames are all breakers: those that judge the facts, and the clock.
+func BreakerNames() []string {
+	names := []string{clockBreaker}
+	for _, b := range Breakers() {
+		names = append(names, b.Name)
+	}
+	return names
+}
+
+// clockBreaker is judged by the database, not by the facts.
+const clockBreaker = "clock"
+
 func share(part, whole int64) float64 {
 	if whole == 0 {
 		return 0

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
 )
 
@@ -32,6 +33,9 @@ type Cleaner struct {
 // New returns a Cleaner. The probes are checks beside the database's own, such
 // as the health of auth-service.
 func New(pool *pgxpool.Pool, checker Checker, log *slog.Logger, cfg Config, probes ...Probe) *Cleaner {
+	if cfg.Observer == nil {
+		cfg.Observer = noObserver{}
+	}
 	return &Cleaner{pool: pool, checker: checker, probes: probes, log: log, cfg: cfg}
 }
 
@@ -54,6 +58,7 @@ type run struct {
 	id      int64      // 0 in a dry run
 	fence   *fence.Run // nil in a dry run
 	started time.Time
+	entered time.Time // the phase it is in
 	facts   Facts
 	back    departed
 	totals  db.MemberTotalsRow // of the table, where judgeEarly counted
@@ -65,16 +70,26 @@ type run struct {
 // Run makes one run. The result is filled in as far as the run came, whatever
 // the error.
 func (c *Cleaner) Run(ctx context.Context) (Result, error) {
+	c.report(func(p *Progress) { *p = Progress{} })
 	r := &run{Cleaner: c, started: time.Now()}
-	findings := c.Check(ctx, !c.cfg.DryRun)
-	findings.Log(c.log)
-	if ctx.Err() != nil {
-		return r.result(ErrInterrupted), ErrInterrupted
+	result, err := r.live(ctx)
+	r.leave()
+	c.cfg.Observer.RunEnded(result)
+	return result, err
+}
+
+// live is the life of the run. One that is due by a schedule is opened before
+// its preflight, any other after it: what cannot run at all then takes no lock.
+func (r *run) live(ctx context.Context) (Result, error) {
+	r.enter("preflight")
+	if !r.scheduled() {
+		if err := r.preflight(ctx); errors.Is(err, ErrInterrupted) {
+			return r.result(err), err
+		} else if err != nil {
+			return r.recordFailure(ctx, err), err
+		}
 	}
-	if err := findings.Err(); err != nil {
-		return r.recordFailure(ctx, err), err
-	}
-	if c.cfg.DryRun {
+	if r.cfg.DryRun {
 		err := r.verifyAndJudge(ctx)
 		if err == nil {
 			err = r.leftOver()
@@ -86,12 +101,19 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 		return r.result(err), err
 	}
 	alive, stop := r.fence.KeepAlive(ctx)
-	err := r.verifyAndJudge(alive)
+	var err error
+	if r.scheduled() {
+		// Only now: of many runners that find the same trouble, one records it.
+		err = r.preflight(alive)
+	}
+	if err == nil {
+		err = r.verifyAndJudge(alive)
+	}
 	if err == nil {
 		err = r.sweep(alive)
 	}
 	if err == nil {
-		err = r.lookBack(alive)
+		err = failpoint.After("look-back", r.lookBack(alive))
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -103,21 +125,33 @@ func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	return r.finish(ctx, err)
 }
 
+func (r *run) scheduled() bool { return r.cfg.Every > 0 }
+
+// preflight is an [ErrPreflight] when a check failed.
+func (r *run) preflight(ctx context.Context) error {
+	findings := r.Check(ctx, !r.cfg.DryRun)
+	findings.Log(r.log)
+	if ctx.Err() != nil {
+		return ErrInterrupted
+	}
+	return failpoint.After("preflight", findings.Err())
+}
+
 func (r *run) verifyAndJudge(ctx context.Context) error {
-	if err := r.lookForApproval(ctx); err != nil {
+	if err := failpoint.After("begin", r.lookForApproval(ctx)); err != nil {
 		return err
 	}
 	if err := r.recall(ctx); err != nil {
 		return err
 	}
-	err := r.verify(ctx)
+	err := failpoint.After("verify", r.verify(ctx))
 	if trip, ok := errors.AsType[*Trip](err); ok {
 		return r.pass(ctx, trip)
 	}
 	if err != nil {
 		return err
 	}
-	return r.judge(ctx)
+	return failpoint.After("judge", r.judge(ctx))
 }
 
 func (r *run) lookForApproval(ctx context.Context) error {
@@ -133,8 +167,14 @@ func (r *run) lookForApproval(ctx context.Context) error {
 
 // begin opens the run, or returns [ErrAnotherRun] and says whose it is.
 func (r *run) begin(ctx context.Context) error {
+	phase := "verify"
+	if r.scheduled() {
+		phase = "preflight"
+	}
+	// From here on: whatever ends the run writes down the phase that it was in.
+	r.enter(phase)
 	open, err := fence.Begin(ctx, r.pool, fence.Options{
-		Kind: "clean", Phase: "verify", Lease: r.cfg.Lease, Host: r.cfg.Host, Version: r.cfg.Version,
+		Kind: "clean", Phase: phase, Every: r.cfg.Every, Lease: r.cfg.Lease, Host: r.cfg.Host, Version: r.cfg.Version,
 		Settings: r.cfg.Settings, Patience: r.patience(),
 	})
 	if err != nil {
@@ -146,9 +186,18 @@ func (r *run) begin(ctx context.Context) error {
 
 // enter names the phase for heartbeats, progress and the log.
 func (r *run) enter(phase string) {
+	r.leave()
+	r.entered = time.Now()
 	r.report(func(p *Progress) { p.Phase = phase })
 	if r.fence != nil {
 		r.fence.Enter(phase)
 	}
 	r.log.Debug("Entering phase", "phase", phase)
+}
+
+// leave tells the observer how long the phase took.
+func (r *run) leave() {
+	if !r.entered.IsZero() {
+		r.cfg.Observer.PhaseDone(r.Progress().Phase, time.Since(r.entered))
+	}
 }

@@ -41,6 +41,12 @@ type Config struct {
 
 	SchemaVersion int64 // the newest migration this program knows
 
+	// Every makes Run return [ErrNotDue] unless the last run, of whichever runner,
+	// was due this long ago. 0: a run is made at once.
+	Every time.Duration
+
+	Observer Observer // nil: nobody is told
+
 	Host     string // host:pid
 	Version  string
 	Settings []byte // JSON, kept with the run
@@ -73,6 +79,8 @@ var (
 	ErrRefused = errors.New("refused by a breaker")
 	// ErrPreflight is returned when a check failed. Nothing was done.
 	ErrPreflight = errors.New("preflight failed")
+	// ErrNotDue is returned to a schedule while no run is due. Nothing was done.
+	ErrNotDue = fence.ErrNotDue
 	// ErrTakenOver is returned to a runner whose run is no longer open.
 	ErrTakenOver = fence.ErrTakenOver
 	// ErrPaused is returned when runs were paused while this one was under way.

@@ -189,8 +189,7 @@ func (c *Cleaner) checkTable(ctx context.Context, verdict verdictFunc, add func(
 	verdict(table.HasIndex, "index", "an index on conversation_members(user_id) is valid",
 		"no valid index on conversation_members(user_id): every page of the scan would read the whole table",
 		"CREATE INDEX CONCURRENTLY conversation_members_user_id ON conversation_members (user_id)")
-	verdict(table.Drift == "", "backup-columns", "equal those of conversation_members",
-		"the backup's columns differ: "+table.Drift, "ALTER TABLE conversation_members_backup so that each column of conversation_members is there with the same type")
+	c.checkDrift(ctx, verdict, add)
 }
 
 func (c *Cleaner) checkPartitions(ctx context.Context, repair bool, verdict verdictFunc, add func(name, status, message, mend string)) {

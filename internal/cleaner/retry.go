@@ -10,7 +10,7 @@ import (
 )
 
 func (c *Cleaner) patience() database.Patience {
-	return database.Patience{Log: c.log, Attempts: c.cfg.Attempts, LockTimeout: c.cfg.LockTimeout}
+	return database.Patience{Log: c.log, Attempts: c.cfg.Attempts, LockTimeout: c.cfg.LockTimeout, Retried: c.cfg.Observer.Retried}
 }
 
 func retry[T any](ctx context.Context, c *Cleaner, doing string, operation func() (T, error)) (T, error) {

@@ -45,8 +45,9 @@ func ParseConfig(url string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
-// Open makes a pool of at most maxConns connections and proves that one of them works.
-func Open(ctx context.Context, url string, minConns, maxConns int32) (*pgxpool.Pool, error) {
+// New makes a pool of at most maxConns connections. The first use connects: the
+// server may be down until then.
+func New(ctx context.Context, url string, minConns, maxConns int32) (*pgxpool.Pool, error) {
 	cfg, err := ParseConfig(url)
 	if err != nil {
 		return nil, err
@@ -55,6 +56,15 @@ func Open(ctx context.Context, url string, minConns, maxConns int32) (*pgxpool.P
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("opening the pool: %w", err)
+	}
+	return pool, nil
+}
+
+// Open is New, and proves that a connection works.
+func Open(ctx context.Context, url string, minConns, maxConns int32) (*pgxpool.Pool, error) {
+	pool, err := New(ctx, url, minConns, maxConns)
+	if err != nil {
+		return nil, err
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
@@ -86,6 +96,33 @@ func Contended(err error) bool {
 		return true
 	}
 	return false
+}
+
+// Causes are what Cause returns.
+func Causes() []string {
+	return []string{"deadlock", "serialization", "lock_timeout", "statement_timeout", "shutdown", "too_many_connections", "connection", "other"}
+}
+
+// Cause names what was in the way, in a word that is fit for a metric label.
+func Cause(err error) string {
+	switch code := Code(err); {
+	case code == "40P01":
+		return "deadlock"
+	case code == "40001":
+		return "serialization"
+	case code == "55P03":
+		return "lock_timeout"
+	case code == "57014":
+		return "statement_timeout"
+	case code == "57P01", code == "57P02", code == "57P03":
+		return "shutdown"
+	case code == "53300":
+		return "too_many_connections"
+	case code == "", strings.HasPrefix(code, "08"):
+		return "connection"
+	default:
+		return "other"
+	}
 }
 
 // Transient says that the same statement may well succeed a moment later:

@@ -20,6 +20,8 @@ type Patience struct {
 	Log         *slog.Logger
 	Attempts    int
 	LockTimeout time.Duration
+	// Retried is told the cause of each repetition, one of Causes. It may be nil.
+	Retried func(cause string)
 }
 
 // ReadLimit bounds one reading transaction, on both sides of the wire.
@@ -40,6 +42,9 @@ func Retry[T any](ctx context.Context, p Patience, doing string, operation func(
 		}),
 		backoff.WithMaxTries(uint(p.Attempts)),
 		backoff.WithNotify(func(err error, pause time.Duration) {
+			if p.Retried != nil {
+				p.Retried(Cause(err))
+			}
 			p.Log.Warn("Database in the way, trying again", "doing", doing, "pause", pause.Round(time.Millisecond).String(), "error", err)
 		}))
 	if err != nil {

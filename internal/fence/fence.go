@@ -24,6 +24,8 @@ var (
 	ErrAnotherRun = errors.New("another run is open")
 	// ErrTakenOver is returned to a runner whose run is no longer open.
 	ErrTakenOver = errors.New("the run is no longer open: it was silent for longer than its lease and was taken over")
+	// ErrNotDue is returned by [Begin] with an interval while no run is due.
+	ErrNotDue = errors.New("no run is due yet")
 	// ErrPaused is returned when runs were paused while this one was under way.
 	ErrPaused = errors.New("runs are paused; see why with: orphan-cleaner status; let them go on with: orphan-cleaner resume")
 )
@@ -38,7 +40,10 @@ type Options struct {
 	Settings []byte // JSON, kept with the run
 	// ThroughPause: a pause does not stop this run.
 	ThroughPause bool
-	Patience     database.Patience
+	// Every opens the run only if it is due: this long after the last one was, or
+	// at once if that was given up. 0: always.
+	Every    time.Duration
+	Patience database.Patience
 }
 
 // Run is an open run.
@@ -59,16 +64,27 @@ func Begin(ctx context.Context, pool *pgxpool.Pool, options Options) (*Run, erro
 		attempts++
 		// Giving up a silent run waits for its chunk in flight, but not for ever.
 		return database.Bounded(ctx, pool, options.Patience, pgx.ReadWrite, database.ReadLimit, func(ctx context.Context, q *db.Queries) (int64, error) {
-			row, err := q.RunBegin(ctx, db.RunBeginParams{
+			if err := q.RunTurn(ctx); err != nil {
+				return 0, err
+			}
+			params := db.RunBeginParams{
 				Kind: options.Kind, Phase: options.Phase, Lease: options.Lease,
 				Host: options.Host, Version: options.Version, Settings: options.Settings,
-			})
+			}
+			if options.Every > 0 {
+				params.Every = &options.Every
+			}
+			row, err := q.RunBegin(ctx, params)
 			return row.RunID, err
 		})
 	})
-	if code := database.Code(err); code == database.UniqueViolation || code == database.LockNotAvailable {
+	notDue := errors.Is(err, pgx.ErrNoRows)
+	if code := database.Code(err); notDue || code == database.UniqueViolation || code == database.LockNotAvailable {
 		open, openErr := db.New(pool).RunOpen(ctx)
-		if openErr != nil || attempts == 1 || open.Host != options.Host {
+		switch ours := openErr == nil && attempts > 1 && open.Host == options.Host; {
+		case notDue && !ours:
+			return nil, ErrNotDue
+		case !ours:
 			return nil, whoIsOpen(open, openErr)
 		}
 		// Our own: an earlier attempt went through and its answer was lost.

@@ -1,0 +1,190 @@
+package telemetry
+
+import (
+	"errors"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nova-social/orphan-cleaner/internal/authclient"
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
+// Metrics are what this process counts by itself. It observes the client of
+// auth-service and the cleaner; docs/metrics.md says what each metric means.
+type Metrics struct {
+	requests, errors     prometheus.Counter
+	duration             prometheus.Histogram
+	batchCalls           prometheus.Counter
+	deletedMembers       prometheus.Counter
+	voidBatches, retries *prometheus.CounterVec
+	phaseDuration        *prometheus.GaugeVec
+	chunkMembers         prometheus.Histogram
+	concurrencyLimit     prometheus.Gauge
+
+	runEnded func() // set by State
+}
+
+var (
+	_ cleaner.Observer    = (*Metrics)(nil)
+	_ authclient.Observer = (*Metrics)(nil)
+)
+
+// Settings are what the metrics say about this process from its start on.
+type Settings struct {
+	Version     string
+	Interval    time.Duration
+	Concurrency int
+	// OneRun is a process that makes one run and ends, as from cron. A count of
+	// its own would start anew with each run: [State] then has the totals.
+	OneRun bool
+}
+
+// Labels of the metrics of gRPC calls, as the runbook's queries have them.
+const (
+	serviceLabel = "auth"
+	methodLabel  = "get_users_by_ids"
+)
+
+// NewMetrics registers the metrics of this process. Each label value that is
+// known beforehand is there from the start, with 0.
+func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
+	call := prometheus.Labels{"service": serviceLabel, "method": methodLabel}
+	m := &Metrics{
+		requests: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "grpc_client_requests_total", ConstLabels: call,
+			Help: "Calls to auth-service, retries included.",
+		}),
+		errors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "grpc_client_errors_total", ConstLabels: call,
+			Help: "Calls to auth-service that failed or whose answer was void, an error inside an OK reply included.",
+		}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "grpc_client_request_duration_seconds", ConstLabels: call,
+			Help: "How long calls to auth-service took.",
+			// Close around the runbook's 45, 80 and 100 ms.
+			Buckets: []float64{.005, .01, .025, .045, .06, .08, .1, .15, .2, .3, .5, 1, 2.5, 5, 10},
+		}),
+		batchCalls: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: batchCallsName, Help: batchCallsHelp,
+		}),
+		deletedMembers: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: deletedMembersName, Help: deletedMembersHelp,
+		}),
+		voidBatches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "orphan_cleaner_void_batches_total",
+			Help: "Batches that got no correct answer after all retries: their users are unknown.",
+		}, []string{"reason"}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "orphan_cleaner_retries_total",
+			Help: "Times that the database was in the way and a statement was tried again.",
+		}, []string{"cause"}),
+		phaseDuration: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "orphan_cleaner_phase_duration_seconds",
+			Help: "How long each phase of this process's last run took; 0 before its first.",
+		}, []string{"phase"}),
+		chunkMembers: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "orphan_cleaner_chunk_members",
+			Help:    "Members deleted by one transaction of a sweep.",
+			Buckets: []float64{1, 10, 50, 100, 500, 1000, 2000, 5000, 10000, 100000},
+		}),
+		concurrencyLimit: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "orphan_cleaner_concurrency_limit",
+			Help: "Calls to auth-service that may be in flight at once, as the client allows them now.",
+		}),
+		runEnded: func() {},
+	}
+	for _, reason := range append(authclient.Reasons(), otherReason) {
+		m.voidBatches.WithLabelValues(reason)
+	}
+	for _, cause := range database.Causes() {
+		m.retries.WithLabelValues(cause)
+	}
+	for _, phase := range cleaner.Phases() {
+		m.phaseDuration.WithLabelValues(phase)
+	}
+	m.concurrencyLimit.Set(float64(s.Concurrency))
+	interval := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "orphan_cleaner_interval_seconds",
+		Help: "The setting INTERVAL: time between runs as it is scheduled.",
+	})
+	interval.Set(s.Interval.Seconds())
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "orphan_cleaner_build_info", ConstLabels: prometheus.Labels{"version": s.Version, "goversion": runtime.Version()},
+		Help: "1, labelled with the version of this program and of Go.",
+	})
+	build.Set(1)
+
+	all := []prometheus.Collector{
+		m.requests, m.errors, m.duration, m.voidBatches, m.retries, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, build,
+	}
+	if !s.OneRun {
+		all = append(all, m.batchCalls, m.deletedMembers)
+	}
+	return m, register(registry, all...)
+}
+
+// otherReason is the reason of a void batch that names none.
+const otherReason = "other"
+
+// What a process counts by itself, or finds in the database when it makes one
+// run only.
+const (
+	batchCallsName     = "orphan_cleaner_batch_calls_total"
+	batchCallsHelp     = "Batches of users that auth-service was asked about; a retried batch counts once."
+	deletedMembersName = "orphan_cleaner_deleted_members_total"
+	deletedMembersHelp = "Members deleted, each audited and backed up."
+)
+
+func register(registry prometheus.Registerer, collectors ...prometheus.Collector) error {
+	var failed []error
+	for _, c := range collectors {
+		failed = append(failed, registry.Register(c))
+	}
+	return errors.Join(failed...)
+}
+
+// CallDone counts one attempt of a call; see [authclient.Observer]. The client
+// asks for one method only, so that the label is constant.
+func (m *Metrics) CallDone(_ string, _ int, took time.Duration, err error) {
+	m.requests.Inc()
+	m.duration.Observe(took.Seconds())
+	if err != nil {
+		m.errors.Inc()
+	}
+}
+
+// BatchDone counts a batch, and the reason when it is void; see [cleaner.Observer].
+func (m *Metrics) BatchDone(err error) {
+	m.batchCalls.Inc()
+	if err == nil {
+		return
+	}
+	reason := otherReason
+	if void, ok := errors.AsType[*authclient.BatchError](err); ok {
+		reason = void.Reason
+	}
+	m.voidBatches.WithLabelValues(reason).Inc()
+}
+
+// PhaseDone keeps the duration of a phase.
+func (m *Metrics) PhaseDone(phase string, took time.Duration) {
+	m.phaseDuration.WithLabelValues(phase).Set(took.Seconds())
+}
+
+// ChunkDone counts what a chunk deleted.
+func (m *Metrics) ChunkDone(members int64) {
+	m.deletedMembers.Add(float64(members))
+	m.chunkMembers.Observe(float64(members))
+}
+
+// Retried counts a cause.
+func (m *Metrics) Retried(cause string) { m.retries.WithLabelValues(cause).Inc() }
+
+// RunEnded makes the next scrape read the database anew.
+func (m *Metrics) RunEnded(cleaner.Result) { m.runEnded() }
+
+// ConcurrencyLimit says how many calls may be in flight from now on.
+func (m *Metrics) ConcurrencyLimit(calls int) { m.concurrencyLimit.Set(float64(calls)) }

@@ -1,0 +1,222 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
+// How long what was read is good for, and how long reading may take. Together
+// the limits are well under Prometheus's 10 s for a scrape.
+const (
+	stateFresh   = 5 * time.Second
+	stateLimit   = 2 * time.Second
+	backlogFresh = time.Minute
+	backlogLimit = 4 * time.Second
+)
+
+// State are the metrics that live in the database, so that every runner says
+// the same. They are read when they are asked for. While the database cannot be
+// read there is orphan_cleaner_database_up, with 0, and none of the others.
+type State struct {
+	pool      *pgxpool.Pool // nil: there is no database
+	retention time.Duration
+	log       *slog.Logger
+	oneRun    bool
+	descs     map[string]*prometheus.Desc
+
+	mu      sync.Mutex
+	state   cached[state]
+	backlog cached[db.MetricsBacklogRow]
+}
+
+type state struct {
+	db.MetricsStateRow
+	runs       []db.MetricsRunsRow
+	partitions []db.MetricsPartitionsRow
+}
+
+// cached is what was read last, and whether that succeeded.
+type cached[T any] struct {
+	value T
+	err   error
+	until time.Time
+}
+
+type stateMetric struct {
+	name, help string
+	labels     []string
+}
+
+// stateMetrics are what State has.
+func stateMetrics() []stateMetric {
+	return []stateMetric{
+		{databaseUp, "1 if the database could be read for this scrape, else 0.", nil},
+		{runsTotal, "Runs that ended, by kind and state.", []string{"kind", "state"}},
+		{"orphan_cleaner_last_success_timestamp_seconds", "When a run last succeeded; 0: never.", nil},
+		{"orphan_cleaner_last_attempt_timestamp_seconds", "When a run last began; 0: never.", nil},
+		{"orphan_cleaner_users_checked", "Users with a correct answer in the last run that ended.", nil},
+		{"orphan_cleaner_users_unknown", "Users without a correct answer in the last run that ended.", nil},
+		{"orphan_cleaner_candidate_users", "Users in the ledger: missing, their clock running.", nil},
+		{candidateMembers, "Members of candidates.", nil},
+		{"orphan_cleaner_due_users", "Users with members that a run would delete now.", nil},
+		{"orphan_cleaner_due_members", "Members that a run would delete now.", nil},
+		{"orphan_cleaner_oldest_due_age_seconds", "How long the longest waiting due user has been due; 0: nobody is.", nil},
+		{"orphan_cleaner_held_members", "Members that the last run that ended kept because of a hold.", nil},
+		{"orphan_cleaner_young_members", "Members of due users that the last run that ended kept because they are younger than the retention.", nil},
+		{breakerTripped, "1 while this breaker's refusal is the last word: no run has succeeded since.", []string{"breaker"}},
+		{"orphan_cleaner_paused", "1 while runs are paused.", nil},
+		{"orphan_cleaner_pause_age_seconds", "How long runs have been paused; 0: they are not.", nil},
+		{"orphan_cleaner_run_open", "1 while a run is open, or was killed and is not yet given up.", nil},
+		{partitionsAhead, "Days after today that have their partition without a gap, up to 62; -1: not even today.", []string{"table"}},
+		{"orphan_cleaner_audit_default_rows", "Rows in the audit's DEFAULT partition, counted up to 100,000.", nil},
+	}
+}
+
+// Names that are needed in two places.
+const (
+	databaseUp       = "orphan_cleaner_database_up"
+	runsTotal        = "orphan_cleaner_runs_total"
+	breakerTripped   = "orphan_cleaner_breaker_tripped"
+	partitionsAhead  = "orphan_cleaner_partitions_ahead_days"
+	candidateMembers = "orphan_cleaner_candidate_members"
+)
+
+// NewState registers the metrics of the database. The retention is what due
+// members are reckoned by. A nil pool is a database that cannot be reached.
+func NewState(registry prometheus.Registerer, m *Metrics, pool *pgxpool.Pool, retention time.Duration, log *slog.Logger, s Settings) error {
+	c := &State{pool: pool, retention: retention, log: log, oneRun: s.OneRun, descs: map[string]*prometheus.Desc{}}
+	for _, metric := range stateMetrics() {
+		c.descs[metric.name] = prometheus.NewDesc(metric.name, metric.help, metric.labels, nil)
+	}
+	if s.OneRun {
+		c.descs[batchCallsName] = prometheus.NewDesc(batchCallsName, batchCallsHelp, nil, nil)
+		c.descs[deletedMembersName] = prometheus.NewDesc(deletedMembersName, deletedMembersHelp, nil, nil)
+	}
+	m.runEnded = c.forget
+	return register(registry, c)
+}
+
+// forget makes the next scrape read anew.
+func (c *State) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state.until, c.backlog.until = time.Time{}, time.Time{}
+}
+
+// Describe is for the registry.
+func (c *State) Describe(to chan<- *prometheus.Desc) {
+	for _, desc := range c.descs {
+		to <- desc
+	}
+}
+
+// Collect is one scrape. Scrapes at the same time share what one of them reads.
+func (c *State) Collect(to chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// The registry has no context to give; both readings have limits of their own.
+	ctx := context.Background()
+	refresh(ctx, c, &c.state, stateFresh, stateLimit, readState)
+	if c.state.err != nil {
+		c.gauge(to, databaseUp, 0)
+		return
+	}
+	c.gauge(to, databaseUp, 1)
+	c.collectState(to, c.state.value)
+	refresh(ctx, c, &c.backlog, backlogFresh, backlogLimit, func(ctx context.Context, q *db.Queries) (db.MetricsBacklogRow, error) {
+		return q.MetricsBacklog(ctx, c.retention)
+	})
+	if c.backlog.err == nil {
+		b := c.backlog.value
+		c.gauge(to, candidateMembers, float64(b.CandidateMembers))
+		c.gauge(to, "orphan_cleaner_due_users", float64(b.DueUsers))
+		c.gauge(to, "orphan_cleaner_due_members", float64(b.DueMembers))
+		c.gauge(to, "orphan_cleaner_oldest_due_age_seconds", b.OldestDueAge)
+		c.gauge(to, "orphan_cleaner_audit_default_rows", float64(b.AuditDefaultRows))
+	}
+}
+
+func (c *State) collectState(to chan<- prometheus.Metric, s state) {
+	c.gauge(to, "orphan_cleaner_last_success_timestamp_seconds", s.LastSuccess)
+	c.gauge(to, "orphan_cleaner_last_attempt_timestamp_seconds", s.LastAttempt)
+	c.gauge(to, "orphan_cleaner_users_checked", float64(s.UsersChecked))
+	c.gauge(to, "orphan_cleaner_users_unknown", float64(s.UsersUnknown))
+	c.gauge(to, "orphan_cleaner_candidate_users", float64(s.CandidateUsers))
+	c.gauge(to, "orphan_cleaner_held_members", float64(s.MembersHeld))
+	c.gauge(to, "orphan_cleaner_young_members", float64(s.MembersKeptYoung))
+	c.gauge(to, "orphan_cleaner_paused", oneIf(s.Paused))
+	c.gauge(to, "orphan_cleaner_pause_age_seconds", s.PauseAge)
+	c.gauge(to, "orphan_cleaner_run_open", oneIf(s.RunOpen))
+	for _, breaker := range cleaner.BreakerNames() {
+		c.gauge(to, breakerTripped, oneIf(breaker == s.Tripped), breaker)
+	}
+	for _, table := range s.partitions {
+		c.gauge(to, partitionsAhead, float64(table.DaysAhead), table.TableName)
+	}
+	for _, runs := range s.runs {
+		c.counter(to, runsTotal, runs.Runs, runs.Kind, runs.State)
+	}
+	if c.oneRun {
+		c.counter(to, batchCallsName, s.BatchCalls)
+		c.counter(to, deletedMembersName, s.MembersDeleted)
+	}
+}
+
+func (c *State) gauge(to chan<- prometheus.Metric, name string, value float64, labels ...string) {
+	to <- prometheus.MustNewConstMetric(c.descs[name], prometheus.GaugeValue, value, labels...)
+}
+
+func (c *State) counter(to chan<- prometheus.Metric, name string, value int64, labels ...string) {
+	to <- prometheus.MustNewConstMetric(c.descs[name], prometheus.CounterValue, float64(value), labels...)
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+// refresh reads anew what has grown old. A failure is kept as long as a success
+// would be, so that scrapes do not queue up behind a database that is down, and
+// is one line in the log until a reading succeeds.
+func refresh[T any](ctx context.Context, c *State, what *cached[T], fresh, limit time.Duration, query func(context.Context, *db.Queries) (T, error)) {
+	if time.Now().Before(what.until) {
+		return
+	}
+	before := what.err
+	what.value, what.err = readOnly(ctx, c.pool, limit, query)
+	what.until = time.Now().Add(fresh)
+	if what.err != nil && before == nil {
+		c.log.Warn("Reading the metrics of the database failed; they are left out until it succeeds", "error", what.err)
+	}
+}
+
+func readOnly[T any](ctx context.Context, pool *pgxpool.Pool, limit time.Duration, query func(context.Context, *db.Queries) (T, error)) (value T, err error) {
+	if pool == nil {
+		return value, errors.New("there is no connection to the database")
+	}
+	return database.Bounded(ctx, pool, database.Patience{LockTimeout: limit}, pgx.ReadOnly, limit, query)
+}
+
+func readState(ctx context.Context, q *db.Queries) (s state, err error) {
+	if s.MetricsStateRow, err = q.MetricsState(ctx); err != nil {
+		return s, err
+	}
+	if s.runs, err = q.MetricsRuns(ctx); err != nil {
+		return s, err
+	}
+	s.partitions, err = q.MetricsPartitions(ctx)
+	return s, err
+}

@@ -1,0 +1,120 @@
+-- name: MetricsState :one
+-- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
+-- Locks: ACCESS SHARE on our tables.
+-- Index: orphan_runs_pkey, orphan_runs_one_open, orphan_pauses_one_in_force.
+-- Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
+SELECT
+    r.last_success::float8 AS last_success,
+    r.last_attempt::float8 AS last_attempt,
+    r.members_deleted::bigint AS members_deleted,
+    r.batch_calls::bigint AS batch_calls,
+    r.run_open::boolean AS run_open,
+    coalesce(f.users_checked, 0)::bigint AS users_checked,
+    coalesce(f.users_unknown, 0)::bigint AS users_unknown,
+    coalesce(f.members_held, 0)::bigint AS members_held,
+    coalesce(f.members_kept_young, 0)::bigint AS members_kept_young,
+    coalesce(t.breaker, '')::text AS tripped,
+    (SELECT count(*) FROM orphan_candidates)::bigint AS candidate_users,
+    (p.paused_at IS NOT NULL)::boolean AS paused,
+    coalesce(extract(EPOCH FROM now() - p.paused_at), 0)::float8 AS pause_age
+FROM (
+    SELECT
+        coalesce(extract(EPOCH FROM max(finished_at) FILTER (WHERE kind = 'clean' AND state = 'succeeded')), 0) AS last_success,
+        coalesce(extract(EPOCH FROM max(started_at) FILTER (WHERE kind = 'clean')), 0) AS last_attempt,
+        coalesce(sum(members_deleted), 0) AS members_deleted,
+        coalesce(sum(batch_calls), 0) AS batch_calls,
+        coalesce(bool_or(state = 'running'), false) AS run_open
+    FROM orphan_runs
+) AS r
+LEFT JOIN LATERAL (
+    SELECT users_checked, users_unknown, members_held, members_kept_young
+    FROM orphan_runs
+    WHERE kind = 'clean'
+        AND state NOT IN ('running', 'abandoned')
+    ORDER BY run_id DESC
+    LIMIT 1
+) AS f ON true
+LEFT JOIN LATERAL (
+    -- Until it is settled: a refused run counts as long as no later one succeeded.
+    SELECT CASE WHEN judged.state = 'refused' THEN judged.breaker END AS breaker
+    FROM orphan_runs AS judged
+    WHERE judged.kind = 'clean'
+        AND judged.state IN ('refused', 'succeeded')
+    ORDER BY judged.run_id DESC
+    LIMIT 1
+) AS t ON true
+LEFT JOIN orphan_pauses AS p ON p.resumed_at IS NULL;
+
+-- name: MetricsRuns :many
+-- How many runs of each kind ended in each state, those that never happened too.
+-- Locks: ACCESS SHARE on orphan_runs. Index: none. Rows: all runs.
+SELECT
+    k.kind::text AS kind,
+    s.state::text AS state,
+    count(r.run_id) AS runs
+FROM unnest(ARRAY['clean', 'restore']) AS k (kind)
+CROSS JOIN unnest(ARRAY['succeeded', 'incomplete', 'refused', 'failed', 'abandoned']) AS s (state)
+LEFT JOIN orphan_runs AS r ON r.kind = k.kind AND r.state = s.state
+GROUP BY k.kind, s.state
+ORDER BY k.kind, s.state;
+
+-- name: MetricsPartitions :many
+-- For how many days after today each partitioned table has its partitions, without a gap; -1: not even for today.
+-- Looks 62 days ahead.
+-- Locks: none beyond the catalog. Rows: 130.
+SELECT
+    t.parent::text AS table_name,
+    (coalesce(min(d.ahead) FILTER (WHERE i.inhrelid IS NULL), 63) - 1)::bigint AS days_ahead
+FROM (
+    SELECT 'conversation_members_audit' AS parent, 'YYYYMM' AS pattern
+    UNION ALL
+    SELECT 'conversation_members_backup', 'YYYYMMDD'
+) AS t
+CROSS JOIN generate_series(0, 62) AS d (ahead)
+LEFT JOIN pg_catalog.pg_inherits AS i
+    ON i.inhparent = to_regclass('public.' || t.parent)
+    AND i.inhrelid = to_regclass(
+        'public.' || t.parent || '_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(days => d.ahead), t.pattern)
+    )
+GROUP BY t.parent
+ORDER BY t.parent;
+
+-- name: MetricsBacklog :one
+-- What counts members: those of candidates, and those that a run would delete now.
+-- due: members older than the retention, whose user's clock is past it, and no hold on either.
+-- The audit's DEFAULT partition is counted up to 100,000 rows.
+-- Locks: ACCESS SHARE on conversation_members and our tables.
+-- Index: conversation_members_user_id. Rows: the ledger and its members, never the whole table.
+WITH candidate_members AS (
+    SELECT count(*) AS members
+    FROM orphan_candidates AS c
+    JOIN conversation_members AS m ON m.user_id = c.user_id
+),
+due AS (
+    SELECT c.user_id, c.first_missing_at, count(*) AS members
+    FROM orphan_candidates AS c
+    JOIN conversation_members AS m ON m.user_id = c.user_id
+    WHERE c.first_missing_at <= now() - @retention::interval
+        AND m.joined_at < now() - @retention::interval
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_holds_in_force AS h
+            WHERE h.user_id = c.user_id
+        )
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_holds_in_force AS h
+            WHERE h.conversation_id = m.conversation_id
+        )
+    GROUP BY c.user_id, c.first_missing_at
+)
+SELECT
+    (SELECT members FROM candidate_members)::bigint AS candidate_members,
+    count(d.user_id)::bigint AS due_users,
+    coalesce(sum(d.members), 0)::bigint AS due_members,
+    coalesce(extract(EPOCH FROM now() - (min(d.first_missing_at) + @retention::interval)), 0)::float8 AS oldest_due_age,
+    (
+        SELECT count(*)
+        FROM (SELECT FROM conversation_members_audit_default LIMIT 100000) AS rows_there
+    )::bigint AS audit_default_rows
+FROM due AS d;
