@@ -1,7 +1,7 @@
 -- name: RunTurn :exec
 -- Lets runners decide one after the other whether a run is due: RunBegin, as the next statement of
 -- the transaction, sees what the one before has begun.
--- Locks: an advisory lock of our own, until the transaction ends.
+-- Locks: an advisory lock of our own, until the transaction ends. Index: none.
 SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_begin', 0));
 
 -- name: RunBegin :one
@@ -163,7 +163,7 @@ RETURNING run_id;
 
 -- name: RunFailPreflight :execrows
 -- Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET state = 'failed',
     heartbeat_at = clock_timestamp(),

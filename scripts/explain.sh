@@ -47,8 +47,10 @@ for file in queries/*.sql; do
             line = line substr(rest, 1, RSTART - 1)
             rest = substr(rest, RSTART + RLENGTH)
             gsub(/^@|^sqlc\.narg\(.|.\)$/, "", name)
-            # One name may stand for a flag in one query and for users in another.
-            if (rest ~ /^::uuid \[\]/ && name !~ /s$/) name = name "_users"
+            # These stand for a flag in one query and for something else in another.
+            if ((name == "alive" || name == "every") && match(rest, /^::[a-z]+/)) {
+                name = name "_" substr(rest, 3, RLENGTH - 2)
+            }
             line = line parameter(name)
         }
         line = line rest

@@ -151,12 +151,13 @@ DECLARE
     tables CONSTANT text [] := ARRAY[
         'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
         'orphan_refusals', 'orphan_approvals', 'orphan_pauses', 'orphan_restores', 'orphan_departed',
-        'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'goose_db_version'
+        'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'goose_db_version', 'orphan_drift_version'
     ];
     functions CONSTANT text [] := ARRAY[
         'orphan_add_partition', 'orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence',
         'conversation_members_audit_delete', 'conversation_members_refuse_truncate', 'orphan_same_member',
-        'orphan_restore_plan', 'orphan_restore_chunk', 'orphan_restore_chunks', 'orphan_restore_users', 'orphan_revert_chunk'
+        'orphan_restore_plan', 'orphan_restore_chunk', 'orphan_restore_chunks', 'orphan_restore_users', 'orphan_revert_chunk',
+        'orphan_partitions', 'orphan_partition_need', 'orphan_partition_verdicts', 'orphan_drop_partition'
     ];
     roles CONSTANT text := 'orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader';
     item record;

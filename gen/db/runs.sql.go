@@ -203,7 +203,7 @@ type RunFailPreflightParams struct {
 }
 
 // Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
 func (q *Queries) RunFailPreflight(ctx context.Context, arg RunFailPreflightParams) (int64, error) {
 	result, err := q.db.Exec(ctx, runFailPreflight, arg.Error, arg.RunID)
 	if err != nil {
@@ -561,7 +561,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_begin', 0))
 
 // Lets runners decide one after the other whether a run is due: RunBegin, as the next statement of
 // the transaction, sees what the one before has begun.
-// Locks: an advisory lock of our own, until the transaction ends.
+// Locks: an advisory lock of our own, until the transaction ends. Index: none.
 func (q *Queries) RunTurn(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, runTurn)
 	return err

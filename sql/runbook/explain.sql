@@ -46,15 +46,16 @@ SELECT
     quote_literal(coalesce((SELECT max(r.run_id) FROM orphan_runs AS r WHERE r.state = 'refused'), 0)) AS approved_run,
     quote_literal(coalesce((SELECT max(r.run_id) FROM orphan_runs AS r WHERE r.kind = 'restore'), 0)) AS reverted_run,
     quote_literal(users.ids) AS user_ids,
-    quote_literal(users.ids) AS missing_users,
-    quote_literal(users.ids[1:1]) AS alive_users,
+    quote_literal(users.ids) AS missing,
+    quote_literal(users.ids[1:1]) AS alive_uuid,
     quote_literal(coalesce(users.ids[1], '00000000-0000-0000-0000-000000000000')) AS from_user,
     quote_nullable(users.ids[1]) AS user_id
 FROM run, users
 \gset
-\set alive false
+\set alive_boolean false
 \set approval_id 1
 \set approved_by '\'explain\''
+\set audit_window '\'400 days\''
 \set batch_calls 0
 \set breaker NULL
 \set chunks_left 0
@@ -63,11 +64,13 @@ FROM run, users
 \set days_ahead 7
 \set deleted 0
 \set error NULL
-\set every false
+\set every_boolean false
+\set every_interval '\'1 hour\''
 \set first_page 0
 \set hold '\'30 days\''
 \set hold_id 1
 \set host '\'explain\''
+\set keep '\'400 days\''
 \set kind '\'clean\''
 \set lasting '\'1 day\''
 \set lease '\'1 minute\''
@@ -83,8 +86,10 @@ FROM run, users
 \set of_run :run_id
 \set of_users NULL
 \set pages 64
+\set partition_name '\'conversation_members_backup_20200101\''
 \set phase '\'sweep\''
 \set reason '\'explain\''
+\set restore_window '\'90 days\''
 \set restored 0
 \set retention '\'30 days\''
 \set revoked_by '\'explain\''

@@ -155,7 +155,8 @@ FROM orphan_candidates AS c
 WHERE c.user_id >= $1
     AND c.user_id <= $2
     AND c.last_missing_run = $3
-    AND c.first_missing_at <= now() - $4::interval
+    -- Due when the ledger was written: a clock that jumps forward since makes nobody due.
+    AND c.first_missing_at <= least(c.last_missing_at, now()) - $4::interval
     AND NOT EXISTS (
         SELECT
         FROM orphan_holds_in_force AS h
@@ -204,10 +205,10 @@ ON CONFLICT (user_id) DO UPDATE
 SET departed_at = now(), checked_at = NULL;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == CandidateForget, these values
-EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :alive);
+EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :alive_boolean);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateForget, any values
-EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :alive);
+EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :alive_boolean);
 
 -- Candidates by the day their retention ends; the first row holds what is due already.
 -- Locks: ACCESS SHARE on orphan_candidates and conversation_members.
@@ -280,10 +281,10 @@ FROM resurrected AS r
 ORDER BY r.user_id;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == DepartedCheck, these values
-EXPLAIN (:options) EXECUTE "DepartedCheck" (:alive_users, :missing_users);
+EXPLAIN (:options) EXECUTE "DepartedCheck" (:alive_uuid, :missing);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == DepartedCheck, any values
-EXPLAIN (:options) EXECUTE "DepartedCheck" (:alive_users, :missing_users);
+EXPLAIN (:options) EXECUTE "DepartedCheck" (:alive_uuid, :missing);
 
 -- The users who are alive again and whose members can be given back, as last seen.
 -- Locks: ACCESS SHARE on orphan_departed. Index: orphan_departed_alive. Rows: as good as none.
@@ -298,6 +299,29 @@ EXPLAIN (:options) EXECUTE "DepartedAlive";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == DepartedAlive, any values
 EXPLAIN (:options) EXECUTE "DepartedAlive";
+
+-- Forgets departed users who left before the oldest backup that is still there, max_rows at a time.
+-- Locks: ROW EXCLUSIVE on orphan_departed. Index: none: the list is read whole, by a daily job. Rows: max_rows.
+PREPARE "DepartedPrune" AS
+DELETE FROM orphan_departed AS d
+USING (
+    SELECT o.user_id
+    FROM orphan_departed AS o
+    WHERE o.departed_at < (
+            SELECT min(coalesce(p.lower_bound, '-infinity'))
+            FROM orphan_partitions() AS p
+            WHERE p.parent = 'conversation_members_backup'
+        )
+        AND o.alive_at IS NULL
+    LIMIT $1::bigint
+) AS old
+WHERE d.user_id = old.user_id;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == DepartedPrune, these values
+EXPLAIN (:options) EXECUTE "DepartedPrune" (:max_rows);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == DepartedPrune, any values
+EXPLAIN (:options) EXECUTE "DepartedPrune" (:max_rows);
 
 -- Places a hold on a user or a conversation; no row when it would be over already.
 -- Locks: ROW EXCLUSIVE on orphan_holds. Index: none. Rows: one.
@@ -403,10 +427,10 @@ WHERE h.run_id = $1::bigint
     );
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == HoldRemoveOfRun, these values
-EXPLAIN (:options) EXECUTE "HoldRemoveOfRun" (:run_id, :every);
+EXPLAIN (:options) EXECUTE "HoldRemoveOfRun" (:run_id, :every_boolean);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == HoldRemoveOfRun, any values
-EXPLAIN (:options) EXECUTE "HoldRemoveOfRun" (:run_id, :every);
+EXPLAIN (:options) EXECUTE "HoldRemoveOfRun" (:run_id, :every_boolean);
 
 -- The next distinct user ids from from_user on, with the number of their members.
 -- Locks: ACCESS SHARE on conversation_members.
@@ -462,11 +486,12 @@ WITH doomed AS (
             WHERE r.run_id = $2 AND r.state = 'running'
         )
         AND current_setting('session_replication_role') = 'origin'
-        -- Missing in this very run, and for longer than the retention.
+        -- Missing in this very run, and for longer than the retention. By the time
+        -- at which the ledger was written: the clock may have jumped forward since.
         AND c.last_missing_run = $2
-        AND c.first_missing_at <= now() - $3::interval
+        AND c.first_missing_at <= least(c.last_missing_at, now()) - $3::interval
         -- A young member of a missing user means that something is wrong.
-        AND m.joined_at < now() - $3::interval
+        AND m.joined_at < least(c.last_missing_at, now()) - $3::interval
         AND NOT EXISTS (
             SELECT
             FROM orphan_holds_in_force AS h
@@ -510,6 +535,7 @@ EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:user_ids, :run_id, :retention, :a
 
 -- Opens a chunk: bounds its waiting and names its run to the audit trigger. All
 -- of it is local to the transaction, so that a pooler may hand the session on.
+-- Returns the session's replication_role: in another than origin a chunk would choose nobody.
 -- Locks: none.
 PREPARE "ChunkSettings" AS
 SELECT
@@ -519,7 +545,8 @@ SELECT
     set_config('idle_in_transaction_session_timeout', $2::text, true) AS idle_timeout,
     set_config('orphan_cleaner.run_id', ($3::bigint)::text, true) AS run_id,
     set_config('orphan_cleaner.audited', '0', true) AS audited,
-    set_config('orphan_cleaner.backed_up', '0', true) AS backed_up;
+    set_config('orphan_cleaner.backed_up', '0', true) AS backed_up,
+    current_setting('session_replication_role')::text AS replication_role;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == ChunkSettings, these values
 EXPLAIN (:options) EXECUTE "ChunkSettings" (:lock_timeout, :statement_timeout, :run_id);
@@ -539,6 +566,192 @@ EXPLAIN (:options) EXECUTE "ChunkProof";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ChunkProof, any values
 EXPLAIN (:options) EXECUTE "ChunkProof";
+
+-- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
+-- Locks: ACCESS SHARE on our tables.
+-- Index: orphan_runs_pkey, orphan_pauses_one_in_force; runs and ledger are read whole.
+-- Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
+PREPARE "MetricsState" AS
+SELECT
+    r.last_success::float8 AS last_success,
+    r.last_attempt::float8 AS last_attempt,
+    r.members_deleted::bigint AS members_deleted,
+    r.batch_calls::bigint AS batch_calls,
+    r.run_open::boolean AS run_open,
+    coalesce(f.users_checked, 0)::bigint AS users_checked,
+    coalesce(f.users_unknown, 0)::bigint AS users_unknown,
+    coalesce(f.members_held, 0)::bigint AS members_held,
+    coalesce(f.members_kept_young, 0)::bigint AS members_kept_young,
+    coalesce(t.breaker, '')::text AS tripped,
+    (SELECT count(*) FROM orphan_candidates)::bigint AS candidate_users,
+    (p.paused_at IS NOT NULL)::boolean AS paused,
+    coalesce(extract(EPOCH FROM now() - p.paused_at), 0)::float8 AS pause_age
+FROM (
+    SELECT
+        coalesce(extract(EPOCH FROM max(finished_at) FILTER (WHERE kind = 'clean' AND state = 'succeeded')), 0) AS last_success,
+        coalesce(extract(EPOCH FROM max(started_at) FILTER (WHERE kind = 'clean')), 0) AS last_attempt,
+        coalesce(sum(members_deleted), 0) AS members_deleted,
+        coalesce(sum(batch_calls), 0) AS batch_calls,
+        coalesce(bool_or(state = 'running'), false) AS run_open
+    FROM orphan_runs
+) AS r
+LEFT JOIN LATERAL (
+    SELECT users_checked, users_unknown, members_held, members_kept_young
+    FROM orphan_runs
+    WHERE kind = 'clean'
+        AND state NOT IN ('running', 'abandoned')
+    ORDER BY run_id DESC
+    LIMIT 1
+) AS f ON true
+LEFT JOIN LATERAL (
+    -- Until it is settled: a refused run counts as long as no later one succeeded.
+    SELECT CASE WHEN judged.state = 'refused' THEN judged.breaker END AS breaker
+    FROM orphan_runs AS judged
+    WHERE judged.kind = 'clean'
+        AND judged.state IN ('refused', 'succeeded')
+    ORDER BY judged.run_id DESC
+    LIMIT 1
+) AS t ON true
+LEFT JOIN orphan_pauses AS p ON p.resumed_at IS NULL;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == MetricsState, these values
+EXPLAIN (:options) EXECUTE "MetricsState";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == MetricsState, any values
+EXPLAIN (:options) EXECUTE "MetricsState";
+
+-- How many runs of each kind ended in each state, those that never happened too.
+-- Locks: ACCESS SHARE on orphan_runs. Index: none. Rows: all runs.
+PREPARE "MetricsRuns" AS
+SELECT
+    k.kind::text AS kind,
+    s.state::text AS state,
+    count(r.run_id) AS runs
+FROM unnest(ARRAY['clean', 'restore']) AS k (kind)
+CROSS JOIN unnest(ARRAY['succeeded', 'incomplete', 'refused', 'failed', 'abandoned']) AS s (state)
+LEFT JOIN orphan_runs AS r ON r.kind = k.kind AND r.state = s.state
+GROUP BY k.kind, s.state
+ORDER BY k.kind, s.state;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == MetricsRuns, these values
+EXPLAIN (:options) EXECUTE "MetricsRuns";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == MetricsRuns, any values
+EXPLAIN (:options) EXECUTE "MetricsRuns";
+
+-- For how many days after today each partitioned table has its partitions, without a gap; -1: not even for today.
+-- Looks 62 days ahead.
+-- Locks: none beyond the catalog. Rows: 130.
+PREPARE "MetricsPartitions" AS
+SELECT
+    t.parent::text AS table_name,
+    (coalesce(min(d.ahead) FILTER (WHERE i.inhrelid IS NULL), 63) - 1)::bigint AS days_ahead
+FROM (
+    SELECT 'conversation_members_audit' AS parent, 'YYYYMM' AS pattern
+    UNION ALL
+    SELECT 'conversation_members_backup', 'YYYYMMDD'
+) AS t
+CROSS JOIN generate_series(0, 62) AS d (ahead)
+LEFT JOIN pg_catalog.pg_inherits AS i
+    ON i.inhparent = to_regclass('public.' || t.parent)
+    AND i.inhrelid = to_regclass(
+        'public.' || t.parent || '_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(days => d.ahead), t.pattern)
+    )
+GROUP BY t.parent
+ORDER BY t.parent;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == MetricsPartitions, these values
+EXPLAIN (:options) EXECUTE "MetricsPartitions";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == MetricsPartitions, any values
+EXPLAIN (:options) EXECUTE "MetricsPartitions";
+
+-- What counts members: those of candidates, and those that a run would delete now.
+-- due: members older than the retention, whose user's clock is past it, and no hold on either.
+-- The audit's DEFAULT partition is counted up to 100,000 rows.
+-- Locks: ACCESS SHARE on conversation_members and our tables.
+-- Index: conversation_members_user_id. Rows: the ledger and its members, never the whole table.
+PREPARE "MetricsBacklog" AS
+WITH candidate_members AS (
+    -- Counted user by user: a join would be planned as one read of all members.
+    SELECT coalesce(sum((SELECT count(*) FROM conversation_members AS m WHERE m.user_id = c.user_id)), 0) AS members
+    FROM orphan_candidates AS c
+),
+due AS (
+    SELECT c.user_id, c.first_missing_at, n.members
+    FROM orphan_candidates AS c
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS members
+        FROM conversation_members AS m
+        WHERE m.user_id = c.user_id
+            AND m.joined_at < now() - $1::interval
+            AND NOT EXISTS (
+                SELECT
+                FROM orphan_holds_in_force AS h
+                WHERE h.conversation_id = m.conversation_id
+            )
+    ) AS n
+    WHERE c.first_missing_at <= now() - $1::interval
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_holds_in_force AS h
+            WHERE h.user_id = c.user_id
+        )
+        AND n.members > 0
+)
+SELECT
+    (SELECT members FROM candidate_members)::bigint AS candidate_members,
+    count(d.user_id)::bigint AS due_users,
+    coalesce(sum(d.members), 0)::bigint AS due_members,
+    coalesce(extract(EPOCH FROM now() - (min(d.first_missing_at) + $1::interval)), 0)::float8 AS oldest_due_age,
+    (
+        SELECT count(*)
+        FROM (SELECT FROM conversation_members_audit_default LIMIT 100000) AS rows_there
+    )::bigint AS audit_default_rows
+FROM due AS d;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == MetricsBacklog, these values
+EXPLAIN (:options) EXECUTE "MetricsBacklog" (:retention);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == MetricsBacklog, any values
+EXPLAIN (:options) EXECUTE "MetricsBacklog" (:retention);
+
+-- Every partition of backup and audit, oldest backup first, and why it is kept: empty means that prune drops it.
+-- Locks: ACCESS SHARE on the tables of ours. Index: none. Rows: the partitions; while holds are in
+-- force the backups past the restore window are read.
+PREPARE "PartitionVerdicts" AS
+SELECT
+    v.parent::text AS parent,
+    v.partition_name::text AS partition_name,
+    v.lower_bound::timestamptz AS lower_bound,
+    v.upper_bound::timestamptz AS upper_bound,
+    v.rows_estimate::bigint AS rows_estimate,
+    v.bytes::bigint AS bytes,
+    v.is_expired::boolean AS is_expired,
+    coalesce(v.kept_because, '')::text AS kept_because
+FROM orphan_partition_verdicts($1::interval, $2::interval) AS v
+    -- Not the DEFAULT partition, nor one without an end.
+WHERE v.upper_bound IS NOT NULL;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == PartitionVerdicts, these values
+EXPLAIN (:options) EXECUTE "PartitionVerdicts" (:restore_window, :audit_window);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == PartitionVerdicts, any values
+EXPLAIN (:options) EXECUTE "PartitionVerdicts" (:restore_window, :audit_window);
+
+-- Drops one partition that is past its window; returns why not, or nothing.
+-- Locks: SHARE on orphan_holds; ACCESS EXCLUSIVE on the partition, the audit's DEFAULT one and, for about
+-- a millisecond, the parent; each waits 300 ms at most. Index: none. Rows: none.
+PREPARE "PartitionDrop" AS
+SELECT coalesce(
+    orphan_drop_partition($1::text, $2::interval, $3::interval), ''
+)::text AS kept_because;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == PartitionDrop, these values
+EXPLAIN (:options) EXECUTE "PartitionDrop" (:partition_name, :restore_window, :audit_window);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == PartitionDrop, any values
+EXPLAIN (:options) EXECUTE "PartitionDrop" (:partition_name, :restore_window, :audit_window);
 
 -- Pauses all runs. Fails on orphan_pauses_one_in_force when they are paused already.
 -- Locks: ROW EXCLUSIVE on orphan_pauses. Index: none. Rows: one.
@@ -699,7 +912,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PreflightVersion, any values
 EXPLAIN (:options) EXECUTE "PreflightVersion";
 
--- The audit trigger, the truncate trigger, the index, and how the backup's columns differ.
+-- The audit trigger, the truncate trigger, and the index.
 -- Locks: none beyond the catalog.
 PREPARE "PreflightTable" AS
 SELECT
@@ -723,37 +936,160 @@ SELECT
             AND i.indisvalid
             AND i.indpred IS NULL
             AND a.attname = 'user_id'
-    )::boolean AS has_index,
-    coalesce((
-        SELECT string_agg(
-            coalesce(m.attname, b.attname) || ' ('
-            || coalesce(format_type(m.atttypid, m.atttypmod), 'not there') || ' in conversation_members, '
-            || coalesce(format_type(b.atttypid, b.atttypmod), 'not there') || ' in its backup)',
-            ', '
-        )
-        FROM (
-            SELECT attname, atttypid, atttypmod
-            FROM pg_catalog.pg_attribute
-            WHERE attrelid = to_regclass('public.conversation_members') AND attnum > 0 AND NOT attisdropped
-        ) AS m
-        FULL JOIN (
-            SELECT attname, atttypid, atttypmod
-            FROM pg_catalog.pg_attribute
-            WHERE attrelid = to_regclass('public.conversation_members_backup')
-                AND attnum > 0
-                AND NOT attisdropped
-                AND attname NOT IN ('backed_up_at', 'run_id')
-        ) AS b ON b.attname = m.attname
-        WHERE m.attname IS NULL
-            OR b.attname IS NULL
-            OR (m.atttypid, m.atttypmod) IS DISTINCT FROM (b.atttypid, b.atttypmod)
-    ), '')::text AS drift;
+    )::boolean AS has_index;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PreflightTable, these values
 EXPLAIN (:options) EXECUTE "PreflightTable";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PreflightTable, any values
 EXPLAIN (:options) EXECUTE "PreflightTable";
+
+-- Makes types come out with their schema for the rest of the transaction, so that a statement that is
+-- printed means the same wherever it is run.
+-- Locks: none.
+PREPARE "PreflightQualify" AS
+SELECT set_config('search_path', 'pg_catalog', true);
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == PreflightQualify, these values
+EXPLAIN (:options) EXECUTE "PreflightQualify";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == PreflightQualify, any values
+EXPLAIN (:options) EXECUTE "PreflightQualify";
+
+-- How the backup's columns differ from those of conversation_members, each with the statement that brings
+-- the backup along (up), the one that takes it back (down), and the condition on a row of the backup under
+-- which either would lose a value (up_loses, down_loses). Where up is empty no statement helps.
+-- Collations, defaults, identities, NOT NULL and whether a column is generated do not count: the backup
+-- holds values.
+-- Locks: none beyond the catalog. Rows: the columns that differ, in the order in which to run them.
+PREPARE "PreflightDrift" AS
+WITH RECURSIVE unwrapped AS (
+    SELECT
+        a.attrelid, a.attname, a.atttypid, a.atttypmod,
+        a.atttypid AS base_id, a.atttypmod AS base_mod
+    FROM pg_catalog.pg_attribute AS a
+    WHERE a.attrelid IN (
+            to_regclass('public.conversation_members'), to_regclass('public.conversation_members_backup')
+        )
+        AND a.attnum > 0
+        AND NOT a.attisdropped
+    UNION ALL
+    SELECT u.attrelid, u.attname, u.atttypid, u.atttypmod, d.typbasetype, d.typtypmod
+    FROM unwrapped AS u
+    JOIN pg_catalog.pg_type AS d ON d.oid = u.base_id AND d.typtype = 'd'
+),
+columns AS (
+    SELECT
+        u.attrelid, u.attname, u.atttypid, u.atttypmod, u.base_id, u.base_mod,
+        format_type(u.atttypid, u.atttypmod) AS declared,
+        -- A domain is stored as its base type: its constraints would refuse old rows of the backup, and
+        -- the NULLs of those that were there before the column.
+        format_type(u.base_id, u.base_mod) AS stored,
+        t.typcategory
+    FROM unwrapped AS u
+    JOIN pg_catalog.pg_type AS t ON t.oid = u.base_id AND t.typtype <> 'd'
+),
+pairs AS (
+    SELECT
+        coalesce(m.attname, b.attname) AS attname,
+        m.attname IS NOT NULL AS in_members,
+        b.attname IS NOT NULL AS in_backup,
+        m.declared AS members_type,
+        b.declared AS backup_type,
+        m.stored AS new_type,
+        -- No data is thrown away: the column steps aside, under the first such name that is free.
+        (
+            SELECT free.new_name
+            FROM (
+                SELECT n, ('retired_' || CASE n WHEN 1 THEN '' ELSE n || '_' END || coalesce(m.attname, b.attname))::name AS new_name
+                FROM generate_series(1, 1000) AS n
+            ) AS free
+            WHERE NOT EXISTS (SELECT FROM columns AS taken WHERE taken.attname = free.new_name)
+            ORDER BY free.n
+            LIMIT 1
+        ) AS retired_name,
+        -- An explicit cast where there is one; by way of text otherwise.
+        CASE WHEN m.base_id = b.base_id OR 'S' IN (m.typcategory, b.typcategory) OR EXISTS (
+            SELECT FROM pg_catalog.pg_cast AS c WHERE c.castsource = b.base_id AND c.casttarget = m.base_id
+        ) THEN '::' ELSE '::text::' END AS up_cast,
+        CASE WHEN m.base_id = b.base_id OR 'S' IN (m.typcategory, b.typcategory) OR EXISTS (
+            SELECT FROM pg_catalog.pg_cast AS c WHERE c.castsource = m.base_id AND c.casttarget = b.base_id
+        ) THEN '::' ELSE '::text::' END AS down_cast,
+        CASE
+            WHEN m.attname IN ('backed_up_at', 'run_id') THEN 'clash'
+            -- What the queries and the trigger themselves read.
+            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at', 'role')
+                AND (m.attname IS NULL OR b.attname IS NOT NULL AND m.attname <> 'role') THEN 'needed'
+            WHEN b.attname IS NULL THEN 'gained'
+            WHEN m.attname IS NULL THEN 'lost'
+            ELSE 'retyped'
+        END AS kind
+    FROM (SELECT * FROM columns WHERE attrelid = to_regclass('public.conversation_members')) AS m
+    FULL JOIN (SELECT * FROM columns WHERE attrelid = to_regclass('public.conversation_members_backup')) AS b
+        ON b.attname = m.attname
+    WHERE CASE
+        WHEN b.attname IS NULL THEN true
+        -- The backup's own, and those that were retired before.
+        WHEN m.attname IS NULL THEN b.attname NOT IN ('backed_up_at', 'run_id') AND NOT starts_with(b.attname, 'retired_')
+        WHEN m.attname IN ('backed_up_at', 'run_id') THEN true
+        ELSE (b.atttypid, b.atttypmod) NOT IN ((m.atttypid, m.atttypmod), (m.base_id, m.base_mod))
+    END
+)
+SELECT
+    p.kind::text AS kind,
+    p.attname::text AS column_name,
+    coalesce(p.members_type, '')::text AS members_type,
+    coalesce(p.backup_type, '')::text AS backup_type,
+    CASE p.kind
+        WHEN 'gained' THEN format('ALTER TABLE public.conversation_members_backup ADD COLUMN %I %s', p.attname, p.new_type)
+        WHEN 'lost' THEN format('ALTER TABLE public.conversation_members_backup RENAME COLUMN %I TO %I', p.attname, p.retired_name)
+        WHEN 'retyped' THEN format(
+            'ALTER TABLE public.conversation_members_backup ALTER COLUMN %1$I TYPE %2$s USING %1$I%3$s%2$s',
+            p.attname, p.new_type, p.up_cast
+        )
+        ELSE ''
+    END::text AS up,
+    CASE p.kind
+        WHEN 'gained' THEN format('ALTER TABLE public.conversation_members_backup DROP COLUMN %I', p.attname)
+        WHEN 'lost' THEN format('ALTER TABLE public.conversation_members_backup RENAME COLUMN %I TO %I', p.retired_name, p.attname)
+        WHEN 'retyped' THEN format(
+            'ALTER TABLE public.conversation_members_backup ALTER COLUMN %1$I TYPE %2$s USING %1$I%3$s%2$s',
+            p.attname, p.backup_type, p.down_cast
+        )
+        ELSE ''
+    END::text AS down,
+    CASE p.kind
+        -- There and back: an explicit cast truncates and rounds without a word.
+        WHEN 'retyped' THEN format(
+            '%1$I%2$s%3$s%4$s%5$s::text IS DISTINCT FROM %1$I::text',
+            p.attname, p.up_cast, p.new_type, p.down_cast, p.backup_type
+        )
+        ELSE ''
+    END::text AS up_loses,
+    CASE p.kind
+        WHEN 'gained' THEN format('%I IS NOT NULL', p.attname)
+        WHEN 'retyped' THEN format(
+            '%1$I%2$s%3$s%4$s%5$s::text IS DISTINCT FROM %1$I::text',
+            p.attname, p.down_cast, p.backup_type, p.up_cast, p.new_type
+        )
+        ELSE ''
+    END::text AS down_loses,
+    -- Literals for the text of a refusal: the name, and for a new type what keeps the old values as they are.
+    quote_literal(p.attname)::text AS quoted_name,
+    quote_literal(format(
+        'ALTER TABLE public.conversation_members_backup RENAME COLUMN %1$I TO %2$I;'
+        ' ALTER TABLE public.conversation_members_backup ADD COLUMN %1$I %3$s',
+        p.attname, p.retired_name, p.new_type
+    ))::text AS quoted_instead
+FROM pairs AS p
+    -- Who steps aside does so first.
+ORDER BY array_position(ARRAY['clash', 'needed', 'lost', 'retyped', 'gained'], p.kind), p.attname;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == PreflightDrift, these values
+EXPLAIN (:options) EXECUTE "PreflightDrift";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == PreflightDrift, any values
+EXPLAIN (:options) EXECUTE "PreflightDrift";
 
 -- Makes the partitions of today and the next days where they are not there yet.
 -- Locks: SHARE UPDATE EXCLUSIVE on the parents when it makes one, under a lock_timeout of 3 s. Index: none.
@@ -877,6 +1213,36 @@ EXPLAIN (:options) EXECUTE "RefusalLargest" (:run_id);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RefusalLargest, any values
 EXPLAIN (:options) EXECUTE "RefusalLargest" (:run_id);
+
+-- Forgets the users of refused runs that nobody will approve any more, max_rows at a time.
+-- Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_refusals_pkey. Rows: max_rows.
+PREPARE "RefusalPrune" AS
+DELETE FROM orphan_refusals AS f
+USING (
+    SELECT o.run_id, o.user_id
+    FROM orphan_refusals AS o
+    JOIN orphan_runs AS r ON r.run_id = o.run_id
+    WHERE r.finished_at < now() - $1::interval
+        -- An approval that a run may still use, or is using.
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_approvals AS a
+            LEFT JOIN orphan_runs AS u ON u.run_id = a.used_by_run
+            WHERE a.run_id = o.run_id
+                AND a.revoked_at IS NULL
+                AND (a.used_at IS NULL AND a.expires_at > now() OR u.state = 'running')
+        )
+    ORDER BY o.run_id, o.user_id
+    LIMIT $2::bigint
+) AS old
+WHERE f.run_id = old.run_id
+    AND f.user_id = old.user_id;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RefusalPrune, these values
+EXPLAIN (:options) EXECUTE "RefusalPrune" (:keep, :max_rows);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RefusalPrune, any values
+EXPLAIN (:options) EXECUTE "RefusalPrune" (:keep, :max_rows);
 
 -- What a restore would do with the members that were chosen, by the run that deleted them and the UTC day.
 -- Locks: ACCESS SHARE on conversation_members, conversations and our tables.
@@ -1052,9 +1418,49 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RevertChunk, any values
 EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :reverted_run, :day, :first_page, :pages, :user_ids);
 
+-- Forgets which members old restores gave back, once neither a revert could go by it nor the audit of the
+-- time is kept, max_rows at a time. The restores themselves stay in orphan_runs.
+-- Locks: ROW EXCLUSIVE on orphan_restores. Index: orphan_restores_pkey. Rows: max_rows.
+PREPARE "RestorePrune" AS
+DELETE FROM orphan_restores AS g
+USING (
+    SELECT o.run_id, o.user_id, o.conversation_id
+    FROM orphan_runs AS r
+    JOIN orphan_restores AS o ON o.run_id = r.run_id
+    WHERE r.kind = 'restore'
+        AND r.finished_at < now() - $1::interval
+        AND o.backed_up_at < (
+            SELECT min(coalesce(p.lower_bound, '-infinity'))
+            FROM orphan_partitions() AS p
+            WHERE p.parent = 'conversation_members_backup'
+        )
+    LIMIT $2::bigint
+) AS old
+WHERE g.run_id = old.run_id
+    AND g.user_id = old.user_id
+    AND g.conversation_id = old.conversation_id;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RestorePrune, these values
+EXPLAIN (:options) EXECUTE "RestorePrune" (:keep, :max_rows);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RestorePrune, any values
+EXPLAIN (:options) EXECUTE "RestorePrune" (:keep, :max_rows);
+
+-- Lets runners decide one after the other whether a run is due: RunBegin, as the next statement of
+-- the transaction, sees what the one before has begun.
+-- Locks: an advisory lock of our own, until the transaction ends. Index: none.
+PREPARE "RunTurn" AS
+SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_begin', 0));
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunTurn, these values
+EXPLAIN (:options) EXECUTE "RunTurn";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunTurn, any values
+EXPLAIN (:options) EXECUTE "RunTurn";
+
 -- Opens a run, and in the same statement gives up a run whose heartbeat stopped
 -- for longer than its own lease. Fails on orphan_runs_one_open while another
--- run is open.
+-- run is open. With an interval (every) it returns no row unless a run is due; see RunSchedule.
 -- Locks: ROW EXCLUSIVE on orphan_runs; waits for a chunk in flight of the run it gives up.
 -- Index: orphan_runs_one_open. Rows: one or two.
 PREPARE "RunBegin" AS
@@ -1067,17 +1473,75 @@ WITH abandoned AS (
         AND heartbeat_at + lease < now()
     RETURNING run_id
 )
-INSERT INTO orphan_runs (kind, phase, lease, host, version, settings)
-SELECT $1, $2, $3, $4, $5, $6
+INSERT INTO orphan_runs (kind, phase, started_at, heartbeat_at, lease, host, version, settings, scheduled_for)
+SELECT
+    -- Not now(): the transaction may have waited for its turn, and began before
+    -- the run did that it waited for.
+    $1, $2, statement_timestamp(), statement_timestamp(), $3, $4, $5, $6,
+    CASE
+        WHEN $7::interval IS NULL THEN NULL
+        WHEN l.next_at IS NULL OR l.started_at > statement_timestamp() THEN statement_timestamp()
+        -- Late by whole intervals: skip those, keep the beat.
+        ELSE l.next_at + floor(
+            extract(EPOCH FROM statement_timestamp() - l.next_at) / extract(EPOCH FROM $7::interval)
+        )::float8 * $7::interval
+    END
     -- Reading the CTE here makes it run before the row is inserted.
 FROM (SELECT count(*) FROM abandoned) AS given_up
+LEFT JOIN LATERAL (
+    SELECT a.started_at, coalesce(a.scheduled_for, a.started_at) + $7::interval AS next_at
+    FROM orphan_runs AS a
+    WHERE a.kind = 'clean'
+        AND a.state <> 'abandoned'
+        AND a.run_id NOT IN (SELECT g.run_id FROM abandoned AS g)
+    ORDER BY a.run_id DESC
+    LIMIT 1
+) AS l ON true
+WHERE $7::interval IS NULL
+    OR l.next_at IS NULL
+    OR l.next_at <= statement_timestamp()
+    -- The clock went back: the run says so, by its breaker.
+    OR l.started_at > statement_timestamp()
 RETURNING run_id, started_at;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunBegin, these values
-EXPLAIN (:options) EXECUTE "RunBegin" (:kind, :phase, :lease, :host, :version, :settings);
+EXPLAIN (:options) EXECUTE "RunBegin" (:kind, :phase, :lease, :host, :version, :settings, :every_interval);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunBegin, any values
-EXPLAIN (:options) EXECUTE "RunBegin" (:kind, :phase, :lease, :host, :version, :settings);
+EXPLAIN (:options) EXECUTE "RunBegin" (:kind, :phase, :lease, :host, :version, :settings, :every_interval);
+
+-- When the next run is due, as RunBegin decides it: an interval after the last attempt was, of
+-- whichever runner, unless that attempt was given up. Seconds; 0 or less: now.
+-- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards; orphan_runs_one_open. Rows: a few.
+PREPARE "RunSchedule" AS
+SELECT
+    coalesce(
+        CASE
+            WHEN l.started_at > now() THEN 0
+            ELSE extract(EPOCH FROM l.next_at - now())
+        END, 0
+    )::float8 AS due_in,
+    (o.run_id IS NOT NULL)::boolean AS run_open,
+    -- When the open run may be given up, unless it shows a sign of life.
+    coalesce(extract(EPOCH FROM o.heartbeat_at + o.lease - now()), 0)::float8 AS lapses_in,
+    EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL)::boolean AS paused
+FROM (SELECT 1) AS always
+LEFT JOIN LATERAL (
+    SELECT a.started_at, coalesce(a.scheduled_for, a.started_at) + $1::interval AS next_at
+    FROM orphan_runs AS a
+    WHERE a.kind = 'clean'
+        AND a.state <> 'abandoned'
+        AND NOT (a.state = 'running' AND a.heartbeat_at + a.lease < now())
+    ORDER BY a.run_id DESC
+    LIMIT 1
+) AS l ON true
+LEFT JOIN orphan_runs AS o ON o.state = 'running';
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunSchedule, these values
+EXPLAIN (:options) EXECUTE "RunSchedule" (:every_interval);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunSchedule, any values
+EXPLAIN (:options) EXECUTE "RunSchedule" (:every_interval);
 
 -- The open run, if there is one.
 -- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_one_open. Rows: at most one.
@@ -1198,6 +1662,23 @@ EXPLAIN (:options) EXECUTE "RunRecordFailure" (:kind, :lease, :host, :version, :
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunRecordFailure, any values
 EXPLAIN (:options) EXECUTE "RunRecordFailure" (:kind, :lease, :host, :version, :settings, :error);
+
+-- Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+PREPARE "RunFailPreflight" AS
+UPDATE orphan_runs
+SET state = 'failed',
+    heartbeat_at = clock_timestamp(),
+    finished_at = clock_timestamp(),
+    error = $1
+WHERE run_id = $2
+    AND state = 'running';
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunFailPreflight, these values
+EXPLAIN (:options) EXECUTE "RunFailPreflight" (:error, :run_id);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunFailPreflight, any values
+EXPLAIN (:options) EXECUTE "RunFailPreflight" (:error, :run_id);
 
 -- The count proof of a whole run: its audit rows and its backup rows.
 -- Locks: ACCESS SHARE on both tables.
