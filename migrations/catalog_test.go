@@ -84,7 +84,7 @@ func TestFunctionsAreClosed(t *testing.T) {
 	}
 	// Those of messaging-service's privileges that we raise, and no more.
 	definers := names(t, db, "SELECT proname FROM "+functions+" AND prosecdef ORDER BY 1")
-	want := testdb.Snapshot{"conversation_members_audit_delete", "orphan_ensure_partitions", "orphan_shadow_evidence"}
+	want := testdb.Snapshot{"conversation_members_audit_delete", "orphan_ensure_partitions", "orphan_restore_plan", "orphan_shadow_evidence"}
 	if diff := want.Diff(definers); diff != "" {
 		t.Errorf("SECURITY DEFINER:\n%s", diff)
 	}

@@ -45,6 +45,14 @@ var evidence = map[string]struct {
 		},
 		clear: "UPDATE orphan_pauses SET resumed_at = now(), resumed_by = session_user WHERE resumed_at IS NULL",
 	},
+	"restore": {
+		version: 14,
+		make: func(_ *testing.T, db *testdb.DB) {
+			db.Exec(`INSERT INTO orphan_restores (run_id, user_id, conversation_id, deleted_run, backed_up_at)
+				VALUES ($1, gen_random_uuid(), gen_random_uuid(), 1, now())`, openRun(db))
+		},
+		clear: "DELETE FROM orphan_restores",
+	},
 	"run that deleted": {
 		version: 1,
 		make: func(_ *testing.T, db *testdb.DB) {

@@ -118,6 +118,12 @@ func TestRunnerOwnsNothing(t *testing.T) {
 	if len(due) != 1 || due[0] != user {
 		t.Errorf("due: %v, not %v", due, user)
 	}
+	_, err = q.MemberTotals(ctx)
+	must("MemberTotals", err)
+	_, err = q.DepartedPage(ctx, 10)
+	must("DepartedPage", err)
+	_, err = q.DepartedCheck(ctx, db.DepartedCheckParams{Alive: []uuid.UUID{uuid.New()}, Missing: []uuid.UUID{}})
+	must("DepartedCheck", err)
 	_, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: retention, MaxRows: 10})
 	must("CandidateBacklog", err)
 

@@ -1,9 +1,9 @@
 -- name: CandidateMerge :one
 -- Merges this run's sightings into the ledger: new candidates start their clock,
 -- a candidate not seen for longer than max_gap starts it anew, users who are alive
--- again leave. Unknown users stay as they are.
--- Locks: ROW EXCLUSIVE on orphan_candidates; no lock on conversation_members.
--- Index: orphan_candidates_pkey, orphan_sightings_pkey, conversation_members_user_id.
+-- again leave, to be asked about again later. Unknown users stay as they are.
+-- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed; no lock on conversation_members but ACCESS SHARE.
+-- Index: orphan_candidates_pkey, orphan_sightings_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as are missing or came back.
 WITH open_run AS (
     SELECT o.run_id
@@ -54,6 +54,13 @@ gone_from_ledger AS (
         WHERE s.run_id = r.run_id AND s.user_id = c.user_id
     )
     RETURNING c.user_id
+),
+departed AS (
+    INSERT INTO orphan_departed AS d (user_id)
+    SELECT g.user_id
+    FROM gone_from_ledger AS g
+    ON CONFLICT (user_id) DO UPDATE
+    SET departed_at = now(), checked_at = NULL
 )
 SELECT
     (SELECT count(*) FROM open_run)::bigint AS open_runs,
@@ -91,19 +98,29 @@ ORDER BY c.user_id
 LIMIT @max_users::bigint;
 
 -- name: CandidateForget :execrows
--- Takes users out of the ledger: alive again at the second asking, or without a member left.
--- Locks: ROW EXCLUSIVE on orphan_candidates. Index: orphan_candidates_pkey, conversation_members_user_id. Rows: as many as given.
-DELETE FROM orphan_candidates AS c
-WHERE c.user_id = ANY (@user_ids::uuid [])
-    AND EXISTS (
-        SELECT
-        FROM orphan_runs AS r
-        WHERE r.run_id = @run_id AND r.state = 'running'
-    )
-    AND (
-        @alive::boolean
-        OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
-    );
+-- Takes users out of the ledger, alive again at the second asking or without a member left, and lists
+-- them to be asked about again.
+-- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
+-- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id. Rows: as many as given.
+WITH forgotten AS (
+    DELETE FROM orphan_candidates AS c
+    WHERE c.user_id = ANY (@user_ids::uuid [])
+        AND EXISTS (
+            SELECT
+            FROM orphan_runs AS r
+            WHERE r.run_id = @run_id AND r.state = 'running'
+        )
+        AND (
+            @alive::boolean
+            OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
+        )
+    RETURNING c.user_id
+)
+INSERT INTO orphan_departed AS d (user_id)
+SELECT f.user_id
+FROM forgotten AS f
+ON CONFLICT (user_id) DO UPDATE
+SET departed_at = now(), checked_at = NULL;
 
 -- name: CandidateBacklog :many
 -- Candidates by the day their retention ends; the first row holds what is due already.

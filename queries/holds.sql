@@ -21,10 +21,10 @@ SET phase = phase
 WHERE state = 'running';
 
 -- name: HoldList :many
--- The holds in force, with the members they keep.
+-- The holds in force, with the members they keep: each that was placed by hand, and those of a restore as one.
 -- Locks: ACCESS SHARE. Index: conversation_members_user_id, conversation_members_pkey. Rows: the holds and their members.
 SELECT
-    h.hold_id, h.user_id, h.conversation_id, h.reason, h.created_at, h.created_by, h.until,
+    h.hold_id, h.user_id, h.conversation_id, NULL::bigint AS run_id, h.reason, h.created_at, h.created_by, h.until,
     ((
         SELECT count(*)
         FROM conversation_members AS m
@@ -33,9 +33,23 @@ SELECT
         SELECT count(*)
         FROM conversation_members AS m
         WHERE m.conversation_id = h.conversation_id
-    ))::bigint AS members
+    ))::bigint AS members,
+    (h.user_id IS NOT NULL)::integer::bigint AS users
 FROM orphan_holds_in_force AS h
-ORDER BY h.hold_id;
+WHERE h.run_id IS NULL
+UNION ALL
+SELECT
+    min(h.hold_id), NULL, NULL, h.run_id, min(h.reason), min(h.created_at), min(h.created_by), max(h.until),
+    sum((
+        SELECT count(*)
+        FROM conversation_members AS m
+        WHERE m.user_id = h.user_id
+    ))::bigint,
+    count(*)
+FROM orphan_holds_in_force AS h
+WHERE h.run_id IS NOT NULL
+GROUP BY h.run_id
+ORDER BY 1;
 
 -- name: HoldRemove :execrows
 -- Lifts a hold; its row stays as history.
@@ -45,3 +59,20 @@ SET lifted_at = now(),
     lifted_by = session_user
 WHERE hold_id = @hold_id
     AND lifted_at IS NULL;
+
+-- name: HoldRemoveOfRun :execrows
+-- Lifts the holds that a restore placed, but for users whose members it gave back and that are not reverted, unless all is said.
+-- Locks: ROW EXCLUSIVE on orphan_holds. Index: orphan_holds_run_id_user_id, orphan_restores_pkey. Rows: the users of the restore.
+UPDATE orphan_holds AS h
+SET lifted_at = now(),
+    lifted_by = session_user
+WHERE h.run_id = @run_id::bigint
+    AND h.lifted_at IS NULL
+    AND (
+        @every::boolean
+        OR NOT EXISTS (
+            SELECT
+            FROM orphan_restores AS r
+            WHERE r.run_id = @run_id::bigint AND r.user_id = h.user_id AND r.state = 'restored'
+        )
+    );

@@ -23,7 +23,8 @@ SELECT
         FROM unnest(ARRAY[
             'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
             'orphan_pauses', 'orphan_refusals', 'orphan_approvals', 'conversation_members_audit',
-            'conversation_members_audit_default', 'conversation_members_backup'
+            'conversation_members_audit_default', 'conversation_members_backup',
+            'orphan_restores', 'orphan_departed'
         ]) AS ours (object_name)
         WHERE to_regclass('public.' || ours.object_name) IS NULL
     ), '')::text AS objects_missing,
@@ -46,6 +47,9 @@ SELECT
                     ('orphan_pauses', 'SELECT'),
                     ('orphan_refusals', 'SELECT'), ('orphan_refusals', 'INSERT'),
                     ('orphan_approvals', 'SELECT'), ('orphan_approvals', 'UPDATE'),
+                    ('orphan_restores', 'SELECT'),
+                    ('orphan_departed', 'SELECT'), ('orphan_departed', 'INSERT'),
+                    ('orphan_departed', 'UPDATE'), ('orphan_departed', 'DELETE'),
                     ('conversation_members_audit', 'SELECT'),
                     ('conversation_members_audit_default', 'SELECT'),
                     ('conversation_members_backup', 'SELECT'),
@@ -57,7 +61,7 @@ SELECT
             SELECT 'EXECUTE on ' || p.proname
             FROM pg_catalog.pg_proc AS p
             WHERE p.pronamespace = 'public'::regnamespace
-                AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence')
+                AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence', 'orphan_restore_plan')
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
     ), '')::text AS grants_missing;

@@ -126,9 +126,9 @@ WHERE run_id = @run_id
     AND state = 'running';
 
 -- name: RunFinish :one
--- Ends a run: state, reason, and the number of conversations from the audit.
+-- Ends a run: state, reason, and the number of conversations from the audit, or of a restore from its list.
 -- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
--- Index: orphan_runs_pkey; conversation_members_audit_run_id (BRIN). Rows: one, and the run's audit rows.
+-- Index: orphan_runs_pkey; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
 UPDATE orphan_runs AS r
 SET state = @state,
     phase = @phase,
@@ -137,14 +137,22 @@ SET state = @state,
     breaker = sqlc.narg('breaker'),
     error = sqlc.narg('error'),
     conversations = (
-        SELECT count(DISTINCT a.conversation_id)
-        FROM conversation_members_audit AS a
-        WHERE a.run_id = r.run_id
-            AND a.deleted_at >= r.started_at
+        SELECT count(DISTINCT touched.conversation_id)
+        FROM (
+            SELECT a.conversation_id
+            FROM conversation_members_audit AS a
+            WHERE a.run_id = r.run_id
+                AND a.deleted_at >= r.started_at
+            UNION ALL
+            SELECT g.conversation_id
+            FROM orphan_restores AS g
+            WHERE g.run_id = r.run_id
+                AND g.state <> 'planned'
+        ) AS touched
     )
 WHERE r.run_id = @run_id
     AND r.state = 'running'
-RETURNING r.members_deleted, r.conversations, r.started_at, r.finished_at;
+RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, r.finished_at;
 
 -- name: RunRecordFailure :one
 -- Records a run that failed its preflight, so that `status` shows it.
@@ -184,7 +192,7 @@ SELECT
 -- The last runs, newest first.
 -- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: as asked.
 SELECT run_id, kind, state, phase, started_at, finished_at, host, users_checked, users_missing,
-    users_unknown, users_due, members_due, members_deleted, members_kept_young, members_held,
+    users_unknown, users_due, members_due, members_deleted, members_restored, members_kept_young, members_held,
     conversations, batch_calls, breaker, error,
     extract(EPOCH FROM coalesce(finished_at, now()) - started_at)::float8 AS seconds
 FROM orphan_runs

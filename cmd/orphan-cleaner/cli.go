@@ -20,6 +20,7 @@ type CLI struct {
 	Serve   ServeCmd   `cmd:"" help:"Make a run per interval, and serve /metrics, /healthz and /readyz."`
 	Approve ApproveCmd `cmd:"" help:"Let the due users of a refused run go, once."`
 	Hold    HoldCmd    `cmd:"" help:"Keep users or conversations from being cleaned."`
+	Restore RestoreCmd `cmd:"" help:"Give back what runs deleted; previews without --execute."`
 	Pause   PauseCmd   `cmd:"" help:"Stop every runner everywhere before its next transaction."`
 	Resume  ResumeCmd  `cmd:"" help:"Let runs go on."`
 	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
@@ -50,10 +51,11 @@ func exampleOf(command string) string {
 		"pause":          "orphan-cleaner pause --reason 'auth-service is being restored'",
 		"resume":         "orphan-cleaner resume",
 		"approve":        "orphan-cleaner approve 17 --yes\n  orphan-cleaner approve 17 --revoke",
+		"restore":        "orphan-cleaner restore --run 17\n  orphan-cleaner restore --run 17 --execute\n  orphan-cleaner restore --since '2026-01-31 10:00' --until '2026-01-31 11:00'\n  orphan-cleaner restore --revert 18 --execute",
 		"hold":           "orphan-cleaner hold list",
 		"hold add":       "orphan-cleaner hold add --user 6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10 --reason 'legal hold 17' --until 90d",
 		"hold list":      "orphan-cleaner hold list --json",
-		"hold remove":    "orphan-cleaner hold remove 3",
+		"hold remove":    "orphan-cleaner hold remove 3\n  orphan-cleaner hold remove --restore 18",
 		"status":         "orphan-cleaner status --runs 20",
 		"demo":           "orphan-cleaner demo --conversations 100 --members 1500",
 		"version":        "orphan-cleaner version",

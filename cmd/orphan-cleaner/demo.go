@@ -20,6 +20,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp/dbsetup"
+	"github.com/nova-social/orphan-cleaner/internal/restore"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
 
@@ -107,7 +108,7 @@ func (cmd *DemoCmd) migrate(ctx context.Context, cluster *pgtemp.Cluster, say fu
 	return nil
 }
 
-// runs makes a dry run, a run, and a run that finds nothing left to do.
+// runs makes a dry run, a run, a run that finds nothing left to do, and a restore.
 func (cmd *DemoCmd) runs(ctx context.Context, s *streams, pool *pgxpool.Pool, auth *authfake.Server, say func(string, ...any)) error {
 	log := telemetry.NewLogger(s.err, "text", slog.LevelWarn)
 	client, err := authclient.Dial(authclient.Config{URL: auth.URL(), Logger: log})
@@ -127,6 +128,10 @@ func (cmd *DemoCmd) runs(ctx context.Context, s *streams, pool *pgxpool.Pool, au
 		return c.Run(ctx)
 	}
 
+	before, err := fingerprint(ctx, pool)
+	if err != nil {
+		return err
+	}
 	say("orphan-cleaner run --dry-run")
 	dry, err := oneRun(true)
 	if err != nil {
@@ -150,6 +155,30 @@ func (cmd *DemoCmd) runs(ctx context.Context, s *streams, pool *pgxpool.Pool, au
 		return err
 	}
 	say("\norphan-cleaner run, once more: %d members deleted, %d users checked.", again.MembersDeleted, again.UsersChecked)
+	return giveBack(ctx, pool, log, first, before, say)
+}
+
+// fingerprint is a hash over all rows of the table that is cleaned.
+func fingerprint(ctx context.Context, pool *pgxpool.Pool) (text string, err error) {
+	err = pool.QueryRow(ctx, "SELECT md5(string_agg(m::text, '' ORDER BY conversation_id, user_id)) FROM conversation_members AS m").Scan(&text)
+	return text, err
+}
+
+// giveBack restores what the first run deleted.
+func giveBack(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, first cleaner.Result, before string, say func(string, ...any)) error {
+	cfg := restore.DefaultConfig()
+	cfg.Host, cfg.Version, cfg.Settings = "demo", version, []byte("{}")
+	say("\norphan-cleaner restore --run %d --execute", first.RunID)
+	result, err := restore.New(pool, log, cfg).Restore(ctx, restore.Selection{Run: first.RunID})
+	if err != nil {
+		return err
+	}
+	after, err := fingerprint(ctx, pool)
+	if err != nil {
+		return err
+	}
+	say(" %d members given back in %.2f s, their users on hold for %s; each row as it was: %t.",
+		result.MembersRestored, result.Seconds, Duration(cfg.Hold), after == before)
 	return nil
 }
 

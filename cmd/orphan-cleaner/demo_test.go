@@ -26,6 +26,7 @@ func TestDemo(t *testing.T) {
 		`(?m)^ +backed up +5 *$`,
 		`(?m)^ seconds +\d+\.\d\d *$`,
 		`once more: 0 members deleted, 29 users checked`,
+		`5 members given back in \d+\.\d\d s, their users on hold for 30d; each row as it was: true`,
 	} {
 		if !regexp.MustCompile(pattern).MatchString(e.stdout) {
 			t.Errorf("the demo does not show %s:\n%s", pattern, e.stdout)
@@ -73,7 +74,7 @@ func TestDemoKeep(t *testing.T) {
 	const query = "SELECT count(*) FROM conversation_members"
 	if _, err := exec.LookPath("psql"); err == nil {
 		out, err := exec.Command("sh", "-c", connect+" -Atqc '"+query+"'").CombinedOutput()
-		if err != nil || strings.TrimSpace(string(out)) != "145" {
+		if err != nil || strings.TrimSpace(string(out)) != "150" {
 			t.Errorf("%s: %v\n%s", connect, err, out)
 		}
 	} else {
@@ -84,7 +85,7 @@ func TestDemoKeep(t *testing.T) {
 		}
 		err = conn.QueryRow(t.Context(), query).Scan(&members)
 		_ = conn.Close(context.Background())
-		if err != nil || members != 145 {
+		if err != nil || members != 150 {
 			t.Errorf("%d members are left: %v", members, err)
 		}
 	}

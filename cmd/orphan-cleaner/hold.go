@@ -115,10 +115,13 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 	t := newTable("Holds in force", "hold", "on", "members", "until (UTC)", "reason")
 	for _, h := range holds {
 		subject, until := "", "lifted by hand"
-		if h.UserID != nil {
+		switch {
+		case h.UserID != nil:
 			subject = "user " + h.UserID.String()
-		} else if h.ConversationID != nil {
+		case h.ConversationID != nil:
 			subject = "conversation " + h.ConversationID.String()
+		case h.RunID != nil:
+			subject = fmt.Sprintf("%d users of restore %d", h.Users, *h.RunID)
 		}
 		if h.Until != nil {
 			until = h.Until.UTC().Format(time.DateTime)
@@ -131,23 +134,39 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 // HoldRemoveCmd is `hold remove`.
 type HoldRemoveCmd struct {
 	DatabaseFlags `group:"Database"`
-	Hold          int64 `arg:"" help:"Number of the hold, from hold list."`
+	Hold          int64 `arg:"" optional:"" help:"Number of the hold, from hold list."`
+	Restore       int64 `help:"Lift all holds that this restore placed." placeholder:"RUN"`
 }
 
-// Run lifts a hold.
+// Run lifts a hold, or those of a restore.
 func (cmd *HoldRemoveCmd) Run(ctx context.Context, s *streams) error {
+	if (cmd.Hold == 0) == (cmd.Restore == 0) {
+		return fmt.Errorf("%w: give either the number of a hold or --restore RUN", errUsage)
+	}
 	pool, err := cmd.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	lifted, err := db.New(pool).HoldRemove(ctx, cmd.Hold)
+	q := db.New(pool)
+	var lifted int64
+	what := fmt.Sprintf("hold %d", cmd.Hold)
+	if cmd.Restore != 0 {
+		what = fmt.Sprintf("hold of restore %d", cmd.Restore)
+		lifted, err = q.HoldRemoveOfRun(ctx, db.HoldRemoveOfRunParams{RunID: cmd.Restore, Every: true})
+	} else {
+		lifted, err = q.HoldRemove(ctx, cmd.Hold)
+	}
 	if err != nil {
 		return fmt.Errorf("lifting the hold: %w; see: orphan-cleaner check", err)
 	}
 	if lifted == 0 {
-		return fmt.Errorf("%w: there is no hold %d that could be lifted; see: orphan-cleaner hold list", errUsage, cmd.Hold)
+		return fmt.Errorf("%w: there is no %s that could be lifted; see: orphan-cleaner hold list", errUsage, what)
 	}
-	_, err = fmt.Fprintf(s.out, "hold %d is lifted\n", cmd.Hold)
+	if cmd.Restore != 0 {
+		_, err = fmt.Fprintf(s.out, "%d holds of restore %d are lifted\n", lifted, cmd.Restore)
+	} else {
+		_, err = fmt.Fprintf(s.out, "hold %d is lifted\n", cmd.Hold)
+	}
 	return err
 }

@@ -151,6 +151,16 @@ func (e ended) result(t *testing.T) map[string]any {
 	return object
 }
 
+// object is stdout as one JSON object.
+func (e ended) object(t *testing.T) map[string]any {
+	t.Helper()
+	var object map[string]any
+	if err := json.Unmarshal([]byte(e.stdout), &object); err != nil {
+		t.Fatalf("stdout is no JSON object: %v\n%s", err, e)
+	}
+	return object
+}
+
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
@@ -190,6 +200,16 @@ func newWorld(t *testing.T, users, dead int) *world {
 	w.auth.Add(w.users(t, "deleted_at IS NULL")...)
 	w.dead = w.users(t, "deleted_at IS NOT NULL")
 	return w
+}
+
+// fault makes auth-service go wrong in a way that it knows by name.
+func (w *world) fault(t *testing.T, name string) {
+	t.Helper()
+	fault, ok := authfake.Named(name)
+	if !ok {
+		t.Fatalf("no fault %s", name)
+	}
+	w.auth.SetFault(fault)
 }
 
 func newAuth(t *testing.T) *authfake.Server {

@@ -15,9 +15,19 @@ import (
 
 const redrawEvery = 100 * time.Millisecond
 
-// watch shows a run's progress: a line that redraws on a terminal, a log line
-// now and then elsewhere. The function it returns ends it and leaves a clean line.
+// watch shows the progress of a run.
 func watch(w io.Writer, log *slog.Logger, c *cleaner.Cleaner) func() {
+	return watchLine(w, func() string { return progressLine(c.Progress()) }, func() {
+		if p := c.Progress(); p.Phase != "" {
+			log.Info("Run under way", "phase", p.Phase, "members_seen", p.MembersSeen, "users_checked", p.UsersChecked,
+				"users_missing", p.UsersMissing, "members_due", p.MembersDue, "members_deleted", p.MembersDeleted)
+		}
+	})
+}
+
+// watchLine shows progress: a line that redraws on a terminal, a log line now and
+// then elsewhere. The function it returns ends it and leaves a clean line.
+func watchLine(w io.Writer, line func() string, log func()) func() {
 	file, isFile := w.(*os.File)
 	terminal := isFile && term.IsTerminal(int(file.Fd()))
 	every := progressLogEvery
@@ -38,12 +48,10 @@ func watch(w io.Writer, log *slog.Logger, c *cleaner.Cleaner) func() {
 				return
 			case <-tick.C:
 			}
-			p := c.Progress()
 			if terminal {
-				fmt.Fprintf(w, "\r\x1b[K%s", progressLine(p))
-			} else if p.Phase != "" {
-				log.Info("Run under way", "phase", p.Phase, "members_seen", p.MembersSeen, "users_checked", p.UsersChecked,
-					"users_missing", p.UsersMissing, "members_due", p.MembersDue, "members_deleted", p.MembersDeleted)
+				fmt.Fprintf(w, "\r\x1b[K%s", line())
+			} else {
+				log()
 			}
 		}
 	})

@@ -32,7 +32,7 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	}
 	cfg.DryRun = cmd.DryRun
 	log := cmd.logger(s)
-	client, err := cmd.dial(log, nil)
+	client, err := cmd.dial(log)
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
-	client, err := cmd.dial(log, metrics)
+	client, err := cmd.dialObserved(log, metrics)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ type status struct {
 	Approvals []db.ApprovalOpenRow     `json:"approvals"`
 	Paused    []db.PauseInForceRow     `json:"paused"`
 	Holds     int                      `json:"holds"`
+	Alive     []db.DepartedAliveRow    `json:"resurrected"`
 	Runs      []db.RunRecentRow        `json:"runs"`
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
 }
@@ -60,6 +61,9 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 		return fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
 	}
 	st.Holds = len(holds)
+	if st.Alive, err = q.DepartedAlive(ctx); err != nil {
+		return fmt.Errorf("reading who is alive again: %w; see: orphan-cleaner check", err)
+	}
 	if cmd.JSON {
 		// An empty list is [], never null.
 		st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
@@ -69,11 +73,11 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 }
 
 func printStatus(s *streams, st status) error {
-	runs := newTable("Recent runs", "run", "state", "started (UTC)", "seconds", "checked", "unknown", "due", "deleted", "calls")
+	runs := newTable("Recent runs", "run", "state", "started (UTC)", "seconds", "checked", "unknown", "due", "deleted", "restored", "calls")
 	for _, r := range st.Runs {
 		runs.AppendRow(table.Row{
 			r.RunID, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04:05"), fmt.Sprintf("%.1f", r.Seconds),
-			r.UsersChecked, r.UsersUnknown, r.MembersDue, r.MembersDeleted, r.BatchCalls,
+			r.UsersChecked, r.UsersUnknown, r.MembersDue, r.MembersDeleted, r.MembersRestored, r.BatchCalls,
 		})
 	}
 	if err := printTable(s.out, runs); err != nil {
@@ -96,6 +100,15 @@ func printStatus(s *streams, st status) error {
 	}
 	if err := printTable(s.out, backlog); err != nil {
 		return err
+	}
+	if n := len(st.Alive); n > 0 {
+		restore := "orphan-cleaner restore --resurrected --execute"
+		if n == 1 {
+			restore = "orphan-cleaner restore --user " + st.Alive[0].UserID.String() + " --execute"
+		}
+		if _, err := fmt.Fprintf(s.out, "ALIVE AGAIN: %d users whose members were deleted; give them back: %s\n", n, restore); err != nil {
+			return err
+		}
 	}
 	for _, r := range st.Refused {
 		if _, err := fmt.Fprintf(s.out, "REFUSED run %d, not settled yet: orphan-cleaner run --dry-run looks again, orphan-cleaner approve %d lets its users go\n",

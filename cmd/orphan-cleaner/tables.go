@@ -11,23 +11,26 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/cleaner"
 )
 
+// titled is a table with a line above it, as long as it needs to be: go-pretty
+// would break it to the width of the table.
+type titled struct {
+	table.Writer
+	title string
+}
+
 // newTable is a plain table of at most 100 columns.
-func newTable(title string, header ...any) table.Writer {
+func newTable(title string, header ...any) titled {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
 	t.Style().Options.DrawBorder = false
 	t.Style().Options.SeparateColumns = false
 	t.Style().Format.Header = text.FormatDefault
 	t.Style().Format.Footer = text.FormatDefault
-	t.Style().Title.Align = text.AlignLeft
 	t.SetAllowedRowLength(100)
-	if title != "" {
-		t.SetTitle(title)
-	}
 	if len(header) > 0 {
 		t.AppendHeader(header)
 	}
-	return t
+	return titled{t, title}
 }
 
 func printJSON(w io.Writer, v any) error {
@@ -36,7 +39,12 @@ func printJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-func printTable(w io.Writer, t table.Writer) error {
+func printTable(w io.Writer, t titled) error {
+	if t.title != "" {
+		if _, err := fmt.Fprintln(w, " "+t.title); err != nil {
+			return err
+		}
+	}
 	_, err := fmt.Fprintln(w, t.Render())
 	return err
 }

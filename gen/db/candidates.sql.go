@@ -128,17 +128,25 @@ func (q *Queries) CandidateDuePage(ctx context.Context, arg CandidateDuePagePara
 }
 
 const candidateForget = `-- name: CandidateForget :execrows
-DELETE FROM orphan_candidates AS c
-WHERE c.user_id = ANY ($1::uuid [])
-    AND EXISTS (
-        SELECT
-        FROM orphan_runs AS r
-        WHERE r.run_id = $2 AND r.state = 'running'
-    )
-    AND (
-        $3::boolean
-        OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
-    )
+WITH forgotten AS (
+    DELETE FROM orphan_candidates AS c
+    WHERE c.user_id = ANY ($1::uuid [])
+        AND EXISTS (
+            SELECT
+            FROM orphan_runs AS r
+            WHERE r.run_id = $2 AND r.state = 'running'
+        )
+        AND (
+            $3::boolean
+            OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
+        )
+    RETURNING c.user_id
+)
+INSERT INTO orphan_departed AS d (user_id)
+SELECT f.user_id
+FROM forgotten AS f
+ON CONFLICT (user_id) DO UPDATE
+SET departed_at = now(), checked_at = NULL
 `
 
 type CandidateForgetParams struct {
@@ -147,8 +155,10 @@ type CandidateForgetParams struct {
 	Alive   bool        `json:"alive"`
 }
 
-// Takes users out of the ledger: alive again at the second asking, or without a member left.
-// Locks: ROW EXCLUSIVE on orphan_candidates. Index: orphan_candidates_pkey, conversation_members_user_id. Rows: as many as given.
+// Takes users out of the ledger, alive again at the second asking or without a member left, and lists
+// them to be asked about again.
+// Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
+// Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id. Rows: as many as given.
 func (q *Queries) CandidateForget(ctx context.Context, arg CandidateForgetParams) (int64, error) {
 	result, err := q.db.Exec(ctx, candidateForget, arg.UserIds, arg.RunID, arg.Alive)
 	if err != nil {
@@ -207,6 +217,13 @@ gone_from_ledger AS (
         WHERE s.run_id = r.run_id AND s.user_id = c.user_id
     )
     RETURNING c.user_id
+),
+departed AS (
+    INSERT INTO orphan_departed AS d (user_id)
+    SELECT g.user_id
+    FROM gone_from_ledger AS g
+    ON CONFLICT (user_id) DO UPDATE
+    SET departed_at = now(), checked_at = NULL
 )
 SELECT
     (SELECT count(*) FROM open_run)::bigint AS open_runs,
@@ -232,9 +249,9 @@ type CandidateMergeRow struct {
 
 // Merges this run's sightings into the ledger: new candidates start their clock,
 // a candidate not seen for longer than max_gap starts it anew, users who are alive
-// again leave. Unknown users stay as they are.
-// Locks: ROW EXCLUSIVE on orphan_candidates; no lock on conversation_members.
-// Index: orphan_candidates_pkey, orphan_sightings_pkey, conversation_members_user_id.
+// again leave, to be asked about again later. Unknown users stay as they are.
+// Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed; no lock on conversation_members but ACCESS SHARE.
+// Index: orphan_candidates_pkey, orphan_sightings_pkey, orphan_departed_pkey, conversation_members_user_id.
 // Rows: as many as are missing or came back.
 func (q *Queries) CandidateMerge(ctx context.Context, arg CandidateMergeParams) (CandidateMergeRow, error) {
 	row := q.db.QueryRow(ctx, candidateMerge, arg.RunID, arg.MaxGap)

@@ -50,7 +50,7 @@ func (q *Queries) HoldAdd(ctx context.Context, arg HoldAddParams) (int64, error)
 
 const holdList = `-- name: HoldList :many
 SELECT
-    h.hold_id, h.user_id, h.conversation_id, h.reason, h.created_at, h.created_by, h.until,
+    h.hold_id, h.user_id, h.conversation_id, NULL::bigint AS run_id, h.reason, h.created_at, h.created_by, h.until,
     ((
         SELECT count(*)
         FROM conversation_members AS m
@@ -59,23 +59,39 @@ SELECT
         SELECT count(*)
         FROM conversation_members AS m
         WHERE m.conversation_id = h.conversation_id
-    ))::bigint AS members
+    ))::bigint AS members,
+    (h.user_id IS NOT NULL)::integer::bigint AS users
 FROM orphan_holds_in_force AS h
-ORDER BY h.hold_id
+WHERE h.run_id IS NULL
+UNION ALL
+SELECT
+    min(h.hold_id), NULL, NULL, h.run_id, min(h.reason), min(h.created_at), min(h.created_by), max(h.until),
+    sum((
+        SELECT count(*)
+        FROM conversation_members AS m
+        WHERE m.user_id = h.user_id
+    ))::bigint,
+    count(*)
+FROM orphan_holds_in_force AS h
+WHERE h.run_id IS NOT NULL
+GROUP BY h.run_id
+ORDER BY 1
 `
 
 type HoldListRow struct {
 	HoldID         int64      `json:"hold_id"`
 	UserID         *uuid.UUID `json:"user_id"`
 	ConversationID *uuid.UUID `json:"conversation_id"`
+	RunID          *int64     `json:"run_id"`
 	Reason         string     `json:"reason"`
 	CreatedAt      time.Time  `json:"created_at"`
 	CreatedBy      string     `json:"created_by"`
 	Until          *time.Time `json:"until"`
 	Members        int64      `json:"members"`
+	Users          int64      `json:"users"`
 }
 
-// The holds in force, with the members they keep.
+// The holds in force, with the members they keep: each that was placed by hand, and those of a restore as one.
 // Locks: ACCESS SHARE. Index: conversation_members_user_id, conversation_members_pkey. Rows: the holds and their members.
 func (q *Queries) HoldList(ctx context.Context) ([]HoldListRow, error) {
 	rows, err := q.db.Query(ctx, holdList)
@@ -90,11 +106,13 @@ func (q *Queries) HoldList(ctx context.Context) ([]HoldListRow, error) {
 			&i.HoldID,
 			&i.UserID,
 			&i.ConversationID,
+			&i.RunID,
 			&i.Reason,
 			&i.CreatedAt,
 			&i.CreatedBy,
 			&i.Until,
 			&i.Members,
+			&i.Users,
 		); err != nil {
 			return nil, err
 		}
@@ -118,6 +136,37 @@ WHERE hold_id = $1
 // Locks: ROW EXCLUSIVE on orphan_holds. Index: orphan_holds_pkey. Rows: one.
 func (q *Queries) HoldRemove(ctx context.Context, holdID int64) (int64, error) {
 	result, err := q.db.Exec(ctx, holdRemove, holdID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const holdRemoveOfRun = `-- name: HoldRemoveOfRun :execrows
+UPDATE orphan_holds AS h
+SET lifted_at = now(),
+    lifted_by = session_user
+WHERE h.run_id = $1::bigint
+    AND h.lifted_at IS NULL
+    AND (
+        $2::boolean
+        OR NOT EXISTS (
+            SELECT
+            FROM orphan_restores AS r
+            WHERE r.run_id = $1::bigint AND r.user_id = h.user_id AND r.state = 'restored'
+        )
+    )
+`
+
+type HoldRemoveOfRunParams struct {
+	RunID int64 `json:"run_id"`
+	Every bool  `json:"every"`
+}
+
+// Lifts the holds that a restore placed, but for users whose members it gave back and that are not reverted, unless all is said.
+// Locks: ROW EXCLUSIVE on orphan_holds. Index: orphan_holds_run_id_user_id, orphan_restores_pkey. Rows: the users of the restore.
+func (q *Queries) HoldRemoveOfRun(ctx context.Context, arg HoldRemoveOfRunParams) (int64, error) {
+	result, err := q.db.Exec(ctx, holdRemoveOfRun, arg.RunID, arg.Every)
 	if err != nil {
 		return 0, err
 	}

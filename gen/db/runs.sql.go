@@ -221,14 +221,22 @@ SET state = $1,
     breaker = $3,
     error = $4,
     conversations = (
-        SELECT count(DISTINCT a.conversation_id)
-        FROM conversation_members_audit AS a
-        WHERE a.run_id = r.run_id
-            AND a.deleted_at >= r.started_at
+        SELECT count(DISTINCT touched.conversation_id)
+        FROM (
+            SELECT a.conversation_id
+            FROM conversation_members_audit AS a
+            WHERE a.run_id = r.run_id
+                AND a.deleted_at >= r.started_at
+            UNION ALL
+            SELECT g.conversation_id
+            FROM orphan_restores AS g
+            WHERE g.run_id = r.run_id
+                AND g.state <> 'planned'
+        ) AS touched
     )
 WHERE r.run_id = $5
     AND r.state = 'running'
-RETURNING r.members_deleted, r.conversations, r.started_at, r.finished_at
+RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, r.finished_at
 `
 
 type RunFinishParams struct {
@@ -240,15 +248,16 @@ type RunFinishParams struct {
 }
 
 type RunFinishRow struct {
-	MembersDeleted int64      `json:"members_deleted"`
-	Conversations  int64      `json:"conversations"`
-	StartedAt      time.Time  `json:"started_at"`
-	FinishedAt     *time.Time `json:"finished_at"`
+	MembersDeleted  int64      `json:"members_deleted"`
+	MembersRestored int64      `json:"members_restored"`
+	Conversations   int64      `json:"conversations"`
+	StartedAt       time.Time  `json:"started_at"`
+	FinishedAt      *time.Time `json:"finished_at"`
 }
 
-// Ends a run: state, reason, and the number of conversations from the audit.
+// Ends a run: state, reason, and the number of conversations from the audit, or of a restore from its list.
 // Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
-// Index: orphan_runs_pkey; conversation_members_audit_run_id (BRIN). Rows: one, and the run's audit rows.
+// Index: orphan_runs_pkey; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
 func (q *Queries) RunFinish(ctx context.Context, arg RunFinishParams) (RunFinishRow, error) {
 	row := q.db.QueryRow(ctx, runFinish,
 		arg.State,
@@ -260,6 +269,7 @@ func (q *Queries) RunFinish(ctx context.Context, arg RunFinishParams) (RunFinish
 	var i RunFinishRow
 	err := row.Scan(
 		&i.MembersDeleted,
+		&i.MembersRestored,
 		&i.Conversations,
 		&i.StartedAt,
 		&i.FinishedAt,
@@ -391,7 +401,7 @@ func (q *Queries) RunProof(ctx context.Context, arg RunProofParams) (RunProofRow
 
 const runRecent = `-- name: RunRecent :many
 SELECT run_id, kind, state, phase, started_at, finished_at, host, users_checked, users_missing,
-    users_unknown, users_due, members_due, members_deleted, members_kept_young, members_held,
+    users_unknown, users_due, members_due, members_deleted, members_restored, members_kept_young, members_held,
     conversations, batch_calls, breaker, error,
     extract(EPOCH FROM coalesce(finished_at, now()) - started_at)::float8 AS seconds
 FROM orphan_runs
@@ -413,6 +423,7 @@ type RunRecentRow struct {
 	UsersDue         int64      `json:"users_due"`
 	MembersDue       int64      `json:"members_due"`
 	MembersDeleted   int64      `json:"members_deleted"`
+	MembersRestored  int64      `json:"members_restored"`
 	MembersKeptYoung int64      `json:"members_kept_young"`
 	MembersHeld      int64      `json:"members_held"`
 	Conversations    int64      `json:"conversations"`
@@ -447,6 +458,7 @@ func (q *Queries) RunRecent(ctx context.Context, maxRows int32) ([]RunRecentRow,
 			&i.UsersDue,
 			&i.MembersDue,
 			&i.MembersDeleted,
+			&i.MembersRestored,
 			&i.MembersKeptYoung,
 			&i.MembersHeld,
 			&i.Conversations,

@@ -59,6 +59,7 @@ type run struct {
 	started time.Time
 	entered time.Time // the phase it is in
 	facts   Facts
+	back    departed
 	totals  db.MemberTotalsRow // of the table, where judgeEarly counted
 	// approval is what this run goes by, if somebody approved a refused run: it
 	// sweeps that run's users and no others.
@@ -109,6 +110,9 @@ func (r *run) live(ctx context.Context) (Result, error) {
 	}
 	if err == nil {
 		err = r.sweep(alive)
+	}
+	if err == nil {
+		err = r.lookBack(alive)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:

@@ -112,11 +112,12 @@ type Result struct {
 	Breaker          *string `json:"breaker"`
 	Seconds          float64 `json:"seconds"`
 
-	MembersTotal int64  `json:"members_total"`
-	MembersHeld  int64  `json:"members_held"`
-	ChunksLeft   int64  `json:"chunks_left"`
-	DryRun       bool   `json:"dry_run"`
-	Error        string `json:"error,omitempty"`
+	MembersTotal     int64  `json:"members_total"`
+	MembersHeld      int64  `json:"members_held"`
+	ChunksLeft       int64  `json:"chunks_left"`
+	UsersResurrected int64  `json:"users_resurrected"`
+	DryRun           bool   `json:"dry_run"`
+	Error            string `json:"error,omitempty"`
 }
 
 // Progress is a moment of a run, for whoever watches it.

@@ -151,6 +151,7 @@ func (r *run) result(err error) Result {
 		UsersReturned: f.UsersReturned, UsersDue: f.UsersDue, MembersDue: f.MembersDue, MembersDeleted: max(f.MembersDeleted, r.Progress().MembersDeleted),
 		Conversations: f.Conversations, MembersKeptYoung: f.MembersKeptYoung, BatchCalls: f.BatchCalls,
 		MembersTotal: f.MembersTotal, MembersHeld: f.MembersHeld, ChunksLeft: f.ChunksLeft,
+		UsersResurrected: f.UsersResurrected,
 	}
 	if trip, ok := errors.AsType[*Trip](err); ok {
 		result.Breaker = &trip.Breaker

@@ -18,6 +18,7 @@ type Facts struct {
 	UsersChecked, UsersMissing, UsersUnknown, UsersNew, UsersReturned, UsersDue int64
 	MembersTotal, MembersDue, MembersDeleted, MembersKeptYoung, MembersHeld     int64
 	Conversations, Batches, VoidBatches, BatchCalls, ChunksLeft                 int64
+	UsersResurrected                                                            int64 // see lookBack
 	// NewUnforeseen users are newly missing, DueUnapproved members due, and no
 	// approval covers them: what the breakers judge.
 	NewUnforeseen, DueUnapproved int64
@@ -49,11 +50,13 @@ type answer struct {
 }
 
 // batch is what one call asks: users of the table, then canaries that are no
-// members and only looked at.
+// members, then departed users. The latter two are only looked at.
 type batch struct {
-	ids     []uuid.UUID
-	members int
+	ids               []uuid.UUID
+	members, departed int
 }
+
+func (r *run) newBatch() batch { return batch{ids: make([]uuid.UUID, 0, r.cfg.BatchSize)} }
 
 // voidInARow is how many batches may go without a correct answer in a row, per
 // call in flight, before the run stops asking.
@@ -101,11 +104,12 @@ func (r *run) verify(ctx context.Context) error {
 // scan cuts the distinct users of a range into batches of exactly BatchSize; only
 // the last one may be smaller.
 func (r *run) scan(ctx context.Context, left userRange, known *canaries, batches chan<- batch) error {
-	next := batch{ids: make([]uuid.UUID, 0, r.cfg.BatchSize)}
-	send := func() error {
+	next, sent := r.newBatch(), 0
+	send := func(b batch) error {
 		select {
-		case batches <- next:
-			next = batch{ids: make([]uuid.UUID, 0, r.cfg.BatchSize)}
+		case batches <- b:
+			next = r.newBatch()
+			sent++
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -125,7 +129,7 @@ func (r *run) scan(ctx context.Context, left userRange, known *canaries, batches
 			delete(known.unmet, user.UserID)
 			next.ids = append(next.ids, user.UserID)
 			if next.members++; len(next.ids) == r.cfg.BatchSize {
-				if err := send(); err != nil {
+				if err := send(next); err != nil {
 					return err
 				}
 			}
@@ -137,15 +141,12 @@ func (r *run) scan(ctx context.Context, left userRange, known *canaries, batches
 	}
 	for canary := range known.unmet {
 		if next.ids = append(next.ids, canary); len(next.ids) == r.cfg.BatchSize {
-			if err := send(); err != nil {
+			if err := send(next); err != nil {
 				return err
 			}
 		}
 	}
-	if len(next.ids) > 0 {
-		return send()
-	}
-	return nil
+	return r.askAgainAbout(ctx, next, sent, send)
 }
 
 // stage counts the answers and stages missing and unknown users in bulk. What
@@ -185,6 +186,7 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 		} else {
 			inARow = 0
 			known.judge(&r.facts, a.ids, func(id uuid.UUID) bool { return slices.Contains(a.missing, id) })
+			r.back.note(a)
 			ofMembers := slices.Clone(a.missing)
 			if strangers := a.ids[a.members:]; len(strangers) > 0 {
 				ofMembers = slices.DeleteFunc(ofMembers, func(id uuid.UUID) bool { return slices.Contains(strangers, id) })

@@ -62,6 +62,7 @@ type stateMetric struct {
 func stateMetrics() []stateMetric {
 	return []stateMetric{
 		{databaseUp, "1 if the database could be read for this scrape, else 0.", nil},
+		{"orphan_cleaner_restored_members_total", "Members given back by restores.", nil},
 		{runsTotal, "Runs that ended, by kind and state.", []string{"kind", "state"}},
 		{"orphan_cleaner_last_success_timestamp_seconds", "When a run last succeeded; 0: never.", nil},
 		{"orphan_cleaner_last_attempt_timestamp_seconds", "When a run last began; 0: never.", nil},
@@ -74,6 +75,7 @@ func stateMetrics() []stateMetric {
 		{"orphan_cleaner_oldest_due_age_seconds", "How long the longest waiting due user has been due; 0: nobody is.", nil},
 		{"orphan_cleaner_held_members", "Members that the last run that ended kept because of a hold.", nil},
 		{"orphan_cleaner_young_members", "Members of due users that the last run that ended kept because they are younger than the retention.", nil},
+		{"orphan_cleaner_resurrected_users", "Users who are alive again while members that a run deleted could be given back.", nil},
 		{breakerTripped, "1 while this breaker's refusal is the last word: no run has succeeded since.", []string{"breaker"}},
 		{"orphan_cleaner_paused", "1 while runs are paused.", nil},
 		{"orphan_cleaner_pause_age_seconds", "How long runs have been paused; 0: they are not.", nil},
@@ -153,6 +155,8 @@ func (c *State) collectState(to chan<- prometheus.Metric, s state) {
 	c.gauge(to, "orphan_cleaner_users_checked", float64(s.UsersChecked))
 	c.gauge(to, "orphan_cleaner_users_unknown", float64(s.UsersUnknown))
 	c.gauge(to, "orphan_cleaner_candidate_users", float64(s.CandidateUsers))
+	c.counter(to, "orphan_cleaner_restored_members_total", s.MembersRestored)
+	c.gauge(to, "orphan_cleaner_resurrected_users", float64(s.ResurrectedUsers))
 	c.gauge(to, "orphan_cleaner_held_members", float64(s.MembersHeld))
 	c.gauge(to, "orphan_cleaner_young_members", float64(s.MembersKeptYoung))
 	c.gauge(to, "orphan_cleaner_paused", oneIf(s.Paused))

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+// cleaned is a world whose due members, of every kind, a run has deleted, and what
+// the table held before.
+func cleaned(t *testing.T) (w *world, run string, before testdb.Snapshot) {
+	t.Helper()
+	w = newWorld(t, 600, 25)
+	w.Exec(`UPDATE conversation_members SET
+		role = (ARRAY['member', 'admin', 'owner'])[1 + abs(hashtext(user_id::text) % 3)],
+		last_read_at = now() - interval '35 days' + random() * interval '1 day',
+		is_muted = hashtext(user_id::text) % 2 = 0,
+		user_public_key = CASE WHEN hashtext(user_id::text) % 3 = 0 THEN 'key "of" ' || user_id || E'\n,\\' END`)
+	before = w.Snapshot("conversation_members")
+	result := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
+	if result["members_deleted"] != 25.0 {
+		t.Fatalf("the run deleted %v members", result["members_deleted"])
+	}
+	return w, fmt.Sprint(result["run_id"]), before
+}
+
+func (w *world) restore(t *testing.T, args ...string) map[string]any {
+	t.Helper()
+	return program(t, w.env, append([]string{"restore", "--json", "--execute"}, args...)...).expect(t, exitDone).result(t)
+}
+
+// figures picks figures of a result, to compare them at once.
+func figures(result map[string]any, names ...string) string {
+	var parts []string
+	for _, name := range names {
+		parts = append(parts, fmt.Sprintf("%s %v", name, result[name]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func TestRestoreGivesBackTheSameRows(t *testing.T) {
+	t.Parallel()
+	w, run, before := cleaned(t)
+
+	all := contents(t, w.DB)
+	preview := program(t, w.env, "restore", "--run", run).expect(t, exitDone)
+	for _, says := range []string{"nothing was changed", "25", "orphan-cleaner restore --run " + run + " --execute"} {
+		if !strings.Contains(preview.stdout, says) {
+			t.Errorf("the preview does not say %q:\n%s", says, preview.stdout)
+		}
+	}
+	if contents(t, w.DB) != all {
+		t.Error("a preview changed something")
+	}
+
+	got := w.restore(t, "--run", run)
+	if got["members_restored"] != 25.0 || got["users"] != 25.0 || got["members_left"] != 0.0 {
+		t.Errorf("%v", got)
+	}
+	if diff := before.Diff(w.Snapshot("conversation_members")); diff != "" {
+		t.Errorf("the table is not as it was:\n%s", diff)
+	}
+	// Again: no change.
+	all = contents(t, w.DB, "orphan_runs")
+	if got := w.restore(t, "--run", run); got["members_restored"] != 0.0 || got["there"] != 25.0 {
+		t.Errorf("again: %v", got)
+	}
+	if contents(t, w.DB, "orphan_runs") != all {
+		t.Error("the second restore changed something")
+	}
+	// The next run takes none of them: their users are on hold.
+	result := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
+	if result["members_deleted"] != 0.0 || result["members_held"] != 25.0 {
+		t.Errorf("the next run: %v", result)
+	}
+	if diff := before.Diff(w.Snapshot("conversation_members")); diff != "" {
+		t.Errorf("after the next run the table is not as it was:\n%s", diff)
+	}
+	if list := program(t, w.env, "hold", "list").expect(t, exitDone); !strings.Contains(list.stdout, "25 users of restore 2") {
+		t.Errorf("hold list:\n%s", list.stdout)
+	}
+	program(t, w.env, "hold", "remove", "--restore", "2").expect(t, exitDone)
+	if result := program(t, w.env, "run", "--json").expect(t, exitDone).result(t); result["members_deleted"] != 25.0 {
+		t.Errorf("after the holds were lifted: %v", result)
+	}
+}
+
+// What happened since the deletion is respected, and counted.
+func TestRestoreMeetsChanges(t *testing.T) {
+	t.Parallel()
+	w, run, _ := cleaned(t)
+	ids := func(query string, args ...any) (users []uuid.UUID) {
+		rows, err := w.Pool.Query(t.Context(), query, args...)
+		if err == nil {
+			users, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return users
+	}
+	doomed := testdb.One[uuid.UUID](w.DB, `SELECT min(conversation_id::text)::uuid FROM conversation_members_backup`)
+	gone := w.Count(`conversation_members_backup WHERE conversation_id = $1`, doomed)
+	others := ids(`SELECT user_id FROM conversation_members_backup WHERE conversation_id <> $1 ORDER BY user_id LIMIT 3`, doomed)
+	rejoiner, back, leaver := others[0], others[1], others[2]
+	w.Exec(`INSERT INTO conversation_members (conversation_id, user_id, role)
+		SELECT conversation_id, user_id, CASE role WHEN 'admin' THEN 'owner' ELSE 'admin' END FROM conversation_members_backup WHERE user_id = $1`, rejoiner)
+	w.restore(t, "--user", back.String()+","+leaver.String())
+	w.Exec(`DELETE FROM conversation_members WHERE user_id = $1`, leaver)
+	w.Exec(`DELETE FROM conversations WHERE id = $1`, doomed)
+	// The table has two columns since, and lost one.
+	w.Exec(`ALTER TABLE conversation_members ADD COLUMN nickname text NOT NULL DEFAULT 'none', ADD COLUMN weight int GENERATED ALWAYS AS (1) STORED, DROP COLUMN is_muted`)
+	rejoined := w.Snapshot("conversation_members WHERE user_id = $1", rejoiner)
+
+	names := []string{"members_restored", "there", "there_differs", "conversation_gone", "left_since", "members_left"}
+	preview := program(t, w.env, "restore", "--run", run, "--json").expect(t, exitDone).object(t)
+	wantPreview := fmt.Sprintf("restore %d, there 1, there_differs 1, conversation_gone %d, left_since 1", 25-3-gone, gone)
+	if got := figures(preview, "restore", "there", "there_differs", "conversation_gone", "left_since"); got != wantPreview {
+		t.Errorf("preview: %s, want %s", got, wantPreview)
+	}
+	want := fmt.Sprintf("members_restored %d, there 1, there_differs 1, conversation_gone %d, left_since 1, members_left 0", 25-3-gone, gone)
+	if got := figures(w.restore(t, "--run", run), names...); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if diff := rejoined.Diff(w.Snapshot("conversation_members WHERE user_id = $1", rejoiner)); diff != "" {
+		t.Errorf("the rejoined member was overwritten:\n%s", diff)
+	}
+	if n := w.Count("conversation_members WHERE user_id = ANY ($1) AND nickname = 'none' AND weight = 1", w.dead); n != 25-1-gone {
+		t.Errorf("%d of the dead are members, want %d", n, 25-1-gone)
+	}
+	if n := w.Count(`conversation_members_backup WHERE conversation_id = $1`, doomed); n != gone {
+		t.Errorf("%d backups of the conversation that is gone, want %d", n, gone)
+	}
+}
+
+// A restore is a run that can be taken back; what came alive or changed stays.
+func TestRevert(t *testing.T) {
+	t.Parallel()
+	w, run, before := cleaned(t)
+	restored := fmt.Sprint(w.restore(t, "--run", run)["run_id"])
+
+	alive, changed, held := w.dead[0], w.dead[1], w.dead[2]
+	w.auth.Revive(alive)
+	w.Exec(`UPDATE conversation_members SET last_read_at = now() WHERE user_id = $1`, changed)
+	program(t, w.env, "hold", "add", "--user", held.String(), "--reason", "test").expect(t, exitDone)
+	stay := w.Snapshot("conversation_members WHERE user_id IN ($1, $2, $3)", alive, changed, held)
+
+	all := contents(t, w.DB)
+	if p := program(t, w.env, "restore", "--revert", restored).expect(t, exitDone); !strings.Contains(p.stdout, "nothing was changed") {
+		t.Errorf("preview:\n%s", p.stdout)
+	}
+	if contents(t, w.DB) != all {
+		t.Error("the preview of a revert changed something")
+	}
+	got := w.restore(t, "--revert", restored)
+	if f := figures(got, "members_reverted", "members_left", "users_unknown"); f != "members_reverted 22, members_left 3, users_unknown 0" {
+		t.Errorf("revert: %s", f)
+	}
+	if diff := stay.Diff(w.Snapshot("conversation_members WHERE user_id = ANY ($1)", w.dead)); diff != "" {
+		t.Errorf("members that should have stayed:\n%s", diff)
+	}
+	if n := w.Count(`conversation_members_audit AS a JOIN conversation_members_backup AS b USING (user_id, conversation_id, run_id) WHERE run_id = $1`, got["run_id"]); n != 22 {
+		t.Errorf("%d members audited and backed up by the revert, want 22", n)
+	}
+	if n := w.Count(`orphan_holds_in_force WHERE run_id = $1`, restored); n != 3 {
+		t.Errorf("%d holds of the restore in force, want those of the 3 who stay", n)
+	}
+	// A lie deletes nobody.
+	for _, name := range []string{"in_band_error_with_users", "foreign_ids_added", "status_internal"} {
+		w.fault(t, name)
+		lied := program(t, w.env, "restore", "--revert", restored, "--execute", "--json", "--auth-service-timeout", "1s").expect(t, exitFailed).result(t)
+		if lied["members_reverted"] != 0.0 || lied["users_unknown"] == 0.0 || lied["state"] != "incomplete" {
+			t.Errorf("%s: %v", name, lied)
+		}
+	}
+	w.auth.SetFaultFunc(nil)
+	// And the revert can be restored.
+	w.auth.Delete(alive)
+	w.restore(t, "--run", fmt.Sprint(got["run_id"]))
+	w.Exec(`UPDATE conversation_members AS m SET last_read_at = b.last_read_at FROM conversation_members_backup AS b WHERE m.user_id = $1 AND b.user_id = $1`, changed)
+	if diff := before.Diff(w.Snapshot("conversation_members")); diff != "" {
+		t.Errorf("restored, reverted and restored the table is not as it was:\n%s", diff)
+	}
+	program(t, w.env, "restore", "--revert", run, "--execute").expect(t, exitUsage)
+	program(t, w.env, "restore", "--revert", "999").expect(t, exitUsage)
+}
+
+// A restore that was killed goes on from where it was.
+func TestRestoreKilled(t *testing.T) {
+	t.Parallel()
+	w, run, before := cleaned(t)
+	// Somebody holds one of the keys, so that the restore stands still in mid-chunk.
+	blocker, err := w.Pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := blocker.Exec(t.Context(), `INSERT INTO conversation_members (conversation_id, user_id)
+		SELECT conversation_id, user_id FROM conversation_members_backup WHERE user_id = $1`, w.dead[0]); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, w.env, "restore", "--run", run, "--execute", "--lease", "1s")
+	eventually(t, "the restore waits", func() bool { return w.Count(`pg_locks WHERE NOT granted`) > 0 })
+	p.signal(t, syscall.SIGKILL)
+	p.wait(t)
+	if err := blocker.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the lease is over", func() bool {
+		return w.Count(`orphan_runs WHERE state = 'running' AND heartbeat_at + lease >= now()`) == 0
+	})
+	w.restore(t, "--run", run)
+	if diff := before.Diff(w.Snapshot("conversation_members")); diff != "" {
+		t.Errorf("the table is not as it was:\n%s", diff)
+	}
+	if n := testdb.One[int64](w.DB, `SELECT sum(members_restored)::bigint FROM orphan_runs`); n != 25 {
+		t.Errorf("the runs count %d members given back, want 25", n)
+	}
+}
+
+// Restores choose by run, user, conversation and time, all together.
+func TestRestoreChooses(t *testing.T) {
+	t.Parallel()
+	w, run, _ := cleaned(t)
+	w.Exec(`UPDATE conversation_members_backup SET backed_up_at = backed_up_at - interval '0 days'`) // rows move, and are found all the same
+	conversation := testdb.One[string](w.DB, `SELECT min(conversation_id::text) FROM conversation_members_backup`)
+	inIt := w.Count(`conversation_members_backup WHERE conversation_id = $1`, conversation)
+	for args, want := range map[string]int64{
+		"--run " + run:       25,
+		"--run 999":          0,
+		"--since 2020-01-01": 25,
+		"--until 2020-01-01": 0,
+		"--since 2020-01-01 --until 2999-01-01T00:00:00+02:00":                            25,
+		"--user " + w.dead[3].String():                                                    1,
+		"--user " + w.dead[3].String() + " --user " + strings.ToUpper(w.dead[4].String()): 2,
+		"--user " + w.dead[3].String() + " --run 999":                                     0,
+		"--conversation " + conversation:                                                  inIt,
+		"--user " + uuid.NewString():                                                      0,
+		"--resurrected":                                                                   0,
+	} {
+		got := program(t, w.env, append([]string{"restore", "--json"}, strings.Fields(args)...)...).expect(t, exitDone).object(t)
+		if got["restore"] != float64(want) {
+			t.Errorf("%s chooses %v, want %d", args, got["restore"], want)
+		}
+	}
+	for _, args := range []string{
+		"", "--execute", "--run -1", "--user nobody", "--since yesterday", "--since 2021-01-01 --until 2020-01-01",
+		"--revert 1 --run 1", "--resurrected --user " + uuid.NewString(), "--run 1 --hold never", "--run 1 --lease 0s",
+	} {
+		all := contents(t, w.DB)
+		program(t, w.env, append([]string{"restore"}, strings.Fields(args)...)...).expect(t, exitUsage)
+		if contents(t, w.DB) != all {
+			t.Errorf("restore %s changed something", args)
+		}
+	}
+}
+
+// A restore works while runs are paused, and not while one is open.
+func TestRestoreAndOtherRuns(t *testing.T) {
+	t.Parallel()
+	w, run, _ := cleaned(t)
+	program(t, w.env, "pause", "--reason", "wrong deletions").expect(t, exitDone)
+	w.Exec(`INSERT INTO orphan_runs (kind, phase, lease, host, version, settings) VALUES ('clean', 'verify', '1h', 'elsewhere:1', 'x', '{}')`)
+	got := program(t, w.env, "restore", "--run", run, "--execute").expect(t, exitAnotherRun)
+	if !strings.Contains(got.stderr, "elsewhere:1") {
+		t.Errorf("does not say whose run is open:\n%s", got.stderr)
+	}
+	w.Exec(`UPDATE orphan_runs SET state = 'failed', finished_at = now() WHERE state = 'running'`)
+	if got := w.restore(t, "--run", run); got["members_restored"] != 25.0 {
+		t.Errorf("%v", got)
+	}
+}
+
+// A run notices a user who is alive again, whose members an earlier run deleted.
+func TestResurrected(t *testing.T) {
+	t.Parallel()
+	w, _, before := cleaned(t)
+	// 600 users are six calls: what is left of the sixth has room for the departed.
+	next := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
+	if next["users_resurrected"] != 0.0 || w.Count(`orphan_departed WHERE checked_at IS NOT NULL`) != 25 {
+		t.Fatalf("%v, %d departed users checked", next, w.Count(`orphan_departed WHERE checked_at IS NOT NULL`))
+	}
+	w.auth.Revive(w.dead[7])
+	command := "orphan-cleaner restore --user " + w.dead[7].String() + " --execute"
+	got := program(t, w.env, "run", "--json").expect(t, exitDone)
+	if got.result(t)["users_resurrected"] != 1.0 || !strings.Contains(got.stderr, command) {
+		t.Errorf("%s", got)
+	}
+	if status := program(t, w.env, "status").expect(t, exitDone); !strings.Contains(status.stdout, "ALIVE AGAIN") || !strings.Contains(status.stdout, command) {
+		t.Errorf("status:\n%s", status.stdout)
+	}
+	if got := w.restore(t, "--resurrected"); got["members_restored"] != 1.0 {
+		t.Errorf("%v", got)
+	}
+	if status := program(t, w.env, "status").expect(t, exitDone); strings.Contains(status.stdout, "ALIVE AGAIN") {
+		t.Errorf("status after the restore:\n%s", status.stdout)
+	}
+	back := w.Snapshot("conversation_members WHERE user_id = $1", w.dead[7])
+	if len(back) != 1 || !strings.Contains(strings.Join(before, "\n"), back[0]) {
+		t.Errorf("given back: %v", back)
+	}
+}

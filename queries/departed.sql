@@ -1,0 +1,50 @@
+-- name: DepartedPage :many
+-- The users to be asked about again in this run: those not asked about for the longest time.
+-- Locks: ACCESS SHARE on orphan_departed. Index: orphan_departed_turn, in order. Rows: max_users.
+SELECT user_id
+FROM orphan_departed
+ORDER BY coalesce(checked_at, departed_at), user_id
+LIMIT @max_users::bigint;
+
+-- name: DepartedCheck :many
+-- Writes down what the answers said about departed users. Of those who are alive again it returns who
+-- lost members that can be given back; the others need not be asked about any more.
+-- Locks: ROW EXCLUSIVE on orphan_departed; ACCESS SHARE on the backup, where somebody is alive.
+-- Index: orphan_departed_pkey. Rows: as many as given; all backups, read once, where somebody is alive.
+WITH losses AS MATERIALIZED (
+    SELECT p.user_id::uuid AS user_id, count(*) AS members
+    FROM orphan_restore_plan(NULL, @alive::uuid [], NULL, NULL, NULL) AS p
+    WHERE p.verdict = 'restore'
+        AND cardinality(@alive::uuid []) > 0
+    GROUP BY p.user_id
+),
+still_missing AS (
+    UPDATE orphan_departed AS d
+    SET checked_at = now(),
+        alive_at = NULL
+    WHERE d.user_id = ANY (@missing::uuid [])
+),
+resurrected AS (
+    UPDATE orphan_departed AS d
+    SET checked_at = now(),
+        alive_at = coalesce(d.alive_at, now())
+    FROM losses AS l
+    WHERE d.user_id = l.user_id
+    RETURNING d.user_id, l.members
+),
+settled AS (
+    DELETE FROM orphan_departed AS d
+    WHERE d.user_id = ANY (@alive::uuid [])
+        AND NOT EXISTS (SELECT FROM losses AS l WHERE l.user_id = d.user_id)
+)
+SELECT r.user_id, r.members::bigint AS members
+FROM resurrected AS r
+ORDER BY r.user_id;
+
+-- name: DepartedAlive :many
+-- The users who are alive again and whose members can be given back, as last seen.
+-- Locks: ACCESS SHARE on orphan_departed. Index: orphan_departed_alive. Rows: as good as none.
+SELECT user_id, alive_at::timestamptz AS alive_at
+FROM orphan_departed
+WHERE alive_at IS NOT NULL
+ORDER BY user_id;

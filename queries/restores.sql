@@ -1,0 +1,125 @@
+-- name: RestorePreview :many
+-- What a restore would do with the members that were chosen, by the run that deleted them and the UTC day.
+-- Locks: ACCESS SHARE on conversation_members, conversations and our tables.
+-- Index: conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
+WITH chosen AS (
+    SELECT
+        sqlc.narg('of_run')::bigint AS of_run,
+        sqlc.narg('of_users')::uuid [] AS of_users,
+        sqlc.narg('of_conversations')::uuid [] AS of_conversations,
+        sqlc.narg('since')::timestamptz AS since,
+        sqlc.narg('until')::timestamptz AS until
+)
+SELECT
+    p.deleted_run::bigint AS deleted_run,
+    to_char(p.backed_up_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')::text AS day,
+    count(*) FILTER (WHERE p.verdict = 'restore') AS restore,
+    count(DISTINCT p.user_id) FILTER (WHERE p.verdict = 'restore') AS users,
+    count(DISTINCT p.conversation_id) FILTER (WHERE p.verdict = 'restore') AS conversations,
+    count(*) FILTER (WHERE p.verdict = 'there') AS there,
+    count(*) FILTER (WHERE p.verdict = 'there_differs') AS there_differs,
+    count(*) FILTER (WHERE p.verdict = 'conversation_gone') AS conversation_gone,
+    count(*) FILTER (WHERE p.verdict = 'left_since') AS left_since
+FROM chosen AS w
+CROSS JOIN LATERAL orphan_restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
+GROUP BY 1, 2
+ORDER BY 1, 2;
+
+-- name: RestoreStore :one
+-- Writes down which members a restore gives back, and counts what becomes of the others.
+-- Locks: ROW EXCLUSIVE on orphan_restores; ACCESS SHARE on conversation_members and conversations.
+-- Index: orphan_runs_pkey, conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
+WITH chosen AS (
+    SELECT
+        sqlc.narg('of_run')::bigint AS of_run,
+        sqlc.narg('of_users')::uuid [] AS of_users,
+        sqlc.narg('of_conversations')::uuid [] AS of_conversations,
+        sqlc.narg('since')::timestamptz AS since,
+        sqlc.narg('until')::timestamptz AS until
+),
+plan AS MATERIALIZED (
+    SELECT
+        p.conversation_id::uuid AS conversation_id,
+        p.user_id::uuid AS user_id,
+        p.deleted_run::bigint AS deleted_run,
+        p.backed_up_at::timestamptz AS backed_up_at,
+        p.verdict::text AS verdict
+    FROM chosen AS w
+    CROSS JOIN LATERAL orphan_restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
+),
+stored AS (
+    INSERT INTO orphan_restores (run_id, user_id, conversation_id, deleted_run, backed_up_at)
+    SELECT r.run_id, p.user_id, p.conversation_id, p.deleted_run, p.backed_up_at
+    FROM plan AS p
+    JOIN orphan_runs AS r ON r.run_id = @run_id AND r.state = 'running' AND r.kind = 'restore'
+    WHERE p.verdict = 'restore'
+    -- Stored before, by an attempt whose answer was lost.
+    ON CONFLICT (run_id, user_id, conversation_id) DO NOTHING
+)
+SELECT
+    count(*) FILTER (WHERE p.verdict = 'restore') AS restore,
+    count(DISTINCT p.user_id) FILTER (WHERE p.verdict = 'restore') AS users,
+    count(*) FILTER (WHERE p.verdict = 'there') AS there,
+    count(*) FILTER (WHERE p.verdict = 'there_differs') AS there_differs,
+    count(*) FILTER (WHERE p.verdict = 'conversation_gone') AS conversation_gone,
+    count(*) FILTER (WHERE p.verdict = 'left_since') AS left_since
+FROM plan AS p;
+
+-- name: RestoreChunks :many
+-- Where the backup rows of a restore lie: the chunks of so many pages that hold one, by UTC day.
+-- Locks: ACCESS SHARE on the backup. Index: orphan_restores_pkey. Rows: the backups from the oldest row of the restore on.
+SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members
+FROM orphan_restore_chunks(@run_id::bigint, @state::text, @pages::integer) AS c;
+
+-- name: RestoreChunk :one
+-- Gives back the planned members on some pages of the backup of a day; returns how many.
+-- Locks: ROW EXCLUSIVE on conversation_members and our tables; the conversations FOR KEY SHARE, by their foreign key.
+-- Index: orphan_restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
+SELECT orphan_restore_chunk(
+    @run_id::bigint, (@day::text)::date, @first_page::bigint, @pages::integer, @hold::interval
+)::bigint AS restored;
+
+-- name: RunRestored :exec
+-- Counts members given back on the run's row, in the transaction that gave them back.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+UPDATE orphan_runs
+SET members_restored = members_restored + @restored::bigint
+WHERE run_id = @run_id
+    AND state = 'running';
+
+-- name: RestoreSummary :one
+-- What became of the members of a restore.
+-- Locks: ACCESS SHARE on orphan_restores. Index: orphan_restores_pkey. Rows: those of the restore.
+SELECT
+    r.kind,
+    r.state,
+    g.planned::bigint AS planned,
+    g.restored::bigint AS restored,
+    g.users::bigint AS users,
+    g.reverted::bigint AS reverted
+FROM orphan_runs AS r
+CROSS JOIN LATERAL (
+    SELECT
+        count(*) FILTER (WHERE g.state = 'planned') AS planned,
+        count(*) FILTER (WHERE g.state = 'restored') AS restored,
+        count(DISTINCT g.user_id) FILTER (WHERE g.state = 'restored') AS users,
+        count(*) FILTER (WHERE g.state = 'reverted') AS reverted
+    FROM orphan_restores AS g
+    WHERE g.run_id = r.run_id
+) AS g
+WHERE r.run_id = @run_id;
+
+-- name: RestoreUsers :many
+-- The users whose members a restore gave back, on some pages of the backup of a day.
+-- Locks: ACCESS SHARE on the backup and orphan_restores. Index: orphan_restores_pkey; a TID range of the backup.
+-- Rows: those on the pages.
+SELECT u.user_id::uuid AS user_id
+FROM orphan_restore_users(@run_id::bigint, (@day::text)::date, @first_page::bigint, @pages::integer) AS u;
+
+-- name: RevertChunk :one
+-- Takes members of a restore again: unchanged since, on no other hold, of users whom auth-service has just left out.
+-- Locks: ROW EXCLUSIVE on conversation_members, the rows that go, and on our tables.
+-- Index: orphan_restores_pkey, conversation_members_pkey; a TID range of the backup. Rows: those on the pages.
+SELECT orphan_revert_chunk(
+    @run_id::bigint, @reverted_run::bigint, (@day::text)::date, @first_page::bigint, @pages::integer, @user_ids::uuid []
+)::bigint AS deleted;
