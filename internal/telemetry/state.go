@@ -23,6 +23,8 @@ const (
 	stateLimit   = 2 * time.Second
 	backlogFresh = time.Minute
 	backlogLimit = 4 * time.Second
+	// oneRunLimit is for both after a run from cron, which nobody's scrape waits for.
+	oneRunLimit = time.Second
 )
 
 // State are the metrics that live in the database, so that every runner says
@@ -129,14 +131,18 @@ func (c *State) Collect(to chan<- prometheus.Metric) {
 	defer c.mu.Unlock()
 	// The registry has no context to give; both readings have limits of their own.
 	ctx := context.Background()
-	refresh(ctx, c, &c.state, stateFresh, stateLimit, readState)
+	forState, forBacklog := stateLimit, backlogLimit
+	if c.oneRun {
+		forState, forBacklog = oneRunLimit, oneRunLimit
+	}
+	refresh(ctx, c, &c.state, stateFresh, forState, readState)
 	if c.state.err != nil {
 		c.gauge(to, databaseUp, 0)
 		return
 	}
 	c.gauge(to, databaseUp, 1)
 	c.collectState(to, c.state.value)
-	refresh(ctx, c, &c.backlog, backlogFresh, backlogLimit, func(ctx context.Context, q *db.Queries) (db.MetricsBacklogRow, error) {
+	refresh(ctx, c, &c.backlog, backlogFresh, forBacklog, func(ctx context.Context, q *db.Queries) (db.MetricsBacklogRow, error) {
 		return q.MetricsBacklog(ctx, c.retention)
 	})
 	if c.backlog.err == nil {
