@@ -48,6 +48,14 @@ test: postgres $(TOOLS)/goose ## run all tests, on a real PostgreSQL
 	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
+SOAK        ?= 1h
+SOAK_LOT    ?= 25
+
+.PHONY: soak
+soak: postgres ## play random histories against the model, for SOAK=1h
+	ORPHAN_CLEANER_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/model \
+		-rapid.checks=$(SOAK_LOT) -rapid.shrinktime=3m $(TESTFLAGS)
+
 .PHONY: cover
 cover: postgres $(TOOLS)/goose ## run all tests and show what they do not reach
 	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \

@@ -47,20 +47,17 @@ AS $$
             coalesce((SELECT r.started_at FROM public.orphan_runs AS r WHERE r.run_id = of_run), '-infinity')
         ) AS since
     ),
-    newest AS (
-        -- Of a member that was deleted more than once, the last row counts; it is
-        -- given back if any of its deletions was chosen.
-        SELECT DISTINCT ON (b.user_id, b.conversation_id)
+    events AS (
+        SELECT
             b.conversation_id,
             b.user_id,
             b.run_id AS deleted_run,
-            b.backed_up_at,
+            b.backed_up_at AS happened_at,
+            true AS is_backup,
             b AS row_deleted,
-            bool_or(
-                (of_run IS NULL OR b.run_id = of_run)
-                AND (since IS NULL OR b.backed_up_at >= since)
-                AND (until IS NULL OR b.backed_up_at < until)
-            ) OVER (PARTITION BY b.user_id, b.conversation_id) AS is_chosen
+            (of_run IS NULL OR b.run_id = of_run)
+            AND (since IS NULL OR b.backed_up_at >= since)
+            AND (until IS NULL OR b.backed_up_at < until) AS is_chosen
         FROM public.conversation_members_backup AS b
         WHERE b.backed_up_at >= (SELECT reach.since FROM reach)
             AND (of_users IS NULL OR b.user_id = ANY (of_users))
@@ -68,7 +65,31 @@ AS $$
             -- Emptied on request of the law: nobody is left to give back to.
             AND b.user_id IS NOT NULL
             AND b.conversation_id IS NOT NULL
-        ORDER BY b.user_id, b.conversation_id, b.backed_up_at DESC, b.run_id DESC
+        UNION ALL
+        -- Deletes by others: who was given back and left since must stay away.
+        SELECT a.conversation_id, a.user_id, NULL, a.deleted_at, false, NULL, false
+        FROM public.conversation_members_audit AS a
+        WHERE a.run_id IS NULL
+            AND a.deleted_at >= (SELECT reach.since FROM reach)
+            AND (of_users IS NULL OR a.user_id = ANY (of_users))
+            AND (of_conversations IS NULL OR a.conversation_id = ANY (of_conversations))
+    ),
+    -- One sort, and no join between large sets: nobody keeps statistics for it.
+    newest AS (
+        -- Of a member that was deleted more than once, the last row counts; it is
+        -- given back if any of its deletions was chosen.
+        SELECT DISTINCT ON (e.user_id, e.conversation_id)
+            e.conversation_id,
+            e.user_id,
+            e.deleted_run,
+            e.happened_at AS backed_up_at,
+            e.is_backup,
+            e.row_deleted,
+            bool_or(e.is_chosen) OVER events_of_member AS is_chosen,
+            coalesce(max(e.happened_at) FILTER (WHERE NOT e.is_backup) OVER events_of_member > e.happened_at, false) AS has_left
+        FROM events AS e
+        WINDOW events_of_member AS (PARTITION BY e.user_id, e.conversation_id)
+        ORDER BY e.user_id, e.conversation_id, e.is_backup DESC, e.happened_at DESC, e.deleted_run DESC
     )
     SELECT
         n.conversation_id,
@@ -76,23 +97,23 @@ AS $$
         n.deleted_run,
         n.backed_up_at,
         CASE
-            WHEN c.id IS NULL THEN 'conversation_gone'
-            WHEN m.user_id IS NOT NULL AND public.orphan_same_member(to_jsonb(m), to_jsonb(n.row_deleted) - '{backed_up_at,run_id}'::text []) THEN 'there'
-            WHEN m.user_id IS NOT NULL THEN 'there_differs'
-            -- Given back, and then left or was removed by somebody else.
-            WHEN EXISTS (
-                SELECT
-                FROM public.conversation_members_audit AS a
-                WHERE a.user_id = n.user_id
-                    AND a.conversation_id = n.conversation_id
-                    AND a.deleted_at > n.backed_up_at
-                    AND a.run_id IS NULL
-            ) THEN 'left_since'
+            WHEN NOT c.is_there THEN 'conversation_gone'
+            WHEN m.is_same THEN 'there'
+            WHEN m.is_same IS NOT NULL THEN 'there_differs'
+            WHEN n.has_left THEN 'left_since'
             ELSE 'restore'
         END
     FROM newest AS n
-    LEFT JOIN public.conversations AS c ON c.id = n.conversation_id
-    LEFT JOIN public.conversation_members AS m ON m.conversation_id = n.conversation_id AND m.user_id = n.user_id
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (SELECT FROM public.conversations AS x WHERE x.id = n.conversation_id) AS is_there
+    ) AS c
+    LEFT JOIN LATERAL (
+        SELECT public.orphan_same_member(to_jsonb(x), to_jsonb(n.row_deleted) - '{backed_up_at,run_id}'::text []) AS is_same
+        FROM public.conversation_members AS x
+        WHERE x.conversation_id = n.conversation_id AND x.user_id = n.user_id
+        -- One lookup a row, whatever the planner believes: without statistics it would join whole tables.
+        LIMIT 1
+    ) AS m ON true
     WHERE n.is_chosen
 $$;
 -- +goose StatementEnd
@@ -111,6 +132,9 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     columns text;
+    -- What only one of the two tables has, and a comparison leaves out.
+    members_own text [];
+    backups_own text [];
     given bigint;
     marked bigint;
     differing bigint;
@@ -120,24 +144,37 @@ BEGIN
     END IF;
     -- By name, from the catalog. A column that conversation_members has gained
     -- since gets its default; one that it has lost stays in the backup.
-    SELECT string_agg(quote_ident(m.attname), ', ' ORDER BY m.attnum) INTO columns
-    FROM pg_attribute AS m
-    JOIN pg_attribute AS b ON b.attname = m.attname AND b.attnum > 0 AND NOT b.attisdropped
-    WHERE m.attrelid = 'public.conversation_members'::regclass
-        AND b.attrelid = 'public.conversation_members_backup'::regclass
-        AND m.attnum > 0
-        AND NOT m.attisdropped
-        AND m.attgenerated = '';
+    SELECT
+        string_agg(quote_ident(m.attname), ', ' ORDER BY m.attnum)
+            FILTER (WHERE b.attname IS NOT NULL AND m.attgenerated = ''),
+        coalesce(array_agg(m.attname::text) FILTER (WHERE b.attname IS NULL), '{}'),
+        coalesce(array_agg(b.attname::text) FILTER (WHERE m.attname IS NULL), '{}')
+    INTO columns, members_own, backups_own
+    FROM (
+        SELECT attname, attnum, attgenerated
+        FROM pg_attribute
+        WHERE attrelid = 'public.conversation_members'::regclass AND attnum > 0 AND NOT attisdropped
+    ) AS m
+    FULL JOIN (
+        SELECT attname
+        FROM pg_attribute
+        WHERE attrelid = 'public.conversation_members_backup'::regclass AND attnum > 0 AND NOT attisdropped
+    ) AS b ON b.attname = m.attname;
     EXECUTE format($statement$
         WITH page AS (
             SELECT b.*
             FROM public.conversation_members_backup AS b
-            JOIN public.orphan_restores AS r
-                ON r.run_id = $1 AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
-                AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+            CROSS JOIN LATERAL (
+                -- One lookup a row: without statistics the planner would read the pages once for each row of the list.
+                SELECT
+                FROM public.orphan_restores AS r
+                WHERE r.run_id = $1 AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
+                    AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+                    AND r.state = 'planned'
+                LIMIT 1
+            ) AS planned
             WHERE b.backed_up_at >= $2 AND b.backed_up_at < $3
                 AND b.ctid >= $4 AND b.ctid < $5
-                AND r.state = 'planned'
                 AND EXISTS (SELECT FROM public.conversations AS c WHERE c.id = b.conversation_id)
             -- Always in one order: two writers cannot deadlock.
             ORDER BY b.user_id, b.conversation_id
@@ -147,7 +184,7 @@ BEGIN
             SELECT %1$s FROM page
             -- A row that is there is newer, and stays as it is.
             ON CONFLICT DO NOTHING
-            RETURNING m.user_id, m.conversation_id, to_jsonb(m) AS given_back
+            RETURNING m.user_id, m.conversation_id, to_jsonb(m) - $7 AS given_back
         ),
         marked AS (
             UPDATE public.orphan_restores AS r
@@ -172,15 +209,18 @@ BEGIN
             (SELECT count(*) FROM given),
             (SELECT count(*) FROM marked),
             (
+                -- A hash of each row: the planner has no idea how many there are.
                 SELECT count(*)
-                FROM given AS g
-                JOIN page AS p ON p.user_id = g.user_id AND p.conversation_id = g.conversation_id
-                WHERE NOT public.orphan_same_member(g.given_back, to_jsonb(p) - '{backed_up_at,run_id}'::text [])
+                FROM (
+                    SELECT g.given_back FROM given AS g
+                    EXCEPT
+                    SELECT to_jsonb(p) - $8 FROM page AS p
+                ) AS other
             )
         $statement$, columns)
     INTO given, marked, differing
     USING restore_run, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC',
-        format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, hold;
+        format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, hold, members_own, backups_own;
     IF given <> marked OR differing > 0 THEN
         RAISE EXCEPTION 'restore proof failed: % given back, % recorded, % other than they were', given, marked, differing
             USING HINT = 'Does a trigger on conversation_members change rows on their way in?';
@@ -203,11 +243,15 @@ AS $$
         (b.ctid::text::point)[0]::bigint / pages * pages,
         count(*)
     FROM public.conversation_members_backup AS b
-    JOIN public.orphan_restores AS r
-        ON r.run_id = of_run AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
-        AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
-    WHERE r.state = in_state
-        AND b.backed_up_at >= (SELECT min(o.backed_up_at) FROM public.orphan_restores AS o WHERE o.run_id = of_run)
+    CROSS JOIN LATERAL (
+        SELECT
+        FROM public.orphan_restores AS r
+        WHERE r.run_id = of_run AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
+            AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+            AND r.state = in_state
+        LIMIT 1
+    ) AS listed
+    WHERE b.backed_up_at >= (SELECT min(o.backed_up_at) FROM public.orphan_restores AS o WHERE o.run_id = of_run)
     GROUP BY 1, 2
     ORDER BY 1, 2
 $$;
@@ -220,16 +264,20 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT DISTINCT r.user_id
+    SELECT DISTINCT b.user_id
     FROM public.conversation_members_backup AS b
-    JOIN public.orphan_restores AS r
-        ON r.run_id = of_run AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
-        AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+    CROSS JOIN LATERAL (
+        SELECT
+        FROM public.orphan_restores AS r
+        WHERE r.run_id = of_run AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
+            AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+            AND r.state = 'restored'
+        LIMIT 1
+    ) AS listed
     WHERE b.backed_up_at >= day::timestamp AT TIME ZONE 'UTC'
         AND b.backed_up_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
         AND b.ctid >= format('(%s,0)', first_page)::tid
         AND b.ctid < format('(%s,0)', first_page + pages)::tid
-        AND r.state = 'restored'
     ORDER BY 1
 $$;
 -- +goose StatementEnd
@@ -257,15 +305,19 @@ BEGIN
     WITH doomed AS (
         SELECT m.conversation_id, m.user_id
         FROM public.conversation_members_backup AS b
-        JOIN public.orphan_restores AS r
-            ON r.run_id = reverted_run AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
-            AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+        CROSS JOIN LATERAL (
+            SELECT
+            FROM public.orphan_restores AS r
+            WHERE r.run_id = reverted_run AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
+                AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+                AND r.state = 'restored'
+            LIMIT 1
+        ) AS listed
         JOIN public.conversation_members AS m ON m.conversation_id = b.conversation_id AND m.user_id = b.user_id
         WHERE b.backed_up_at >= day::timestamp AT TIME ZONE 'UTC'
             AND b.backed_up_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
             AND b.ctid >= format('(%s,0)', first_page)::tid
             AND b.ctid < format('(%s,0)', first_page + pages)::tid
-            AND r.state = 'restored'
             AND current_setting('session_replication_role') = 'origin'
             -- Whom auth-service has just left out, and nobody else.
             AND m.user_id = ANY (of_users)

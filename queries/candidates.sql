@@ -80,7 +80,8 @@ FROM orphan_candidates AS c
 WHERE c.user_id >= @from_user
     AND c.user_id <= @through_user
     AND c.last_missing_run = @run_id
-    AND c.first_missing_at <= now() - @retention::interval
+    -- Due when the ledger was written: a clock that jumps forward since makes nobody due.
+    AND c.first_missing_at <= least(c.last_missing_at, now()) - @retention::interval
     AND NOT EXISTS (
         SELECT
         FROM orphan_holds_in_force AS h

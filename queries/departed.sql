@@ -48,3 +48,20 @@ SELECT user_id, alive_at::timestamptz AS alive_at
 FROM orphan_departed
 WHERE alive_at IS NOT NULL
 ORDER BY user_id;
+
+-- name: DepartedPrune :execrows
+-- Forgets departed users who left before the oldest backup that is still there, max_rows at a time.
+-- Locks: ROW EXCLUSIVE on orphan_departed. Index: orphan_departed_pkey; found by a sequential scan. Rows: max_rows.
+DELETE FROM orphan_departed AS d
+USING (
+    SELECT o.user_id
+    FROM orphan_departed AS o
+    WHERE o.departed_at < (
+            SELECT min(coalesce(p.lower_bound, '-infinity'))
+            FROM orphan_partitions() AS p
+            WHERE p.parent = 'conversation_members_backup'
+        )
+        AND o.alive_at IS NULL
+    LIMIT @max_rows::bigint
+) AS old
+WHERE d.user_id = old.user_id;

@@ -40,11 +40,12 @@ WITH doomed AS (
             WHERE r.run_id = @run_id AND r.state = 'running'
         )
         AND current_setting('session_replication_role') = 'origin'
-        -- Missing in this very run, and for longer than the retention.
+        -- Missing in this very run, and for longer than the retention. By the time
+        -- at which the ledger was written: the clock may have jumped forward since.
         AND c.last_missing_run = @run_id
-        AND c.first_missing_at <= now() - @retention::interval
+        AND c.first_missing_at <= least(c.last_missing_at, now()) - @retention::interval
         -- A young member of a missing user means that something is wrong.
-        AND m.joined_at < now() - @retention::interval
+        AND m.joined_at < least(c.last_missing_at, now()) - @retention::interval
         AND NOT EXISTS (
             SELECT
             FROM orphan_holds_in_force AS h
@@ -83,6 +84,7 @@ SELECT
 -- name: ChunkSettings :one
 -- Opens a chunk: bounds its waiting and names its run to the audit trigger. All
 -- of it is local to the transaction, so that a pooler may hand the session on.
+-- Returns the session's replication_role: in another than origin a chunk would choose nobody.
 -- Locks: none.
 SELECT
     set_config('jit', 'off', true) AS jit,
@@ -91,7 +93,8 @@ SELECT
     set_config('idle_in_transaction_session_timeout', @statement_timeout::text, true) AS idle_timeout,
     set_config('orphan_cleaner.run_id', (@run_id::bigint)::text, true) AS run_id,
     set_config('orphan_cleaner.audited', '0', true) AS audited,
-    set_config('orphan_cleaner.backed_up', '0', true) AS backed_up;
+    set_config('orphan_cleaner.backed_up', '0', true) AS backed_up,
+    current_setting('session_replication_role')::text AS replication_role;
 
 -- name: ChunkProof :one
 -- What the audit trigger reported of this transaction, for the count proof.

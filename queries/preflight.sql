@@ -34,10 +34,7 @@ SELECT
             SELECT need.privilege || ' on ' || need.relation AS grant_name
             FROM (
                 VALUES
-                    ('conversation_members', 'SELECT'),
                     ('conversation_members', 'DELETE'),
-                    -- FOR UPDATE of the rows that go
-                    ('conversation_members', 'UPDATE'),
                     ('orphan_runs', 'SELECT'), ('orphan_runs', 'INSERT'), ('orphan_runs', 'UPDATE'),
                     ('orphan_candidates', 'SELECT'), ('orphan_candidates', 'INSERT'),
                     ('orphan_candidates', 'UPDATE'), ('orphan_candidates', 'DELETE'),
@@ -46,17 +43,42 @@ SELECT
                     ('orphan_holds_in_force', 'SELECT'),
                     ('orphan_pauses', 'SELECT'),
                     ('orphan_refusals', 'SELECT'), ('orphan_refusals', 'INSERT'),
-                    ('orphan_approvals', 'SELECT'), ('orphan_approvals', 'UPDATE'),
-                    ('orphan_restores', 'SELECT'),
+                    ('orphan_approvals', 'SELECT'),
                     ('orphan_departed', 'SELECT'), ('orphan_departed', 'INSERT'),
                     ('orphan_departed', 'UPDATE'), ('orphan_departed', 'DELETE'),
-                    ('conversation_members_audit', 'SELECT'),
-                    ('conversation_members_audit_default', 'SELECT'),
-                    ('conversation_members_backup', 'SELECT'),
                     ('goose_db_version', 'SELECT')
             ) AS need (relation, privilege)
             WHERE to_regclass('public.' || need.relation) IS NOT NULL
                 AND NOT has_table_privilege(to_regclass('public.' || need.relation), need.privilege)
+            UNION ALL
+            -- Of tables that hold what a run need not read or write: the columns that it must.
+            SELECT need.privilege || ' (' || a.attname || ') on ' || need.relation
+            FROM (
+                VALUES
+                    ('conversation_members', 'SELECT', ARRAY['conversation_id', 'user_id', 'joined_at', 'last_read_at']),
+                    ('orphan_approvals', 'UPDATE', ARRAY['used_at', 'used_by_run']),
+                    ('orphan_restores', 'SELECT', ARRAY['run_id', 'conversation_id', 'state']),
+                    ('conversation_members_audit', 'SELECT', ARRAY['conversation_id', 'run_id', 'deleted_at']),
+                    ('conversation_members_audit_default', 'SELECT', ARRAY['run_id']),
+                    ('conversation_members_backup', 'SELECT', ARRAY['run_id', 'backed_up_at'])
+            ) AS need (relation, privilege, columns)
+            JOIN pg_catalog.pg_attribute AS a
+                ON a.attrelid = to_regclass('public.' || need.relation)
+                AND a.attname = ANY (need.columns)
+                AND NOT a.attisdropped
+            WHERE NOT has_column_privilege(a.attrelid, a.attnum, need.privilege)
+            UNION ALL
+            -- FOR UPDATE of the rows that go wants UPDATE on a column, whichever: on the most harmless one.
+            (
+                SELECT 'UPDATE (' || a.attname || ') on conversation_members'
+                FROM pg_catalog.pg_attribute AS a
+                WHERE a.attrelid = to_regclass('public.conversation_members')
+                    AND a.attnum > 0
+                    AND NOT a.attisdropped
+                    AND NOT has_any_column_privilege(a.attrelid, 'UPDATE')
+                ORDER BY a.attname <> 'last_read_at', a.attnum DESC
+                LIMIT 1
+            )
             UNION ALL
             SELECT 'EXECUTE on ' || p.proname
             FROM pg_catalog.pg_proc AS p
@@ -78,7 +100,7 @@ FROM (
 WHERE is_applied;
 
 -- name: PreflightTable :one
--- The audit trigger, the truncate trigger, the index, and how the backup's columns differ.
+-- The audit trigger, the truncate trigger, and the index.
 -- Locks: none beyond the catalog.
 SELECT
     coalesce((
@@ -101,31 +123,142 @@ SELECT
             AND i.indisvalid
             AND i.indpred IS NULL
             AND a.attname = 'user_id'
-    )::boolean AS has_index,
-    coalesce((
-        SELECT string_agg(
-            coalesce(m.attname, b.attname) || ' ('
-            || coalesce(format_type(m.atttypid, m.atttypmod), 'not there') || ' in conversation_members, '
-            || coalesce(format_type(b.atttypid, b.atttypmod), 'not there') || ' in its backup)',
-            ', '
+    )::boolean AS has_index;
+
+-- name: PreflightQualify :exec
+-- Makes types come out with their schema for the rest of the transaction, so that a statement that is
+-- printed means the same wherever it is run.
+-- Locks: none.
+SELECT set_config('search_path', 'pg_catalog', true);
+
+-- name: PreflightDrift :many
+-- How the backup's columns differ from those of conversation_members, each with the statement that brings
+-- the backup along (up), the one that takes it back (down), and the condition on a row of the backup under
+-- which either would lose a value (up_loses, down_loses). Where up is empty no statement helps.
+-- Collations, defaults, identities, NOT NULL and whether a column is generated do not count: the backup
+-- holds values.
+-- Locks: none beyond the catalog. Rows: the columns that differ, in the order in which to run them.
+WITH RECURSIVE unwrapped AS (
+    SELECT
+        a.attrelid, a.attname, a.atttypid, a.atttypmod,
+        a.atttypid AS base_id, a.atttypmod AS base_mod
+    FROM pg_catalog.pg_attribute AS a
+    WHERE a.attrelid IN (
+            to_regclass('public.conversation_members'), to_regclass('public.conversation_members_backup')
         )
-        FROM (
-            SELECT attname, atttypid, atttypmod
-            FROM pg_catalog.pg_attribute
-            WHERE attrelid = to_regclass('public.conversation_members') AND attnum > 0 AND NOT attisdropped
-        ) AS m
-        FULL JOIN (
-            SELECT attname, atttypid, atttypmod
-            FROM pg_catalog.pg_attribute
-            WHERE attrelid = to_regclass('public.conversation_members_backup')
-                AND attnum > 0
-                AND NOT attisdropped
-                AND attname NOT IN ('backed_up_at', 'run_id')
-        ) AS b ON b.attname = m.attname
-        WHERE m.attname IS NULL
-            OR b.attname IS NULL
-            OR (m.atttypid, m.atttypmod) IS DISTINCT FROM (b.atttypid, b.atttypmod)
-    ), '')::text AS drift;
+        AND a.attnum > 0
+        AND NOT a.attisdropped
+    UNION ALL
+    SELECT u.attrelid, u.attname, u.atttypid, u.atttypmod, d.typbasetype, d.typtypmod
+    FROM unwrapped AS u
+    JOIN pg_catalog.pg_type AS d ON d.oid = u.base_id AND d.typtype = 'd'
+),
+columns AS (
+    SELECT
+        u.attrelid, u.attname, u.atttypid, u.atttypmod, u.base_id, u.base_mod,
+        format_type(u.atttypid, u.atttypmod) AS declared,
+        -- A domain is stored as its base type: its constraints would refuse old rows of the backup, and
+        -- the NULLs of those that were there before the column.
+        format_type(u.base_id, u.base_mod) AS stored,
+        t.typcategory
+    FROM unwrapped AS u
+    JOIN pg_catalog.pg_type AS t ON t.oid = u.base_id AND t.typtype <> 'd'
+),
+pairs AS (
+    SELECT
+        coalesce(m.attname, b.attname) AS attname,
+        m.attname IS NOT NULL AS in_members,
+        b.attname IS NOT NULL AS in_backup,
+        m.declared AS members_type,
+        b.declared AS backup_type,
+        m.stored AS new_type,
+        -- No data is thrown away: the column steps aside, under the first such name that is free.
+        (
+            SELECT free.new_name
+            FROM (
+                SELECT n, ('retired_' || CASE n WHEN 1 THEN '' ELSE n || '_' END || coalesce(m.attname, b.attname))::name AS new_name
+                FROM generate_series(1, 1000) AS n
+            ) AS free
+            WHERE NOT EXISTS (SELECT FROM columns AS taken WHERE taken.attname = free.new_name)
+            ORDER BY free.n
+            LIMIT 1
+        ) AS retired_name,
+        -- An explicit cast where there is one; by way of text otherwise.
+        CASE WHEN m.base_id = b.base_id OR 'S' IN (m.typcategory, b.typcategory) OR EXISTS (
+            SELECT FROM pg_catalog.pg_cast AS c WHERE c.castsource = b.base_id AND c.casttarget = m.base_id
+        ) THEN '::' ELSE '::text::' END AS up_cast,
+        CASE WHEN m.base_id = b.base_id OR 'S' IN (m.typcategory, b.typcategory) OR EXISTS (
+            SELECT FROM pg_catalog.pg_cast AS c WHERE c.castsource = m.base_id AND c.casttarget = b.base_id
+        ) THEN '::' ELSE '::text::' END AS down_cast,
+        CASE
+            WHEN m.attname IN ('backed_up_at', 'run_id') THEN 'clash'
+            -- What the queries and the trigger themselves read.
+            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at', 'role')
+                AND (m.attname IS NULL OR b.attname IS NOT NULL AND m.attname <> 'role') THEN 'needed'
+            WHEN b.attname IS NULL THEN 'gained'
+            WHEN m.attname IS NULL THEN 'lost'
+            ELSE 'retyped'
+        END AS kind
+    FROM (SELECT * FROM columns WHERE attrelid = to_regclass('public.conversation_members')) AS m
+    FULL JOIN (SELECT * FROM columns WHERE attrelid = to_regclass('public.conversation_members_backup')) AS b
+        ON b.attname = m.attname
+    WHERE CASE
+        WHEN b.attname IS NULL THEN true
+        -- The backup's own, and those that were retired before.
+        WHEN m.attname IS NULL THEN b.attname NOT IN ('backed_up_at', 'run_id') AND NOT starts_with(b.attname, 'retired_')
+        WHEN m.attname IN ('backed_up_at', 'run_id') THEN true
+        ELSE (b.atttypid, b.atttypmod) NOT IN ((m.atttypid, m.atttypmod), (m.base_id, m.base_mod))
+    END
+)
+SELECT
+    p.kind::text AS kind,
+    p.attname::text AS column_name,
+    coalesce(p.members_type, '')::text AS members_type,
+    coalesce(p.backup_type, '')::text AS backup_type,
+    CASE p.kind
+        WHEN 'gained' THEN format('ALTER TABLE public.conversation_members_backup ADD COLUMN %I %s', p.attname, p.new_type)
+        WHEN 'lost' THEN format('ALTER TABLE public.conversation_members_backup RENAME COLUMN %I TO %I', p.attname, p.retired_name)
+        WHEN 'retyped' THEN format(
+            'ALTER TABLE public.conversation_members_backup ALTER COLUMN %1$I TYPE %2$s USING %1$I%3$s%2$s',
+            p.attname, p.new_type, p.up_cast
+        )
+        ELSE ''
+    END::text AS up,
+    CASE p.kind
+        WHEN 'gained' THEN format('ALTER TABLE public.conversation_members_backup DROP COLUMN %I', p.attname)
+        WHEN 'lost' THEN format('ALTER TABLE public.conversation_members_backup RENAME COLUMN %I TO %I', p.retired_name, p.attname)
+        WHEN 'retyped' THEN format(
+            'ALTER TABLE public.conversation_members_backup ALTER COLUMN %1$I TYPE %2$s USING %1$I%3$s%2$s',
+            p.attname, p.backup_type, p.down_cast
+        )
+        ELSE ''
+    END::text AS down,
+    CASE p.kind
+        -- There and back: an explicit cast truncates and rounds without a word.
+        WHEN 'retyped' THEN format(
+            '%1$I%2$s%3$s%4$s%5$s::text IS DISTINCT FROM %1$I::text',
+            p.attname, p.up_cast, p.new_type, p.down_cast, p.backup_type
+        )
+        ELSE ''
+    END::text AS up_loses,
+    CASE p.kind
+        WHEN 'gained' THEN format('%I IS NOT NULL', p.attname)
+        WHEN 'retyped' THEN format(
+            '%1$I%2$s%3$s%4$s%5$s::text IS DISTINCT FROM %1$I::text',
+            p.attname, p.down_cast, p.backup_type, p.up_cast, p.new_type
+        )
+        ELSE ''
+    END::text AS down_loses,
+    -- Literals for the text of a refusal: the name, and for a new type what keeps the old values as they are.
+    quote_literal(p.attname)::text AS quoted_name,
+    quote_literal(format(
+        'ALTER TABLE public.conversation_members_backup RENAME COLUMN %1$I TO %2$I;'
+        ' ALTER TABLE public.conversation_members_backup ADD COLUMN %1$I %3$s',
+        p.attname, p.retired_name, p.new_type
+    ))::text AS quoted_instead
+FROM pairs AS p
+    -- Who steps aside does so first.
+ORDER BY array_position(ARRAY['clash', 'needed', 'lost', 'retyped', 'gained'], p.kind), p.attname;
 
 -- name: PartitionEnsure :one
 -- Makes the partitions of today and the next days where they are not there yet.

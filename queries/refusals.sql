@@ -61,3 +61,27 @@ WHERE f.run_id = @run_id
 GROUP BY f.user_id
 ORDER BY members DESC, f.user_id
 LIMIT 10;
+
+-- name: RefusalPrune :execrows
+-- Forgets the users of refused runs that nobody will approve any more, max_rows at a time.
+-- Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_refusals_pkey. Rows: max_rows.
+DELETE FROM orphan_refusals AS f
+USING (
+    SELECT o.run_id, o.user_id
+    FROM orphan_refusals AS o
+    JOIN orphan_runs AS r ON r.run_id = o.run_id
+    WHERE r.finished_at < now() - @keep::interval
+        -- An approval that a run may still use, or is using.
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_approvals AS a
+            LEFT JOIN orphan_runs AS u ON u.run_id = a.used_by_run
+            WHERE a.run_id = o.run_id
+                AND a.revoked_at IS NULL
+                AND (a.used_at IS NULL AND a.expires_at > now() OR u.state = 'running')
+        )
+    ORDER BY o.run_id, o.user_id
+    LIMIT @max_rows::bigint
+) AS old
+WHERE f.run_id = old.run_id
+    AND f.user_id = old.user_id;

@@ -123,3 +123,25 @@ FROM orphan_restore_users(@run_id::bigint, (@day::text)::date, @first_page::bigi
 SELECT orphan_revert_chunk(
     @run_id::bigint, @reverted_run::bigint, (@day::text)::date, @first_page::bigint, @pages::integer, @user_ids::uuid []
 )::bigint AS deleted;
+
+-- name: RestorePrune :execrows
+-- Forgets which members old restores gave back, once neither a revert could go by it nor the audit of the
+-- time is kept, max_rows at a time. The restores themselves stay in orphan_runs.
+-- Locks: ROW EXCLUSIVE on orphan_restores. Index: orphan_restores_pkey. Rows: max_rows.
+DELETE FROM orphan_restores AS g
+USING (
+    SELECT o.run_id, o.user_id, o.conversation_id
+    FROM orphan_runs AS r
+    JOIN orphan_restores AS o ON o.run_id = r.run_id
+    WHERE r.kind = 'restore'
+        AND r.finished_at < now() - @keep::interval
+        AND o.backed_up_at < (
+            SELECT min(coalesce(p.lower_bound, '-infinity'))
+            FROM orphan_partitions() AS p
+            WHERE p.parent = 'conversation_members_backup'
+        )
+    LIMIT @max_rows::bigint
+) AS old
+WHERE g.run_id = old.run_id
+    AND g.user_id = old.user_id
+    AND g.conversation_id = old.conversation_id;

@@ -23,6 +23,7 @@ type CLI struct {
 	Restore RestoreCmd `cmd:"" help:"Give back what runs deleted; previews without --execute."`
 	Pause   PauseCmd   `cmd:"" help:"Stop every runner everywhere before its next transaction."`
 	Resume  ResumeCmd  `cmd:"" help:"Let runs go on."`
+	Prune   PruneCmd   `cmd:"" help:"Drop backups and audit months past their windows; without --execute only show them."`
 	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
 	Demo    DemoCmd    `cmd:"" help:"See all of it on a throw-away PostgreSQL and auth-service."`
 	Version VersionCmd `cmd:"" help:"Show the version."`
@@ -46,7 +47,9 @@ func exampleOf(command string) string {
 		"migrate up":     "DATABASE_URL=postgres://owner@db/messaging orphan-cleaner migrate up",
 		"migrate down":   "orphan-cleaner migrate down",
 		"migrate status": "orphan-cleaner migrate status",
+		"migrate drift":  "orphan-cleaner migrate drift\n  orphan-cleaner migrate drift --print > drift/20260131120000_follow_conversation_members.sql",
 		"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
+		"prune":          "orphan-cleaner prune\n  30 3 * * * orphan-cleaner prune --execute >> /var/log/orphan-cleaner.log 2>&1   # crontab",
 		"serve":          "orphan-cleaner serve --interval 1h --metrics-addr :9091",
 		"pause":          "orphan-cleaner pause --reason 'auth-service is being restored'",
 		"resume":         "orphan-cleaner resume",

@@ -297,7 +297,7 @@ func TestWrongPassword(t *testing.T) {
 // until it lacks none.
 func learnGrants(t *testing.T, w *world, env []string, role string) []string {
 	t.Helper()
-	named := regexp.MustCompile(`(?i)\b(SELECT|INSERT|UPDATE|DELETE|EXECUTE) on (\w+)`)
+	named := regexp.MustCompile(`\b((?:SELECT|INSERT|UPDATE|DELETE|EXECUTE)(?: \(\w+\))?) on (\w+)`)
 	denied := regexp.MustCompile(`permission denied for (?:table|view) (\w+)`)
 	var grants []string
 	for range 10 {
@@ -310,8 +310,8 @@ func learnGrants(t *testing.T, w *world, env []string, role string) []string {
 			lacks += " SELECT on " + m[1]
 		}
 		for _, m := range named.FindAllStringSubmatch(lacks, -1) {
-			grant := strings.ToUpper(m[1]) + " ON " + m[2]
-			if strings.EqualFold(m[1], "EXECUTE") {
+			grant := m[1] + " ON " + m[2]
+			if m[1] == "EXECUTE" {
 				grant = "EXECUTE ON FUNCTION " + m[2]
 			}
 			if !slices.Contains(grants, grant) {

@@ -17,6 +17,7 @@ type MigrateCmd struct {
 	Up     MigrateUpCmd     `cmd:"" help:"Apply all migrations that are not applied yet."`
 	Down   MigrateDownCmd   `cmd:"" help:"Take back the newest migration; refuses where that would destroy evidence."`
 	Status MigrateStatusCmd `cmd:"" help:"List the migrations and when they were applied."`
+	Drift  MigrateDriftCmd  `cmd:"" help:"Show how the backup's columns differ from those of conversation_members; print the migration that brings them along."`
 }
 
 // MigrateUpCmd is `migrate up`.

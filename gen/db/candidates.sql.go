@@ -71,7 +71,8 @@ FROM orphan_candidates AS c
 WHERE c.user_id >= $1
     AND c.user_id <= $2
     AND c.last_missing_run = $3
-    AND c.first_missing_at <= now() - $4::interval
+    -- Due when the ledger was written: a clock that jumps forward since makes nobody due.
+    AND c.first_missing_at <= least(c.last_missing_at, now()) - $4::interval
     AND NOT EXISTS (
         SELECT
         FROM orphan_holds_in_force AS h

@@ -140,3 +140,29 @@ func (q *Queries) DepartedPage(ctx context.Context, maxUsers int64) ([]uuid.UUID
 	}
 	return items, nil
 }
+
+const departedPrune = `-- name: DepartedPrune :execrows
+DELETE FROM orphan_departed AS d
+USING (
+    SELECT o.user_id
+    FROM orphan_departed AS o
+    WHERE o.departed_at < (
+            SELECT min(coalesce(p.lower_bound, '-infinity'))
+            FROM orphan_partitions() AS p
+            WHERE p.parent = 'conversation_members_backup'
+        )
+        AND o.alive_at IS NULL
+    LIMIT $1::bigint
+) AS old
+WHERE d.user_id = old.user_id
+`
+
+// Forgets departed users who left before the oldest backup that is still there, max_rows at a time.
+// Locks: ROW EXCLUSIVE on orphan_departed. Index: orphan_departed_pkey; found by a sequential scan. Rows: max_rows.
+func (q *Queries) DepartedPrune(ctx context.Context, maxRows int64) (int64, error) {
+	result, err := q.db.Exec(ctx, departedPrune, maxRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}

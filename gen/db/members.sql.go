@@ -40,7 +40,8 @@ SELECT
     set_config('idle_in_transaction_session_timeout', $2::text, true) AS idle_timeout,
     set_config('orphan_cleaner.run_id', ($3::bigint)::text, true) AS run_id,
     set_config('orphan_cleaner.audited', '0', true) AS audited,
-    set_config('orphan_cleaner.backed_up', '0', true) AS backed_up
+    set_config('orphan_cleaner.backed_up', '0', true) AS backed_up,
+    current_setting('session_replication_role')::text AS replication_role
 `
 
 type ChunkSettingsParams struct {
@@ -57,10 +58,12 @@ type ChunkSettingsRow struct {
 	RunID            string `json:"run_id"`
 	Audited          string `json:"audited"`
 	BackedUp         string `json:"backed_up"`
+	ReplicationRole  string `json:"replication_role"`
 }
 
 // Opens a chunk: bounds its waiting and names its run to the audit trigger. All
 // of it is local to the transaction, so that a pooler may hand the session on.
+// Returns the session's replication_role: in another than origin a chunk would choose nobody.
 // Locks: none.
 func (q *Queries) ChunkSettings(ctx context.Context, arg ChunkSettingsParams) (ChunkSettingsRow, error) {
 	row := q.db.QueryRow(ctx, chunkSettings, arg.LockTimeout, arg.StatementTimeout, arg.RunID)
@@ -73,6 +76,7 @@ func (q *Queries) ChunkSettings(ctx context.Context, arg ChunkSettingsParams) (C
 		&i.RunID,
 		&i.Audited,
 		&i.BackedUp,
+		&i.ReplicationRole,
 	)
 	return i, err
 }
@@ -90,11 +94,12 @@ WITH doomed AS (
             WHERE r.run_id = $2 AND r.state = 'running'
         )
         AND current_setting('session_replication_role') = 'origin'
-        -- Missing in this very run, and for longer than the retention.
+        -- Missing in this very run, and for longer than the retention. By the time
+        -- at which the ledger was written: the clock may have jumped forward since.
         AND c.last_missing_run = $2
-        AND c.first_missing_at <= now() - $3::interval
+        AND c.first_missing_at <= least(c.last_missing_at, now()) - $3::interval
         -- A young member of a missing user means that something is wrong.
-        AND m.joined_at < now() - $3::interval
+        AND m.joined_at < least(c.last_missing_at, now()) - $3::interval
         AND NOT EXISTS (
             SELECT
             FROM orphan_holds_in_force AS h

@@ -50,6 +50,44 @@ func (q *Queries) RefusalLargest(ctx context.Context, runID int64) ([]RefusalLar
 	return items, nil
 }
 
+const refusalPrune = `-- name: RefusalPrune :execrows
+DELETE FROM orphan_refusals AS f
+USING (
+    SELECT o.run_id, o.user_id
+    FROM orphan_refusals AS o
+    JOIN orphan_runs AS r ON r.run_id = o.run_id
+    WHERE r.finished_at < now() - $1::interval
+        -- An approval that a run may still use, or is using.
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_approvals AS a
+            LEFT JOIN orphan_runs AS u ON u.run_id = a.used_by_run
+            WHERE a.run_id = o.run_id
+                AND a.revoked_at IS NULL
+                AND (a.used_at IS NULL AND a.expires_at > now() OR u.state = 'running')
+        )
+    ORDER BY o.run_id, o.user_id
+    LIMIT $2::bigint
+) AS old
+WHERE f.run_id = old.run_id
+    AND f.user_id = old.user_id
+`
+
+type RefusalPruneParams struct {
+	Keep    time.Duration `json:"keep"`
+	MaxRows int64         `json:"max_rows"`
+}
+
+// Forgets the users of refused runs that nobody will approve any more, max_rows at a time.
+// Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_refusals_pkey. Rows: max_rows.
+func (q *Queries) RefusalPrune(ctx context.Context, arg RefusalPruneParams) (int64, error) {
+	result, err := q.db.Exec(ctx, refusalPrune, arg.Keep, arg.MaxRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const refusalStore = `-- name: RefusalStore :execrows
 INSERT INTO orphan_refusals (run_id, user_id, is_due)
 SELECT s.run_id, s.user_id, k.is_due

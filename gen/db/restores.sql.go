@@ -165,6 +165,42 @@ func (q *Queries) RestorePreview(ctx context.Context, arg RestorePreviewParams) 
 	return items, nil
 }
 
+const restorePrune = `-- name: RestorePrune :execrows
+DELETE FROM orphan_restores AS g
+USING (
+    SELECT o.run_id, o.user_id, o.conversation_id
+    FROM orphan_runs AS r
+    JOIN orphan_restores AS o ON o.run_id = r.run_id
+    WHERE r.kind = 'restore'
+        AND r.finished_at < now() - $1::interval
+        AND o.backed_up_at < (
+            SELECT min(coalesce(p.lower_bound, '-infinity'))
+            FROM orphan_partitions() AS p
+            WHERE p.parent = 'conversation_members_backup'
+        )
+    LIMIT $2::bigint
+) AS old
+WHERE g.run_id = old.run_id
+    AND g.user_id = old.user_id
+    AND g.conversation_id = old.conversation_id
+`
+
+type RestorePruneParams struct {
+	Keep    time.Duration `json:"keep"`
+	MaxRows int64         `json:"max_rows"`
+}
+
+// Forgets which members old restores gave back, once neither a revert could go by it nor the audit of the
+// time is kept, max_rows at a time. The restores themselves stay in orphan_runs.
+// Locks: ROW EXCLUSIVE on orphan_restores. Index: orphan_restores_pkey. Rows: max_rows.
+func (q *Queries) RestorePrune(ctx context.Context, arg RestorePruneParams) (int64, error) {
+	result, err := q.db.Exec(ctx, restorePrune, arg.Keep, arg.MaxRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const restoreStore = `-- name: RestoreStore :one
 WITH chosen AS (
     SELECT

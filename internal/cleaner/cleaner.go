@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
 )
 
@@ -112,7 +113,7 @@ func (r *run) live(ctx context.Context) (Result, error) {
 		err = r.sweep(alive)
 	}
 	if err == nil {
-		err = r.lookBack(alive)
+		err = failpoint.After("look-back", r.lookBack(alive))
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -133,24 +134,24 @@ func (r *run) preflight(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ErrInterrupted
 	}
-	return findings.Err()
+	return failpoint.After("preflight", findings.Err())
 }
 
 func (r *run) verifyAndJudge(ctx context.Context) error {
-	if err := r.lookForApproval(ctx); err != nil {
+	if err := failpoint.After("begin", r.lookForApproval(ctx)); err != nil {
 		return err
 	}
 	if err := r.recall(ctx); err != nil {
 		return err
 	}
-	err := r.verify(ctx)
+	err := failpoint.After("verify", r.verify(ctx))
 	if trip, ok := errors.AsType[*Trip](err); ok {
 		return r.pass(ctx, trip)
 	}
 	if err != nil {
 		return err
 	}
-	return r.judge(ctx)
+	return failpoint.After("judge", r.judge(ctx))
 }
 
 func (r *run) lookForApproval(ctx context.Context) error {
@@ -170,6 +171,8 @@ func (r *run) begin(ctx context.Context) error {
 	if r.scheduled() {
 		phase = "preflight"
 	}
+	// From here on: whatever ends the run writes down the phase that it was in.
+	r.enter(phase)
 	open, err := fence.Begin(ctx, r.pool, fence.Options{
 		Kind: "clean", Phase: phase, Every: r.cfg.Every, Lease: r.cfg.Lease, Host: r.cfg.Host, Version: r.cfg.Version,
 		Settings: r.cfg.Settings, Patience: r.patience(),

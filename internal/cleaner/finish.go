@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
 // finishLimit bounds the last writes of a run, which are made even when the run
@@ -30,18 +31,22 @@ func (r *run) finish(ctx context.Context, runErr error) (Result, error) {
 	if runErr == nil {
 		r.enter("finish")
 		phase = "finish"
-		runErr = r.leftOver()
+		runErr = failpoint.After("sweep", r.leftOver())
 	}
 	q := db.New(r.pool)
 	if _, err := retry(ctx, r.Cleaner, "finishing", func() (struct{}, error) {
-		return struct{}{}, r.writeFacts(ctx, q)
+		return struct{}{}, failpoint.After("facts", r.writeFacts(ctx, q))
 	}); err != nil {
-		return r.result(errors.Join(runErr, err)), errors.Join(runErr, err)
+		runErr = errors.Join(runErr, err)
 	}
-	if err := r.proveWhole(ctx, q); err != nil {
+	if errors.Is(runErr, ErrTakenOver) {
+		return r.result(runErr), runErr
+	}
+	if err := failpoint.After("whole-proof", r.proveWhole(ctx, q)); err != nil {
 		runErr = errors.Join(err, runErr)
 	}
-	if _, err := retry(ctx, r.Cleaner, "emptying staging", func() (int64, error) { return q.SightingDrop(ctx, r.id) }); err != nil {
+	_, err := retry(ctx, r.Cleaner, "emptying staging", func() (int64, error) { return q.SightingDrop(ctx, r.id) })
+	if err := failpoint.After("staging-dropped", err); err != nil {
 		runErr = errors.Join(runErr, err)
 	}
 
@@ -59,7 +64,7 @@ func (r *run) finish(ctx context.Context, runErr error) (Result, error) {
 		return r.result(err), err
 	}
 	result.MembersDeleted, result.Conversations = row.MembersDeleted, row.Conversations
-	return result, runErr
+	return result, failpoint.After("finish", runErr)
 }
 
 // failPreflight ends a scheduled run that did not get past its preflight. The
@@ -99,7 +104,7 @@ func (r *run) proveWhole(ctx context.Context, q *db.Queries) error {
 		return err
 	}
 	if proof.Audited != deleted.MembersDeleted || proof.BackedUp != deleted.MembersDeleted {
-		return fmt.Errorf("%w over the whole run: %d deleted, %d audited, %d backed up",
+		return fmt.Errorf("%w over the whole run: %d deleted, %d audited, %d backed up; look closer with: orphan-cleaner status",
 			ErrProof, deleted.MembersDeleted, proof.Audited, proof.BackedUp)
 	}
 	return nil

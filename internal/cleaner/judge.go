@@ -10,6 +10,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
 // maxVoidShare is the share of batches without a correct answer above which
@@ -42,7 +43,7 @@ func (r *run) pass(ctx context.Context, trip *Trip) error {
 	case r.cfg.DryRun:
 		return trip
 	}
-	if err := r.stagingIsWhole(ctx); err != nil {
+	if err := failpoint.After("staging-checked", r.stagingIsWhole(ctx)); err != nil {
 		return err
 	}
 	switch {
@@ -143,7 +144,7 @@ func (r *run) merge(ctx context.Context) error {
 			if row.Missing != r.facts.UsersMissing {
 				return row, fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
 			}
-			if err := r.useApproval(ctx, q); err != nil {
+			if err := failpoint.After("merge", r.useApproval(ctx, q)); err != nil {
 				return row, err
 			}
 			// Fresh again at COMMIT: a merge may take longer than a lease.

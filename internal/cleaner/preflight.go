@@ -120,7 +120,7 @@ func (c *Cleaner) Check(ctx context.Context, repair bool) Findings {
 		}
 		c.checkPause(ctx, add)
 		verdict(objects.GrantsMissing == "", "grants", "all that a run needs", "role "+server.RoleName+" lacks "+objects.GrantsMissing,
-			"GRANT it to "+server.RoleName+" as the owner of the tables")
+			"psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+server.RoleName)
 		c.checkTable(ctx, verdict, add)
 		if objects.GrantsMissing == "" {
 			c.checkPartitions(ctx, repair && !server.InRecovery, verdict, add)
@@ -143,7 +143,7 @@ func (c *Cleaner) checkSchema(ctx context.Context, hasGoose bool, verdict verdic
 	version, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PreflightVersion(ctx) })
 	switch want := c.cfg.SchemaVersion; {
 	case err != nil:
-		return verdict(false, "schema", "", "goose_db_version cannot be read: "+err.Error(), "GRANT SELECT ON goose_db_version to this role")
+		return verdict(false, "schema", "", "goose_db_version cannot be read: "+err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
 	case version > want:
 		return verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program knows %d", version, want),
 			"use the newer orphan-cleaner that migrated it")
@@ -158,7 +158,7 @@ func (c *Cleaner) checkPause(ctx context.Context, add func(name, status, message
 	pauses, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.PauseInForceRow, error) { return q.PauseInForce(ctx) })
 	switch {
 	case err != nil:
-		add("pause", Fail, err.Error(), "GRANT SELECT ON orphan_pauses to this role")
+		add("pause", Fail, err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
 	case len(pauses) > 0:
 		p := pauses[0]
 		add("pause", Fail, "runs are paused by "+p.PausedBy+" since "+p.PausedAt.UTC().Format(time.RFC3339)+": "+p.Reason, "orphan-cleaner resume")
@@ -189,8 +189,7 @@ func (c *Cleaner) checkTable(ctx context.Context, verdict verdictFunc, add func(
 	verdict(table.HasIndex, "index", "an index on conversation_members(user_id) is valid",
 		"no valid index on conversation_members(user_id): every page of the scan would read the whole table",
 		"CREATE INDEX CONCURRENTLY conversation_members_user_id ON conversation_members (user_id)")
-	verdict(table.Drift == "", "backup-columns", "equal those of conversation_members",
-		"the backup's columns differ: "+table.Drift, "ALTER TABLE conversation_members_backup so that each column of conversation_members is there with the same type")
+	c.checkDrift(ctx, verdict, add)
 }
 
 func (c *Cleaner) checkPartitions(ctx context.Context, repair bool, verdict verdictFunc, add func(name, status, message, mend string)) {

@@ -550,6 +550,18 @@ func TestLyingOrFailingAuthServiceDeletesNothing(t *testing.T) {
 	}
 }
 
+// Between opening the run and asking the first question it has a phase too: without
+// one its end could not be written down, and it would stay open for its lease.
+func TestFailureRightAfterTheBeginning(t *testing.T) {
+	w := newWorld(t)
+	w.people(10, 1)
+	w.db.Exec(`ALTER TABLE orphan_approvals RENAME COLUMN expires_at TO expires`)
+	if r, err := w.run(); err == nil || r.State != "failed" {
+		t.Errorf("%v, %+v", err, r)
+	}
+	w.invariant(0)
+}
+
 // runHeld makes a run while everybody is on hold: the ledger fills, nothing goes.
 func (w *world) runHeld(users []uuid.UUID) (cleaner.Result, error) {
 	w.db.Exec(`INSERT INTO orphan_holds (user_id, reason) SELECT u, 'test' FROM unnest($1::uuid[]) AS u`, users)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
 // groupBatches is how many batches of due users are asked about again at once.
@@ -60,7 +61,7 @@ var errStale = errors.New("the answer of auth-service is too old to delete by")
 func (r *run) sweepGroup(ctx context.Context, group []uuid.UUID) error {
 	asked := time.Now()
 	missing, alive, err := r.askAgain(ctx, group)
-	if err != nil {
+	if err := failpoint.After("second-asking", err); err != nil {
 		return err
 	}
 	if err := r.forget(ctx, alive, true); err != nil {
@@ -80,7 +81,7 @@ func (r *run) sweepGroup(ctx context.Context, group []uuid.UUID) error {
 		case err != nil:
 			return err
 		case chosen < int64(r.cfg.ChunkRows):
-			return r.forget(ctx, missing, false)
+			return failpoint.After("forget", r.forget(ctx, missing, false))
 		}
 	}
 	return nil
@@ -143,33 +144,38 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 		defer cancel()
 		err = pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 			q := db.New(tx)
-			if _, err := q.ChunkSettings(ctx, db.ChunkSettingsParams{
+			session, err := q.ChunkSettings(ctx, db.ChunkSettingsParams{
 				RunID: r.id, LockTimeout: database.Milliseconds(r.cfg.LockTimeout), StatementTimeout: database.Milliseconds(r.cfg.ChunkLimit),
-			}); err != nil {
+			})
+			if err != nil {
 				return err
 			}
-			if err := r.fence.Heartbeat(ctx, q, 0); err != nil {
+			// A session opened since the preflight: "nobody is due" would be no success.
+			if session.ReplicationRole != "origin" {
+				return fmt.Errorf("session_replication_role is %s by now; look closer with: orphan-cleaner check", session.ReplicationRole)
+			}
+			if err := failpoint.After("fence", r.fence.Heartbeat(ctx, q, 0)); err != nil {
 				return err
 			}
 			row, err := q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{
 				RunID: r.id, ApprovedRun: r.approval.RunID, UserIds: users, Retention: r.cfg.Retention, MaxRows: int64(r.cfg.ChunkRows),
 			})
-			if err != nil {
+			if err := failpoint.After("delete", err); err != nil {
 				return err
 			}
 			if chosen = row.Chosen; chosen == 0 {
 				return nil
 			}
-			if err := prove(ctx, q, row); err != nil {
+			if err := failpoint.After("proof", prove(ctx, q, row)); err != nil {
 				return err
 			}
-			return r.fence.Heartbeat(ctx, q, row.Deleted)
+			return failpoint.After("chunk-counted", r.fence.Heartbeat(ctx, q, row.Deleted))
 		})
 		if err == nil && chosen > 0 {
 			r.report(func(p *Progress) { p.MembersDeleted += chosen })
 			r.cfg.Observer.ChunkDone(chosen)
 		}
-		return chosen, err
+		return chosen, failpoint.After("commit", err)
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
 // Facts is what a run knows, all of it counted before the first delete but for
@@ -69,7 +70,6 @@ const stageSize = 2000
 // once and stages who is missing and who is unknown. Memory is bounded by a
 // page, the batches in flight and one staging write.
 func (r *run) verify(ctx context.Context) error {
-	r.enter("verify")
 	batches := make(chan batch)
 	known := newCanaries(r.cfg)
 	answers := make(chan answer, r.cfg.Concurrency)
@@ -196,7 +196,7 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 			missing = append(missing, ofMembers...)
 		}
 		full := len(missing) >= stageSize
-		if err := flush(stageSize); err != nil {
+		if err := failpoint.After("answer", flush(stageSize)); err != nil {
 			return err
 		}
 		if full {

@@ -20,6 +20,9 @@ type Options struct {
 	// package sets there. Addresses, port and socket are not settings.
 	Settings map[string]string
 
+	// Env is added to the environment of the server, last: VAR=value.
+	Env []string
+
 	// Durable keeps fsync, synchronous_commit and full_page_writes on, as in
 	// production. Without it they are off: several times faster, still safe
 	// against a crash of the server, not against one of the machine.

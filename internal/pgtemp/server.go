@@ -35,7 +35,7 @@ func (c *Cluster) launch(port int) (*server, error) {
 		"-c", "unix_socket_directories="+c.SocketDir(),
 	)
 	cmd.Dir = c.dir
-	cmd.Env = cleanEnv()
+	cmd.Env = append(cleanEnv(), c.opts.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = c.own.attr()
 	if err := cmd.Start(); err != nil {

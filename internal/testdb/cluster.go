@@ -43,6 +43,8 @@ type sharedCluster struct {
 	templates map[template]error // made, and with what result
 	databases int                // created so far, for unique names
 	kept      int                // left by failed tests
+
+	roles sync.Mutex // held while roles, which belong to the cluster, change
 }
 
 // create creates a database from a template and returns its cluster and name.

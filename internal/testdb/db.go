@@ -23,6 +23,7 @@ type DB struct {
 
 	cluster *pgtemp.Cluster
 	tb      testing.TB
+	logins  int // roles made by Login, for unique names
 }
 
 // New returns a database with messaging-service's tables and all migrations.

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+)
+
+// MigrateDriftCmd is `migrate drift`.
+type MigrateDriftCmd struct {
+	DatabaseFlags `group:"Database"`
+	LogFlags      `group:"Log"`
+	Print         bool `help:"Print a goose migration that brings the backup along, for review."`
+}
+
+// errDrift is returned where the columns differ.
+var errDrift = errors.New("the backup's columns differ from those of conversation_members")
+
+// Run shows how the backup's columns differ from those of conversation_members.
+// It only reads.
+func (cmd *MigrateDriftCmd) Run(ctx context.Context, s *streams) error {
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	drift, err := cleaner.New(pool, nil, cmd.logger(s), cleaner.DefaultConfig()).Drift(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("comparing columns: %w", err)
+	case len(drift) == 0:
+		comment := ""
+		if cmd.Print {
+			comment = "-- "
+		}
+		_, err := fmt.Fprintln(s.out, comment+"no drift: the backup takes every column of conversation_members")
+		return err
+	case cmd.Print:
+		return printDriftMigration(s.out, drift, time.Now())
+	default:
+		return errors.Join(printDrift(s.out, drift), shownError{errDrift})
+	}
+}
+
+func printDrift(w io.Writer, drift []cleaner.Drift) error {
+	t := newTable("Columns that differ", "column", "", "conversation_members", "its backup")
+	for _, d := range drift {
+		t.AppendRow(table.Row{d.ColumnName, d.Kind, d.MembersType, d.BackupType})
+	}
+	if err := printTable(w, t); err != nil {
+		return err
+	}
+	for _, d := range drift {
+		if _, err := fmt.Fprintf(w, "mend %s: %s\n", d.ColumnName, d.Mend()); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintln(w, "as a goose migration: orphan-cleaner migrate drift --print")
+	return err
+}
+
+//go:embed drift.sql.tmpl
+var driftMigration string
+
+// printDriftMigration writes the migration, whole or not at all.
+func printDriftMigration(w io.Writer, drift []cleaner.Drift, now time.Time) error {
+	data := struct {
+		Version           string
+		Drift, Backwards  []cleaner.Drift
+		Rewrites, Refuses bool
+	}{Version: now.UTC().Format("20060102150405"), Drift: drift, Backwards: slices.Clone(drift)}
+	slices.Reverse(data.Backwards)
+	for _, d := range drift {
+		if d.Up == "" {
+			return fmt.Errorf("no migration of the backup helps with %s; %s", d, d.Mend())
+		}
+		data.Rewrites = data.Rewrites || d.UpLoses != ""
+		data.Refuses = data.Refuses || d.DownLoses != ""
+	}
+	migration, err := template.New("drift").Parse(driftMigration)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	if err := migration.Execute(&text, data); err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, text.String())
+	return err
+}

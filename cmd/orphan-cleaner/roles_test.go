@@ -1,0 +1,156 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+const rolesFile = "../../sql/roles.sql"
+
+// The groups of sql/roles.sql that somebody can be a member of.
+const (
+	migrator = "orphan_cleaner_migrator"
+	runner   = "orphan_cleaner_runner"
+	restorer = "orphan_cleaner_restorer"
+	reader   = "orphan_cleaner_reader"
+	// both gives members back and may take them again.
+	both = restorer + ", " + runner
+)
+
+// commandRole says which roles may give a command, by the grants of sql/roles.sql;
+// everybody else is told that permission is denied, or by check what is lacking.
+type commandRole struct {
+	args   []string
+	may    []string
+	before string // brings about what the command wants to find
+}
+
+func commandRoles(w *world) []commandRole {
+	all := []string{migrator, runner, restorer, both, reader}
+	user := "--user=" + w.dead[0].String()
+	return []commandRole{
+		{[]string{"check"}, []string{runner, both}, ""},
+		{[]string{"migrate", "status"}, all, ""},
+		{[]string{"status"}, all, ""},
+		{[]string{"hold", "list"}, all, ""},
+		{[]string{"run", "--dry-run"}, []string{runner, both}, ""},
+		{[]string{"hold", "add", user, "--reason=a lawsuit"}, []string{migrator, restorer, both}, ""},
+		{[]string{"hold", "remove", "1"}, []string{migrator, restorer, both}, "UPDATE orphan_holds SET lifted_at = CASE WHEN hold_id > 1 THEN now() END"},
+		{[]string{"pause", "--reason=an experiment"}, []string{migrator, restorer, both}, "UPDATE orphan_pauses SET resumed_at = now()"},
+		{[]string{"resume"}, []string{migrator, restorer, both}, "INSERT INTO orphan_pauses (reason) SELECT 'x' WHERE NOT EXISTS (SELECT FROM orphan_pauses WHERE resumed_at IS NULL)"},
+		{[]string{"approve", "1", "--yes"}, []string{migrator}, ""},
+		{[]string{"run"}, []string{runner, both}, ""},
+		{[]string{"restore", user}, []string{migrator, runner, restorer, both}, ""},
+		{[]string{"restore", user, "--execute"}, []string{restorer, both}, ""},
+		{[]string{"restore", "--revert=RESTORE"}, []string{migrator, restorer, both}, ""},
+		{[]string{"restore", "--revert=RESTORE", "--execute"}, []string{both}, ""},
+	}
+}
+
+// Each command works under the roles that are meant for it, and under no other.
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 300, 15)
+	living := w.living()
+	w.Roles(rolesFile)
+	env := map[string][]string{}
+	for _, group := range []string{migrator, runner, restorer, both, reader} {
+		env[group] = []string{"DATABASE_URL=" + w.Login(group), "AUTH_SERVICE_URL=" + w.auth.URL()}
+	}
+	program(t, env[runner], "run", "--max-delete-members=14").expect(t, exitRefused)
+
+	for _, c := range commandRoles(w) {
+		for i, arg := range c.args {
+			if strings.Contains(arg, "RESTORE") {
+				c.args[i] = strings.ReplaceAll(arg, "RESTORE", testdb.One[string](w.DB, "SELECT min(run_id)::text FROM orphan_runs WHERE members_restored > 0"))
+			}
+		}
+		command := strings.Join(c.args, " ")
+		// What is planned, and who failed when, is recorded of everybody who may.
+		for group := range env {
+			if slices.Contains(c.may, group) {
+				continue
+			}
+			before := contents(t, w.DB, "orphan_runs", "orphan_restores")
+			e := program(t, env[group], c.args...)
+			if e.status != exitFailed || !strings.Contains(e.stdout+e.stderr, "permission denied") && !strings.Contains(e.stdout+e.stderr, " lacks ") {
+				t.Errorf("%s gives the command %s: %s", group, command, e)
+			}
+			if after := contents(t, w.DB, "orphan_runs", "orphan_restores"); after != before {
+				t.Errorf("%s changed the database by %s:\n%s\nwas\n%s", group, command, after, before)
+			}
+		}
+		for _, group := range c.may {
+			if c.before != "" {
+				w.Exec(c.before)
+			}
+			if e := program(t, env[group], c.args...); e.status != exitDone {
+				t.Errorf("%s cannot give the command %s: %s", group, command, e)
+			}
+		}
+		if command == "run" {
+			gone(t, w, living, 15)
+		}
+	}
+	if n := w.Count("conversation_members WHERE user_id = $1", w.dead[0]); n != 0 {
+		t.Errorf("%d members are there after the restore was taken back", n)
+	}
+	if n := w.Count("orphan_restores WHERE state = 'reverted'"); n != 1 {
+		t.Errorf("%d members were given back and taken again", n)
+	}
+}
+
+// No command is left out of commandRoles but those that need no database of
+// messaging-service, or are tested by TestMigrateByRoles.
+func TestRolesOfEachCommand(t *testing.T) {
+	t.Parallel()
+	parser, err := kong.New(&CLI{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, 1, 1)
+	for _, leaf := range parser.Model.Leaves(true) {
+		command := strings.Join(strings.Fields(strings.Split(leaf.FullPath(), "<")[0])[1:], " ")
+		switch command {
+		case "demo", "version", "migrate up", "migrate down":
+			continue
+		}
+		found := false
+		for _, c := range commandRoles(w) {
+			found = found || strings.HasPrefix(strings.Join(c.args, " ")+" ", command+" ")
+		}
+		if !found {
+			t.Errorf("nothing says under which roles %q works", command)
+		}
+	}
+}
+
+// The owner of messaging-service's tables, who is no superuser, migrates as a
+// member of orphan_cleaner_migrator, before and after what is ours has its owner.
+func TestMigrateByRoles(t *testing.T) {
+	t.Parallel()
+	db, auth := testdb.NewBare(t), newAuth(t)
+	db.Roles(rolesFile)
+	url := db.Login(migrator)
+	env := []string{"DATABASE_URL=" + url, "AUTH_SERVICE_URL=" + auth.URL()}
+	if e := program(t, env, "migrate", "up").expect(t, exitFailed); !strings.Contains(e.stderr, "permission denied for table conversation_members") {
+		t.Errorf("without being the owner of messaging-service's tables: %s", e)
+	}
+	owner, _, _ := strings.Cut(strings.TrimPrefix(url, "postgres://"), "@")
+	for _, table := range []string{"conversations", "conversation_members", "users"} {
+		db.Exec("ALTER TABLE " + table + " OWNER TO " + owner)
+		t.Cleanup(func() { db.Exec("ALTER TABLE " + table + " OWNER TO postgres") })
+	}
+	program(t, env, "migrate", "up").expect(t, exitDone)
+	db.Roles(rolesFile)
+	program(t, []string{"DATABASE_URL=" + db.Login(runner), "AUTH_SERVICE_URL=" + auth.URL()}, "check").expect(t, exitDone)
+	program(t, env, "migrate", "down").expect(t, exitDone)
+	program(t, env, "migrate", "up").expect(t, exitDone)
+	db.Roles(rolesFile)
+	program(t, []string{"DATABASE_URL=" + db.Login(runner), "AUTH_SERVICE_URL=" + auth.URL()}, "check").expect(t, exitDone)
+}

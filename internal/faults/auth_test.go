@@ -1,0 +1,135 @@
+package faults
+
+import (
+	"crypto/tls"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/nova-social/orphan-cleaner/internal/authfake"
+)
+
+// authRows are the answers of auth-service.
+func authRows() []row {
+	refused := want{exit: 3, state: "refused", shows: "breaker new-missing-share", gone: nothing}
+	void := func(reason string) want {
+		return want{exit: 1, state: "incomplete", shows: reason, gone: nothing}
+	}
+	fine := want{exit: 0, state: "succeeded", gone: all}
+	status := func(code codes.Code) func(w *world) {
+		return answers(authfake.Status(code, "injected"), void("got no correct answer"))
+	}
+	return []row{
+		{"nothing at all", answers(authfake.Nothing, refused)},
+		{"half", answers(authfake.Half, refused)},
+		{"in-band error without users", answers(authfake.InBandError, void("(in_band_error)"))},
+		{"in-band error with users", answers(authfake.InBandErrorWithUsers, void("(in_band_error)"))},
+		{"ids nobody asked for", answers(authfake.ForeignIDsAdded, void("(foreign_id)"))},
+		{"only ids nobody asked for", answers(authfake.OnlyForeignIDs, void("(foreign_id)"))},
+		{"ids that do not parse", answers(authfake.UnparsableIDs, void("(unparsable_id)"))},
+		{"upper-case ids", answers(authfake.UpperCaseIDs, fine)},
+		{"duplicates", answers(authfake.Duplicates, fine)},
+		{"NotFound", status(codes.NotFound)},
+		{"Internal", status(codes.Internal)},
+		{"Unavailable", status(codes.Unavailable)},
+		{"Unauthenticated", status(codes.Unauthenticated)},
+		{"DeadlineExceeded", status(codes.DeadlineExceeded)},
+		{"a reply over the message limit", answers(authfake.OverMessageLimit, void("(message_too_large)"))},
+		{"answers slowly", answers(authfake.Slow(50*time.Millisecond), fine)},
+		{"never answers", answers(authfake.NeverAnswers, void("(deadline)"), "--auth-service-timeout=100ms")},
+		{"GOAWAY in mid-call", goAway},
+		{"NOT_SERVING", notServing},
+		{"no health service", noHealthService},
+		{"an expired certificate", certificate("127.0.0.1", -time.Minute, "certificate has expired")},
+		{"a wrong certificate", certificate("elsewhere.example", time.Hour, "certificate")},
+		{"another environment's users", otherEnvironment},
+		{"flapping between two truths", answers(authfake.Flapping, refused)},
+	}
+}
+
+// answers lets auth-service answer by a fault throughout, then honestly. All
+// batches are in flight at once: what is tried again is waited for once.
+func answers(fault authfake.FaultFunc, want want, flags ...string) func(w *world) {
+	return func(w *world) {
+		w.auth.SetFaultFunc(fault)
+		e := w.run(append(flags, "--concurrency=32")...)
+		w.expect(e, want)
+		w.within(e, 30*time.Second)
+		w.converges()
+	}
+}
+
+// goAway: once the calls are answered by new connections, and once never.
+func goAway(w *world) {
+	w.auth.SetFaultFunc(authfake.GoAwayMidCall)
+	e := w.run("--concurrency=32", "--auth-service-timeout=1s")
+	w.expect(e, want{exit: 1, state: "incomplete", shows: "(transport)", gone: nothing})
+	w.within(e, 30*time.Second)
+
+	w.auth.ResetCalls()
+	w.auth.SetFaultFunc(authfake.Until(3, authfake.GoAwayMidCall))
+	w.lastRun()
+	w.converges()
+}
+
+func notServing(w *world) {
+	w.auth.SetServing(false)
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "says that it is NOT_SERVING", gone: nothing})
+	if calls := w.auth.Calls(); calls != 0 {
+		w.t.Errorf("%d calls to a server that does not serve", calls)
+	}
+	w.auth.SetServing(true)
+	w.converges()
+}
+
+func noHealthService(w *world) {
+	w.serve(authfake.Options{WithoutHealth: true})
+	w.expect(w.run(), want{exit: 0, state: "succeeded", shows: "has no grpc.health.v1.Health", gone: all})
+	w.converges()
+}
+
+// certificate serves TLS by a certificate that is wrong, then by a good one.
+func certificate(name string, lasts time.Duration, shows string) func(w *world) {
+	return func(w *world) {
+		ca, err := authfake.NewCA()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		file := w.file("ca.pem", ca.PEM)
+		serve := func(name string, lasts time.Duration) {
+			issued, err := ca.Issue(name, time.Now().Add(lasts))
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			pair, err := issued.TLS()
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.serve(authfake.Options{TLS: &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}})
+		}
+		serve(name, lasts)
+		w.env = append(w.env, "AUTH_SERVICE_CA_FILE="+file)
+		e := w.run()
+		w.expect(e, want{exit: 1, state: "failed", shows: shows, gone: nothing})
+		w.within(e, 30*time.Second)
+		if calls := w.auth.Calls(); calls != 0 {
+			w.t.Errorf("%d calls by way of a certificate that is wrong", calls)
+		}
+		serve("127.0.0.1", time.Hour)
+		w.converges()
+	}
+}
+
+// otherEnvironment: that auth-service is healthy and honest, about others. So few
+// of ours are unknown to it that no share tells; the canary does.
+func otherEnvironment(w *world) {
+	w.auth.Delete(w.living[100:140]...)
+	w.env = append(w.env, "ORPHAN_CLEANER_CANARY_ALIVE="+w.living[100].String())
+	w.expect(w.run(), want{exit: 3, state: "refused", shows: "breaker canary-alive", gone: nothing})
+	w.auth.Add(w.living[100:140]...)
+
+	w.auth.Delete(w.living...)
+	w.expect(w.run(), want{exit: 3, state: "refused", shows: "breaker canary-alive", gone: nothing})
+	w.auth.Add(w.living...)
+	w.converges()
+}

@@ -1,0 +1,134 @@
+package faults
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// betweenRows are changes between the checks and the delete.
+func betweenRows() []row {
+	return []row{
+		{"the user is restored", userRestored},
+		{"the member rejoins", memberRejoins},
+		{"the row changes", rowChanges},
+		{"the conversation is deleted", conversationDeleted},
+		{"a hold is placed", holdPlaced},
+	}
+}
+
+// userRestored: after the table was scanned, and again while the delete is kept
+// waiting until the last answer is too old to go by.
+func userRestored(w *world) {
+	back := w.dead[:2]
+	e := w.after("judge", func() {
+		w.auth.Revive(back...)
+		w.spare(`user_id = ANY ($1)`, back)
+	})
+	w.expect(e, want{exit: 0, state: "succeeded", gone: all})
+	w.none("who came back is still in the ledger", `SELECT user_id FROM orphan_candidates WHERE user_id = '`+back[0].String()+`'`)
+	w.converges()
+
+	w.die(w.living[5:8]...)
+	e = w.after("second-asking", func() {
+		w.auth.Revive(w.living[5])
+		w.spare(`user_id = $1`, w.living[5])
+		timer := time.NewTimer(10 * time.Second) // the age that an answer may have
+		defer timer.Stop()
+		<-timer.C
+	})
+	w.expect(e, want{exit: 1, state: "incomplete", shows: "the answer of auth-service is too old to delete by", gone: untouched})
+	w.converges()
+}
+
+// die takes living users away who went long ago, as the shadow knows.
+func (w *world) die(ids ...uuid.UUID) {
+	w.t.Helper()
+	w.due(ids...)
+	w.exec(`INSERT INTO users (id, username, deleted_at) SELECT u, u::text, now() - interval '40 days' FROM unnest($1::uuid[]) AS u`, ids)
+}
+
+// due takes living users away, and lets their members go; what is gone by now
+// is no longer counted.
+func (w *world) due(ids ...uuid.UUID) {
+	w.t.Helper()
+	w.auth.Delete(ids...)
+	w.before = w.gone()
+	w.exec(`INSERT INTO witness.due SELECT conversation_id, user_id FROM conversation_members WHERE user_id = ANY ($1)`, ids)
+}
+
+// memberRejoins: before the delete, and while the delete waits for the very row.
+func memberRejoins(w *world) {
+	const rejoin = `UPDATE %s SET joined_at = '` + tomorrow + `' WHERE user_id = $1`
+	p := w.stopped("second-asking")
+	w.app(rejoin, w.dead[0])
+
+	app, member := w.locks(9)
+	p.signal(sigCont)
+	w.waitsInDelete()
+	if _, err := app.Exec(context.Background(), `UPDATE conversation_members SET joined_at = '`+tomorrow+`' WHERE user_id = $1`, member); err != nil {
+		w.t.Fatal(err)
+	}
+	w.exec(`UPDATE witness.members SET joined_at = '`+tomorrow+`' WHERE user_id = $1`, member)
+	w.spare(`user_id = $1`, member)
+	if err := app.Commit(context.Background()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.expect(p.wait(), want{exit: 0, state: "succeeded", gone: all})
+	w.converges()
+}
+
+// tomorrow is younger than any retention, and the same in both tables.
+const tomorrow = "2100-01-01 00:00:00+00"
+
+// rowChanges: what is backed up is the row as it was when it went.
+func rowChanges(w *world) {
+	const change = `UPDATE %s SET is_muted = true, role = 'owner', last_read_at = '2026-01-02 03:04:05+00' WHERE user_id = $1`
+	p := w.stopped("second-asking")
+	w.app(change, w.dead[0])
+
+	app, member := w.locks(9)
+	p.signal(sigCont)
+	w.waitsInDelete()
+	if _, err := app.Exec(context.Background(), `UPDATE conversation_members SET user_public_key = 'new' WHERE user_id = $1`, member); err != nil {
+		w.t.Fatal(err)
+	}
+	w.exec(`UPDATE witness.members SET user_public_key = 'new' WHERE user_id = $1`, member)
+	if err := app.Commit(context.Background()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.expect(p.wait(), want{exit: 0, state: "succeeded", gone: all})
+	w.converges()
+}
+
+// conversationDeleted: its members went with it, and not by the run.
+func conversationDeleted(w *world) {
+	gone := one[int64](w, `SELECT count(*) FROM conversation_members WHERE conversation_id = (SELECT min(conversation_id::text)::uuid FROM witness.due)`)
+	e := w.after("second-asking", func() {
+		w.exec(`DELETE FROM conversations WHERE id = (SELECT min(conversation_id::text)::uuid FROM witness.due)`)
+		w.exec(`DELETE FROM witness.members WHERE conversation_id = (SELECT min(conversation_id::text)::uuid FROM witness.due)`)
+		w.spare(`conversation_id = (SELECT min(conversation_id::text)::uuid FROM witness.due)`)
+	})
+	w.expect(e, want{exit: 0, state: "succeeded", gone: all})
+	if audited := w.count(`conversation_members_audit WHERE run_id IS NULL`); audited != gone {
+		w.t.Errorf("%d members went with the conversation, %d are audited", gone, audited)
+	}
+	w.converges()
+}
+
+// holdPlaced: on a user and on a conversation, by the command line.
+func holdPlaced(w *world) {
+	user, conversation := w.dead[0], one[uuid.UUID](w, `SELECT max(conversation_id::text)::uuid FROM witness.due WHERE user_id <> $1`, w.dead[0])
+	e := w.after("second-asking", func() {
+		for _, hold := range [][]string{{"--user", user.String()}, {"--conversation", conversation.String()}} {
+			added := spawn(w.t, w.settings(), w.program, append([]string{"hold", "add", "--reason", "court order"}, hold...)...).wait()
+			if added.status != 0 {
+				w.t.Fatal(added)
+			}
+		}
+		w.spare(`user_id = $1 OR conversation_id = $2`, user, conversation)
+	})
+	w.expect(e, want{exit: 0, state: "succeeded", gone: all})
+	w.converges()
+}

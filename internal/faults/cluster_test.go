@@ -1,0 +1,190 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp/dbsetup"
+)
+
+// ownCluster moves the world to a cluster of its own, for faults of the server.
+func (w *world) ownCluster(options pgtemp.Options) *pgtemp.Cluster {
+	w.t.Helper()
+	cluster := startCluster(w.t, options)
+	ctx := context.Background()
+	if err := dbsetup.CreateDatabase(ctx, cluster.URL("postgres"), "messaging", ""); err != nil {
+		w.t.Fatal(err)
+	}
+	w.url = cluster.URL("messaging")
+	if err := dbsetup.Schema(ctx, w.url); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := dbsetup.Migrate(ctx, w.url); err != nil {
+		w.t.Fatal(err)
+	}
+	w.pool = open(w.t, w.url)
+	w.env = []string{"DATABASE_URL=" + w.url}
+	w.populate()
+	return cluster
+}
+
+func startCluster(t *testing.T, options pgtemp.Options) *pgtemp.Cluster {
+	t.Helper()
+	cluster, err := pgtemp.Start(context.Background(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return cluster
+}
+
+func open(t *testing.T, url string) *pgxpool.Pool {
+	t.Helper()
+	pool, err := pgxpool.New(context.Background(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// serverUser is whom the clusters' servers run as: root's are postgres's, and
+// everybody else's are their own.
+func serverUser(t *testing.T) *syscall.SysProcAttr {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	u, err := user.Lookup("postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gid, err := strconv.ParseUint(u.Gid, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+}
+
+// standby makes a standby of a cluster, which takes no writes.
+func standby(t *testing.T, primary *pgtemp.Cluster) *pgtemp.Cluster {
+	t.Helper()
+	cluster := startCluster(t, pgtemp.Options{})
+	if err := cluster.Crash(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(cluster.DataDir()); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(primary.BinDir(), "pg_basebackup"),
+		"--dbname", primary.URL("postgres"), "--pgdata", cluster.DataDir(), "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+	cmd.Dir, cmd.SysProcAttr = cluster.Dir(), serverUser(t)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("pg_basebackup: %v\n%s", err, out)
+	}
+	if err := cluster.Restart(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return cluster
+}
+
+// bouncer is a PgBouncer in transaction mode.
+type bouncer struct {
+	t      *testing.T
+	path   string
+	config string
+	port   int
+	now    *process
+}
+
+// needed finds a program that a row needs. Where it is not installed the row is
+// skipped, but not in CI.
+func needed(t *testing.T, places ...string) string {
+	t.Helper()
+	for _, place := range places {
+		if path, err := exec.LookPath(place); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("%s is not installed: make fault-tools", places[0])
+	}
+	t.Skipf("%s is not installed: make fault-tools", places[0])
+	return ""
+}
+
+// bounced puts a PgBouncer between the program and the database of the world:
+// three sessions of the server for the eight connections of the program.
+func (w *world) bounced() *bouncer {
+	w.t.Helper()
+	b := &bouncer{t: w.t, path: needed(w.t, "pgbouncer", "/usr/sbin/pgbouncer"), port: freePort(w.t)}
+	server, err := url.Parse(w.url)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	root := ""
+	if os.Geteuid() == 0 {
+		root = "user = postgres\n"
+	}
+	b.config = w.file("pgbouncer.ini", fmt.Appendf(nil, `[databases]
+* = host=127.0.0.1 port=%s user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 3
+%s`, server.Port(), b.port, root))
+	b.start()
+	server.Host = fmt.Sprintf("127.0.0.1:%d", b.port)
+	w.env = []string{"DATABASE_URL=" + server.String()}
+	return b
+}
+
+func (b *bouncer) start() {
+	b.t.Helper()
+	b.now = spawn(b.t, nil, b.path, b.config)
+	b.now.says("process up")
+}
+
+// restart kills PgBouncer, and with it every connection, and starts it again.
+func (b *bouncer) restart() {
+	b.t.Helper()
+	b.now.signal(syscall.SIGKILL)
+	b.now.wait()
+	b.start()
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return port
+}

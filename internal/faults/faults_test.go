@@ -1,0 +1,161 @@
+package faults
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+// row is one fault and how it is met: injected, seen, lifted.
+type row struct {
+	fault string
+	meet  func(w *world)
+}
+
+// faults is the list of what can go wrong, by who goes wrong. Each has a row.
+func faults() []struct {
+	who   string
+	names []string
+} {
+	return []struct {
+		who   string
+		names []string
+	}{
+		{"auth-service", []string{
+			"nothing at all", "half", "in-band error without users", "in-band error with users", "ids nobody asked for",
+			"only ids nobody asked for", "ids that do not parse", "upper-case ids", "duplicates", "NotFound", "Internal",
+			"Unavailable", "Unauthenticated", "DeadlineExceeded", "a reply over the message limit", "answers slowly",
+			"never answers", "GOAWAY in mid-call", "NOT_SERVING", "no health service", "an expired certificate",
+			"a wrong certificate", "another environment's users", "flapping between two truths",
+		}},
+		{"PostgreSQL", []string{
+			"killed before COMMIT", "COMMIT never arrives", "COMMIT done, its answer lost", "restarted", "read-only standby",
+			"deadlock with the application", "lock timeout", "statement timeout", "disk full",
+			"today's backup partition missing", "backup columns drifted", "trigger dropped", "trigger disabled",
+			"session_replication_role = replica", "a grant missing", "TRUNCATE", "behind PgBouncer",
+			"PgBouncer restarted in a transaction", "no index on user_id",
+		}},
+		{"between check and delete", []string{
+			"the user is restored", "the member rejoins", "the row changes", "the conversation is deleted", "a hold is placed",
+		}},
+		{"the runner", []string{
+			"kill -9 at every step", "kill -9 at random moments", "an error at every step", "SIGTERM", "paused past its lease",
+			"two started at once", "started again and again meanwhile", "clock forward 31 days", "clock back 2 days",
+			"memory limit", "stdout closed",
+		}},
+	}
+}
+
+func rows() map[string][]row {
+	return map[string][]row{
+		"auth-service":             authRows(),
+		"PostgreSQL":               postgresRows(),
+		"between check and delete": betweenRows(),
+		"the runner":               runnerRows(),
+	}
+}
+
+// TestFaults is the matrix.
+func TestFaults(t *testing.T) {
+	program := build(t, "-tags=failpoint")
+	seen := &matrix{notes: map[string]note{}}
+	t.Cleanup(func() { seen.print(t) })
+	for who, rows := range rows() {
+		for _, row := range rows {
+			t.Run(who+"/"+row.fault, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, program)
+				defer func() {
+					w.note.failed = t.Failed()
+					seen.add(who+"/"+row.fault, w.note)
+				}()
+				row.meet(w)
+			})
+		}
+	}
+}
+
+// The list and the rows are the same, name by name.
+func TestEveryFaultHasARow(t *testing.T) {
+	rows := rows()
+	for _, list := range faults() {
+		var names []string
+		for _, row := range rows[list.who] {
+			names = append(names, row.fault)
+		}
+		for _, name := range list.names {
+			if n := len(slices.DeleteFunc(slices.Clone(names), func(other string) bool { return other != name })); n != 1 {
+				t.Errorf("%s, %q: %d rows, want 1", list.who, name, n)
+			}
+		}
+		if len(names) != len(list.names) {
+			t.Errorf("%s: %d faults, %d rows", list.who, len(list.names), len(names))
+		}
+		delete(rows, list.who)
+	}
+	if len(rows) > 0 {
+		t.Errorf("rows of nobody in the list: %v", slices.Collect(maps.Keys(rows)))
+	}
+}
+
+// matrix collects what the rows saw.
+type matrix struct {
+	mu    sync.Mutex
+	notes map[string]note
+}
+
+func (m *matrix) add(name string, n note) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.notes[name] = n
+}
+
+// print writes the matrix to the file that ORPHAN_CLEANER_FAULT_MATRIX names, or
+// to the log of the test. Rows that were not run are left out.
+func (m *matrix) print(t *testing.T) {
+	t.Helper()
+	out := table.NewWriter()
+	out.SetStyle(table.StyleLight)
+	out.Style().Options.DrawBorder = false
+	out.Style().Options.SeparateColumns = false
+	out.Style().Format.Header = text.FormatDefault
+	out.SetColumnConfigs([]table.ColumnConfig{{Number: 5, WidthMax: 38, WidthMaxEnforcer: text.WrapSoft}})
+	out.AppendHeader(table.Row{"fault", "held", "exit", "state", "how it shows"})
+	for _, list := range faults() {
+		out.AppendSeparator()
+		out.AppendRow(table.Row{strings.ToUpper(list.who)})
+		for _, name := range list.names {
+			n, ran := m.notes[list.who+"/"+name]
+			if !ran {
+				continue
+			}
+			held := strings.ReplaceAll(strings.Join(slices.Sorted(maps.Keys(n.held)), ""), "I", " I")
+			if n.failed {
+				held = " FAILED"
+			}
+			out.AppendRow(table.Row{"  " + name, strings.TrimSpace(held), n.exit, n.state, n.shows})
+		}
+	}
+	file := os.Getenv("ORPHAN_CLEANER_FAULT_MATRIX")
+	if file == "" {
+		t.Log("\n" + out.Render())
+		return
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(file, []byte(out.Render()+"\n"), 0o644); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,188 @@
+package faults
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// want is how a run that meets a fault is to end.
+type want struct {
+	exit  int
+	state string // of the result and of the run's row
+	shows string // what stderr says about it
+	gone  gone
+}
+
+// gone says which of the due members are gone after a run.
+type gone int
+
+const (
+	nothing   gone = iota // and the ledger is as it was
+	untouched             // no member, though the ledger may have been written
+	all
+	some // none, all, or a part
+)
+
+// expect asserts how a run ended, and every invariant that can be read from the
+// database by now.
+func (w *world) expect(e ended, want want) {
+	w.t.Helper()
+	if w.note.state == "" { // the first word on the fault is the one that the matrix shows
+		w.note.exit, w.note.state, w.note.shows = fmt.Sprint(e.status), want.state, want.shows
+	}
+	if e.status != want.exit {
+		w.t.Errorf("want exit status %d, got %s", want.exit, e)
+	}
+	r, err := e.result()
+	if err != nil {
+		w.t.Fatalf("the last line of stdout is no JSON object: %v\n%s", err, e)
+	}
+	if r.State != want.state {
+		w.t.Errorf("want state %s, got %s", want.state, e)
+	}
+	if r.RunID != 0 {
+		if state := one[string](w, `SELECT state FROM orphan_runs WHERE run_id = $1`, r.RunID); state != want.state {
+			w.t.Errorf("the run's row says %s, want %s", state, want.state)
+		}
+	}
+	if want.exit != 0 && want.shows == "" {
+		w.t.Error("the row does not say how this failure shows")
+	}
+	if !strings.Contains(e.stderr, want.shows) {
+		w.t.Errorf("stderr does not say %q: %s", want.shows, e)
+	} else if want.exit != 0 {
+		w.holds("I7")
+	}
+	w.sound()
+	w.over()
+	w.amount(want.gone)
+}
+
+// gone is how many of the due members are gone.
+func (w *world) gone() int64 {
+	w.t.Helper()
+	return w.count(`witness.due AS d WHERE NOT EXISTS (SELECT FROM conversation_members AS m
+		WHERE (m.conversation_id, m.user_id) = (d.conversation_id, d.user_id))`)
+}
+
+// amount asserts how much of what is due is gone.
+func (w *world) amount(want gone) {
+	w.t.Helper()
+	gone := w.gone() - w.before
+	switch want {
+	case nothing, untouched:
+		if gone != 0 {
+			w.t.Errorf("%d members are gone, want none", gone)
+		}
+		if want == nothing {
+			w.sameLedger()
+		}
+		w.holds("I2")
+	case all:
+		if left := w.count(`witness.due`) - w.before - gone; left != 0 {
+			w.t.Errorf("%d due members are left", left)
+		}
+	case some:
+	}
+}
+
+// holds notes an invariant that was asserted, if the row has not failed.
+func (w *world) holds(invariant string) {
+	if !w.t.Failed() {
+		w.note.held[invariant] = true
+	}
+}
+
+// sameLedger asserts that the ledger is as it was.
+func (w *world) sameLedger() {
+	w.t.Helper()
+	w.none("the ledger changed", `(TABLE witness.ledger EXCEPT ALL TABLE orphan_candidates) UNION ALL (TABLE orphan_candidates EXCEPT ALL TABLE witness.ledger)`)
+}
+
+// none asserts that a query has no row.
+func (w *world) none(wrong, query string) {
+	w.t.Helper()
+	found := collect[string](w, `SELECT r::text FROM (`+query+`) AS r LIMIT 5`)
+	if len(found) > 0 {
+		w.t.Errorf("%s:\n  %s", wrong, strings.Join(found, "\n  "))
+	}
+}
+
+// sound asserts I1 and I3, key by key. It may be called whenever no chunk is in
+// flight, also while a run is open.
+func (w *world) sound() {
+	w.t.Helper()
+	columns := one[string](w, `SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+		WHERE attrelid = 'witness.members'::regclass AND attnum > 0 AND NOT attisdropped`)
+	// Whole rows, so that one that changed counts as gone and as new.
+	w.none("I1 or I3 does not hold", `SELECT * FROM (
+		WITH gone AS MATERIALIZED (SELECT `+columns+` FROM witness.members EXCEPT ALL SELECT `+columns+` FROM conversation_members),
+		appeared AS MATERIALIZED (SELECT `+columns+` FROM conversation_members EXCEPT ALL SELECT `+columns+` FROM witness.members),
+		backup AS MATERIALIZED (SELECT `+columns+`, run_id FROM conversation_members_backup),
+		audit AS MATERIALIZED (SELECT * FROM conversation_members_audit WHERE run_id IS NOT NULL)
+		SELECT 'changed or appeared' AS wrong, x::text FROM appeared AS x
+		UNION ALL SELECT 'gone and was not due', x::text FROM (
+			SELECT conversation_id, user_id FROM gone EXCEPT ALL SELECT conversation_id, user_id FROM witness.due) AS x
+		UNION ALL SELECT 'gone and not backed up as it was', x::text FROM (TABLE gone EXCEPT ALL SELECT `+columns+` FROM backup) AS x
+		UNION ALL SELECT 'backed up and not gone, or twice', x::text FROM (SELECT `+columns+` FROM backup EXCEPT ALL TABLE gone) AS x
+		UNION ALL SELECT 'audited and not backed up by that run', x::text FROM (
+			SELECT conversation_id, user_id, role, joined_at, run_id FROM audit
+			EXCEPT ALL SELECT conversation_id, user_id, role, joined_at, run_id FROM backup) AS x
+		UNION ALL SELECT 'backed up and not audited by that run', x::text FROM (
+			SELECT conversation_id, user_id, role, joined_at, run_id FROM backup
+			EXCEPT ALL SELECT conversation_id, user_id, role, joined_at, run_id FROM audit) AS x
+		UNION ALL SELECT 'a run that counts other than it deleted', x::text FROM (
+			SELECT r.run_id, r.members_deleted, count(a.run_id) FROM orphan_runs AS r LEFT JOIN audit AS a ON a.run_id = r.run_id
+			WHERE r.kind = 'clean' GROUP BY r.run_id HAVING r.members_deleted <> count(a.run_id)) AS x
+		) AS wrong`)
+	w.holds("I1")
+	w.holds("I3")
+}
+
+// over asserts that nothing of a run is left behind.
+func (w *world) over() {
+	w.t.Helper()
+	w.none("a run is open", `SELECT run_id, state, phase FROM orphan_runs WHERE state = 'running'`)
+	w.none("staging is not empty", `TABLE orphan_sightings`)
+}
+
+// converges asserts that with the fault lifted the next run does the rest, and
+// the one after it nothing.
+func (w *world) converges(more ...string) {
+	w.t.Helper()
+	w.auth.SetFaultFunc(nil)
+	w.lastRun(more...)
+	before := one[string](w, fingerprint)
+	w.lastRun(more...)
+	if after := one[string](w, fingerprint); after != before {
+		w.t.Errorf("another run changed something: %s, was %s", after, before)
+	}
+	w.holds("I4")
+}
+
+func (w *world) lastRun(more ...string) {
+	w.t.Helper()
+	if e := w.run(more...); e.status != 0 {
+		w.t.Fatalf("with the fault lifted: %s", e)
+	}
+	w.sound()
+	w.over()
+	w.amount(all)
+}
+
+const fingerprint = `SELECT
+	(SELECT md5(string_agg(m::text, '' ORDER BY m::text)) FROM conversation_members AS m)
+	|| (SELECT md5(string_agg(a::text, '' ORDER BY a::text)) FROM conversation_members_audit AS a)
+	|| (SELECT md5(string_agg(b::text, '' ORDER BY b::text)) FROM conversation_members_backup AS b)
+	|| (SELECT md5(string_agg(user_id::text || first_missing_at, '' ORDER BY user_id)) FROM orphan_candidates)`
+
+// within asserts that a run was bounded in time and left no session behind.
+func (w *world) within(e ended, most time.Duration) {
+	w.t.Helper()
+	if e.took > most {
+		w.t.Errorf("the run took %s, want %s at most", e.took, most)
+	}
+	w.sessionsEnd()
+	w.holds("I5")
+}

@@ -1,0 +1,480 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+// postgresRows are the faults of the database and of what stands before it.
+func postgresRows() []row {
+	return []row{
+		{"killed before COMMIT", serverKilled},
+		{"COMMIT never arrives", commitLost(neverArrives)},
+		{"COMMIT done, its answer lost", commitLost(answerLost)},
+		{"restarted", serverRestarted},
+		{"read-only standby", readOnlyStandby},
+		{"deadlock with the application", deadlock},
+		{"lock timeout", lockTimeout},
+		{"statement timeout", statementTimeout},
+		{"disk full", diskFull},
+		{"today's backup partition missing", partitionMissing},
+		{"backup columns drifted", drifted},
+		{"trigger dropped", triggerOff(`DROP TRIGGER conversation_members_audit_delete ON conversation_members`, "is not there")},
+		{"trigger disabled", triggerOff(`ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete`, "is disabled")},
+		{"session_replication_role = replica", replicaRole},
+		{"a grant missing", grantMissing},
+		{"TRUNCATE", truncate},
+		{"behind PgBouncer", behindPgBouncer},
+		{"PgBouncer restarted in a transaction", pgBouncerRestarted},
+		{"no index on user_id", noIndex},
+	}
+}
+
+// stopped is a run that stopped itself after a step, whole process and all.
+func (w *world) stopped(step string, more ...string) *process {
+	w.t.Helper()
+	p := w.failing(step+"=stop", more...)
+	name, _, _ := strings.Cut(step, ":")
+	p.says("failpoint: after " + name + ": stop")
+	eventually(w.t, "the program has stopped", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return strings.Contains(string(stat), ") T ")
+	})
+	return p
+}
+
+// goOn wakes a run that has stopped and waits for its end.
+func (p *process) goOn() ended {
+	p.t.Helper()
+	p.signal(syscall.SIGCONT)
+	return p.wait()
+}
+
+// after injects a fault while a run is stopped after a step.
+func (w *world) after(step string, fault func()) ended {
+	w.t.Helper()
+	p := w.stopped(step)
+	fault()
+	return p.goOn()
+}
+
+func serverKilled(w *world) {
+	// What was committed is to be there after the crash.
+	cluster := w.ownCluster(pgtemp.Options{Settings: map[string]string{"synchronous_commit": "on"}})
+	e := w.after("chunk-counted:2", func() {
+		if err := cluster.Crash(); err != nil {
+			w.t.Fatal(err)
+		}
+		w.restart(cluster)
+		w.sound()
+		if gone := w.count(`conversation_members_backup`); gone != 5 {
+			w.t.Errorf("%d members are gone, want those of the first chunk", gone)
+		}
+	})
+	w.expect(e, want{exit: 0, state: "succeeded", shows: "Database in the way, trying again", gone: all})
+	w.converges()
+
+	// Before the ledger is written, staging forgets: it is unlogged.
+	w.ownLedger()
+	e = w.after("verify", func() {
+		if err := cluster.Crash(); err != nil {
+			w.t.Fatal(err)
+		}
+		w.restart(cluster)
+	})
+	w.expect(e, want{exit: 1, state: "failed", shows: "staging lost rows", gone: all})
+	w.converges()
+}
+
+// ownLedger takes the ledger as it is now for what it was.
+func (w *world) ownLedger() {
+	w.t.Helper()
+	w.exec(`DROP TABLE witness.ledger`)
+	w.exec(`CREATE TABLE witness.ledger AS TABLE orphan_candidates`)
+}
+
+func (w *world) restart(cluster *pgtemp.Cluster) {
+	w.t.Helper()
+	if err := cluster.Restart(context.Background()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.pool.Reset()
+}
+
+func serverRestarted(w *world) {
+	cluster := w.ownCluster(pgtemp.Options{})
+	e := w.after("proof:2", func() { w.restart(cluster) })
+	w.expect(e, want{exit: 0, state: "succeeded", shows: "Database in the way, trying again", gone: all})
+	w.converges()
+}
+
+func commitLost(fault commitFault) func(w *world) {
+	return func(w *world) {
+		p := w.proxied(fault, 2)
+		e := w.run()
+		if err := p.struck(); err != nil {
+			w.t.Fatal(err)
+		}
+		w.expect(e, want{exit: 0, state: "succeeded", shows: "Database in the way, trying again", gone: all})
+		// Nothing is counted twice, nor forgotten.
+		if r, err := e.result(); err != nil || r.MembersDeleted != due+1 {
+			w.t.Errorf("%d members deleted, want %d (%v)", r.MembersDeleted, due+1, err)
+		}
+		w.converges()
+	}
+}
+
+func readOnlyStandby(w *world) {
+	primary := w.ownCluster(pgtemp.Options{})
+	replica := standby(w.t, primary)
+	w.env = []string{"DATABASE_URL=" + replica.URL("messaging")}
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "the server is a standby: it takes no writes", gone: nothing})
+	// A dry run only reads.
+	w.expect(w.run("--dry-run"), want{exit: 0, state: "succeeded", gone: nothing})
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "the server is a standby: it takes no writes", gone: nothing})
+	w.env = []string{"DATABASE_URL=" + w.url}
+	w.converges()
+}
+
+// locks holds a due member, counted in the order of the sweep, in a session of
+// the application.
+func (w *world) locks(offset int) (session pgx.Tx, member uuid.UUID) {
+	w.t.Helper()
+	session, err := w.pool.Begin(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = session.Rollback(context.Background()) }) // a second time it does nothing
+	err = session.QueryRow(context.Background(), `SELECT user_id FROM conversation_members
+		WHERE (conversation_id, user_id) = (SELECT conversation_id, user_id FROM witness.due ORDER BY user_id, conversation_id OFFSET $1 LIMIT 1)
+		FOR UPDATE`, offset).Scan(&member)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return session, member
+}
+
+// waitsInDelete waits until the delete of a run waits for a lock.
+func (w *world) waitsInDelete() {
+	w.t.Helper()
+	eventually(w.t, "the delete waits for a lock", func() bool {
+		return w.count(`pg_stat_activity WHERE datname = current_database() AND application_name = 'orphan-cleaner'
+			AND wait_event_type = 'Lock' AND query LIKE '%MemberDeleteDue%'`) > 0
+	})
+}
+
+func deadlock(w *world) {
+	app, _ := w.locks(3)
+	if _, err := app.Exec(context.Background(), `SET LOCAL deadlock_timeout = '60s'`); err != nil { // the run is to be the victim
+		w.t.Fatal(err)
+	}
+	p := w.begin()
+	w.waitsInDelete()
+	// The run has locked the members before; the application now wants the first.
+	if _, err := app.Exec(context.Background(), `UPDATE conversation_members SET is_muted = is_muted
+		WHERE (conversation_id, user_id) = (SELECT conversation_id, user_id FROM witness.due ORDER BY user_id, conversation_id LIMIT 1)`); err != nil {
+		w.t.Fatalf("the application was the victim: %v", err)
+	}
+	if err := app.Commit(context.Background()); err != nil {
+		w.t.Fatal(err)
+	}
+	e := p.wait()
+	w.expect(e, want{exit: 0, state: "succeeded", shows: "deadlock detected", gone: all})
+	w.within(e, 30*time.Second)
+	w.converges()
+}
+
+func lockTimeout(w *world) {
+	app, _ := w.locks(12)
+	e := w.run()
+	w.expect(e, want{exit: 1, state: "incomplete", shows: "chunks left for the next run", gone: some})
+	w.within(e, 30*time.Second)
+	if !strings.Contains(e.stderr, "lock timeout") {
+		w.t.Errorf("the cause is not named: %s", e)
+	}
+	if err := app.Rollback(context.Background()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.converges()
+}
+
+// statementTimeout: a trigger of the application that hangs, once in the staging
+// that the database's own timeout cuts off, once in the delete.
+func statementTimeout(w *world) {
+	w.exec(`CREATE FUNCTION witness.hang() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(100); RETURN coalesce(old, new); END'`)
+	w.exec(`CREATE TRIGGER hang BEFORE INSERT ON orphan_sightings FOR EACH ROW EXECUTE FUNCTION witness.hang()`)
+	w.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = ''200ms''', current_database()); END $$`)
+	e := w.run()
+	w.expect(e, want{exit: 1, state: "failed", shows: "canceling statement due to statement timeout", gone: nothing})
+	w.within(e, 10*time.Second)
+	w.exec(`DROP TRIGGER hang ON orphan_sightings`)
+
+	w.exec(`CREATE TRIGGER hang BEFORE DELETE ON conversation_members FOR EACH ROW EXECUTE FUNCTION witness.hang()`)
+	e = w.run()
+	w.expect(e, want{exit: 1, state: "incomplete", shows: "statement timeout", gone: untouched})
+	w.within(e, time.Minute)
+	w.exec(`DROP TRIGGER hang ON conversation_members`)
+	w.converges()
+}
+
+// diskFull: the backup's partition of today lies on a file system of a few
+// megabytes, which somebody else fills.
+func diskFull(w *world) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			w.t.Fatal("only root can mount a file system to fill")
+		}
+		w.t.Skip("only root can mount a file system to fill")
+	}
+	cluster := w.ownCluster(pgtemp.Options{})
+	small := filepath.Join(cluster.Dir(), "small")
+	if err := os.Mkdir(small, 0o777); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", small, "tmpfs", 0, "size=4m,mode=0777"); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		// Lazily: the server, which stops later, has files open there.
+		if err := syscall.Unmount(small, 2); err != nil {
+			w.t.Error(err)
+		}
+	})
+	place := filepath.Join(small, "tablespace")
+	if err := os.Mkdir(place, 0o700); err != nil {
+		w.t.Fatal(err)
+	}
+	if as := serverUser(w.t); as != nil {
+		if err := os.Chown(place, int(as.Credential.Uid), int(as.Credential.Gid)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.exec(`CREATE TABLESPACE small LOCATION '` + place + `'`)
+	w.exec(`ALTER TABLE ` + w.today() + ` SET TABLESPACE small`)
+	filler := filepath.Join(small, "filler")
+	if err := fill(filler); err != nil {
+		w.t.Fatal(err)
+	}
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "No space left on device", gone: untouched})
+	if err := os.Remove(filler); err != nil {
+		w.t.Fatal(err)
+	}
+	w.converges()
+}
+
+// fill writes until there is no space left.
+func fill(path string) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	block := make([]byte, 4096)
+	for err == nil {
+		_, err = file.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		return errors.Join(err, file.Close())
+	}
+	return file.Close()
+}
+
+// today is the backup's partition of today.
+func (w *world) today() string {
+	w.t.Helper()
+	return one[string](w, `SELECT 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')`)
+}
+
+// partitionMissing: its place is taken by a table of that name, so that the run
+// cannot make it. First before the run, then while it sweeps.
+func partitionMissing(w *world) {
+	today := w.today()
+	detach := func() { w.exec(`ALTER TABLE conversation_members_backup DETACH PARTITION ` + today) }
+	// The mend that the message names.
+	mend := func() {
+		w.exec(`DROP TABLE ` + today)
+		w.exec(`SELECT orphan_ensure_partitions(7)`)
+	}
+	detach()
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "mend: SELECT orphan_ensure_partitions(7)", gone: nothing})
+	mend()
+
+	e := w.after("second-asking", detach)
+	w.expect(e, want{exit: 1, state: "failed", shows: "no partition of relation", gone: untouched})
+	mend()
+	w.converges()
+}
+
+func drifted(w *world) {
+	e := w.after("second-asking", func() { w.exec(`ALTER TABLE conversation_members ADD nickname text`) })
+	w.expect(e, want{exit: 1, state: "failed", shows: "nickname", gone: untouched})
+	w.ownLedger()
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "mend: ALTER TABLE conversation_members_backup", gone: nothing})
+	w.exec(`ALTER TABLE conversation_members_backup ADD nickname text`)
+	w.converges()
+}
+
+var mendPattern = regexp.MustCompile(`mend: (?:as the owner of the table: )?((?:CREATE|ALTER).*?)(?: \(\d more.*)?$`)
+
+// mends does what the message of a failed preflight says.
+func (w *world) mends(e ended) {
+	w.t.Helper()
+	r, err := e.result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	found := mendPattern.FindStringSubmatch(r.Error)
+	if found == nil {
+		w.t.Fatalf("the message has no mend in SQL: %s", r.Error)
+	}
+	for statement := range strings.SplitSeq(found[1], ";") {
+		w.exec(statement)
+	}
+}
+
+// triggerOff takes the audit trigger away, while a run sweeps and before one.
+func triggerOff(statement, shows string) func(w *world) {
+	return func(w *world) {
+		e := w.after("second-asking", func() { w.exec(statement) })
+		w.expect(e, want{exit: 1, state: "failed", shows: "count proof failed", gone: untouched})
+		w.ownLedger()
+		e = w.run()
+		w.expect(e, want{exit: 1, state: "failed", shows: shows, gone: nothing})
+		w.mends(e)
+		w.converges()
+	}
+}
+
+func replicaRole(w *world) {
+	w.setForDatabase(`SET session_replication_role = 'replica'`)
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "session_replication_role is replica", gone: nothing})
+	w.setForDatabase(`RESET session_replication_role`)
+
+	// New sessions in mid-run have it, and delete nothing.
+	e := w.after("second-asking", func() {
+		w.setForDatabase(`SET session_replication_role = 'replica'`)
+		w.exec(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'orphan-cleaner'`)
+	})
+	w.expect(e, want{exit: 1, state: "failed", shows: "session_replication_role is replica", gone: untouched})
+	w.setForDatabase(`RESET session_replication_role`)
+	w.converges()
+}
+
+func (w *world) setForDatabase(setting string) {
+	w.t.Helper()
+	w.exec(`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I ` + strings.ReplaceAll(setting, "'", "''") + `', current_database()); END $$`)
+	w.pool.Reset()
+}
+
+var lacksPattern = regexp.MustCompile(`lacks (.*?); mend`)
+
+// grantMissing: a role that may do nothing learns in one message all that it
+// lacks; with all of it but one it still does nothing.
+func grantMissing(w *world) {
+	role := "runner_" + one[string](w, `SELECT current_database()::text`)
+	name := pgx.Identifier{role}.Sanitize()
+	w.exec(`CREATE ROLE ` + name + ` LOGIN`)
+	w.t.Cleanup(func() {
+		w.exec(`DROP OWNED BY ` + name)
+		w.exec(`DROP ROLE ` + name)
+	})
+	w.exec(`GRANT SELECT ON goose_db_version, orphan_pauses TO ` + name)
+	w.env = []string{"DATABASE_URL=" + strings.Replace(w.url, "postgres@", role+"@", 1)}
+
+	e := w.run()
+	w.expect(e, want{exit: 1, state: "failed", shows: "lacks SELECT on conversation_members", gone: nothing})
+	lacks := lacksPattern.FindStringSubmatch(e.stderr)
+	if lacks == nil {
+		w.t.Fatalf("the grants are not listed: %s", e)
+	}
+	for grant := range strings.SplitSeq(lacks[1], ", ") {
+		w.exec(`GRANT ` + strings.Replace(w.asGrant(grant), " on ", " ON ", 1) + ` TO ` + name)
+	}
+	w.exec(`REVOKE DELETE ON conversation_members FROM ` + name)
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "lacks DELETE on conversation_members;", gone: nothing})
+	w.exec(`GRANT DELETE ON conversation_members TO ` + name)
+
+	// A grant revoked in mid-run.
+	e = w.after("second-asking", func() { w.exec(`REVOKE DELETE ON conversation_members FROM ` + name) })
+	w.expect(e, want{exit: 1, state: "failed", shows: "permission denied for table conversation_members", gone: untouched})
+	w.exec(`GRANT DELETE ON conversation_members TO ` + name)
+	w.converges()
+}
+
+// asGrant writes a grant as SQL wants it: functions by their signature.
+func (w *world) asGrant(grant string) string {
+	w.t.Helper()
+	if function, ok := strings.CutPrefix(grant, "EXECUTE on "); ok {
+		return one[string](w, `SELECT 'EXECUTE on FUNCTION ' || oid::regprocedure FROM pg_proc WHERE proname = $1`, function)
+	}
+	return grant
+}
+
+func truncate(w *world) {
+	e := w.after("second-asking", func() {
+		for _, statement := range []string{`TRUNCATE conversation_members`, `TRUNCATE conversations CASCADE`} {
+			_, err := w.pool.Exec(context.Background(), statement)
+			var refused *pgconn.PgError
+			if !errors.As(err, &refused) || !strings.Contains(refused.Message, "is refused") || refused.Hint == "" {
+				w.t.Errorf("%s: %v", statement, err)
+			}
+		}
+	})
+	w.expect(e, want{exit: 0, state: "succeeded", gone: all})
+	w.converges()
+}
+
+// behindPgBouncer: the run does the same, and counts the same, as one without.
+func behindPgBouncer(w *world) {
+	other := &world{t: w.t, program: w.program, note: note{held: map[string]bool{}}, auth: w.auth}
+	db := testdb.New(w.t)
+	other.url, other.pool, other.env = db.URL, db.Pool, []string{"DATABASE_URL=" + db.URL}
+	other.populate()
+	direct, err := other.run().result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+
+	w.bounced()
+	e := w.run()
+	w.expect(e, want{exit: 0, state: "succeeded", gone: all})
+	pooled, err := e.result()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if pooled != direct {
+		w.t.Errorf("by way of PgBouncer %+v, without %+v", pooled, direct)
+	}
+	w.converges()
+}
+
+func pgBouncerRestarted(w *world) {
+	b := w.bounced()
+	e := w.after("proof:2", b.restart)
+	w.expect(e, want{exit: 0, state: "succeeded", shows: "Database in the way, trying again", gone: all})
+	w.converges()
+}
+
+func noIndex(w *world) {
+	w.exec(`DROP INDEX conversation_members_user_id`)
+	e := w.run()
+	w.expect(e, want{exit: 1, state: "failed", shows: "no valid index on conversation_members(user_id)", gone: nothing})
+	w.mends(e)
+	w.converges()
+}

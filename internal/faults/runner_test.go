@@ -1,0 +1,404 @@
+package faults
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+)
+
+const sigCont = syscall.SIGCONT
+
+// runnerRows are the faults of the machine that runs the program, and of those
+// who start it.
+func runnerRows() []row {
+	return []row{
+		{"kill -9 at every step", killedAtEveryStep},
+		{"kill -9 at random moments", killedAtRandom},
+		{"an error at every step", failedAtEveryStep},
+		{"SIGTERM", terminated},
+		{"paused past its lease", pausedPastLease},
+		{"two started at once", twoAtOnce},
+		{"started again and again meanwhile", startedAgain},
+		{"clock forward 31 days", clockForward},
+		{"clock back 2 days", clockBack},
+		{"memory limit", memoryLimit},
+		{"stdout closed", stdoutClosed},
+	}
+}
+
+// steps are the failpoints of a run, in the order in which it passes them; where
+// it passes one often, the time that is in the middle.
+func steps() []string {
+	return []string{
+		"preflight", "begin", "answer:15", "verify", "staging-checked", "merge", "judge", "second-asking", "fence:3",
+		"delete:3", "proof:3", "chunk-counted:3", "commit:3", "forget", "look-back", "sweep", "facts", "whole-proof", "staging-dropped", "finish",
+	}
+}
+
+// eachStep meets every step in a world of its own.
+func eachStep(w *world, meet func(w *world, step string)) {
+	w.t.Helper()
+	var mu sync.Mutex
+	// A group, so that it has ended when this returns.
+	w.t.Run("steps", func(t *testing.T) {
+		for _, step := range steps() {
+			t.Run(step, func(t *testing.T) {
+				t.Parallel()
+				own := newWorld(t, w.program)
+				meet(own, step)
+				mu.Lock()
+				defer mu.Unlock()
+				for invariant := range own.note.held {
+					w.note.held[invariant] = true
+				}
+			})
+		}
+	})
+}
+
+// killedAtEveryStep: after each, gone = audited = backed up, and the end is that
+// of a run which nobody disturbed.
+func killedAtEveryStep(w *world) {
+	eachStep(w, func(w *world, step string) {
+		e := w.failing(step + "=kill").wait()
+		if e.signal != syscall.SIGKILL {
+			w.t.Fatalf("the run was not killed after %s: %s", step, e)
+		}
+		w.sessionsEnd()
+		w.sound()
+		// Nobody else gets in before its lease has ended.
+		open := w.count(`orphan_runs WHERE state = 'running'`)
+		if want := map[string]int64{"preflight": 0, "finish": 0}; open != 1 && open != want[step] {
+			w.t.Errorf("%d runs are open", open)
+		}
+		if open == 1 {
+			if e := w.run(); e.status != 4 {
+				w.t.Errorf("before the lease has ended: %s", e)
+			}
+			w.sound()
+			w.leaseEnds()
+		}
+		w.lastRun()
+		if abandoned := w.count(`orphan_runs WHERE state = 'abandoned'`); abandoned != open {
+			w.t.Errorf("%d runs are on record as abandoned, want %d", abandoned, open)
+		}
+		w.converges()
+	})
+	w.note.exit, w.note.state = "killed", "abandoned"
+	w.note.shows = fmt.Sprintf("%d steps; the next run: exit 4, after the lease 0", len(steps()))
+}
+
+// failedAtEveryStep: a run that fails ends in good order, whatever was done.
+func failedAtEveryStep(w *world) {
+	eachStep(w, func(w *world, step string) {
+		e := w.failing(step + "=error").wait()
+		w.expect(e, want{exit: 1, state: map[bool]string{true: "succeeded", false: "failed"}[step == "finish"], shows: "injected by a failpoint", gone: some})
+		w.converges()
+	})
+	w.note.exit, w.note.state, w.note.shows = "1", "failed", fmt.Sprintf("%d steps; none is left half done", len(steps()))
+}
+
+func terminated(w *world) {
+	for _, at := range []struct {
+		step string
+		gone gone
+	}{{"answer:15", nothing}, {"staging-checked", nothing}, {"fence:2", some}, {"chunk-counted:2", some}} {
+		p := w.stopped(at.step)
+		p.signal(syscall.SIGTERM)
+		e := p.goOn()
+		w.expect(e, want{exit: 1, state: "incomplete", shows: "interrupted; the next run goes on from here", gone: at.gone})
+		w.within(e, 15*time.Second)
+	}
+	w.converges()
+}
+
+// pausedPastLease: between two transactions the other takes over, and the first
+// wakes as a ghost; inside of one it still holds the row, and the other waits.
+func pausedPastLease(w *world) {
+	lapsed := func() bool {
+		return w.count(`orphan_runs WHERE state = 'running' AND heartbeat_at + lease < now()`) == 1
+	}
+	ghost := w.stopped("second-asking", "--lease=1s")
+	eventually(w.t, "the lease has ended", lapsed)
+	if other := w.run(); other.status != 0 {
+		w.t.Fatalf("the other: %s", other)
+	}
+	w.sound()
+	w.amount(all)
+	after := one[string](w, fingerprint)
+	e := ghost.goOn()
+	if e.status != 1 || !strings.Contains(e.stderr, "taken over") {
+		w.t.Errorf("the ghost: %s", e)
+	}
+	if now := one[string](w, fingerprint); now != after {
+		w.t.Errorf("the ghost changed something")
+	}
+	w.none("the ghost is not on record as abandoned", `SELECT state FROM orphan_runs WHERE run_id = 2 AND state <> 'abandoned'`)
+	w.sound()
+	w.over()
+	w.note.exit, w.note.state, w.note.shows = "1", "abandoned", "it was silent for longer than its lease"
+
+	w.die(w.living[5:15]...)
+	p := w.stopped("proof:2", "--lease=1s")
+	eventually(w.t, "the lease has ended", lapsed)
+	if other := w.run(); other.status != 4 {
+		w.t.Errorf("the other, while a chunk is in flight: %s", other)
+	}
+	// The chunk in flight goes, since nobody took the run over; by then the answer is too old for another.
+	w.expect(p.goOn(), want{exit: 1, state: "incomplete", shows: "too old to delete by", gone: some})
+	w.sound()
+	w.converges()
+}
+
+func twoAtOnce(w *world) {
+	w.auth.SetLatency(authfake.Latency{P50: 50 * time.Millisecond})
+	first, second := w.begin(), w.begin()
+	one, other := first.wait(), second.wait()
+	if one.status == 4 {
+		one, other = other, one
+	}
+	if other.status != 4 {
+		w.t.Fatalf("the other: %s", other)
+	}
+	w.expect(one, want{exit: 0, state: "succeeded", gone: all})
+	w.note.exit, w.note.state, w.note.shows = "0 and 4", "succeeded", "another run is open"
+	if !strings.Contains(other.stderr, "another run is open: run ") || !strings.Contains(other.stderr, "orphan-cleaner status") {
+		w.t.Errorf("it is not told who is there: %s", other)
+	}
+	w.converges()
+}
+
+// startedAgain: a run that takes many times its lease, and cron that does not wait.
+func startedAgain(w *world) {
+	release, asked := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	w.auth.SetFaultFunc(func(ctx context.Context, call int, ids []string, honest func() (*authfake.Response, error)) (*authfake.Response, error) {
+		if call > 20 {
+			once.Do(func() { close(asked) })
+			select {
+			case <-release:
+			case <-ctx.Done():
+			}
+		}
+		return honest()
+	})
+	long := w.begin("--lease=1s", "--auth-service-timeout=1m")
+	select {
+	case <-asked:
+	case <-long.exited:
+		w.t.Fatalf("the run ended early: %s", long.wait())
+	}
+	began := one[time.Time](w, `SELECT started_at FROM orphan_runs WHERE state = 'running'`)
+	starts := 0
+	for one[time.Time](w, `SELECT clock_timestamp()`).Sub(began) < 4*time.Second {
+		e := w.run()
+		if e.status != 4 || !strings.Contains(e.stderr, "another run is open: run ") {
+			w.t.Fatalf("started meanwhile: %s", e)
+		}
+		starts++
+	}
+	if starts < 3 {
+		w.t.Errorf("only %d starts in four leases", starts)
+	}
+	w.sound()
+	w.sameLedger()
+	close(release)
+	w.expect(long.wait(), want{exit: 0, state: "succeeded", gone: all})
+	w.note.exit, w.note.shows = "0 and 4", "another run is open"
+	w.converges()
+}
+
+// fakeClock is a database server whose clock a file tells how far it is off.
+type fakeClock struct {
+	w    *world
+	file string
+}
+
+// ownClock moves the world to a cluster under libfaketime.
+func (w *world) ownClock() fakeClock {
+	w.t.Helper()
+	library := ""
+	for _, pattern := range []string{"/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.so.1"} {
+		if found, err := filepath.Glob(pattern); err == nil && len(found) > 0 {
+			library = found[0]
+		}
+	}
+	if library == "" {
+		needed(w.t, "libfaketime.so.1")
+	}
+	// Not the test's own temporary directory: the server's user cannot enter it.
+	dir, err := os.MkdirTemp("/tmp", "orphan-cleaner-clock-")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	clock := fakeClock{w, filepath.Join(dir, "offset")}
+	clock.set("+0")
+	w.ownCluster(pgtemp.Options{Env: []string{
+		"LD_PRELOAD=" + library, "FAKETIME_TIMESTAMP_FILE=" + clock.file, "FAKETIME_NO_CACHE=1",
+		"FAKETIME_DONT_FAKE_MONOTONIC=1",
+	}})
+	return clock
+}
+
+func (c fakeClock) set(offset string) {
+	c.w.t.Helper()
+	if err := os.WriteFile(c.file, []byte(offset+"\n"), 0o644); err != nil {
+		c.w.t.Fatal(err)
+	}
+}
+
+// jump sets the clock and makes sure that the server goes by it.
+func (c fakeClock) jump(offset string, by time.Duration) {
+	c.w.t.Helper()
+	before := one[time.Time](c.w, `SELECT clock_timestamp()`)
+	c.set(offset)
+	if moved := one[time.Time](c.w, `SELECT clock_timestamp()`).Sub(before) - by; moved.Abs() > time.Minute {
+		c.w.t.Fatalf("the server's clock is %s off what was wanted", moved)
+	}
+}
+
+const day = 24 * time.Hour
+
+// clockForward: between two runs every clock of the ledger starts anew; in the
+// middle of one, nobody falls due who was not when the ledger was written.
+func clockForward(w *world) {
+	clock := w.ownClock()
+	// Missing for five days, with members of 20 days: the jump must not make them old.
+	w.auth.Delete(w.living[3])
+	w.exec(`INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+		SELECT $1, now() - interval '5 days', last_missing_at, last_missing_run, evidence FROM orphan_candidates LIMIT 1`, w.living[3])
+	w.app(`UPDATE %s SET joined_at = '`+one[string](w, `SELECT (now() - interval '20 days')::text`)+`' WHERE user_id = $1`, w.living[3])
+	// And a young member of a user who is due.
+	e := w.after("judge", func() { clock.jump("+31d", 31*day) })
+	w.expect(e, want{exit: 0, state: "succeeded", gone: all})
+	w.converges()
+
+	// Between two runs: long due, and the gap since the last sighting is too long.
+	w.due(w.living[5:8]...)
+	w.exec(`INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+		SELECT u, now() - interval '40 days', now(), (SELECT max(run_id) FROM orphan_runs), 'sightings'
+		FROM unnest($1::uuid[]) AS u`, w.living[5:8])
+	clock.jump("+62d", 31*day)
+	w.expect(w.run(), want{exit: 0, state: "succeeded", gone: untouched})
+	w.none("a clock did not start anew", `SELECT user_id FROM orphan_candidates WHERE first_missing_at < now() - interval '1 hour'`)
+	w.note.shows = "clocks of the ledger start anew"
+}
+
+func clockBack(w *world) {
+	clock := w.ownClock()
+	w.ownLedger()
+	clock.jump("-2d", -2*day)
+	w.expect(w.run(), want{exit: 3, state: "refused", shows: "breaker clock", gone: nothing})
+
+	// In mid-run: the run goes on by what it knew.
+	clock.jump("+0", 2*day)
+	e := w.after("judge", func() { clock.jump("-2d", -2*day) })
+	// The audit is not found where it was looked for: a false alarm, and none too many.
+	w.expect(e, want{exit: 1, state: "failed", shows: "count proof failed over the whole run", gone: all})
+	clock.jump("+0", 2*day)
+	w.converges()
+}
+
+// memoryLimit: 100,000 users under a limit of the kernel on what the program may
+// write to.
+func memoryLimit(w *world) {
+	const (
+		limitKiB = 128 << 10 // a Go program that does nothing takes 70 of these MiB, and touches few
+		peak     = 64 << 20
+	)
+	w.crowd(100_000)
+	e := w.limited(fmt.Sprintf("ulimit -d %d", limitKiB)).wait()
+	w.expect(e, want{exit: 0, state: "succeeded", gone: all})
+	if e.peakRSS > peak {
+		w.t.Errorf("the run took %d MiB at its peak, want %d MiB at most", e.peakRSS>>20, peak>>20)
+	}
+	w.holds("I5")
+	w.note.shows = fmt.Sprintf("100,000 users in %d MiB", e.peakRSS>>20)
+	w.converges()
+
+	// The limit is one: with less the program cannot even start, and does nothing.
+	before := one[string](w, fingerprint)
+	if e := w.limited("ulimit -d 2048").wait(); e.status == 0 {
+		w.t.Error("the limit does not limit")
+	}
+	if one[string](w, fingerprint) != before {
+		w.t.Error("a program without memory changed something")
+	}
+}
+
+// limited starts a run in a shell that limits it.
+func (w *world) limited(command string, more ...string) *process {
+	w.t.Helper()
+	args := append([]string{"-c", command + ` && exec "$0" "$@"`, w.program}, append(flags(), more...)...)
+	return spawn(w.t, w.settings(), "/bin/sh", args...)
+}
+
+// crowd adds living users with a member each.
+func (w *world) crowd(size int) {
+	w.t.Helper()
+	w.exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)
+		SELECT md5('conversation ' || u % 50)::uuid, md5('crowd ' || u)::uuid, now() - interval '60 days'
+		FROM generate_series(1, $1::int) AS u`, size)
+	w.exec(`ANALYZE conversation_members`)
+	w.auth.Add(collect[uuid.UUID](w, `SELECT md5('crowd ' || u)::uuid FROM generate_series(1, $1::int) AS u`, size)...)
+	w.witness()
+}
+
+// stdoutClosed: closed from the start, which is to Go like /dev/null; one that
+// takes nothing; and a pipe that nobody reads any more.
+func stdoutClosed(w *world) {
+	if e := w.limited("exec >&-").wait(); e.status != 0 || e.stdout != "" {
+		w.t.Errorf("with stdout closed: %s", e)
+	}
+	w.sound()
+	w.over()
+	w.amount(all)
+	w.die(w.living[10:13]...)
+	e := w.limited("exec >/dev/full").wait()
+	if e.status != 1 || !strings.Contains(e.stderr, "writing the result") {
+		w.t.Errorf("want exit status 1 and why: %s", e)
+	}
+	w.sound()
+	w.over()
+	w.amount(all)
+	w.note.exit, w.note.state, w.note.shows = "1", "succeeded", "writing the result"
+	w.none("the runs' rows do not say how they ended", `SELECT state FROM orphan_runs WHERE run_id > 1 AND state <> 'succeeded'`)
+
+	// Both streams at once: the first line of the log ends the program, like a kill.
+	w.die(w.living[5:8]...)
+	read, write, err := os.Pipe()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := read.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	cmd := exec.Command(w.program, flags()...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = w.settings(), write, write
+	if err := cmd.Run(); err == nil {
+		w.t.Error("nobody could read what the run said, and it says that all is well")
+	}
+	if err := write.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.sessionsEnd()
+	w.sound()
+	w.leaseEnds()
+	w.converges()
+}

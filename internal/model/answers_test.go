@@ -1,0 +1,308 @@
+package model_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/google/uuid"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/nova-social/orphan-cleaner/internal/authclient"
+	"github.com/nova-social/orphan-cleaner/internal/authfake"
+)
+
+// verdict is what one asking said about one person.
+type verdict int
+
+const (
+	void verdict = iota // nothing is known
+	present
+	missing
+)
+
+// asking is one batch: what was asked and what came of it.
+type asking struct {
+	persons []person
+	void    bool
+	missing map[person]bool
+}
+
+// view is a run as auth-service saw it, and how far the model knows it to be.
+type view struct {
+	id       int64
+	isMember map[person]bool // not a canary that rode along
+	verdicts map[person][]verdict
+	first    []asking
+	again    []asking
+	approval *approval
+	merged   bool // its sightings are in the ledger
+	over     bool // taken over: it may do nothing any more
+	deleted  int64
+}
+
+func (v *view) asked(p person) bool { return len(v.verdicts[p]) > 0 }
+
+func (v *view) askedTimes(p person) int { return len(v.verdicts[p]) }
+
+// verdict of the nth asking, from 0; void where there was none.
+func (v *view) verdict(p person, n int) verdict {
+	if n < len(v.verdicts[p]) {
+		return v.verdicts[p][n]
+	}
+	return void
+}
+
+func (v *view) last(p person) verdict { return v.verdict(p, len(v.verdicts[p])-1) }
+
+// add takes an asking in. All of its persons are asked for the first time, or
+// none: a run asks about everybody, then about the due once more.
+func (v *view) add(a asking) error {
+	firsts := 0
+	for _, p := range a.persons {
+		if !v.asked(p) {
+			firsts++
+		}
+	}
+	switch firsts {
+	case len(a.persons):
+		v.first = append(v.first, a)
+		if len(v.again) > 0 {
+			return fmt.Errorf("somebody was asked about for the first time after the second asking began")
+		}
+	case 0:
+		v.again = append(v.again, a)
+	default:
+		return fmt.Errorf("a batch mixes persons asked for the first time and again")
+	}
+	for _, p := range a.persons {
+		said := present
+		switch {
+		case a.void:
+			said = void
+		case a.missing[p]:
+			said = missing
+		}
+		v.verdicts[p] = append(v.verdicts[p], said)
+	}
+	return nil
+}
+
+var canonicalID = regexp.MustCompile(`(?i)^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// replyLimit is the size of a reply that is a fault and no answer.
+const replyLimit = 4 << 20
+
+// missingIn reads an answer by the rules of guarantee 1: those of the asked whom
+// it leaves out, or false where it is void.
+func missingIn(asked []string, reply *authfake.Response, err error) (left map[string]bool, valid bool) {
+	if err != nil || reply.GetError() != nil || proto.Size(reply) > replyLimit {
+		return nil, false
+	}
+	left = map[string]bool{}
+	for _, id := range asked {
+		left[strings.ToLower(id)] = true
+	}
+	all := len(left)
+	named := map[string]bool{}
+	for _, user := range reply.GetUsers() {
+		id := strings.ToLower(user.GetId())
+		if !canonicalID.MatchString(id) || !left[id] && !named[id] {
+			return nil, false
+		}
+		named[id] = true
+		delete(left, id)
+	}
+	if len(left)+len(named) != all {
+		return nil, false
+	}
+	return left, true
+}
+
+// attempt is one call as the server answered it.
+type attempt struct {
+	left  map[string]bool
+	valid bool
+}
+
+// callKey travels with each call, so that the server's side of it can be told
+// from all others.
+const callKey = "model-call"
+
+// auditor sits on both ends of the wire: in the server it notes what was
+// answered to each call, in the runner it hands the questions on and compares
+// what the client made of the answers.
+type auditor struct {
+	persons map[uuid.UUID]person
+
+	mu         sync.Mutex
+	calls      int // batches asked, over all runs
+	served     int // calls that reached the server, retries and all
+	attempts   map[string][]attempt
+	violations []string
+	fault      func(served int) authfake.FaultFunc
+}
+
+func newAuditor() *auditor { return &auditor{attempts: map[string][]attempt{}} }
+
+// reset forgets one history.
+func (a *auditor) reset(ids []uuid.UUID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.persons = map[uuid.UUID]person{}
+	for i, id := range ids {
+		a.persons[id] = person(i)
+	}
+	a.calls, a.served, a.attempts, a.violations, a.fault = 0, 0, map[string][]attempt{}, nil, nil
+}
+
+// set makes the server reply by a plan from now on; nil is honest.
+func (a *auditor) set(plan func(served int) authfake.FaultFunc) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.served, a.fault = 0, plan
+}
+
+// plan is what set was given last.
+func (a *auditor) plan() func(served int) authfake.FaultFunc {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.fault
+}
+
+func (a *auditor) violated(format string, args ...any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.violations = append(a.violations, fmt.Sprintf(format, args...))
+}
+
+func (a *auditor) takeViolations() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.violations)
+}
+
+// serve is the server's side.
+func (a *auditor) serve(ctx context.Context, _ int, ids []string, honest func() (*authfake.Response, error)) (*authfake.Response, error) {
+	a.mu.Lock()
+	a.served++
+	served, plan := a.served, a.fault
+	a.mu.Unlock()
+	var reply *authfake.Response
+	var err error
+	if fault := planned(plan, served); fault != nil {
+		reply, err = fault(ctx, served, ids, honest)
+	} else {
+		reply, err = honest()
+	}
+	incoming, _ := metadata.FromIncomingContext(ctx)
+	left, valid := missingIn(ids, reply, err)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, call := range incoming.Get(callKey) {
+		a.attempts[call] = append(a.attempts[call], attempt{left, valid})
+	}
+	return reply, err
+}
+
+func planned(plan func(int) authfake.FaultFunc, served int) authfake.FaultFunc {
+	if plan == nil {
+		return nil
+	}
+	return plan(served)
+}
+
+// checker is the runner's side, for one run.
+type checker struct {
+	*auditor
+	client *authclient.Client
+	view   *view
+	before func(call int) // before the nth asking of the run, from 1
+	// isMember tells members from canaries that ride along.
+	isMember func(person) bool
+
+	mine  sync.Mutex // over count, view and what before does
+	count int
+}
+
+// Missing is cleaner.Checker.
+func (c *checker) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	c.mine.Lock()
+	c.count++
+	if c.before != nil {
+		c.before(c.count)
+	}
+	c.mine.Unlock()
+	c.mu.Lock()
+	c.calls++
+	call := strconv.Itoa(c.calls)
+	c.mu.Unlock()
+
+	got, err := c.client.Missing(metadata.AppendToOutgoingContext(ctx, callKey, call), ids)
+
+	c.mu.Lock()
+	attempts := c.attempts[call]
+	c.mu.Unlock()
+	result := asking{void: err != nil, missing: map[person]bool{}}
+	for _, id := range ids {
+		p, known := c.persons[id]
+		if !known {
+			c.violated("auth-service was asked about a stranger")
+			continue
+		}
+		result.persons = append(result.persons, p)
+	}
+	for _, id := range got {
+		result.missing[c.persons[id]] = true
+	}
+	c.compare(ctx, attempts, got, err)
+
+	c.mine.Lock()
+	defer c.mine.Unlock()
+	if ctx.Err() != nil {
+		// Whoever gave up asking does nothing with the answer.
+		return got, err
+	}
+	for _, p := range result.persons {
+		if !c.view.asked(p) {
+			c.view.isMember[p] = c.isMember(p)
+		}
+	}
+	if mixed := c.view.add(result); mixed != nil {
+		c.violated("%v", mixed)
+	}
+	return got, err
+}
+
+// compare holds what the client says against what the server answered last.
+func (c *checker) compare(ctx context.Context, attempts []attempt, got []uuid.UUID, err error) {
+	if err == nil {
+		if len(attempts) == 0 || !attempts[len(attempts)-1].valid {
+			c.violated("the client took a void answer for a valid one")
+			return
+		}
+		left := attempts[len(attempts)-1].left
+		same := len(got) == len(left)
+		for _, id := range got {
+			same = same && left[id.String()]
+		}
+		if !same {
+			c.violated("the client says that %d users are missing, the answer left out %d", len(got), len(left))
+		}
+		return
+	}
+	if ctx.Err() != nil || len(attempts) == 0 || !attempts[len(attempts)-1].valid {
+		return
+	}
+	// A valid answer may be lost on its way, never refused.
+	var batch *authclient.BatchError
+	if !errors.As(err, &batch) || batch.Reason != "deadline" && batch.Reason != "transport" {
+		c.violated("the client refused a valid answer: %v", err)
+	}
+}

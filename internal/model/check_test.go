@@ -1,0 +1,174 @@
+package model_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// lines reads rows that render as one text each.
+func (h *history) lines(query string, args ...any) []string {
+	rows, err := h.admin.Query(context.Background(), query, args...)
+	if err != nil {
+		h.t.Fatalf("%s: %v", query, err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		h.t.Fatalf("%s: %v", query, err)
+	}
+	return list
+}
+
+func (h *history) scanKey(row pgx.CollectableRow) (key, error) {
+	var conversation, user [16]byte
+	err := row.Scan(&conversation, &user)
+	return key{h.placeOf(conversation), h.auditor.persons[user]}, err
+}
+
+func (h *history) placeOf(uuid [16]byte) place {
+	for c := range place(places) {
+		if id("place", int(c)) == uuid {
+			return c
+		}
+	}
+	return -1
+}
+
+// rendered is the ledger as readLedger reads it: times in whole hours, which
+// is what the model knows them to.
+func (m *model) rendered(ledger map[person]candidate) map[person]string {
+	lines := map[person]string{}
+	ago := func(then moment) float64 { return math.Round(float64(m.now-then) / float64(hour)) }
+	for p, c := range ledger {
+		lines[p] = fmt.Sprintf("missing for %.0f h, last %.0f h ago in run %d, %d times, by %s", ago(c.first), ago(c.last), c.run, c.sightings, c.evidence)
+	}
+	return lines
+}
+
+func (h *history) readLedger() map[person]string {
+	rows, err := h.admin.Query(context.Background(), `SELECT user_id, format('missing for %s h, last %s h ago in run %s, %s times, by %s',
+			round(extract(epoch FROM now() - first_missing_at) / 3600), round(extract(epoch FROM now() - last_missing_at) / 3600),
+			last_missing_run, sightings, evidence)
+		FROM orphan_candidates`)
+	if err != nil {
+		h.t.Fatalf("reading the ledger: %v", err)
+	}
+	lines := map[person]string{}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (none struct{}, err error) {
+		var user [16]byte
+		var line string
+		err = row.Scan(&user, &line)
+		lines[h.auditor.persons[user]] = line
+		return none, err
+	})
+	if err != nil {
+		h.t.Fatalf("reading the ledger: %v", err)
+	}
+	return lines
+}
+
+// check compares the whole of the database with the model: the members that are
+// there, those that went (I3: one audit row each, and one backup row with all
+// of its content if we did it), the ledger, and what the runs say of themselves.
+func (h *history) check() {
+	const content = `conversation_id::text || ' ' || user_id::text || ' ' || role || ' ' || joined_at::timestamptz(6)::text`
+	const whole = content + ` || ' ' || coalesce(last_read_at::text, '-') || ' ' || is_muted || ' ' || user_public_key`
+	var members, audit, backup []string
+	for _, row := range h.members {
+		members = append(members, h.whole(row))
+	}
+	for _, d := range h.gone {
+		audit = append(audit, fmt.Sprintf("%s run %d", h.content(&d.member), d.run))
+		if d.run != 0 {
+			backup = append(backup, fmt.Sprintf("%s run %d", h.whole(&d.member), d.run))
+		}
+	}
+	h.same("members", members, h.lines(`SELECT `+whole+` FROM conversation_members`))
+	h.same("audit", audit, h.lines(`SELECT `+content+` || ' run ' || coalesce(run_id, 0) FROM conversation_members_audit`))
+	h.same("backup", backup, h.lines(`SELECT `+whole+` || ' run ' || run_id FROM conversation_members_backup`))
+	if want, got := h.rendered(h.ledger), h.readLedger(); !maps.Equal(want, got) {
+		h.t.Fatalf("the ledger is\n%v, it should be\n%v", got, want)
+	}
+	wrong := h.lines(`SELECT format('run %s %s: %s deleted, %s audited, %s backed up', r.run_id, r.state, r.members_deleted, a.n, b.n)
+		FROM orphan_runs AS r
+		CROSS JOIN LATERAL (SELECT count(*) AS n FROM conversation_members_audit AS a WHERE a.run_id = r.run_id) AS a
+		CROSS JOIN LATERAL (SELECT count(*) AS n FROM conversation_members_backup AS b WHERE b.run_id = r.run_id) AS b
+		WHERE (r.members_deleted, r.members_deleted) <> (a.n, b.n)`)
+	if len(wrong) > 0 {
+		h.t.Fatalf("runs do not add up: %v", wrong)
+	}
+	var open []string
+	if h.open != nil {
+		open = append(open, fmt.Sprint(h.open.id))
+	}
+	h.same("open runs", open, h.lines(`SELECT run_id::text FROM orphan_runs WHERE state = 'running'`))
+	h.same("open approvals", h.openApprovals(), h.lines(`SELECT approval_id::text FROM orphan_approvals WHERE used_at IS NULL AND revoked_at IS NULL`))
+	if h.open == nil {
+		h.same("staging", nil, h.lines(`SELECT s.run_id || ' ' || s.verdict FROM orphan_sightings AS s JOIN orphan_runs AS r USING (run_id) WHERE r.state <> 'abandoned'`))
+	}
+}
+
+func (m *model) openApprovals() (list []string) {
+	for _, a := range m.approvals {
+		if !a.over {
+			list = append(list, fmt.Sprint(a.id))
+		}
+	}
+	return list
+}
+
+func (h *history) content(row *member) string {
+	const form = "2006-01-02 15:04:05.999999+00"
+	return fmt.Sprintf("%s %s %s %s", id("place", int(row.place)), h.ids[row.person], row.role, row.joinedAt.UTC().Format(form))
+}
+
+func (h *history) whole(row *member) string {
+	read := "-"
+	if row.lastRead != nil {
+		read = row.lastRead.UTC().Format("2006-01-02 15:04:05.999999+00")
+	}
+	return fmt.Sprintf("%s %s %t %s", h.content(row), read, row.muted, row.tag)
+}
+
+// same compares two lists as multisets, and shows members by their short names
+// and without times: a failure must read the same when it is tried again.
+func (h *history) same(what string, want, got []string) {
+	slices.Sort(want)
+	slices.Sort(got)
+	if slices.Equal(want, got) {
+		return
+	}
+	short := func(line string) string {
+		for c := range places {
+			line = strings.ReplaceAll(line, id("place", c).String(), fmt.Sprintf("c%d", c))
+		}
+		for p, user := range h.ids {
+			line = strings.ReplaceAll(line, user.String(), fmt.Sprintf("u%02d", p))
+		}
+		return times.ReplaceAllString(line, "(time)")
+	}
+	count := map[string]int{}
+	for _, line := range want {
+		count[line]--
+	}
+	for _, line := range got {
+		count[line]++
+	}
+	var more, less []string
+	for line, n := range count {
+		for range n {
+			more = append(more, short(line))
+		}
+		for range -n {
+			less = append(less, short(line))
+		}
+	}
+	slices.Sort(more)
+	slices.Sort(less)
+	h.t.Fatalf("%s: there should not be\n  %s\nthere should be\n  %s", what, strings.Join(more, "\n  "), strings.Join(less, "\n  "))
+}

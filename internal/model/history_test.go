@@ -1,0 +1,497 @@
+package model_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+var times = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00`)
+
+// histories is how many are played in an ordinary test.
+const histories = "20"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := os.Getenv("RAPID_CHECKS") != ""
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	if !given {
+		if err := flag.Set("rapid.checks", histories); err != nil {
+			panic(err)
+		}
+	}
+	testdb.Main(m)
+}
+
+// TestHistories plays random histories against the model. See the package's
+// documentation for how to play a failed one again.
+func TestHistories(t *testing.T) {
+	count := newTally()
+	s := newStage(t, count)
+	rapid.Check(t, s.history)
+	t.Log(count)
+}
+
+// history plays one.
+func (s *stage) history(t *rapid.T) {
+	h := s.newHistory(t)
+	h.tally.add("histories", 1)
+	actions := map[string]func(*rapid.T){"": func(*rapid.T) { h.check() }}
+	for name, action := range map[string]func(){
+		"join": h.join, "join again": h.join, "leave": h.leaveSomewhere, "close a conversation": h.close,
+		"delete users": h.deleteUsers, "delete a user": h.deleteUser, "revive a user": h.reviveUser,
+		"hold": h.hold, "lift a hold": h.lift, "pause or resume": h.pauseOrResume, "change a role": h.changeRole,
+		"time passes": h.timePasses, "days pass": h.daysPass, "lie": h.startLying,
+		"approve": h.approve, "other limits": h.otherLimits,
+		"run": h.honestRun, "run again": h.honestRun, "run with faults": h.faultyRun,
+		"break a run off": h.breakOff, "cut a run's connection": h.cut, "change while a run is under way": h.changeMeanwhile,
+	} {
+		actions[name] = func(t *rapid.T) {
+			h.t = t
+			h.tick()
+			action()
+			h.tally.count(operations, name)
+		}
+	}
+	t.Repeat(actions)
+	h.t = t
+	h.converge()
+}
+
+func draw[T any](h *history, what string, from ...T) T {
+	return rapid.SampledFrom(from).Draw(h.t, what)
+}
+
+func (h *history) drawPerson() person {
+	return person(rapid.IntRange(0, len(h.ids)-1).Draw(h.t, "user"))
+}
+
+func (h *history) drawPlace() place {
+	return place(rapid.IntRange(0, places-1).Draw(h.t, "conversation"))
+}
+
+func (h *history) drawMember() key {
+	if len(h.members) == 0 {
+		h.t.Skip("no members")
+	}
+	return draw(h, "member", slices.SortedFunc(maps.Keys(h.members), compareKeys)...)
+}
+
+func (h *history) join() {
+	k := key{h.drawPlace(), h.drawPerson()}
+	if h.members[k] != nil {
+		h.t.Skip("a member already")
+	}
+	h.addMember(k, drawAge(h.t))
+}
+
+func (h *history) leaveSomewhere() { h.leave(h.drawMember()) }
+
+func (h *history) close() { h.closePlace(h.drawPlace()) }
+
+func (h *history) changeRole() {
+	h.setRole(h.drawMember())
+}
+
+func (h *history) setRole(k key) {
+	row := *h.members[k]
+	row.role, row.muted = map[string]string{"member": "admin", "admin": "owner", "owner": "member"}[row.role], !row.muted
+	h.exec(`UPDATE conversation_members SET role = $3, is_muted = $4 WHERE conversation_id = $1 AND user_id = $2`,
+		id("place", int(k.place)), h.ids[k.person], row.role, row.muted)
+	h.members[k] = &row
+}
+
+func (h *history) deleteUsers() {
+	// Many at once is what a mass deletion, or a wrong auth-service, looks like.
+	for range draw(h, "users", 1, 3, 10, 60) {
+		h.die(h.drawPerson())
+	}
+}
+
+func (h *history) deleteUser() {
+	p := h.drawMember().person
+	h.die(p)
+	if rapid.IntRange(0, 3).Draw(h.t, "known to the shadow") < 3 {
+		h.shadowDeleted(p, drawAge(h.t))
+	}
+}
+
+func (h *history) reviveUser() {
+	var dead []person
+	for p := range person(len(h.ids)) {
+		if !h.living[p] {
+			dead = append(dead, p)
+		}
+	}
+	if len(dead) == 0 {
+		h.t.Skip("nobody is dead")
+	}
+	p := draw(h, "user", dead...)
+	h.live(p)
+	// A shadow that nobody cleared is evidence against a living user.
+	if _, known := h.shadow[p]; known && h.hasShadow && rapid.Bool().Draw(h.t, "shadow cleared") {
+		h.exec(`DELETE FROM users WHERE id = $1`, h.ids[p])
+		delete(h.shadow, p)
+	}
+}
+
+func (h *history) hold() {
+	var until *moment
+	if lasting := draw(h, "hours", 0, 1, 24, 240); lasting > 0 {
+		until = new(h.now + moment(lasting)*hour)
+	}
+	if rapid.Bool().Draw(h.t, "on a user") {
+		h.holdPerson(h.drawPerson(), until)
+	} else {
+		h.holdPlace(h.drawPlace(), until)
+	}
+}
+
+func (h *history) holdPerson(p person, until *moment) {
+	h.addHold(hold{person: &p, until: until}, db.HoldAddParams{UserID: &h.ids[p]})
+}
+
+func (h *history) holdPlace(c place, until *moment) {
+	h.addHold(hold{place: &c, until: until}, db.HoldAddParams{ConversationID: new(id("place", int(c)))})
+}
+
+func (h *history) addHold(made hold, params db.HoldAddParams) {
+	params.Reason = "model"
+	if made.until != nil {
+		params.Lasting = new(duration(*made.until - h.now))
+	}
+	var err error
+	if made.id, err = db.New(h.admin).HoldAdd(context.Background(), params); err != nil {
+		h.t.Fatalf("placing a hold: %v", err)
+	}
+	h.holds = append(h.holds, made)
+}
+
+func (h *history) lift() {
+	if len(h.holds) == 0 {
+		h.t.Skip("no holds")
+	}
+	n := rapid.IntRange(0, len(h.holds)-1).Draw(h.t, "hold")
+	if _, err := db.New(h.admin).HoldRemove(context.Background(), h.holds[n].id); err != nil {
+		h.t.Fatalf("lifting a hold: %v", err)
+	}
+	h.holds = slices.Delete(slices.Clone(h.holds), n, n+1)
+}
+
+func (h *history) pauseOrResume() {
+	// Paused for good, a history would tell little.
+	if !h.paused && rapid.IntRange(0, 4).Draw(h.t, "pause") > 0 {
+		h.t.Skip("not this time")
+	}
+	h.setPaused(!h.paused)
+}
+
+func (h *history) setPaused(paused bool) {
+	var err error
+	if paused {
+		_, err = db.New(h.admin).PauseBegin(context.Background(), "model")
+	} else {
+		_, err = db.New(h.admin).PauseEnd(context.Background())
+	}
+	if err != nil {
+		h.t.Fatalf("pausing or resuming: %v", err)
+	}
+	h.paused = paused
+}
+
+func (h *history) timePasses() {
+	h.pass(hour * draw[moment](h, "hours", 1, 12, 24, 6*24, 7*24, 8*24, 30*24, 31*24, -1, -48))
+}
+
+// daysPass with a run each day or so: the way a user becomes due without a shadow.
+func (h *history) daysPass() {
+	for range draw(h, "times", 1, 3, 5) {
+		h.pass(hour * 6 * 24)
+		h.run(disturbance{}, h.plan(nil))
+		h.tick()
+	}
+}
+
+// startLying gives auth-service a fault until further notice, or takes it away.
+func (h *history) startLying() {
+	names := []string{"", "", "half", "nothing", "flapping"}
+	for _, f := range authfake.Faults() {
+		if !f.Hangs {
+			names = append(names, f.Name)
+		}
+	}
+	h.lie = draw(h, "fault", names...)
+}
+
+// plan is what auth-service replies to the calls of one run: the faults of now
+// and then, before the lie of the time.
+func (h *history) plan(windows []window) func(served int) authfake.FaultFunc {
+	lie := h.faultNamed(h.lie)
+	return func(served int) authfake.FaultFunc {
+		for _, w := range windows {
+			if served >= w.from && served < w.from+w.length {
+				return w.fault
+			}
+		}
+		return lie
+	}
+}
+
+func (h *history) faultNamed(name string) authfake.FaultFunc {
+	f, _ := authfake.Named(name)
+	if f.Name != "" {
+		h.tally.count(authFaults, f.Name)
+	}
+	return f.Reply
+}
+
+// window is a fault of the calls from one on.
+type window struct {
+	from, length int
+	fault        authfake.FaultFunc
+}
+
+func (h *history) honestRun() {
+	if rapid.IntRange(0, 3).Draw(h.t, "ends the lie") > 0 {
+		h.lie = ""
+	}
+	h.run(disturbance{}, h.plan(nil))
+}
+
+func (h *history) faultyRun() {
+	var windows []window
+	for range rapid.IntRange(1, 3).Draw(h.t, "faults") {
+		f := draw(h, "fault", authfake.Faults()...)
+		h.tally.count(authFaults, f.Name)
+		w := window{rapid.IntRange(1, 40).Draw(h.t, "from call"), draw(h, "calls", 1, 2, 8), f.Reply}
+		if f.Hangs {
+			w.length = 1
+		}
+		windows = append(windows, w)
+	}
+	h.run(disturbance{}, h.plan(windows))
+}
+
+// statements are those of a run, by which it is interrupted.
+func statements() []string {
+	return []string{
+		"MemberDeleteDue", "commit of MemberDeleteDue", "CandidateMerge", "commit of CandidateMerge", "CandidateForget",
+		"commit of MemberDeleteDue", "MemberDeleteDue", "ChunkSettings", "ChunkProof", "RunHeartbeat", "CandidateDuePage",
+		"PreflightServer", "PartitionEnsure", "RunBegin", "commit of RunBegin", "MemberUserPage", "SightingAssess",
+		"SightingStage", "RunClock", "SightingCount", "RefusalStore", "ApprovalOpen", "ApprovalUse",
+		"RunFacts", "RunDeleted", "RunProof", "SightingDrop", "RunFinish",
+	}
+}
+
+func (h *history) drawStatement(kinds ...string) disturbance {
+	return disturbance{
+		kind: draw(h, "kind", kinds...), at: draw(h, "statement", statements()...),
+		nth: draw(h, "occurrence", 1, 1, 2, 3, 6),
+	}
+}
+
+func (h *history) breakOff() {
+	d := h.drawStatement(cancelled, killed)
+	if rapid.IntRange(0, 3).Draw(h.t, "at an asking") == 0 {
+		d.at, d.nth = atAsking, h.drawAsking()
+	}
+	h.run(d, h.plan(nil))
+	if h.open != nil && rapid.Bool().Draw(h.t, "lease passes") {
+		h.pass(hour)
+	}
+}
+
+// drawAsking is one of those that the next run will make, or so.
+func (h *history) drawAsking() int {
+	first := (len(h.persons()) + h.settings.batch - 1) / h.settings.batch
+	return rapid.IntRange(1, first+3).Draw(h.t, "asking")
+}
+
+func (h *history) cut() { h.run(h.drawStatement(terminated, answerLost), h.plan(nil)) }
+
+func (h *history) changeMeanwhile() {
+	d := disturbance{kind: draw(h, "what", changes()...), at: atAsking, target: rapid.IntRange(0, 20).Draw(h.t, "target")}
+	if d.nth = h.drawAsking(); !nested(d.kind) && rapid.Bool().Draw(h.t, "before a delete") {
+		d.at, d.nth = "MemberDeleteDue", rapid.IntRange(1, 4).Draw(h.t, "delete")
+	}
+	h.run(d, h.plan(nil))
+}
+
+// What can change while a run is under way.
+const (
+	dies, revives, heldUser, heldConversation = "a user is deleted", "a user is revived", "a user is held", "a conversation is held"
+	leaves, rejoins, closes, changesRole      = "a member leaves", "a member rejoins", "a conversation is deleted", "a member changes"
+	pauses, second, takenOver                 = "runs are paused", "a second run starts", "another runner takes over"
+)
+
+func changes() []string {
+	return []string{dies, revives, heldUser, heldConversation, leaves, rejoins, closes, changesRole, pauses, second, takenOver}
+}
+
+// nested says whether a change makes a run of its own, which cannot be waited
+// for in the middle of a chunk.
+func nested(kind string) bool { return kind == second || kind == takenOver }
+
+// change changes the world in the middle of a run; false says that there was
+// nothing to change.
+func (u *underWay) change() bool {
+	u.tick()
+	k, found := u.aim()
+	if !found && !nested(u.wants.kind) && u.wants.kind != pauses {
+		return false
+	}
+	switch u.wants.kind {
+	case dies:
+		u.die(k.person)
+	case revives:
+		u.live(k.person)
+	case heldUser:
+		u.holdPerson(k.person, nil)
+	case heldConversation:
+		u.holdPlace(k.place, nil)
+	case leaves:
+		u.leave(k)
+	case rejoins:
+		u.leave(k)
+		u.addMember(k, 0)
+	case closes:
+		u.closePlace(k.place)
+	case changesRole:
+		u.setRole(k)
+	case pauses:
+		if u.paused {
+			return false
+		}
+		u.setPaused(true)
+	case second:
+		return u.nest(0)
+	case takenOver:
+		return u.nest(hour)
+	}
+	return true
+}
+
+// nest makes another run in the middle of this one, after a while.
+func (u *underWay) nest(after moment) bool {
+	if u.paused {
+		return false
+	}
+	u.open = &openRun{u.view.id, u.now}
+	if after > 0 {
+		u.pass(after)
+		u.view.over = true
+	}
+	served := u.auditor.plan()
+	u.run(disturbance{}, nil)
+	u.auditor.set(served)
+	if after == 0 {
+		u.open = nil
+	}
+	return after > 0
+}
+
+// aim picks a member of a user who is missing, if there is one, or any. Canaries
+// are left alone: whether the scan met one before it left nobody could tell.
+func (u *underWay) aim() (k key, found bool) {
+	var missing, all []key
+	for _, k := range slices.SortedFunc(maps.Keys(u.members), compareKeys) {
+		if u.rules.isCanary(k.person) || u.wants.kind == closes && u.hasCanary(k.place) {
+			continue
+		}
+		if all = append(all, k); !u.living[k.person] {
+			missing = append(missing, k)
+		}
+	}
+	for _, list := range [][]key{missing, all} {
+		if len(list) > 0 {
+			return list[u.wants.target%len(list)], true
+		}
+	}
+	return k, false
+}
+
+func (u *underWay) hasCanary(c place) bool {
+	for k := range u.members {
+		if k.place == c && u.rules.isCanary(k.person) {
+			return true
+		}
+	}
+	return false
+}
+
+// approve approves the last refused run, or takes an approval back.
+func (h *history) approve() {
+	if h.lastRefused == 0 {
+		h.t.Skip("no run was refused")
+	}
+	q := db.New(h.admin)
+	for i, a := range h.approvals {
+		if a.run != h.lastRefused || a.over {
+			continue
+		}
+		if _, err := q.ApprovalRevoke(context.Background(), db.ApprovalRevokeParams{RunID: a.run, RevokedBy: "model"}); err != nil {
+			h.t.Fatalf("revoking: %v", err)
+		}
+		h.approvals[i].over = true
+		return
+	}
+	given, err := q.ApprovalGive(context.Background(), db.ApprovalGiveParams{RunID: h.lastRefused, ApprovedBy: "model", Lasting: 24 * time.Hour})
+	if err != nil {
+		h.t.Fatalf("approving: %v", err)
+	}
+	h.approvals = append(h.approvals, approval{id: given.ApprovalID, run: h.lastRefused, expires: h.now + 24*hour})
+}
+
+func (h *history) otherLimits() {
+	h.rules.deleteMembers = draw[int64](h, "max delete members", 100_000, 100_000, 3, 0)
+	h.rules.newMissingShare = draw(h, "max new missing share", 0.1, 1)
+}
+
+// converge ends a history well (I4): auth-service is honest, nobody is held,
+// nothing limits the runs. Then as time passes every member goes whose user is
+// gone, nobody else does, and running again does nothing.
+func (h *history) converge() {
+	h.lie = ""
+	h.rules.deleteMembers, h.rules.newMissingShare, h.rules.alive, h.rules.dead = 100_000, 1, nil, nil
+	if h.paused {
+		h.setPaused(false)
+	}
+	for _, held := range h.holds {
+		if _, err := db.New(h.admin).HoldRemove(context.Background(), held.id); err != nil {
+			h.t.Fatalf("lifting a hold: %v", err)
+		}
+	}
+	h.holds = nil
+	// Past the lease, past a clock that was turned back, past every approval.
+	h.pass(max(h.lastEnd-h.now, 0) + 25*hour)
+	step := min(h.rules.maxGap, h.rules.retention+hour) - hour
+	for gone := moment(0); gone <= h.rules.retention+h.rules.maxGap; gone += step {
+		h.run(disturbance{}, h.plan(nil))
+		h.pass(step)
+	}
+	h.run(disturbance{}, h.plan(nil))
+	before := len(h.gone)
+	h.run(disturbance{}, h.plan(nil))
+	if len(h.gone) != before {
+		h.t.Fatalf("running again deleted %d members", len(h.gone)-before)
+	}
+	for k, row := range h.members {
+		if !h.living[k.person] && !h.isYoung(row, h.rules) {
+			h.t.Fatalf("%s is still there, and its user is gone", k)
+		}
+	}
+	h.check()
+	h.tally.count(runEnds, fmt.Sprintf("a history in which somebody went: %t", len(h.gone) > 0))
+}

@@ -1,0 +1,341 @@
+package model_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"pgregory.net/rapid"
+
+	"github.com/nova-social/orphan-cleaner/internal/authclient"
+	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+// stage is what one history after another plays on: emptying its tables takes
+// 20 ms, cloning a database for each would take 200.
+type stage struct {
+	admin   *pgxpool.Pool // the application, the operators and whoever looks
+	url     string
+	wire    *wire
+	auth    *authfake.Server
+	client  *authclient.Client
+	auditor *auditor
+	schema  int64
+	tally   *tally
+}
+
+func newStage(t *testing.T, count *tally) *stage {
+	t.Helper()
+	db := testdb.New(t)
+	s := &stage{admin: db.Pool, url: db.URL, auditor: newAuditor(), tally: count}
+	var err error
+	if s.auth, err = authfake.Start(authfake.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.auth.Stop)
+	s.auth.SetFaultFunc(s.auditor.serve)
+	s.client, err = authclient.Dial(authclient.Config{
+		URL: s.auth.URL(), Timeout: 300 * time.Millisecond, MaxAttempts: 2,
+		BackoffInitial: time.Millisecond, BackoffMax: 2 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.client.Close() })
+	if s.schema, err = migrate.Latest(); err != nil {
+		t.Fatal(err)
+	}
+	if s.wire, err = newWire(t.Context(), s.url); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.wire.pool.Close() })
+	return s
+}
+
+// revive gives the stage a new runner process in place of a killed one.
+func (s *stage) revive() error {
+	s.wire.pool.Close()
+	var err error
+	s.wire, err = newWire(context.Background(), s.url)
+	return err
+}
+
+// history is one random history: a model, and the two databases it describes.
+type history struct {
+	*stage
+	*model
+	t        *rapid.T
+	settings settings
+	rules    rules
+	lie      string // the fault that auth-service has until further notice
+	runs     int    // runners so far
+	// lastRefused is the newest run that an approval could be about, 0 if none.
+	lastRefused int64
+}
+
+// settings of a history's runs that decide how the work is cut.
+type settings struct{ batch, concurrency, page, chunk, attempts int }
+
+const places = 5
+
+func (s *stage) newHistory(t *rapid.T) *history {
+	h := &history{stage: s, t: t, model: &model{
+		living: map[person]bool{}, shadow: map[person]moment{}, members: map[key]*member{},
+		ledger: map[person]candidate{}, refusals: map[int64]map[person]bool{},
+		lastEnd: -1 << 62,
+	}}
+	persons := rapid.SampledFrom([]int{4, 12, 30, 70}).Draw(t, "persons")
+	for p := range persons {
+		h.ids = append(h.ids, id("person", p))
+	}
+	s.auditor.reset(h.ids)
+	h.reset()
+	s.auth.Delete(h.ids...)
+	for c := range places {
+		h.exec(`INSERT INTO conversations (id, name) VALUES ($1, 'c')`, id("place", c))
+	}
+	switch rapid.SampledFrom([]string{"deleted_at", "deleted_at", "no deleted_at", "no table"}).Draw(t, "shadow table") {
+	case "deleted_at":
+		h.hasShadow = true
+	case "no deleted_at":
+		h.exec(`ALTER TABLE users DROP COLUMN deleted_at`)
+	case "no table":
+		h.exec(`DROP TABLE users`)
+	}
+	const day = 24 * hour
+	h.rules = rules{
+		retention:       rapid.SampledFrom([]moment{30 * day, 30 * day, day}).Draw(t, "retention"),
+		maxGap:          rapid.SampledFrom([]moment{7 * day, 7 * day, 40 * day}).Draw(t, "max gap"),
+		newMissingShare: rapid.SampledFrom([]float64{0.1, 1}).Draw(t, "max new missing share"),
+		deleteMembers:   rapid.SampledFrom([]int64{100_000, 100_000, 6, 0}).Draw(t, "max delete members"),
+	}
+	// The last two persons may be canaries, and are ordinary people all the same.
+	if rapid.IntRange(0, 3).Draw(t, "canaries") == 3 {
+		h.rules.alive = []person{person(persons - 1)}
+		h.rules.dead = []person{person(persons - 2)}
+	}
+	// 29 batches at most: then a tenth of void ones is fewer than make a run stop
+	// asking, and which of them came in a row does not matter.
+	least := (persons + 28) / 29
+	h.settings = settings{
+		batch:       rapid.SampledFrom([]int{least, least, least + 1, 7, 100}).Draw(t, "batch"),
+		concurrency: rapid.IntRange(1, 3).Draw(t, "concurrency"),
+		page:        rapid.IntRange(1, 20).Draw(t, "page"),
+		chunk:       rapid.SampledFrom([]int{1, 2, 5, 2000}).Draw(t, "chunk"),
+		attempts:    rapid.IntRange(2, 3).Draw(t, "attempts"),
+	}
+	if h.settings.batch < least {
+		h.settings.batch = least
+	}
+	h.people(persons)
+	return h
+}
+
+// people fills the conversations: most persons live, and some have been gone
+// for a while already.
+func (h *history) people(persons int) {
+	for p := range person(persons) {
+		joins := rapid.IntRange(0, 3).Draw(h.t, "memberships")
+		for n := range joins {
+			h.addMember(key{place((int(p)*3 + n) % places), p}, drawAge(h.t))
+		}
+		fate := rapid.IntRange(0, 9).Draw(h.t, "fate")
+		if fate < 6 || slices.Contains(h.rules.alive, p) {
+			h.live(p)
+			continue
+		}
+		if fate > 6 {
+			h.shadowDeleted(p, drawAge(h.t))
+		}
+	}
+}
+
+func drawAge(t *rapid.T) moment {
+	return hour * rapid.SampledFrom([]moment{90 * 24, 60 * 24, 40 * 24, 31 * 24, 30 * 24, 29 * 24, 48, 24, 0}).Draw(t, "hours ago")
+}
+
+func id(kind string, n int) uuid.UUID {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", kind, n))
+	return uuid.Must(uuid.FromBytes(sum[:16]))
+}
+
+func (h *history) exec(statement string, args ...any) int64 {
+	tag, err := h.admin.Exec(context.Background(), statement, args...)
+	if err != nil {
+		h.t.Fatalf("%s: %v", statement, err)
+	}
+	return tag.RowsAffected()
+}
+
+// reset empties the databases of what the history before left.
+func (h *history) reset() {
+	h.exec(`DO $$
+		DECLARE
+			old text;
+		BEGIN
+			DELETE FROM conversation_members;
+			DELETE FROM conversations;
+			TRUNCATE orphan_runs, orphan_candidates, orphan_sightings, orphan_holds, orphan_approvals,
+				orphan_refusals, orphan_pauses, conversation_members_audit, conversation_members_backup
+				RESTART IDENTITY;
+			DROP TABLE IF EXISTS users;
+			CREATE TABLE users (id uuid PRIMARY KEY, username text NOT NULL, deleted_at timestamptz);
+			-- Partitions of days that only a history knew.
+			FOR old IN
+				SELECT inhrelid::regclass::text FROM pg_inherits
+				WHERE inhparent = 'conversation_members_backup'::regclass
+					AND right(inhrelid::regclass::text, 8)::date NOT BETWEEN current_date AND current_date + 8
+			LOOP
+				EXECUTE 'DROP TABLE ' || old;
+			END LOOP;
+		END $$`)
+}
+
+// live creates a user in auth-service, or brings one back.
+func (h *history) live(p person) {
+	h.auth.Add(h.ids[p])
+	h.living[p] = true
+}
+
+// die deletes a user in auth-service.
+func (h *history) die(p person) {
+	h.auth.Delete(h.ids[p])
+	delete(h.living, p)
+}
+
+// shadowDeleted writes down in the shadow table that a user was deleted a while ago.
+func (h *history) shadowDeleted(p person, ago moment) {
+	if !h.hasShadow {
+		return
+	}
+	h.tick()
+	h.exec(`INSERT INTO users (id, username, deleted_at) VALUES ($1, 'x', now() - make_interval(hours => $2))
+		ON CONFLICT (id) DO UPDATE SET deleted_at = excluded.deleted_at`, h.ids[p], hours(ago))
+	h.shadow[p] = h.now - ago
+}
+
+func hours(m moment) int { return int(m / hour) }
+
+// addMember joins a person to a conversation.
+func (h *history) addMember(k key, ago moment) {
+	h.tick()
+	h.tags++
+	row := &member{key: k, tag: fmt.Sprintf("k%03d", h.tags), role: []string{"member", "admin", "owner"}[h.tags%3], muted: h.tags%2 == 0, joined: h.now - ago}
+	err := h.admin.QueryRow(context.Background(), `INSERT INTO conversation_members
+			(conversation_id, user_id, role, joined_at, last_read_at, is_muted, user_public_key)
+		VALUES ($1, $2, $3, now() - make_interval(hours => $4), CASE WHEN $5 THEN now() END, $5, $6)
+		RETURNING joined_at, last_read_at`,
+		id("place", int(k.place)), h.ids[k.person], row.role, hours(ago), row.muted, row.tag).Scan(&row.joinedAt, &row.lastRead)
+	if err != nil {
+		h.t.Fatalf("joining %s: %v", k, err)
+	}
+	h.members[k] = row
+}
+
+// leave is the application's own delete.
+func (h *history) leave(k key) {
+	h.tick()
+	if n := h.exec(`DELETE FROM conversation_members WHERE conversation_id = $1 AND user_id = $2`, id("place", int(k.place)), h.ids[k.person]); n != 1 {
+		h.t.Fatalf("%s should leave, and %d rows went", k, n)
+	}
+	h.forget(k, 0)
+}
+
+// forget moves a member of the model to its audit.
+func (h *history) forget(k key, run int64) {
+	h.gone = append(h.gone, deletion{*h.members[k], run})
+	delete(h.members, k)
+}
+
+// closePlace deletes a conversation, its members with it, and opens it anew.
+func (h *history) closePlace(c place) {
+	h.tick()
+	h.exec(`DELETE FROM conversations WHERE id = $1`, id("place", int(c)))
+	h.exec(`INSERT INTO conversations (id, name) VALUES ($1, 'c')`, id("place", int(c)))
+	for _, k := range slices.Collect(maps.Keys(h.members)) {
+		if k.place == c {
+			h.forget(k, 0)
+		}
+	}
+}
+
+// pass lets time pass, or turns the clock back where it is negative.
+//
+// The database's clock cannot be turned, so everything it has recorded is moved
+// back instead, all of it by the same interval: members, conversations and the
+// shadow table, runs, ledger, holds, approvals, pauses, audit and backup. To any
+// rule, which compares a recorded time with now() or with another, this is the
+// same. Rows of audit and backup move to the partitions of their new days,
+// which are made for them.
+func (h *history) pass(d moment) {
+	h.tick()
+	shift := time.Duration(hours(d)) * time.Hour
+	var b strings.Builder
+	b.WriteString("BEGIN;\n")
+	for _, parent := range []struct{ table, column, unit, form, day string }{
+		{"conversation_members_backup", "backed_up_at", "day", "YYYYMMDD", "1 day"},
+		{"conversation_members_audit", "deleted_at", "month", "YYYYMM", "1 month"},
+	} {
+		fmt.Fprintf(&b, `SELECT orphan_add_partition('%[1]s', '%[1]s_' || to_char(d, '%[4]s'), d AT TIME ZONE 'UTC', (d + interval '%[5]s') AT TIME ZONE 'UTC')
+			FROM (SELECT DISTINCT date_trunc('%[3]s', (%[2]s - interval '%[6]d hours') AT TIME ZONE 'UTC') AS d FROM %[1]s) AS days;
+		`, parent.table, parent.column, parent.unit, parent.form, parent.day, hours(d))
+	}
+	for _, moved := range h.moved() {
+		table, columns, _ := strings.Cut(moved, ": ")
+		var sets []string
+		for _, column := range strings.Split(columns, " ") {
+			sets = append(sets, fmt.Sprintf("%[1]s = %[1]s - interval '%[2]d hours'", column, hours(d)))
+		}
+		fmt.Fprintf(&b, "UPDATE %s SET %s;\n", table, strings.Join(sets, ", "))
+	}
+	b.WriteString("COMMIT;")
+	if _, err := h.admin.Exec(context.Background(), b.String(), pgx.QueryExecModeSimpleProtocol); err != nil {
+		h.t.Fatalf("letting time pass: %v", err)
+	}
+	h.now += d
+	for _, row := range h.members {
+		row.move(shift)
+	}
+	for i := range h.gone {
+		h.gone[i].move(shift)
+	}
+}
+
+func (h *history) moved() []string {
+	tables := []string{
+		"conversations: created_at updated_at",
+		"conversation_members: joined_at last_read_at",
+		"orphan_runs: started_at heartbeat_at finished_at",
+		"orphan_candidates: first_missing_at last_missing_at",
+		"orphan_holds: created_at until lifted_at",
+		"orphan_approvals: approved_at expires_at used_at revoked_at",
+		"orphan_pauses: paused_at resumed_at",
+		"conversation_members_audit: joined_at deleted_at",
+		"conversation_members_backup: joined_at last_read_at backed_up_at",
+	}
+	if h.hasShadow {
+		tables = append(tables, "users: deleted_at")
+	}
+	return tables
+}
+
+func (row *member) move(shift time.Duration) {
+	row.joinedAt = row.joinedAt.Add(-shift)
+	if row.lastRead != nil {
+		row.lastRead = new(row.lastRead.Add(-shift))
+	}
+}
+
+// discard is the log of runs: what they do is read from the database.
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -1,0 +1,166 @@
+-- What:    is everything there that a run needs, and may one migrate now: a line per check, ok, look or
+--          FAIL, with what to do. The same as `orphan-cleaner check`, without the program and without
+--          asking auth-service, plus what is of interest before `migrate up`.
+-- Locks:   ACCESS SHARE on the audit's DEFAULT partition; else the catalog only.
+-- Time:    milliseconds.
+-- As:      anybody in orphan_cleaner_reader; other people's sessions are seen by pg_read_all_stats only.
+-- Example: psql "$DATABASE_URL" -f sql/runbook/preflight.sql
+
+\set ON_ERROR_STOP on
+BEGIN READ ONLY;
+SET LOCAL statement_timeout = '10s';
+
+WITH checks (n, name, status, found, what_to_do) AS (
+    SELECT
+        1, 'version',
+        CASE WHEN current_setting('server_version_num')::integer >= 150000 THEN 'ok' ELSE 'FAIL' END,
+        'PostgreSQL ' || current_setting('server_version'),
+        'upgrade to PostgreSQL 15 or newer'
+    UNION ALL
+    SELECT
+        2, 'primary',
+        CASE WHEN pg_is_in_recovery() THEN 'FAIL' ELSE 'ok' END,
+        CASE WHEN pg_is_in_recovery() THEN 'a standby' ELSE 'accepts writes' END,
+        'connect to the primary'
+    UNION ALL
+    SELECT
+        3, 'triggers fire',
+        CASE WHEN current_setting('session_replication_role') = 'origin' THEN 'ok' ELSE 'FAIL' END,
+        'session_replication_role is ' || current_setting('session_replication_role'),
+        'RESET session_replication_role'
+    UNION ALL
+    SELECT
+        4, 'members',
+        CASE WHEN m.oid IS NULL THEN 'FAIL' ELSE 'ok' END,
+        coalesce(
+            to_char(greatest(m.reltuples, 0), 'FM999,999,999,999') || ' members by the statistics, '
+            || pg_size_pretty(pg_table_size(m.oid)) || ', indexes ' || pg_size_pretty(pg_indexes_size(m.oid)),
+            'there is no table public.conversation_members'
+        ),
+        'connect to messaging-service''s database'
+    FROM (SELECT to_regclass('public.conversation_members') AS oid) AS want
+    LEFT JOIN pg_class AS m ON m.oid = want.oid
+    UNION ALL
+    SELECT
+        5, 'statistics',
+        CASE WHEN greatest(s.last_analyze, s.last_autoanalyze) IS NULL THEN 'look' ELSE 'ok' END,
+        'last analyzed ' || coalesce(greatest(s.last_analyze, s.last_autoanalyze)::timestamptz(0)::text, 'never'),
+        'ANALYZE conversation_members'
+    FROM pg_stat_user_tables AS s
+    WHERE s.relid = to_regclass('public.conversation_members')
+    UNION ALL
+    SELECT
+        6, 'tables',
+        CASE WHEN count(to_regclass('public.' || ours.name)) = count(*) THEN 'ok' ELSE 'FAIL' END,
+        coalesce(
+            'not there: ' || string_agg(ours.name, ', ') FILTER (WHERE to_regclass('public.' || ours.name) IS NULL),
+            'all of ours are there'
+        ),
+        'orphan-cleaner migrate up'
+    FROM unnest(ARRAY[
+        'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_pauses', 'orphan_refusals',
+        'orphan_approvals', 'conversation_members_audit', 'conversation_members_audit_default',
+        'conversation_members_backup'
+    ]) AS ours (name)
+    UNION ALL
+    SELECT
+        7, 'trigger ' || want.name,
+        CASE WHEN t.tgenabled = 'A' THEN 'ok' ELSE 'FAIL' END,
+        CASE t.tgenabled
+            WHEN 'A' THEN 'enabled, always'
+            WHEN 'O' THEN 'enabled, but not ALWAYS'
+            WHEN 'R' THEN 'fires on replicas only'
+            WHEN 'D' THEN 'disabled'
+            ELSE 'not there'
+        END,
+        'ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER ' || want.name
+    FROM unnest(ARRAY['conversation_members_audit_delete', 'conversation_members_refuse_truncate']) AS want (name)
+    LEFT JOIN pg_trigger AS t
+        ON t.tgrelid = to_regclass('public.conversation_members') AND t.tgname = want.name
+    UNION ALL
+    SELECT
+        8, 'index on user_id',
+        CASE WHEN coalesce(bool_or(i.indisvalid), false) THEN 'ok' ELSE 'FAIL' END,
+        coalesce(
+            string_agg(
+                i.indexrelid::regclass || CASE WHEN i.indisvalid THEN '' ELSE ' (INVALID)' END
+                || ', ' || pg_size_pretty(pg_relation_size(i.indexrelid)),
+                '; '
+            ),
+            'none'
+        ),
+        'CREATE INDEX CONCURRENTLY conversation_members_user_id ON conversation_members (user_id)'
+    FROM pg_index AS i
+    JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attname = 'user_id'
+    WHERE i.indrelid = to_regclass('public.conversation_members')
+        AND i.indpred IS NULL
+    UNION ALL
+    SELECT
+        9, 'backup columns',
+        CASE WHEN count(*) FILTER (WHERE m.attname IS NULL OR b.attname IS NULL) = 0 THEN 'ok' ELSE 'FAIL' END,
+        coalesce(
+            'differ: ' || string_agg(coalesce(m.attname, b.attname), ', ') FILTER (WHERE m.attname IS NULL OR b.attname IS NULL),
+            'equal those of conversation_members'
+        ),
+        'ALTER TABLE conversation_members_backup ADD COLUMN …, with the same type'
+    FROM (
+        SELECT attname, atttypid, atttypmod
+        FROM pg_attribute
+        WHERE attrelid = to_regclass('public.conversation_members') AND attnum > 0 AND NOT attisdropped
+    ) AS m
+    FULL JOIN (
+        SELECT attname, atttypid, atttypmod
+        FROM pg_attribute
+        WHERE attrelid = to_regclass('public.conversation_members_backup') AND attnum > 0 AND NOT attisdropped
+            AND attname NOT IN ('backed_up_at', 'run_id')
+    ) AS b USING (attname, atttypid, atttypmod)
+    UNION ALL
+    SELECT
+        10, 'partition ' || want.name,
+        CASE WHEN i.inhrelid IS NULL THEN 'FAIL' ELSE 'ok' END,
+        CASE WHEN i.inhrelid IS NULL THEN 'not attached' ELSE 'attached' END,
+        'SELECT orphan_ensure_partitions(7)'
+    FROM (
+        SELECT 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC' + make_interval(days => d), 'YYYYMMDD')
+        FROM generate_series(0, 1) AS d
+        UNION ALL
+        SELECT 'conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM')
+    ) AS want (name)
+    LEFT JOIN pg_inherits AS i ON i.inhrelid = to_regclass('public.' || want.name)
+    UNION ALL
+    SELECT
+        11, 'longest transaction',
+        CASE WHEN max(now() - a.xact_start) > interval '1 minute' THEN 'look' ELSE 'ok' END,
+        coalesce(
+            to_char(max(now() - a.xact_start), 'HH24:MI:SS') || ', the trigger''s migration gives up after 3 s behind one,'
+            || ' the index waits for it',
+            'none'
+        ),
+        'sql/runbook/locks_activity.sql'
+    FROM pg_stat_activity AS a
+    WHERE a.datname = current_database()
+        AND a.pid <> pg_backend_pid()
+        AND a.xact_start IS NOT NULL
+)
+SELECT name, status, found, CASE WHEN status <> 'ok' THEN what_to_do END AS what_to_do
+FROM checks
+ORDER BY n, name;
+
+-- What stands in the way of the next run, by our own tables.
+SELECT to_regclass('public.orphan_pauses') IS NOT NULL AS is_migrated
+\gset
+\if :is_migrated
+    SELECT
+        coalesce((SELECT 'paused by ' || paused_by || ': ' || reason FROM orphan_pauses WHERE resumed_at IS NULL), 'not paused') AS pause,
+        coalesce((
+            SELECT format(
+                'run %s of %s, phase %s, silent for %s', run_id, host, phase,
+                to_char(clock_timestamp() - heartbeat_at, 'HH24:MI:SS')
+            ) || CASE WHEN heartbeat_at + lease < clock_timestamp() THEN ': past its lease, the next run gives it up' ELSE '' END
+            FROM orphan_runs
+            WHERE state = 'running'
+        ), 'none') AS open_run,
+        (SELECT count(*) FROM conversation_members_audit_default) AS rows_in_audit_default
+    \gx
+\endif
+COMMIT;

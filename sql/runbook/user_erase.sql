@@ -1,0 +1,156 @@
+-- What:    empties what is personal in the records about one user, where the law asks for it. A dry look
+--          unless -v execute=1. It works on what is ours; memberships, messages and the shadow table
+--          are messaging-service's to delete, first: a membership deleted later is audited again.
+--            audit     the row stays; user_id becomes the nil UUID, role and joined_at null
+--            backup    the row stays; every column of the member but conversation_id becomes null
+--            holds, restores   the row stays, user_id becomes a number in the form of a UUID,
+--                      00000000-0000-0000-0000-…, which is unique there; the hold's reason is emptied
+--            runs      settings and error: the id becomes the nil UUID
+--            ledger, staging, refusals, departed: the user's rows go
+--          What stays says that a membership of this conversation went, when, and by which run: the
+--          number of audit and backup rows of each run is what it was, so the count proof holds. What is
+--          emptied cannot be given back: a row without user_id is in no restore, by whatever statement.
+--          It is refused while the user is on hold, is a member anywhere, or while a run is open.
+-- Locks:   ROW EXCLUSIVE on our tables; neither a run's end nor the application's deletes wait for it.
+-- Time:    reads the audit and the backup whole, three times: 1 s per 2 million rows.
+-- As:      orphan_cleaner_migrator.
+-- Example: psql "$DATABASE_URL" -v user=6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10 -v execute=1 -f sql/runbook/user_erase.sql
+--          Database backups and the server's log keep what they have until they expire.
+
+\set ON_ERROR_STOP on
+\if :{?user}
+\else
+    DO $$ BEGIN RAISE EXCEPTION 'say which user: -v user=UUID'; END $$;
+\endif
+\if :{?execute}
+\else
+    \set execute 0
+\endif
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SET LOCAL lock_timeout = '3s';
+SET LOCAL statement_timeout = '30min';
+-- How a DO block gets at it.
+SELECT set_config('orphan_cleaner.erase', :'user'::uuid::text, true) AS "user"
+\gset
+
+DO $$
+DECLARE
+    erased CONSTANT uuid := current_setting('orphan_cleaner.erase');
+BEGIN
+    IF erased = '00000000-0000-0000-0000-000000000000' THEN
+        RAISE EXCEPTION 'the nil UUID stands for whoever was erased';
+    END IF;
+    IF EXISTS (SELECT FROM orphan_holds_in_force WHERE user_id = erased) THEN
+        RAISE EXCEPTION 'user % is on hold', erased
+            USING HINT = 'A hold may be a legal one. Lift it first, if you may: orphan-cleaner hold list';
+    END IF;
+    IF EXISTS (SELECT FROM conversation_members WHERE user_id = erased) THEN
+        RAISE EXCEPTION 'user % is a member of % conversations', erased,
+            (SELECT count(*) FROM conversation_members WHERE user_id = erased)
+            USING HINT = 'Delete these memberships first: their deletion will be audited, too.';
+    END IF;
+    IF EXISTS (SELECT FROM orphan_runs WHERE state = 'running') THEN
+        RAISE EXCEPTION 'a run is open, which may have staged the user' USING HINT = 'Try again when it has ended: orphan-cleaner status';
+    END IF;
+END
+$$;
+
+\echo '== Of user' :user
+SELECT
+    (SELECT count(*) FROM conversation_members_audit WHERE user_id = :'user') AS audit_rows,
+    (SELECT count(*) FROM conversation_members_backup WHERE user_id = :'user') AS backup_rows,
+    (SELECT count(*) FROM orphan_holds WHERE user_id = :'user') AS holds,
+    (SELECT count(*) FROM orphan_candidates WHERE user_id = :'user') AS ledger_rows,
+    (SELECT count(*) FROM orphan_sightings WHERE user_id = :'user') AS staged_rows,
+    (SELECT count(*) FROM orphan_refusals WHERE user_id = :'user') AS refusal_rows,
+    (SELECT count(*) FROM orphan_departed WHERE user_id = :'user') AS departed_rows,
+    (SELECT count(*) FROM orphan_restores WHERE user_id = :'user') AS restored_rows,
+    (SELECT count(*) FROM orphan_runs WHERE settings::text ILIKE '%' || :'user' || '%' OR error ILIKE '%' || :'user' || '%') AS runs;
+
+\if :execute
+    DO $$
+    DECLARE
+        erased CONSTANT uuid := current_setting('orphan_cleaner.erase');
+        nobody CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
+        before text;
+        after text;
+        -- What the count proof compares: rows per run, of both tables.
+        proof CONSTANT text := $proof$
+            SELECT md5(string_agg(p::text, ' ' ORDER BY p))
+            FROM (
+                SELECT 'audit', run_id, count(*), count(DISTINCT conversation_id) FROM conversation_members_audit GROUP BY run_id
+                UNION ALL
+                SELECT 'backup', run_id, count(*), count(DISTINCT conversation_id) FROM conversation_members_backup GROUP BY run_id
+            ) AS p
+        $proof$;
+        emptied text;
+        remains text;
+        item record;
+    BEGIN
+        EXECUTE proof INTO before;
+
+        UPDATE conversation_members_audit SET user_id = nobody, role = NULL, joined_at = NULL WHERE user_id = erased;
+        -- By name, from the catalog: also a column that messaging-service added.
+        SELECT string_agg(format('%I = NULL', attname), ', ') INTO emptied
+        FROM pg_attribute
+        WHERE attrelid = 'public.conversation_members_backup'::regclass
+            AND attnum > 0
+            AND NOT attisdropped
+            AND attname NOT IN ('conversation_id', 'backed_up_at', 'run_id');
+        EXECUTE format('UPDATE conversation_members_backup SET %s WHERE user_id = $1', emptied) USING erased;
+        UPDATE orphan_holds
+        SET user_id = ('00000000-0000-0000-0000-' || lpad(to_hex(hold_id), 12, '0'))::uuid,
+            reason = 'erased'
+        WHERE user_id = erased;
+        UPDATE orphan_restores AS r
+        SET user_id = ('00000000-0000-0000-0000-' || lpad(to_hex(numbered.n), 12, '0'))::uuid
+        FROM (
+            SELECT o.run_id, o.conversation_id,
+                row_number() OVER (PARTITION BY o.run_id ORDER BY o.conversation_id) + (
+                    SELECT count(*)
+                    FROM orphan_restores AS e
+                    WHERE e.run_id = o.run_id AND e.user_id::text LIKE '00000000-0000-0000-0000-%'
+                ) AS n
+            FROM orphan_restores AS o
+            WHERE o.user_id = erased
+        ) AS numbered
+        WHERE r.run_id = numbered.run_id
+            AND r.conversation_id = numbered.conversation_id
+            AND r.user_id = erased;
+        UPDATE orphan_runs
+        SET settings = regexp_replace(settings::text, erased::text, nobody::text, 'gi')::jsonb,
+            error = regexp_replace(error, erased::text, nobody::text, 'gi')
+        WHERE settings::text ILIKE '%' || erased || '%'
+            OR error ILIKE '%' || erased || '%';
+        DELETE FROM orphan_candidates WHERE user_id = erased;
+        DELETE FROM orphan_sightings WHERE user_id = erased;
+        DELETE FROM orphan_refusals WHERE user_id = erased;
+        DELETE FROM orphan_departed WHERE user_id = erased;
+
+        EXECUTE proof INTO after;
+        IF after IS DISTINCT FROM before THEN
+            RAISE EXCEPTION 'the rows of a run are not as many as before: nothing is erased';
+        END IF;
+        -- No table of ours names the user any more, whichever column it was.
+        FOR item IN
+            SELECT c.oid::regclass AS name
+            FROM pg_class AS c
+            WHERE c.relnamespace = 'public'::regnamespace
+                AND c.relkind IN ('r', 'p')
+                AND NOT c.relispartition
+                AND (c.relname LIKE 'orphan\_%' OR c.relname IN ('conversation_members_audit', 'conversation_members_backup'))
+        LOOP
+            EXECUTE format('SELECT (SELECT t::text FROM %s AS t WHERE t::text ILIKE $1 LIMIT 1)', item.name)
+                INTO remains USING '%' || erased || '%';
+            IF remains IS NOT NULL THEN
+                RAISE EXCEPTION '% still names the user: nothing is erased', item.name USING DETAIL = remains;
+            END IF;
+        END LOOP;
+    END
+    $$;
+    COMMIT;
+    \echo 'Erased. Keep the request and this output where such things are kept: the database says no more whose rows they were.'
+\else
+    ROLLBACK;
+    \echo 'Nothing was changed. With -v execute=1 these rows are emptied.'
+\endif

@@ -1,0 +1,56 @@
+-- What:    everything that messaging-service's memberships and orphan-cleaner hold about one user, for a
+--          request for access: memberships, shadow, ledger, staging, refusals and who approved them,
+--          holds, restores, audit, backup, and runs whose settings or error name the user.
+-- Locks:   ACCESS SHARE on each of these tables.
+-- Time:    reads the audit and the backup whole, which have no index by user: 1 s per 5 million rows.
+-- As:      a superuser, or a member of orphan_cleaner_migrator who owns messaging-service's tables.
+-- Example: psql "$DATABASE_URL" -v user=6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10 -f sql/runbook/user_everything.sql
+
+\set ON_ERROR_STOP on
+\if :{?user}
+\else
+    DO $$ BEGIN RAISE EXCEPTION 'say which user: -v user=UUID'; END $$;
+\endif
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+SET LOCAL statement_timeout = '30min';
+SELECT :'user'::uuid AS "user", now() AS as_of, to_regclass('public.users') IS NOT NULL AS has_users
+\gset
+\pset footer off
+-- SELECT * throughout: also what messaging-service or a later migration added is held about the user.
+
+\echo '== Held about user' :user 'at' :as_of
+\echo
+\echo '== conversation_members: memberships'
+SELECT * FROM conversation_members WHERE user_id = :'user' ORDER BY joined_at, conversation_id;
+\if :has_users
+    \echo '== users: the shadow table'
+    SELECT * FROM users WHERE id = :'user';
+\endif
+\echo '== orphan_candidates: the ledger'
+SELECT * FROM orphan_candidates WHERE user_id = :'user';
+\echo '== orphan_sightings: staging of runs'
+SELECT * FROM orphan_sightings WHERE user_id = :'user' ORDER BY run_id;
+\echo '== orphan_refusals: refused runs that found the user due or newly missing, and approvals of them'
+SELECT f.run_id, f.user_id, f.is_due, a.approval_id, a.approved_by, a.approved_at, a.expires_at, a.used_by_run, a.used_at,
+    a.revoked_by, a.revoked_at
+FROM orphan_refusals AS f
+LEFT JOIN orphan_approvals AS a ON a.run_id = f.run_id
+WHERE f.user_id = :'user'
+ORDER BY f.run_id, a.approval_id;
+\echo '== orphan_holds: holds on the user'
+SELECT * FROM orphan_holds WHERE user_id = :'user' ORDER BY hold_id;
+\echo '== orphan_departed: asked about again since the user left the ledger'
+SELECT * FROM orphan_departed WHERE user_id = :'user';
+\echo '== orphan_restores: memberships that were given back'
+SELECT * FROM orphan_restores WHERE user_id = :'user' ORDER BY run_id, conversation_id;
+\echo '== conversation_members_audit: deleted memberships'
+SELECT * FROM conversation_members_audit WHERE user_id = :'user' ORDER BY deleted_at, conversation_id;
+\echo '== conversation_members_backup: deleted memberships, whole'
+SELECT * FROM conversation_members_backup WHERE user_id = :'user' ORDER BY backed_up_at, conversation_id;
+\echo '== orphan_runs: runs whose settings or error name the user, such as a canary'
+SELECT run_id, started_at, settings, error
+FROM orphan_runs
+WHERE settings::text ILIKE '%' || :'user' || '%'
+    OR error ILIKE '%' || :'user' || '%'
+ORDER BY run_id;
+COMMIT;
