@@ -121,7 +121,9 @@ SET heartbeat_at = clock_timestamp(),
     members_kept_young = @members_kept_young,
     members_held = @members_held,
     batch_calls = @batch_calls,
-    chunks_left = @chunks_left
+    chunks_left = @chunks_left,
+    call_ms_buckets = sqlc.narg('call_ms_buckets'),
+    call_ms_max = sqlc.narg('call_ms_max')
 WHERE run_id = @run_id
     AND state = 'running';
 

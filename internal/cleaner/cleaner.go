@@ -60,6 +60,7 @@ type run struct {
 	started time.Time
 	entered time.Time // the phase it is in
 	facts   Facts
+	calls   callTimes
 	back    departed
 	totals  db.MemberTotalsRow // of the table, where judgeEarly counted
 	// approval is what this run goes by, if somebody approved a refused run: it
