@@ -151,7 +151,7 @@ DECLARE
     tables CONSTANT text [] := ARRAY[
         'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
         'orphan_refusals', 'orphan_approvals', 'orphan_pauses', 'orphan_restores', 'orphan_departed',
-        'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'goose_db_version'
+        'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'goose_db_version', 'orphan_drift_version'
     ];
     functions CONSTANT text [] := ARRAY[
         'orphan_add_partition', 'orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence',

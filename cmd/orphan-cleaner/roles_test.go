@@ -1,8 +1,10 @@
 package main
 
 import (
+	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -30,6 +32,12 @@ type commandRole struct {
 	before string // brings about what the command wants to find
 }
 
+// oldPartition makes a backup partition as orphan_ensure_partitions() would have.
+const oldPartition = `DO $$ BEGIN
+	SET LOCAL ROLE orphan_cleaner_owner;
+	PERFORM public.orphan_add_partition('conversation_members_backup', 'conversation_members_backup_20200101', '2020-01-01Z', '2020-01-02Z');
+END $$`
+
 func commandRoles(w *world) []commandRole {
 	all := []string{migrator, runner, restorer, both, reader}
 	user := "--user=" + w.dead[0].String()
@@ -48,6 +56,8 @@ func commandRoles(w *world) []commandRole {
 		{[]string{"pause", "--reason=an experiment"}, []string{migrator, restorer, both}, "UPDATE orphan_pauses SET resumed_at = now()"},
 		{[]string{"resume"}, []string{migrator, restorer, both}, "INSERT INTO orphan_pauses (reason) SELECT 'x' WHERE NOT EXISTS (SELECT FROM orphan_pauses WHERE resumed_at IS NULL)"},
 		{[]string{"approve", "1", "--yes"}, []string{migrator}, ""},
+		{[]string{"prune"}, []string{migrator}, ""},
+		{[]string{"prune", "--execute"}, []string{migrator}, oldPartition},
 		{[]string{"run"}, []string{runner, both}, ""},
 		{[]string{"restore", user}, []string{migrator, runner, restorer, both}, ""},
 		{[]string{"restore", user, "--execute"}, []string{restorer, both}, ""},
@@ -101,6 +111,9 @@ func TestRoles(t *testing.T) {
 			gone(t, w, living, 15)
 		}
 	}
+	if n := w.Count("pg_class WHERE relname = 'conversation_members_backup_20200101'"); n != 0 {
+		t.Error("the partition that could be pruned is left")
+	}
 	if n := w.Count("conversation_members WHERE user_id = $1", w.dead[0]); n != 0 {
 		t.Errorf("%d members are there after the restore was taken back", n)
 	}
@@ -110,7 +123,7 @@ func TestRoles(t *testing.T) {
 }
 
 // No command is left out of commandRoles but those that need no database of
-// messaging-service, or are tested by TestMigrateByRoles.
+// messaging-service, or are tested by TestMigrateByRoles and TestServeByRoles.
 func TestRolesOfEachCommand(t *testing.T) {
 	t.Parallel()
 	parser, err := kong.New(&CLI{})
@@ -121,7 +134,7 @@ func TestRolesOfEachCommand(t *testing.T) {
 	for _, leaf := range parser.Model.Leaves(true) {
 		command := strings.Join(strings.Fields(strings.Split(leaf.FullPath(), "<")[0])[1:], " ")
 		switch command {
-		case "demo", "version", "migrate up", "migrate down":
+		case "demo", "version", "migrate up", "migrate down", "serve":
 			continue
 		}
 		found := false
@@ -175,6 +188,24 @@ func TestLedgerByRoles(t *testing.T) {
 	if n := w.Count("conversation_members_backup WHERE nickname = 'x'"); n != 15 || w.Count("conversation_members_backup") != kept+15 {
 		t.Errorf("%d members are backed up with the new column", n)
 	}
+}
+
+// serve, too, makes its runs with the grants of a runner.
+func TestServeByRoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 300, 15)
+	living := w.living()
+	w.Roles(rolesFile)
+	s := startServe(t, []string{"DATABASE_URL=" + w.Login(runner), "AUTH_SERVICE_URL=" + w.auth.URL()})
+	eventually(t, "a run has succeeded", func() bool { return w.Count("orphan_runs WHERE state = 'succeeded'") > 0 })
+	if status, body := get(t, s.url+"/metrics"); status != http.StatusOK || !strings.Contains(body, "\norphan_cleaner_due_members 0") {
+		t.Errorf("metrics: %d\n%s", status, body)
+	}
+	s.signal(t, syscall.SIGTERM)
+	if e := s.wait(t).expect(t, exitDone); strings.Contains(e.stderr, "permission denied") {
+		t.Errorf("a grant is missing: %s", e)
+	}
+	gone(t, w, living, 15)
 }
 
 // The owner of messaging-service's tables, who is no superuser, migrates as a

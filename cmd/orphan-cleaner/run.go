@@ -96,7 +96,7 @@ func logResult(ctx context.Context, log *slog.Logger, r cleaner.Result, err erro
 	case errors.Is(err, cleaner.ErrAnotherRun):
 		log.Warn("Not run", "error", err)
 	default:
-		log.Error("Run did not succeed", "run_id", r.RunID, "state", r.State, "error", err)
+		log.Error("Run did not succeed", "run_id", r.RunID, "state", r.State, "error", err, "look_closer", "orphan-cleaner check")
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -34,11 +35,19 @@ func killedAtRandom(w *world) {
 	w.auth.SetLatency(authfake.Latency{P50: 2 * time.Millisecond, P99: 8 * time.Millisecond})
 	undisturbed := w.undisturbed(members)
 
-	unlimited := []string{"--batch-size=100", "--max-new-missing-share=1", "--max-delete-share=1"}
+	// A database that is slow to forget: the end of a run is to be hit too.
+	w.exec(`CREATE FUNCTION witness.slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END'`)
+	w.exec(`CREATE TRIGGER slowly AFTER DELETE ON orphan_sightings FOR EACH STATEMENT EXECUTE FUNCTION witness.slowly()`)
+
+	unlimited := []string{"--batch-size=100", "--chunk-rows=2000", "--max-new-missing-share=1", "--max-delete-share=1"}
 	flags := func(killsLeft int) []string {
-		// So small chunks that the due members last for most of the kills.
-		rows := 1 + (w.count(`witness.due`)-w.gone())/int64(killsLeft*chunksPerRun)
-		return append([]string{fmt.Sprintf("--chunk-rows=%d", rows), "--concurrency=4", "--log-level=debug"}, unlimited...)
+		// Chunks so small that the due members last for four fifths of the kills; the
+		// last runs get to their end.
+		rows := int64(2000)
+		if killsLeft -= kills / 5; killsLeft > 0 {
+			rows = 1 + (w.count(`witness.due`)-w.gone())/int64(killsLeft*chunksPerRun)
+		}
+		return append(slices.Clone(unlimited), fmt.Sprintf("--chunk-rows=%d", rows), "--concurrency=4", "--log-level=debug")
 	}
 	untilSweep := w.untilSweep(flags(kills)...)
 	phases := map[string]int{"sweep": 1}
