@@ -181,6 +181,7 @@ func (r *run) begin(ctx context.Context) error {
 		return err
 	}
 	r.fence, r.id, r.log = open, open.ID, open.Log
+	r.cfg.Observer.RunBegan()
 	return nil
 }
 
