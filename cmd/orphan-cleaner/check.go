@@ -26,7 +26,7 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	log := cmd.logger(s)
-	client, err := cmd.dial(log, nil)
+	client, err := cmd.dial(log)
 	if err != nil {
 		return err
 	}

@@ -144,7 +144,12 @@ type AuthFlags struct {
 	MaxQPS                float64  `name:"max-qps" help:"Most calls a second; 0: no limit." env:"ORPHAN_CLEANER_MAX_QPS" default:"0"`
 }
 
-func (f *AuthFlags) dial(log *slog.Logger, observer authclient.Observer) (*authclient.Client, error) {
+func (f *AuthFlags) dial(log *slog.Logger) (*authclient.Client, error) {
+	return f.dialObserved(log, nil)
+}
+
+// dialObserved tells the observer, which may be nil, about every call.
+func (f *AuthFlags) dialObserved(log *slog.Logger, observer authclient.Observer) (*authclient.Client, error) {
 	if f.AuthServiceURL == "" {
 		return nil, fmt.Errorf("%w: AUTH_SERVICE_URL is not set: export AUTH_SERVICE_URL=http://auth-service:9080", errUsage)
 	}
