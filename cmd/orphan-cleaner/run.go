@@ -20,7 +20,7 @@ type RunCmd struct {
 	AuthFlags     `group:"auth-service"`
 	CleanerFlags  `group:"Run"`
 	LogFlags      `group:"Log"`
-	PublishFlags   `group:"Report"`
+	PublishFlags  `group:"Report"`
 	DryRun        bool `help:"Verify and judge in full, show what would be deleted, change nothing."`
 	JSON          bool `name:"json" help:"End with one JSON object on stdout."`
 }
