@@ -153,7 +153,8 @@ SET state = @state,
         ) AS touched
     )
 WHERE r.run_id = @run_id
-    AND r.state = 'running'
+    -- Ended so before: by this very run, whose answer was lost. Nobody else writes that state.
+    AND r.state IN ('running', @state)
 RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, r.finished_at;
 
 -- name: RunRecordFailure :one

@@ -47,8 +47,6 @@ func commandRoles(w *world) []commandRole {
 		{[]string{"migrate", "drift"}, all, ""},
 		{[]string{"status"}, all, ""},
 		{[]string{"report"}, []string{migrator, restorer, both, reader}, ""},
-		{[]string{"prune"}, []string{migrator}, ""},
-		{[]string{"prune", "--execute"}, []string{migrator}, ""},
 		{[]string{"hold", "list"}, all, ""},
 		{[]string{"run", "--dry-run"}, []string{runner, both}, ""},
 		{[]string{"hold", "add", user, "--reason=a lawsuit"}, []string{migrator, restorer, both}, ""},

@@ -241,7 +241,8 @@ SET state = $1,
         ) AS touched
     )
 WHERE r.run_id = $5
-    AND r.state = 'running'
+    -- Ended so before: by this very run, whose answer was lost. Nobody else writes that state.
+    AND r.state IN ('running', $1)
 RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, r.finished_at
 `
 

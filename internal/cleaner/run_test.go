@@ -569,6 +569,7 @@ type phases struct {
 }
 
 func (p *phases) PhaseDone(name string, _ time.Duration) { p.names = append(p.names, name) }
+func (p *phases) RunBegan()                              {}
 func (p *phases) BatchDone(error)                        {}
 func (p *phases) ChunkDone(int64)                        {}
 func (p *phases) RunEnded(cleaner.Result)                {}

@@ -358,8 +358,9 @@ func (h *history) revert(wants disturbance, windows []window) {
 	if found := h.auditor.takeViolations(); len(found) > 0 {
 		h.t.Fatalf("revert %s: %v", u.host, found)
 	}
-	if u.pre.paused && !u.reached && errors.Is(err, fence.ErrPaused) {
+	if u.pre.paused && errors.Is(err, fence.ErrPaused) {
 		u.find()
+		u.givenUp(u.lapsed())
 		h.ended()
 		h.tally.count(runEnds, "revert while paused")
 		return
@@ -367,6 +368,9 @@ func (h *history) revert(wants disturbance, windows []window) {
 	deleted, unknown := h.absorbRevert(u, of)
 	if !u.settled(err) {
 		return
+	}
+	if u.pre.paused {
+		h.t.Fatalf("revert %d ended %s while runs were paused: %v", u.view.id, result.State, err)
 	}
 	state := "succeeded"
 	if unknown > 0 {
@@ -462,8 +466,7 @@ func (u *underWay) restoreConfig() restore.Config {
 // that there is no more to foresee.
 func (u *underWay) settled(err error) bool {
 	h := u.history
-	lapsed := u.pre.open != nil && u.pre.now-u.pre.open.heard > hour/6
-	u.givenUp(lapsed)
+	u.givenUp(u.lapsed())
 	switch {
 	case u.reached && u.wants.interrupts():
 		if u.view.id != 0 {
@@ -483,7 +486,7 @@ func (u *underWay) settled(err error) bool {
 			}
 		}
 		return false
-	case u.pre.open != nil && !lapsed:
+	case u.pre.open != nil && !u.lapsed():
 		if !errors.Is(err, fence.ErrAnotherRun) {
 			h.t.Fatalf("another run is open, and the restore ended: %v", err)
 		}

@@ -295,8 +295,7 @@ func (u *underWay) judge(result cleaner.Result, err error) {
 	if found := h.auditor.takeViolations(); len(found) > 0 {
 		h.t.Fatalf("run %s: %v", u.host, found)
 	}
-	lapsed := u.pre.open != nil && u.pre.now-u.pre.open.heard > hour/6
-	u.givenUp(lapsed)
+	u.givenUp(u.lapsed())
 	switch {
 	case u.reached && u.wants.interrupts():
 		u.absorb()
@@ -304,7 +303,7 @@ func (u *underWay) judge(result cleaner.Result, err error) {
 	case u.pre.paused:
 		u.expectNothing(result, err, cleaner.ErrPreflight, "failed")
 		h.ended()
-	case u.pre.open != nil && !lapsed:
+	case u.pre.open != nil && !u.lapsed():
 		u.expectNothing(result, err, cleaner.ErrAnotherRun, "failed")
 		return
 	default:
@@ -316,13 +315,15 @@ func (u *underWay) judge(result cleaner.Result, err error) {
 				h.t.Fatalf("run %d was taken over and ended %s: %v", v.id, result.State, err)
 			}
 			u.adoptDeparted()
-		case u.reached && u.wants.cuts() && err != nil && !errors.Is(err, cleaner.ErrIncomplete) && !errors.Is(err, cleaner.ErrRefused):
-			u.interrupted(err)
 		default:
 			u.exact(result, err)
 		}
 	}
 }
+
+// lapsed says whether the run that was open before this one was silent for
+// longer than its lease.
+func (u *underWay) lapsed() bool { return u.pre.open != nil && u.pre.now-u.pre.open.heard > hour/6 }
 
 // givenUp notes whether a run that was open before is so no more.
 func (u *underWay) givenUp(lapsed bool) {
@@ -343,9 +344,6 @@ func (u *underWay) givenUp(lapsed bool) {
 func (h *history) ended() { h.lastEnd = max(h.lastEnd, h.now) }
 
 func (u *underWay) expectNothing(result cleaner.Result, err, want error, state string) {
-	if u.reached && u.wants.cuts() && err != nil {
-		return
-	}
 	if !errors.Is(err, want) || result.State != state {
 		u.t.Fatalf("run %s should end with %q and ended %s: %v", u.host, want, result.State, err)
 	}
@@ -471,7 +469,7 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 	if !changed {
 		u.compareEnd(result, err, want)
 		if want.State == "refused" {
-			u.refusal(f.breaker, u.reached)
+			u.refusal(f.breaker, false)
 		}
 	}
 	if v.merged && !swept && !changed {
