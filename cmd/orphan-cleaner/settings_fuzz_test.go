@@ -16,7 +16,6 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/google/uuid"
-	"pgregory.net/rapid"
 
 	"github.com/nova-social/orphan-cleaner/internal/cleaner"
 )
@@ -106,7 +105,7 @@ func settings(dir string) []setting {
 		share("MAX_NEW_MISSING_SHARE"), share("MAX_DELETE_SHARE"),
 		number("MAX_DELETE_MEMBERS", []string{"0", "1", "9223372036854775807"}, []string{"-1", "9223372036854775808"}),
 		number("MAX_RECENTLY_ACTIVE", []string{"0", "5", "9223372036854775807"}, []string{"-1"}),
-		{env: "ORPHAN_CLEANER_CANARY_ALIVE", good: []string{id, id + "," + strings.ToUpper(id)}, bad: []string{"me", id + ",", id + ";" + id, id[1:]}},
+		{env: "ORPHAN_CLEANER_CANARY_ALIVE", good: []string{id, id + "," + strings.ToUpper(id)}, bad: []string{"me", id + ",me", id + ";" + id, id[1:], ","}},
 		{env: "ORPHAN_CLEANER_CANARY_DEAD", good: []string{other}, bad: []string{"me", "," + other, other + " " + id}},
 		duration("ORPHAN_CLEANER_LEASE", nil, []string{"1ms", "999ms"}),
 		number("CHUNK_ROWS", []string{"1", "100000"}, []string{"0", "100001", "-1"}),
@@ -121,8 +120,8 @@ func settings(dir string) []setting {
 // status 2 and one line that names a setting that is wrong, and has done
 // nothing. It never shows a password.
 func FuzzSettings(f *testing.F) {
-	dir, args := f.TempDir(), os.Args
-	all := settings(dir)
+	args := os.Args
+	all := settings(f.TempDir())
 	for _, s := range all {
 		// What the environment of the test says is not what is tested.
 		f.Setenv(s.env, "")
@@ -131,13 +130,22 @@ func FuzzSettings(f *testing.F) {
 		}
 	}
 	f.Cleanup(func() { os.Args = args })
-	for seed := range byte(32) {
-		f.Add(bytes.Repeat([]byte{seed, 255 - seed, seed * 7, 3 * seed, 1, 0, 2, 0}, 60))
+	// All is right, and then one thing after the other is not.
+	right := bytes.Repeat([]byte{isGood, 0}, len(all))
+	right[2] = isAbsent // the file that would take the place of the URL
+	f.Add(right)
+	for i, s := range all {
+		for value := range s.bad {
+			for _, kind := range []byte{isBad, isBad | byFlag} {
+				wrong := bytes.Clone(right)
+				wrong[2*i], wrong[2*i+1] = kind, byte(value)
+				f.Add(wrong)
+			}
+		}
 	}
-	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) {
+	f.Fuzz(func(t *testing.T, script []byte) {
 		given := &givenSettings{args: []string{"run"}}
-		defer given.forget()
-		given.draw(t, all)
+		given.read(t, all, script)
 		os.Args = append([]string{"orphan-cleaner"}, given.args...)
 
 		var stdout, stderr bytes.Buffer
@@ -174,30 +182,36 @@ func FuzzSettings(f *testing.F) {
 		default:
 			t.Fatalf("exit status %d:\n%s%s", status, &stdout, &stderr)
 		}
-	}))
+	})
 }
+
+// A script has two bytes for each setting: what kind of value it gets and how,
+// and which one. A short script leaves the rest absent.
+const (
+	isGood   = 0
+	isAbsent = 1
+	isBad    = 2
+	isAny    = 3 // the bytes that follow, as many as the second byte says
+	byFlag   = 4
+)
 
 // givenSettings are those of one execution.
 type givenSettings struct {
 	args    []string
-	env     []string
 	wrong   []setting
-	unclear bool // a value of which nobody says whether it is right
+	unclear bool // there is a value of which nobody says whether it is right
 }
 
-// forget leaves no variable behind, also where rapid gave up half way.
-func (g *givenSettings) forget() {
-	for _, name := range g.env {
-		_ = os.Unsetenv(name) // fails on no name that Setenv took
-	}
-}
-
-func (g *givenSettings) draw(t *rapid.T, all []setting) {
-	hasFile := ""
+func (g *givenSettings) read(t *testing.T, all []setting, script []byte) {
+	hasFile := false
 	wrongURL, shownURL := false, false
 	for _, s := range all {
-		kind := rapid.SampledFrom([]string{"good", "absent", "good", "absent", "good", "bad", "any"}).Draw(t, s.env)
-		if kind == "absent" {
+		kind, flag, which := byte(isAbsent), false, 0
+		if len(script) >= 2 {
+			kind, flag, which = script[0]%4, script[0]&byFlag != 0, int(script[1])
+			script = script[2:]
+		}
+		if kind == isAbsent {
 			wrongURL = wrongURL || s.env == "DATABASE_URL"
 			if s.env == "AUTH_SERVICE_URL" {
 				g.wrong = append(g.wrong, s)
@@ -206,46 +220,42 @@ func (g *givenSettings) draw(t *rapid.T, all []setting) {
 		}
 		var value string
 		switch kind {
-		case "good":
-			value = rapid.SampledFrom(s.good).Draw(t, "value")
-		case "bad":
-			value = rapid.SampledFrom(s.bad).Draw(t, "value")
-		case "any":
-			value = rapid.StringN(0, 20, -1).Draw(t, "value")
-			if strings.ContainsRune(value, 0) {
-				t.Skip("no environment holds a zero byte")
-			}
+		case isGood:
+			value = s.good[which%len(s.good)]
+		case isBad:
+			value = s.bad[which%len(s.bad)]
+		case isAny:
+			length := min(which, len(script))
+			// No environment holds a zero byte.
+			value = strings.ReplaceAll(string(script[:length]), "\x00", "0")
+			script = script[length:]
 		}
-		byFlag := rapid.Bool().Draw(t, "by flag")
-		if byFlag {
+		if flag {
 			g.args = append(g.args, s.flag()+"="+value)
 		} else {
-			if err := os.Setenv(s.env, value); err != nil {
-				t.Fatal(err)
-			}
-			g.env = append(g.env, s.env)
+			t.Setenv(s.env, value)
 		}
 		// An empty value of a text is as good as none.
-		g.unclear = g.unclear || kind == "any" || value == ""
+		g.unclear = g.unclear || kind == isAny || value == ""
 		switch s.env {
 		case "DATABASE_URL":
-			wrongURL = kind == "bad"
+			wrongURL = kind == isBad
 			// A password on the command line is seen in ps.
-			shownURL = byFlag && kind == "good"
+			shownURL = flag && kind == isGood
 		case "DATABASE_URL_FILE":
-			hasFile = kind
-			if kind == "bad" {
+			hasFile = true
+			if kind == isBad {
 				g.wrong = append(g.wrong, s)
 			}
 		default:
-			if kind == "bad" && value != "" {
+			if kind == isBad && value != "" {
 				g.wrong = append(g.wrong, s)
 			}
 		}
 	}
 	// A file takes the place of the URL, which then may be wrong unread.
 	switch {
-	case shownURL, wrongURL && hasFile == "":
+	case shownURL, wrongURL && !hasFile:
 		g.wrong = append(g.wrong, all[0])
 	case wrongURL:
 		g.unclear = true
@@ -260,7 +270,7 @@ func (g *givenSettings) String() string {
 	return strings.Join(names, ", ")
 }
 
-func parseRun(t *rapid.T, args []string) *RunCmd {
+func parseRun(t *testing.T, args []string) *RunCmd {
 	var cli CLI
 	parser, err := kong.New(&cli, kong.Vars{"version": version})
 	if err != nil {
@@ -272,7 +282,7 @@ func parseRun(t *rapid.T, args []string) *RunCmd {
 	return &cli.Run
 }
 
-func inBounds(t *rapid.T, cmd *RunCmd, cfg cleaner.Config) {
+func inBounds(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
 	within := func(name string, value, from, through float64) {
 		if !(value >= from && value <= through) {
 			t.Errorf("%s is %v, it must be %v to %v", name, value, from, through)
@@ -302,7 +312,7 @@ func inBounds(t *rapid.T, cmd *RunCmd, cfg cleaner.Config) {
 }
 
 // printsBack reads the settings again as each run keeps them in its row.
-func printsBack(t *rapid.T, cmd *RunCmd, cfg cleaner.Config) {
+func printsBack(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
 	kept := map[string]any{}
 	numbers := json.NewDecoder(bytes.NewReader(cfg.Settings))
 	numbers.UseNumber()
