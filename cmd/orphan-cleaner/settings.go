@@ -103,7 +103,12 @@ func (f *DatabaseFlags) url() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %w", errUsage, err)
 		}
-		value = strings.TrimSpace(string(text))
+		if value = strings.TrimSpace(string(text)); value == "" {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %s is empty: it holds the URL, such as postgres://user@host:5432/messaging", errUsage, f.DatabaseURLFile)
+		}
+		if _, err := database.ParseConfig(value); err != nil {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %s: %w", errUsage, f.DatabaseURLFile, err)
+		}
 	}
 	if value == "" {
 		return "", fmt.Errorf("%w: DATABASE_URL is not set: export DATABASE_URL=postgres://user@host:5432/messaging", errUsage)
