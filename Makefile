@@ -43,10 +43,19 @@ postgres: ## install PostgreSQL where it is missing
 ##@ Work
 
 .PHONY: test
-test: postgres plpgsql-check $(TOOLS)/goose ## run all tests, on a real PostgreSQL
+test: postgres plpgsql-check fault-tools $(TOOLS)/goose ## run all tests, on a real PostgreSQL
 	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
 	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: faults
+faults: postgres fault-tools ## meet every fault in full, 200 kills among them, and print the matrix
+	@ORPHAN_CLEANER_FAULTS=full ORPHAN_CLEANER_FAULT_MATRIX=$(CURDIR)/dist/fault-matrix.txt \
+		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -parallel 4 $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
+
+.PHONY: fault-tools
+fault-tools: # PgBouncer and libfaketime, where they can be installed
+	@./scripts/fault-tools.sh
 
 SOAK        ?= 1h
 SOAK_LOT    ?= 25
@@ -57,7 +66,7 @@ soak: postgres ## play random histories against the model, for SOAK=1h
 		-rapid.checks=$(SOAK_LOT) -rapid.shrinktime=3m $(TESTFLAGS)
 
 .PHONY: cover
-cover: postgres $(TOOLS)/goose ## run all tests and show what they do not reach
+cover: postgres fault-tools $(TOOLS)/goose ## run all tests and show what they do not reach
 	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
 		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -coverpkg=./cmd/...,./internal/... \
 		-coverprofile=coverage.out $(TESTFLAGS) $(PACKAGES)

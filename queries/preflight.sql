@@ -282,3 +282,22 @@ FROM (
         to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
     )
 ) AS p;
+
+-- name: PreflightConnections :one
+-- How many connections there may be, and how many there are. A limit of -1 is none.
+-- Locks: none beyond the catalog.
+SELECT
+    current_setting('max_connections')::integer AS max_connections,
+    (
+        current_setting('superuser_reserved_connections')::integer
+        + coalesce(current_setting('reserved_connections', true)::integer, 0)
+    )::integer AS reserved,
+    (SELECT sum(s.numbackends) FROM pg_catalog.pg_stat_database AS s)::integer AS used,
+    (
+        SELECT count(*)
+        FROM pg_catalog.pg_stat_activity AS a
+        WHERE a.application_name = @application_name::text
+            AND a.usename = session_user
+    )::integer AS ours,
+    (SELECT r.rolconnlimit FROM pg_catalog.pg_roles AS r WHERE r.rolname = session_user)::integer AS role_limit,
+    (SELECT d.datconnlimit FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())::integer AS database_limit;

@@ -121,7 +121,9 @@ SET heartbeat_at = clock_timestamp(),
     members_kept_young = @members_kept_young,
     members_held = @members_held,
     batch_calls = @batch_calls,
-    chunks_left = @chunks_left
+    chunks_left = @chunks_left,
+    call_ms_buckets = sqlc.narg('call_ms_buckets'),
+    call_ms_max = sqlc.narg('call_ms_max')
 WHERE run_id = @run_id
     AND state = 'running';
 
@@ -151,7 +153,8 @@ SET state = @state,
         ) AS touched
     )
 WHERE r.run_id = @run_id
-    AND r.state = 'running'
+    -- Ended so before: by this very run, whose answer was lost. Nobody else writes that state.
+    AND r.state IN ('running', @state)
 RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, r.finished_at;
 
 -- name: RunRecordFailure :one

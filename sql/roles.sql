@@ -124,8 +124,8 @@ GRANT UPDATE (:"lock_column") ON public.conversation_members TO orphan_cleaner_r
 GRANT SELECT (id) ON public.conversations TO orphan_cleaner_restorer;
 GRANT SELECT, INSERT ON public.conversation_members TO orphan_cleaner_restorer;
 
--- reader: counts.
-GRANT SELECT (conversation_id, user_id) ON public.conversation_members TO orphan_cleaner_reader;
+-- reader: counts, and how large a conversation was before.
+GRANT SELECT (conversation_id, user_id, joined_at) ON public.conversation_members TO orphan_cleaner_reader;
 
 -- owner: orphan_shadow_evidence() reads when a user was deleted, while the shadow table is there.
 \if :has_users
@@ -256,6 +256,7 @@ GRANT SELECT ON
     public.orphan_approvals, public.orphan_pauses, public.orphan_departed, public.conversation_members_audit,
     public.conversation_members_audit_default, public.goose_db_version
     TO orphan_cleaner_reader;
+GRANT SELECT (run_id, conversation_id, state) ON public.orphan_restores TO orphan_cleaner_reader;
 
 \endif
 

@@ -46,6 +46,7 @@ func commandRoles(w *world) []commandRole {
 		{[]string{"migrate", "status"}, all, ""},
 		{[]string{"migrate", "drift"}, all, ""},
 		{[]string{"status"}, all, ""},
+		{[]string{"report"}, []string{migrator, restorer, both, reader}, ""},
 		{[]string{"hold", "list"}, all, ""},
 		{[]string{"run", "--dry-run"}, []string{runner, both}, ""},
 		{[]string{"hold", "add", user, "--reason=a lawsuit"}, []string{migrator, restorer, both}, ""},
@@ -141,6 +142,49 @@ func TestRolesOfEachCommand(t *testing.T) {
 		if !found {
 			t.Errorf("nothing says under which roles %q works", command)
 		}
+	}
+}
+
+// Under the grants of sql/roles.sql the migrator drops old partitions and lets the
+// backup follow conversation_members, and the runner backs the new column up; it
+// can do neither of the two itself.
+func TestLedgerByRoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 300, 15)
+	w.pruneHistory(93, 15, 2)
+	w.Exec("ALTER TABLE conversation_members ADD COLUMN nickname text DEFAULT 'x'")
+	w.Roles(rolesFile)
+	living, url := w.living(), w.Login(migrator)
+	of := func(url string) []string {
+		return []string{"DATABASE_URL=" + url, "AUTH_SERVICE_URL=" + w.auth.URL()}
+	}
+	byMigrator, byRunner := of(url), of(w.Login(runner))
+
+	before := contents(t, w.DB)
+	if e := program(t, byRunner, "prune", "--execute").expect(t, exitFailed); !strings.Contains(e.stderr, "permission denied") || !strings.Contains(e.stderr, "owner of the tables") {
+		t.Errorf("%s", e)
+	}
+	if contents(t, w.DB) != before {
+		t.Error("a prune by the runner changed something")
+	}
+	program(t, byMigrator, "prune", "--execute").expect(t, exitDone)
+	if n := len(past(t, w, "conversation_members_backup", 90*day)); n != 0 {
+		t.Errorf("%d old backups are left", n)
+	}
+
+	dir := keepMigration(t, program(t, byRunner, "migrate", "drift", "--print").expect(t, exitDone).stdout)
+	for url, may := range map[string]bool{w.Login(runner): false, url: true} {
+		if _, err := embeddedGoose(t, url, dir).Up(t.Context()); (err == nil) != may {
+			t.Errorf("the migration: %v", err)
+		}
+	}
+	kept := w.Count("conversation_members_backup")
+	program(t, byRunner, "run").expect(t, exitDone)
+	if diff := living.Diff(w.living()); diff != "" {
+		t.Errorf("members of living users changed:\n%s", diff)
+	}
+	if n := w.Count("conversation_members_backup WHERE nickname = 'x'"); n != 15 || w.Count("conversation_members_backup") != kept+15 {
+		t.Errorf("%d members are backed up with the new column", n)
 	}
 }
 

@@ -144,7 +144,12 @@ type AuthFlags struct {
 	MaxQPS                float64  `name:"max-qps" help:"Most calls a second; 0: no limit." env:"ORPHAN_CLEANER_MAX_QPS" default:"0"`
 }
 
-func (f *AuthFlags) dial(log *slog.Logger, observer authclient.Observer) (*authclient.Client, error) {
+func (f *AuthFlags) dial(log *slog.Logger) (*authclient.Client, error) {
+	return f.dialObserved(log, nil)
+}
+
+// dialObserved tells the observer, which may be nil, about every call.
+func (f *AuthFlags) dialObserved(log *slog.Logger, observer authclient.Observer) (*authclient.Client, error) {
 	if f.AuthServiceURL == "" {
 		return nil, fmt.Errorf("%w: AUTH_SERVICE_URL is not set: export AUTH_SERVICE_URL=http://auth-service:9080", errUsage)
 	}
@@ -183,6 +188,35 @@ func (f *LogFlags) logger(s *streams) *slog.Logger {
 	return telemetry.NewLogger(s.err, f.LogFormat, level)
 }
 
+// CanaryFlags name users whose fate is known.
+type CanaryFlags struct {
+	CanaryAlive []string `help:"Users known to be living, asked about in every run: one missing refuses it." env:"ORPHAN_CLEANER_CANARY_ALIVE" placeholder:"UUID,..."`
+	CanaryDead  []string `help:"Users known to be deleted: one present refuses the run." env:"ORPHAN_CLEANER_CANARY_DEAD" placeholder:"UUID,..."`
+}
+
+// canaries refuses what is no UUID, and a user who is in both lists.
+func (f *CanaryFlags) canaries() (alive, dead []uuid.UUID, err error) {
+	for _, list := range []struct {
+		name string
+		from []string
+		to   *[]uuid.UUID
+	}{{"CANARY_ALIVE", f.CanaryAlive, &alive}, {"CANARY_DEAD", f.CanaryDead, &dead}} {
+		for _, text := range list.from {
+			id, err := uuid.Parse(strings.TrimSpace(text))
+			if err != nil {
+				return nil, nil, fmt.Errorf("%w: %s: %q is not a UUID", errUsage, list.name, text)
+			}
+			*list.to = append(*list.to, id)
+		}
+	}
+	for _, id := range alive {
+		if slices.Contains(dead, id) {
+			return nil, nil, fmt.Errorf("%w: %s is both in CANARY_ALIVE and in CANARY_DEAD", errUsage, id)
+		}
+	}
+	return alive, dead, nil
+}
+
 // CleanerFlags are the settings of a run.
 type CleanerFlags struct {
 	Interval            Duration `help:"Time between the runs of serve." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
@@ -196,10 +230,9 @@ type CleanerFlags struct {
 	MaxDeleteMembers    int64    `help:"Breaker: members due." env:"ORPHAN_CLEANER_MAX_DELETE_MEMBERS" default:"100000"`
 	MaxRecentlyActive   int64    `help:"Breaker: missing users who read a message within a day, once they are over 0.1 % of those checked." env:"ORPHAN_CLEANER_MAX_RECENTLY_ACTIVE" default:"5"`
 	JudgeLate           bool     `help:"Ask about everybody even when the run is sure to be refused, so that approve is about all of them." env:"ORPHAN_CLEANER_JUDGE_LATE"`
-	CanaryAlive         []string `help:"Users known to be living, asked about in every run: one missing refuses it." env:"ORPHAN_CLEANER_CANARY_ALIVE" placeholder:"UUID,..."`
-	CanaryDead          []string `help:"Users known to be deleted: one present refuses the run." env:"ORPHAN_CLEANER_CANARY_DEAD" placeholder:"UUID,..."`
-	Lease               Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
-	ChunkRows           int      `help:"Members per transaction, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"2000"`
+	CanaryFlags
+	Lease     Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
+	ChunkRows int      `help:"Members per transaction, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"2000"`
 }
 
 func (f *CleanerFlags) config() (cleaner.Config, error) {
@@ -232,23 +265,9 @@ func (f *CleanerFlags) config() (cleaner.Config, error) {
 	cfg.Retention, cfg.MaxGap, cfg.Lease = time.Duration(f.Retention), time.Duration(f.MaxGap), time.Duration(f.Lease)
 	cfg.Limits = cleaner.Limits{NewMissingShare: f.MaxNewMissingShare, DeleteShare: f.MaxDeleteShare, DeleteMembers: f.MaxDeleteMembers, RecentlyActive: f.MaxRecentlyActive}
 	cfg.JudgeLate = f.JudgeLate
-	for _, list := range []struct {
-		name string
-		from []string
-		to   *[]uuid.UUID
-	}{{"CANARY_ALIVE", f.CanaryAlive, &cfg.CanaryAlive}, {"CANARY_DEAD", f.CanaryDead, &cfg.CanaryDead}} {
-		for _, text := range list.from {
-			id, err := uuid.Parse(strings.TrimSpace(text))
-			if err != nil {
-				return wrong("%s: %q is not a UUID", list.name, text)
-			}
-			*list.to = append(*list.to, id)
-		}
-	}
-	for _, id := range cfg.CanaryAlive {
-		if slices.Contains(cfg.CanaryDead, id) {
-			return wrong("%s is both in CANARY_ALIVE and in CANARY_DEAD", id)
-		}
+	var err error
+	if cfg.CanaryAlive, cfg.CanaryDead, err = f.canaries(); err != nil {
+		return cfg, err
 	}
 	return finishConfig(cfg)
 }

@@ -61,6 +61,49 @@ func (q *Queries) PartitionsThere(ctx context.Context) (PartitionsThereRow, erro
 	return i, err
 }
 
+const preflightConnections = `-- name: PreflightConnections :one
+SELECT
+    current_setting('max_connections')::integer AS max_connections,
+    (
+        current_setting('superuser_reserved_connections')::integer
+        + coalesce(current_setting('reserved_connections', true)::integer, 0)
+    )::integer AS reserved,
+    (SELECT sum(s.numbackends) FROM pg_catalog.pg_stat_database AS s)::integer AS used,
+    (
+        SELECT count(*)
+        FROM pg_catalog.pg_stat_activity AS a
+        WHERE a.application_name = $1::text
+            AND a.usename = session_user
+    )::integer AS ours,
+    (SELECT r.rolconnlimit FROM pg_catalog.pg_roles AS r WHERE r.rolname = session_user)::integer AS role_limit,
+    (SELECT d.datconnlimit FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())::integer AS database_limit
+`
+
+type PreflightConnectionsRow struct {
+	MaxConnections int32 `json:"max_connections"`
+	Reserved       int32 `json:"reserved"`
+	Used           int32 `json:"used"`
+	Ours           int32 `json:"ours"`
+	RoleLimit      int32 `json:"role_limit"`
+	DatabaseLimit  int32 `json:"database_limit"`
+}
+
+// How many connections there may be, and how many there are. A limit of -1 is none.
+// Locks: none beyond the catalog.
+func (q *Queries) PreflightConnections(ctx context.Context, applicationName string) (PreflightConnectionsRow, error) {
+	row := q.db.QueryRow(ctx, preflightConnections, applicationName)
+	var i PreflightConnectionsRow
+	err := row.Scan(
+		&i.MaxConnections,
+		&i.Reserved,
+		&i.Used,
+		&i.Ours,
+		&i.RoleLimit,
+		&i.DatabaseLimit,
+	)
+	return i, err
+}
+
 const preflightDrift = `-- name: PreflightDrift :many
 WITH RECURSIVE unwrapped AS (
     SELECT

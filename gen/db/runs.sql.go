@@ -142,25 +142,29 @@ SET heartbeat_at = clock_timestamp(),
     members_kept_young = $9,
     members_held = $10,
     batch_calls = $11,
-    chunks_left = $12
-WHERE run_id = $13
+    chunks_left = $12,
+    call_ms_buckets = $13,
+    call_ms_max = $14
+WHERE run_id = $15
     AND state = 'running'
 `
 
 type RunFactsParams struct {
-	UsersChecked     int64 `json:"users_checked"`
-	UsersMissing     int64 `json:"users_missing"`
-	UsersUnknown     int64 `json:"users_unknown"`
-	UsersNew         int64 `json:"users_new"`
-	UsersReturned    int64 `json:"users_returned"`
-	UsersDue         int64 `json:"users_due"`
-	MembersTotal     int64 `json:"members_total"`
-	MembersDue       int64 `json:"members_due"`
-	MembersKeptYoung int64 `json:"members_kept_young"`
-	MembersHeld      int64 `json:"members_held"`
-	BatchCalls       int64 `json:"batch_calls"`
-	ChunksLeft       int64 `json:"chunks_left"`
-	RunID            int64 `json:"run_id"`
+	UsersChecked     int64    `json:"users_checked"`
+	UsersMissing     int64    `json:"users_missing"`
+	UsersUnknown     int64    `json:"users_unknown"`
+	UsersNew         int64    `json:"users_new"`
+	UsersReturned    int64    `json:"users_returned"`
+	UsersDue         int64    `json:"users_due"`
+	MembersTotal     int64    `json:"members_total"`
+	MembersDue       int64    `json:"members_due"`
+	MembersKeptYoung int64    `json:"members_kept_young"`
+	MembersHeld      int64    `json:"members_held"`
+	BatchCalls       int64    `json:"batch_calls"`
+	ChunksLeft       int64    `json:"chunks_left"`
+	CallMsBuckets    []int64  `json:"call_ms_buckets"`
+	CallMsMax        *float64 `json:"call_ms_max"`
+	RunID            int64    `json:"run_id"`
 }
 
 // Writes down what the run has found so far.
@@ -179,6 +183,8 @@ func (q *Queries) RunFacts(ctx context.Context, arg RunFactsParams) (int64, erro
 		arg.MembersHeld,
 		arg.BatchCalls,
 		arg.ChunksLeft,
+		arg.CallMsBuckets,
+		arg.CallMsMax,
 		arg.RunID,
 	)
 	if err != nil {
@@ -235,7 +241,8 @@ SET state = $1,
         ) AS touched
     )
 WHERE r.run_id = $5
-    AND r.state = 'running'
+    -- Ended so before: by this very run, whose answer was lost. Nobody else writes that state.
+    AND r.state IN ('running', $1)
 RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, r.finished_at
 `
 
