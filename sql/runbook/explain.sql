@@ -53,11 +53,14 @@ SELECT
 FROM run, users
 \gset
 \set alive_boolean false
+\set application_name '\'orphan-cleaner\''
 \set approval_id 1
 \set approved_by '\'explain\''
 \set audit_window '\'400 days\''
 \set batch_calls 0
 \set breaker NULL
+\set call_ms_buckets NULL
+\set call_ms_max NULL
 \set chunks_left 0
 \set conversation_id NULL
 \set day 'CURRENT_DATE::text'
@@ -94,11 +97,11 @@ FROM run, users
 \set retention '\'30 days\''
 \set revoked_by '\'explain\''
 \set settings '\'{}\''
-\set since NULL
+\set since 'now() - interval \'1 day\''
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''
 \set through_user '\'ffffffff-ffff-ffff-ffff-ffffffffffff\''
-\set until NULL
+\set until 'now()'
 \set users_checked 0
 \set users_due 0
 \set users_missing 0
