@@ -182,7 +182,8 @@ EXPLAIN (:options) EXECUTE "CandidateDuePage" (:from_user, :through_user, :run_i
 -- Takes users out of the ledger, alive again at the second asking or without a member left, and lists
 -- them to be asked about again.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
--- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id. Rows: as many as given.
+-- Index: orphan_departed_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+-- Rows: as many as given.
 PREPARE "CandidateForget" AS
 WITH forgotten AS (
     DELETE FROM orphan_candidates AS c
@@ -2014,7 +2015,7 @@ EXPLAIN (:options) EXECUTE "SightingStage" (:verdict, :user_ids, :run_id);
 -- many are new, due, and what the sweep would delete and keep. Reads only.
 -- Locks: ACCESS SHARE on conversation_members and our tables.
 -- With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
--- Index: orphan_refusals_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+-- Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
 -- Rows: the users given and their members.
 PREPARE "SightingAssess" AS
 WITH clocks AS (
