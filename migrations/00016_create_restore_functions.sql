@@ -1,6 +1,7 @@
 -- Why:      giving members back and taking them again, by whole rows whatever columns messaging-service
 --           has by then. A statement that sqlc compiled could only name the columns of today.
--- Locks:    none here. At work, per chunk: ROW EXCLUSIVE on conversation_members and our tables; the
+-- Locks:    ACCESS SHARE on conversation_members and conversations, while the functions are checked. At
+--           work, per chunk: ROW EXCLUSIVE on conversation_members and our tables; the
 --           conversations of restored members FOR KEY SHARE, by their foreign key.
 -- Duration: milliseconds.
 -- Rollback: drops the functions; `restore` stops working.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
@@ -144,6 +143,8 @@ func TestLocksOfEachMigration(t *testing.T) {
 		7:              "conversation_members AccessShareLock",
 		triggerVersion: "conversation_members ShareRowExclusiveLock",
 		11:             "conversation_members AccessShareLock, conversations AccessShareLock",
+		16:             "conversation_members AccessShareLock, conversations AccessShareLock",
+		20:             "conversation_members AccessShareLock, conversations AccessShareLock",
 	}
 	db, m := upTo(t, 0)
 	ctx := context.WithoutCancel(t.Context())
@@ -151,13 +152,13 @@ func TestLocksOfEachMigration(t *testing.T) {
 	if _, err := m.UpByOne(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	latest, err := migrate.Latest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for v := int64(2); v <= latest; v++ {
-		if v == indexVersion {
-			continue // in no transaction: see TestIndexLetsWritersWrite
+	for _, source := range m.ListSources()[1:] {
+		v := source.Version
+		if v == indexVersion { // in no transaction: see TestIndexLetsWritersWrite
+			if _, err := m.UpByOne(ctx); err != nil {
+				t.Fatal(err)
+			}
+			continue
 		}
 		// goose records a version at the end of the migration's own transaction:
 		// held up there, it still has all its locks.

@@ -3,7 +3,7 @@
 -- a candidate not seen for longer than max_gap starts it anew, users who are alive
 -- again leave, to be asked about again later. Unknown users stay as they are.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed; no lock on conversation_members but ACCESS SHARE.
--- Index: orphan_candidates_pkey, orphan_sightings_pkey, orphan_departed_pkey, conversation_members_user_id.
+-- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id; staging and the ledger are read whole.
 -- Rows: as many as are missing or came back.
 WITH open_run AS (
     SELECT o.run_id

@@ -161,7 +161,7 @@ func TestServersRefuse(t *testing.T) {
 		"trigger dropped":            {spoil: "DROP TRIGGER conversation_members_audit_delete ON conversation_members", says: []string{"conversation_members_audit_delete", "mend"}},
 		"trigger disabled":           {spoil: "ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete", says: []string{"is disabled", "ENABLE ALWAYS TRIGGER conversation_members_audit_delete"}},
 		"no index":                   {spoil: "DROP INDEX conversation_members_user_id", says: []string{"no valid index", "CREATE INDEX CONCURRENTLY"}},
-		"backup lacks a column":      {spoil: "ALTER TABLE conversation_members ADD COLUMN nickname text", says: []string{"nickname", "ALTER TABLE conversation_members_backup"}},
+		"backup lacks a column":      {spoil: "ALTER TABLE conversation_members ADD COLUMN nickname text", says: []string{"nickname", "ALTER TABLE public.conversation_members_backup ADD COLUMN"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

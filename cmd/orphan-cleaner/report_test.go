@@ -1,219 +1,307 @@
 package main
 
 import (
-	"io"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"os"
-	"path/filepath"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
-// told is an HTTP server that keeps what it is told.
-type told struct {
-	*httptest.Server
-	mu     sync.Mutex
-	calls  []string // method and path
-	bodies []string
-	auth   []string
-	status int
-}
-
-func listens(t *testing.T) *told {
+// reportHistory is a March with known answers, in a database whose sessions
+// think of it in Tokyo. Elements of the histograms: 1 is up to 1 ms, 5 up to 2, 9
+// up to 4, 21 up to 32, 61 anything.
+func reportHistory(t *testing.T) *world {
 	t.Helper()
-	l := &told{status: http.StatusOK}
-	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Error(err)
-		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.calls, l.bodies = append(l.calls, r.Method+" "+r.URL.RequestURI()), append(l.bodies, string(body))
-		user, password, _ := r.BasicAuth()
-		l.auth = append(l.auth, user+":"+password)
-		w.WriteHeader(l.status)
-		_, _ = io.WriteString(w, "as told")
-	}))
-	t.Cleanup(l.Close)
-	return l
+	w := newWorld(t, 100, 0)
+	w.Exec("ALTER DATABASE " + w.Name + " SET timezone = 'Asia/Tokyo'")
+	w.Pool.Reset()
+	w.Exec(`INSERT INTO orphan_runs (run_id, started_at, kind, state, users_checked, batch_calls, members_deleted, members_restored,
+			members_held, members_kept_young, call_ms_buckets, call_ms_max, phase, finished_at, lease, host, version, settings)
+		OVERRIDING SYSTEM VALUE
+		SELECT v.id, v.at::timestamptz, v.kind, v.state, v.checked, v.calls, v.deleted, v.restored, v.held, v.young,
+			(SELECT array_agg(coalesce((v.elements ->> n::text)::bigint, 0) ORDER BY n) FROM generate_series(1, 61) AS n WHERE v.elements IS NOT NULL),
+			v.slowest, 'finish', v.at::timestamptz + interval '10 seconds', '1 minute', 'test:1', 'test', '{}'
+		FROM (VALUES
+			(1, '2025-02-28 23:59:59.999999Z', 'clean', 'succeeded', 7000, 70, 700, 0, 70, 70, '{"61": 70}'::jsonb, 99000::float8),
+			(2, '2025-03-01 00:00:00Z', 'clean', 'succeeded', 1000, 10, 3, 0, 5, 1, '{"1": 9, "21": 1}', 30),
+			(3, '2025-03-01 12:00:00Z', 'clean', 'refused', 1000, 10, 0, 0, 7, 2, '{"9": 10}', 3.9),
+			(4, '2025-03-01 23:59:59.999999Z', 'clean', 'failed', 0, 0, 0, 0, 0, 0, NULL, NULL),
+			(5, '2025-03-02 00:00:00Z', 'clean', 'incomplete', 900, 10, 2, 0, 8, 0, '{"61": 10}', 60000),
+			(6, '2025-03-15 09:00:00Z', 'restore', 'succeeded', 0, 4, 1, 2, 0, 0, NULL, NULL),
+			(7, '2025-03-20 09:00:00Z', 'clean', 'abandoned', 0, 0, 0, 0, 0, 0, NULL, NULL),
+			(8, '2025-03-31 23:59:59Z', 'clean', 'succeeded', 1000, 1, 6, 0, 1, 6, '{"5": 1}', 1.9),
+			(9, '2025-04-01 00:00:00Z', 'clean', 'succeeded', 5000, 50, 500, 0, 50, 50, '{"61": 50}', 99000)
+		) AS v (id, at, kind, state, checked, calls, deleted, restored, held, young, elements, slowest)`)
+	w.Exec("ALTER TABLE orphan_runs ALTER COLUMN run_id RESTART WITH 100")
+	w.Exec(`INSERT INTO conversations (id) SELECT md5('c' || n)::uuid FROM generate_series(1, 7) AS n`)
+	// Who is there, by conversation, the number of the first user and when they joined.
+	members := func(conversation, first, n int, joined string) {
+		w.Exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)
+			SELECT md5('c' || $1::int)::uuid, md5('u' || n)::uuid, $4::timestamptz FROM generate_series($2::int, $2::int + $3::int - 1) AS n`,
+			conversation, first, n, joined)
+	}
+	deleted := func(run any, conversation, first, n int, joined, at string) {
+		w.Exec(`INSERT INTO conversation_members_audit (conversation_id, user_id, joined_at, deleted_at, deleted_by, application, run_id, txid)
+			SELECT md5('c' || $1::int)::uuid, md5('u' || n)::uuid, $4::timestamptz, $5::timestamptz, 'x', 'x', $6::bigint, 1
+			FROM generate_series($2::int, $2::int + $3::int - 1) AS n`, conversation, first, n, joined, at, run)
+	}
+	const before = "2024-06-01Z"
+	members(1, 1, 1, before) // 2 members
+	deleted(2, 1, 2, 1, before, "2025-03-01 00:00:01Z")
+	members(2, 1, 1, "2025-03-10Z") // 3, with the one who left in April, without the one who came in March
+	deleted(5, 2, 2, 2, before, "2025-03-02 00:00:01Z")
+	deleted(nil, 2, 4, 1, before, "2025-04-10Z")
+	members(3, 1, 6, before) // 10; the run went on into April
+	deleted(8, 3, 7, 4, before, "2025-04-01 00:00:05Z")
+	members(4, 1, 11, before) // 11, two of them given back
+	deleted(1, 4, 1, 2, before, "2025-02-20Z")
+	w.Exec(`INSERT INTO orphan_restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state, reverted_by_run)
+		SELECT 6, md5('u' || n)::uuid, md5('c4')::uuid, 1, '2025-02-20Z', (ARRAY['restored', 'reverted', 'planned'])[n], CASE n WHEN 2 THEN 6 END
+		FROM generate_series(1, 3) AS n`)
+	deleted(6, 4, 20, 1, before, "2025-03-15 09:00:05Z") // a revert is no cleaning
+	members(5, 1, 99, before)                            // 100: of the two deleted one is there again
+	deleted(2, 5, 99, 2, before, "2025-03-01 00:00:01Z")
+	deleted(8, 6, 1, 1, "2025-03-05Z", "2025-04-01 00:00:05Z") // nobody had joined before March
+	members(7, 1, 1000, before)                                // 1001
+	deleted(8, 7, 2000, 1, before, "2025-03-31 23:59:59.5Z")
+	return w
 }
 
-func (l *told) all() (calls, bodies []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Clone(l.calls), slices.Clone(l.bodies)
+func (w *world) report(t *testing.T, args ...string) report {
+	t.Helper()
+	var r report
+	e := program(t, w.env, append([]string{"report", "--json"}, args...)...).expect(t, exitDone)
+	if err := json.Unmarshal([]byte(e.stdout), &r); err != nil {
+		t.Fatalf("%v: %s", err, e)
+	}
+	return r
 }
 
-// A run from cron leaves its metrics in a file and in the Pushgateway, and calls
-// when it begins and when it has ended.
 func TestReport(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, 300, 15)
-	gateway, checks := listens(t), listens(t)
-	dir := t.TempDir()
-	file := filepath.Join(dir, "orphan_cleaner.prom")
-	env := append(slices.Clone(w.env),
-		"ORPHAN_CLEANER_METRICS_TEXTFILE="+file,
-		"ORPHAN_CLEANER_PUSHGATEWAY_URL="+strings.Replace(gateway.URL, "//", "//cron:s3cret@", 1),
-		"ORPHAN_CLEANER_HEALTHCHECK_URL="+checks.URL+"/b5c7-key?rid=1")
-	e := program(t, env, "run").expect(t, exitDone)
-	if strings.Contains(e.stderr, "WARN") {
-		t.Errorf("%s", e)
+	w := reportHistory(t)
+	r := w.report(t, "--month=2025-03")
+	if r.Since != time.Date(2025, 3, 1, 0, 0, 0, 0, time.UTC) || r.Until != time.Date(2025, 4, 1, 0, 0, 0, 0, time.UTC) || len(r.Days) != 31 {
+		t.Fatalf("%d days from %s until %s", len(r.Days), r.Since, r.Until)
 	}
-	// One run more: the totals are of both.
-	w.Exec(`UPDATE conversation_members SET joined_at = now() - interval '70 days'`)
-	program(t, env, "run").expect(t, exitDone)
+	want := map[string]db.ReportDaysRow{
+		"2025-03-01": {
+			Runs: 3, Refused: 1, Failed: 1, UsersChecked: 2000, BatchCalls: 20, MembersDeleted: 3, MembersHeld: 7, MembersKeptYoung: 2,
+			SlowestMs: 30, P50Ms: 4, P99Ms: 30, // not 2.5, the mean of 1 and 4
+		},
+		"2025-03-02": {
+			Runs: 1, Incomplete: 1, UsersChecked: 900, BatchCalls: 10, MembersDeleted: 2, MembersHeld: 8,
+			SlowestMs: 60000, P50Ms: 60000, P99Ms: 60000,
+		},
+		"2025-03-15": {MembersRestored: 2},
+		"2025-03-20": {Runs: 1, Failed: 1},
+		"2025-03-31": {
+			Runs: 1, UsersChecked: 1000, BatchCalls: 1, MembersDeleted: 6, MembersHeld: 1, MembersKeptYoung: 6,
+			SlowestMs: 1.9, P50Ms: 1.9, P99Ms: 1.9,
+		},
+	}
+	for i, got := range r.Days {
+		name := r.Since.AddDate(0, 0, i).Format(time.DateOnly)
+		wanted := want[name]
+		if wanted.Day = name; got != wanted {
+			t.Errorf("%+v,\nnot %+v", got, wanted)
+		}
+	}
+	total := db.ReportDaysRow{
+		Runs: 6, Refused: 1, Incomplete: 1, Failed: 2, UsersChecked: 3900, BatchCalls: 31, MembersDeleted: 11, MembersRestored: 2,
+		MembersHeld: 1, MembersKeptYoung: 6, SlowestMs: 60000, P50Ms: 4, P99Ms: 60000,
+	}
+	if r.Total != total {
+		t.Errorf("%+v,\nnot %+v", r.Total, total)
+	}
+	sizes := []db.ReportSizesRow{
+		{Size: "0", Conversations: 1, MembersDeleted: 1},
+		{Size: "1-2", Conversations: 1, MembersDeleted: 1},
+		{Size: "3-10", Conversations: 2, MembersDeleted: 6},
+		{Size: "11-100", Conversations: 2, MembersDeleted: 2, MembersRestored: 2},
+		{Size: "101-1000"},
+		{Size: ">1000", Conversations: 1, MembersDeleted: 1},
+	}
+	if !slices.Equal(r.Sizes, sizes) {
+		t.Errorf("%+v,\nnot %+v", r.Sizes, sizes)
+	}
+}
 
-	info, err := os.Stat(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info.Mode().Perm() != 0o644 {
-		t.Errorf("the file has mode %o", info.Mode().Perm())
-	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
-		t.Errorf("beside the file there are %v, %v", entries, err)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := series(t, string(text))
-	for name, want := range map[string]float64{
-		"orphan_cleaner_deleted_members_total":                                 15,
-		"orphan_cleaner_batch_calls_total":                                     7,
-		`orphan_cleaner_runs_total{kind="clean",state="succeeded"}`:            2,
-		`grpc_client_requests_total{method="get_users_by_ids",service="auth"}`: 3,
-		"orphan_cleaner_users_checked":                                         285,
-		"orphan_cleaner_database_up":                                           1,
-		"orphan_cleaner_due_members":                                           0,
-		`orphan_cleaner_breaker_tripped{breaker="history"}`:                    0,
+// A span is half-open, in UTC, whatever zone it is written in.
+func TestReportSpans(t *testing.T) {
+	t.Parallel()
+	w := reportHistory(t)
+	for _, c := range []struct {
+		args          []string
+		days          int
+		runs, deleted int64
+	}{
+		{[]string{"--since=2025-03-02", "--until=2025-03-03"}, 1, 1, 2},
+		{[]string{"--since=2025-03-01", "--until=2025-03-02"}, 1, 3, 3},
+		{[]string{"--since=2025-03-02T09:00:00+09:00", "--until=2025-03-02T09:00:00.000001+09:00"}, 1, 1, 2},
+		{[]string{"--since=2025-03-01T23:59:59.9Z", "--until=2025-03-02T00:00:00Z"}, 1, 1, 0},
+		{[]string{"--since=2025-03-01T12:00:00Z", "--until=2025-03-02T12:00:00Z"}, 2, 3, 2},
+		{[]string{"--month=2025-02"}, 28, 1, 700},
+		{[]string{"--month=2024-02"}, 29, 0, 0},
+		{[]string{"--since=2025-03-03", "--until=2025-03-10"}, 7, 0, 0},
 	} {
-		if value, there := got[name]; !there || value != want {
-			t.Errorf("%s is %v (there: %v), want %v", name, value, there, want)
+		r := w.report(t, c.args...)
+		if len(r.Days) != c.days || r.Total.Runs != c.runs || r.Total.MembersDeleted != c.deleted {
+			t.Errorf("%q: %d days, %+v", c.args, len(r.Days), r.Total)
 		}
-	}
-	for name := range got {
-		if strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
-			t.Errorf("%s would clash with node_exporter's own", name)
+		if c.runs == 0 && r.Total != (db.ReportDaysRow{}) {
+			t.Errorf("%q: %+v", c.args, r.Total)
 		}
 	}
 
-	calls, _ := gateway.all()
-	if len(calls) != 2 || !strings.HasPrefix(calls[0], "PUT /metrics/job/orphan_cleaner/instance/") || gateway.auth[0] != "cron:s3cret" {
-		t.Errorf("the Pushgateway got %v as %v", calls, gateway.auth)
+	// Without arguments the last month; one that is under way goes up to today.
+	now := testdb.One[time.Time](w.DB, "SELECT now()").UTC()
+	first := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	w.Exec(`INSERT INTO orphan_runs (started_at, kind, state, phase, finished_at, lease, host, version, settings, members_deleted)
+		SELECT s, 'clean', 'succeeded', 'finish', s, '1 minute', 'test:1', 'test', '{}', d FROM (VALUES ($1::timestamptz, 10), ($2, 100)) AS v (s, d)`,
+		first.Add(-time.Second), first)
+	if r := w.report(t); r.Since != first.AddDate(0, -1, 0) || r.Until != first || r.Total.MembersDeleted != 10 || len(r.Days) != first.Add(-time.Second).Day() {
+		t.Errorf("the last month: from %s until %s, %d days, %+v", r.Since, r.Until, len(r.Days), r.Total)
 	}
-	calls, bodies := checks.all()
-	if want := []string{"POST /b5c7-key/start?rid=1", "POST /b5c7-key?rid=1", "POST /b5c7-key/start?rid=1", "POST /b5c7-key?rid=1"}; !slices.Equal(calls, want) {
-		t.Errorf("the health check got %v, want %v", calls, want)
+	if r := w.report(t, "--month="+now.Format("2006-01")); r.Total.MembersDeleted != 100 || len(r.Days) != now.Day() {
+		t.Errorf("this month: %d days, %+v", len(r.Days), r.Total)
 	}
-	if !strings.HasPrefix(bodies[1], "run 1 succeeded: 15 members deleted from 2 conversations, 300 users checked, 0 unknown, ") {
-		t.Errorf("the health check got %q", bodies)
+	if r := w.report(t, "--since="+first.Format(time.DateOnly)); r.Total.MembersDeleted != 100 || len(r.Days) != now.Day() {
+		t.Errorf("since the first: %d days, %+v", len(r.Days), r.Total)
 	}
-
-	// A dry run is nobody's news.
-	program(t, env, "run", "--dry-run").expect(t, exitDone)
-	if calls, _ := checks.all(); len(calls) != 4 {
-		t.Errorf("a dry run called: %v", calls)
-	}
-	// What does not succeed is told with its exit status, in one line.
-	w.auth.Stop()
-	program(t, env, "run").expect(t, exitFailed)
-	calls, bodies = checks.all()
-	if last := len(calls) - 1; calls[last] != "POST /b5c7-key/1?rid=1" || !strings.Contains(bodies[last], "auth-service") || strings.Contains(bodies[last], "\n") {
-		t.Errorf("the health check got %v and %q", calls[last], bodies[last])
-	}
-	program(t, env, "run", "--database-url=postgres://nobody@127.0.0.1:1/nothing").expect(t, exitFailed)
-	if text, err := os.ReadFile(file); err != nil || series(t, string(text))["orphan_cleaner_database_up"] != 0 {
-		t.Errorf("without a database: %v\n%s", err, text)
-	}
-	if calls, _ := checks.all(); calls[len(calls)-1] != "POST /b5c7-key/1?rid=1" {
-		t.Errorf("the health check got %v", calls)
+	if r := w.report(t, "--month="+first.AddDate(0, 2, 0).Format("2006-01")); len(r.Days) != 0 || r.Total != (db.ReportDaysRow{}) {
+		t.Errorf("a month to come: %d days, %+v", len(r.Days), r.Total)
 	}
 }
 
-// Whatever is wrong with those who are told: the run is the same, not much
-// slower, and says so in one line each, without a secret.
-func TestReportInVain(t *testing.T) {
+// The text fits a terminal, CSV has one header for all its records, and both say
+// what JSON says.
+func TestReportFormats(t *testing.T) {
 	t.Parallel()
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // connects, and never answers
+	w := reportHistory(t)
+	// As large as it gets: an hourly run over ten million users.
+	w.Exec(`UPDATE orphan_runs SET users_checked = 310000000, batch_calls = 3100000, members_deleted = 1234567, members_held = 12345 WHERE run_id = 2`)
+	e := program(t, w.env, "report", "--month=2025-03").expect(t, exitDone)
+	for line := range strings.Lines(e.stdout) {
+		if n := len([]rune(strings.TrimRight(line, "\n"))); n > 100 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	for _, pattern := range []string{
+		`2025-03-01 +3 +1 +0 +1 +310001000 +3100010 +1234567 +0 +7 +2 +4ms +30ms +30ms`,
+		`2025-03-02 .* 60\.0s`, `total +6 .* 1234575 +2`, `11-100 +2 +2 +2`, `the audit holds 11 of the 1234575 members deleted`,
+	} {
+		if !regexp.MustCompile(pattern).MatchString(e.stdout) {
+			t.Errorf("no line is like %s:\n%s", pattern, e.stdout)
+		}
+	}
+
+	r := w.report(t, "--month=2025-03")
+	e = program(t, w.env, "report", "--month=2025-03", "--csv").expect(t, exitDone)
+	records, err := csv.NewReader(strings.NewReader(e.stdout)).ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = silent.Close() }) // after the parallel tests below
-	broken := listens(t)
-	broken.status = http.StatusInternalServerError
-	for name, c := range map[string]struct{ url, says string }{
-		"never answers": {"http://u:s3cret@" + silent.Addr().String(), "deadline"},
-		"refuses":       {"http://u:s3cret@127.0.0.1:1", "refused"},
-		"fails":         {strings.Replace(broken.URL, "//", "//u:s3cret@", 1), "500"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, 300, 15)
-			living := w.living()
-			begun := time.Now()
-			e := program(t, w.env, "run", "--json", "--metrics-textfile="+filepath.Join(t.TempDir(), "no", "such", "dir.prom"),
-				"--pushgateway-url="+c.url, "--healthcheck-url="+c.url+"/s3cret").expect(t, exitDone)
-			took := time.Since(begun)
-			gone(t, w, living, 15)
-			seconds, ok := e.result(t)["seconds"].(float64)
-			if !ok || e.result(t)["state"] != "succeeded" {
-				t.Fatalf("%s", e)
-			}
-			// 3 seconds, and what starting a program takes on a busy machine.
-			if slower := took - time.Duration(seconds*float64(time.Second)); slower > 5*time.Second {
-				t.Errorf("telling took %s", slower)
-			}
-			for _, to := range []string{"to=textfile", "to=pushgateway", "to=healthcheck"} {
-				lines := 0
-				for line := range strings.Lines(e.stderr) {
-					if strings.HasPrefix(line, "WARN orphan_cleaner: Telling how the run went failed") && strings.Contains(line, to) {
-						lines++
-					}
-				}
-				if lines == 0 || lines > 2 { // the health check's two calls
-					t.Errorf("%d lines %s: %s", lines, to, e)
+	header, records := records[0], records[1:]
+	if len(records) != len(r.Days)+1+len(r.Sizes) {
+		t.Errorf("%d records", len(records))
+	}
+	// Every field of JSON is a column of that name, and has that value.
+	compare := func(record []string, scope string, object any) {
+		t.Helper()
+		text, err := json.Marshal(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var fields map[string]any
+		if err := json.Unmarshal(text, &fields); err != nil {
+			t.Fatal(err)
+		}
+		fields["scope"] = scope
+		for i, column := range header {
+			value, there := fields[column]
+			want := ""
+			switch v := value.(type) {
+			case string:
+				want = v
+			case float64:
+				want = fmt.Sprintf("%.0f", v)
+				if strings.HasSuffix(column, "_ms") {
+					want = fmt.Sprintf("%.3f", v)
 				}
 			}
-			if !strings.Contains(e.stderr, c.says) || strings.Contains(e.stderr, "s3cret") {
-				t.Errorf("want %q, and no secret: %s", c.says, e)
+			if record[i] != want {
+				t.Errorf("%s %s is %q, not %q", scope, column, record[i], want)
 			}
-		})
-	}
-}
-
-// serve calls for each run that it makes, SIGTERM included.
-func TestServeHealthcheck(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 100, 3)
-	checks := listens(t)
-	r := startServe(t, w.env, "--healthcheck-url="+checks.URL+"/key")
-	eventually(t, "two calls", func() bool { calls, _ := checks.all(); return len(calls) == 2 })
-	r.signal(t, syscall.SIGTERM)
-	r.wait(t).expect(t, exitDone)
-	if calls, _ := checks.all(); !slices.Equal(calls, []string{"POST /key/start", "POST /key"}) {
-		t.Errorf("the health check got %v", calls)
-	}
-}
-
-// What is no URL is refused before anything is begun, and not repeated.
-func TestReportWrong(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, 100, 3)
-	for _, flag := range []string{"--healthcheck-url=s3cret", "--pushgateway-url=ftp://s3cret", "--pushgateway-url=http://"} {
-		if e := program(t, w.env, "run", flag).expect(t, exitUsage); strings.Contains(e.stderr, "s3cret") || !strings.Contains(e.stderr, "_URL is not a URL") {
-			t.Errorf("%s", e)
+			if there {
+				delete(fields, column)
+			}
+		}
+		if len(fields) > 0 {
+			t.Errorf("%s: CSV has no %v", scope, fields)
 		}
 	}
-	if n := w.Count("orphan_runs"); n != 0 {
-		t.Errorf("%d runs were made", n)
+	for i, d := range r.Days {
+		compare(records[i], "day", d)
+	}
+	compare(records[len(r.Days)], "total", r.Total)
+	for i, c := range r.Sizes {
+		compare(records[len(r.Days)+1+i], "size", c)
+	}
+}
+
+func TestReportArguments(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100, 0)
+	for _, args := range [][]string{
+		{"--month=2025-13"},
+		{"--month=march"},
+		{"--month=2025-03-01"},
+		{"--month=2025-03", "--since=2025-03-01"},
+		{"--until=2025-03-01"},
+		{"--month=2025-03", "--until=2025-04-01"},
+		{"--since=2025-03-01", "--until=2025-03-01"},
+		{"--since=2025-03-02", "--until=2025-03-01"},
+		{"--since=yesterday"},
+		{"--since=2025-03-01", "--until=30d"},
+		{"--since=2020-01-01"},
+		{"--since=2020-01-01", "--until=2022-01-01"},
+		{"--json", "--csv"},
+	} {
+		if e := program(t, w.env, append([]string{"report"}, args...)...).expect(t, exitUsage); e.stdout != "" || e.stderr == "" {
+			t.Errorf("%q: %s", args, e)
+		}
+	}
+}
+
+// What a run measured is in the report: each of its batches, once.
+func TestReportOfARun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1234, 15)
+	today := testdb.One[string](w.DB, "SELECT (now() AT TIME ZONE 'UTC')::date::text")
+	result := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
+	if n := testdb.One[int64](w.DB, "SELECT sum(n)::bigint FROM orphan_runs, unnest(call_ms_buckets) AS n"); float64(n) != result["batch_calls"] || n < 14 {
+		t.Errorf("%d batches have a time, of %v", n, result["batch_calls"])
+	}
+	r := w.report(t, "--since="+today)
+	if r.Total.Runs != 1 || r.Total.MembersDeleted != 15 || r.Total.UsersChecked != 1234 {
+		t.Errorf("%+v", r.Total)
+	}
+	if r.Total.P50Ms <= 0 || r.Total.P50Ms > r.Total.P99Ms || r.Total.P99Ms > r.Total.SlowestMs {
+		t.Errorf("P50 %f, P99 %f, slowest %f", r.Total.P50Ms, r.Total.P99Ms, r.Total.SlowestMs)
+	}
+	var conversations, deleted int64
+	for _, c := range r.Sizes {
+		conversations, deleted = conversations+c.Conversations, deleted+c.MembersDeleted
+	}
+	if deleted != 15 || float64(conversations) != result["conversations"] {
+		t.Errorf("%+v", r.Sizes)
 	}
 }

@@ -20,7 +20,7 @@ type RunCmd struct {
 	AuthFlags     `group:"auth-service"`
 	CleanerFlags  `group:"Run"`
 	LogFlags      `group:"Log"`
-	ReportFlags   `group:"Report"`
+	PublishFlags  `group:"Report"`
 	DryRun        bool `help:"Verify and judge in full, show what would be deleted, change nothing."`
 	JSON          bool `name:"json" help:"End with one JSON object on stdout."`
 }
@@ -124,7 +124,7 @@ func logResult(ctx context.Context, log *slog.Logger, r cleaner.Result, err erro
 	case errors.Is(err, cleaner.ErrAnotherRun):
 		log.Warn("Not run", "error", err)
 	default:
-		log.Error("Run did not succeed", "run_id", r.RunID, "state", r.State, "error", err)
+		log.Error("Run did not succeed", "run_id", r.RunID, "state", r.State, "error", err, "look_closer", "orphan-cleaner check")
 	}
 }
 

@@ -13,27 +13,31 @@ import (
 
 const metricsBacklog = `-- name: MetricsBacklog :one
 WITH candidate_members AS (
-    SELECT count(*) AS members
+    -- Counted user by user: a join would be planned as one read of all members.
+    SELECT coalesce(sum((SELECT count(*) FROM conversation_members AS m WHERE m.user_id = c.user_id)), 0) AS members
     FROM orphan_candidates AS c
-    JOIN conversation_members AS m ON m.user_id = c.user_id
 ),
 due AS (
-    SELECT c.user_id, c.first_missing_at, count(*) AS members
+    SELECT c.user_id, c.first_missing_at, n.members
     FROM orphan_candidates AS c
-    JOIN conversation_members AS m ON m.user_id = c.user_id
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS members
+        FROM conversation_members AS m
+        WHERE m.user_id = c.user_id
+            AND m.joined_at < now() - $1::interval
+            AND NOT EXISTS (
+                SELECT
+                FROM orphan_holds_in_force AS h
+                WHERE h.conversation_id = m.conversation_id
+            )
+    ) AS n
     WHERE c.first_missing_at <= now() - $1::interval
-        AND m.joined_at < now() - $1::interval
         AND NOT EXISTS (
             SELECT
             FROM orphan_holds_in_force AS h
             WHERE h.user_id = c.user_id
         )
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
-        )
-    GROUP BY c.user_id, c.first_missing_at
+        AND n.members > 0
 )
 SELECT
     (SELECT members FROM candidate_members)::bigint AS candidate_members,
@@ -227,7 +231,7 @@ type MetricsStateRow struct {
 
 // What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 // Locks: ACCESS SHARE on our tables.
-// Index: orphan_runs_pkey, orphan_departed_alive, orphan_pauses_one_in_force.
+// Index: orphan_runs_pkey, orphan_departed_alive, orphan_pauses_one_in_force; runs and ledger are read whole.
 // Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
 func (q *Queries) MetricsState(ctx context.Context) (MetricsStateRow, error) {
 	row := q.db.QueryRow(ctx, metricsState)

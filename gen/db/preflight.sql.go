@@ -15,7 +15,7 @@ SELECT orphan_ensure_partitions($1::integer)::integer AS made
 `
 
 // Makes the partitions of today and the next days where they are not there yet.
-// Locks: SHARE UPDATE EXCLUSIVE on the parents when it makes one, under a lock_timeout of 3 s.
+// Locks: SHARE UPDATE EXCLUSIVE on the parents when it makes one, under a lock_timeout of 3 s. Index: none.
 func (q *Queries) PartitionEnsure(ctx context.Context, daysAhead int32) (int32, error) {
 	row := q.db.QueryRow(ctx, partitionEnsure, daysAhead)
 	var made int32
@@ -48,7 +48,7 @@ type PartitionsThereRow struct {
 
 // Whether today's and tomorrow's backup partitions and this month's audit partition are attached,
 // and whether the audit's DEFAULT partition caught rows.
-// Locks: ACCESS SHARE on the audit's DEFAULT partition.
+// Locks: ACCESS SHARE on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
 func (q *Queries) PartitionsThere(ctx context.Context) (PartitionsThereRow, error) {
 	row := q.db.QueryRow(ctx, partitionsThere)
 	var i PartitionsThereRow
@@ -479,7 +479,7 @@ WHERE is_applied
 `
 
 // The version of the newest migration that is applied.
-// Locks: ACCESS SHARE on goose_db_version. Rows: a dozen.
+// Locks: ACCESS SHARE on goose_db_version. Index: none. Rows: a dozen or two.
 func (q *Queries) PreflightVersion(ctx context.Context) (int64, error) {
 	row := q.db.QueryRow(ctx, preflightVersion)
 	var version int64

@@ -37,7 +37,6 @@ type ended struct {
 	signal         syscall.Signal
 	stdout, stderr string
 	took           time.Duration
-	peakRSS        int64 // bytes
 }
 
 func (e ended) String() string {
@@ -152,9 +151,6 @@ func (p *process) wait() ended {
 	e := ended{status: p.cmd.ProcessState.ExitCode(), stdout: p.stdout.String(), stderr: p.stderr.String(), took: p.took}
 	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		e.signal = status.Signal()
-	}
-	if usage, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		e.peakRSS = usage.Maxrss << 10
 	}
 	return e
 }

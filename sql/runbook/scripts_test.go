@@ -436,6 +436,10 @@ func TestUserErase(t *testing.T) {
 		t.Errorf("the second user is still named in %q", left)
 	}
 
+	if n := p.Count("deleted_members_list WHERE user_id = '00000000-0000-0000-0000-000000000000'"); n != 0 {
+		t.Errorf("%d emptied rows are listed to be given back", n)
+	}
+
 	// The runbook's statement as printed, the script, and the next run.
 	today := testdb.One[string](p.DB, "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")
 	restored := p.Exec(`WITH back AS (INSERT INTO conversation_members (conversation_id, user_id, role, joined_at)
