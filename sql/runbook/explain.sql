@@ -53,11 +53,14 @@ SELECT
 FROM run, users
 \gset
 \set alive_boolean false
+\set application_name '\'orphan-cleaner\''
 \set approval_id 1
 \set approved_by '\'explain\''
 \set audit_window '\'400 days\''
 \set batch_calls 0
 \set breaker NULL
+\set call_ms_buckets NULL
+\set call_ms_max NULL
 \set chunks_left 0
 \set conversation_id NULL
 \set day 'CURRENT_DATE::text'

@@ -1129,6 +1129,31 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PartitionsThere, any values
 EXPLAIN (:options) EXECUTE "PartitionsThere";
 
+-- How many connections there may be, and how many there are. A limit of -1 is none.
+-- Locks: none beyond the catalog.
+PREPARE "PreflightConnections" AS
+SELECT
+    current_setting('max_connections')::integer AS max_connections,
+    (
+        current_setting('superuser_reserved_connections')::integer
+        + coalesce(current_setting('reserved_connections', true)::integer, 0)
+    )::integer AS reserved,
+    (SELECT sum(s.numbackends) FROM pg_catalog.pg_stat_database AS s)::integer AS used,
+    (
+        SELECT count(*)
+        FROM pg_catalog.pg_stat_activity AS a
+        WHERE a.application_name = $1::text
+            AND a.usename = session_user
+    )::integer AS ours,
+    (SELECT r.rolconnlimit FROM pg_catalog.pg_roles AS r WHERE r.rolname = session_user)::integer AS role_limit,
+    (SELECT d.datconnlimit FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())::integer AS database_limit;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == PreflightConnections, these values
+EXPLAIN (:options) EXECUTE "PreflightConnections" (:application_name);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == PreflightConnections, any values
+EXPLAIN (:options) EXECUTE "PreflightConnections" (:application_name);
+
 -- Keeps the users that a refused run found due or newly missing: what an approval of it is about.
 -- Locks: ROW EXCLUSIVE on orphan_refusals. Index: none: staging and the ledger are read whole. Rows: the missing users.
 PREPARE "RefusalStore" AS
