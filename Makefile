@@ -47,10 +47,19 @@ TEST_ENV     = ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_GRPC
 	ORPHAN_CLEANER_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus
 
 .PHONY: test
-test: postgres prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests, on a real PostgreSQL
+test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests, on a real PostgreSQL
 	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
 	$(TEST_ENV) \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: faults
+faults: postgres fault-tools ## meet every fault in full, 200 kills among them, and print the matrix
+	@ORPHAN_CLEANER_FAULTS=full ORPHAN_CLEANER_FAULT_MATRIX=$(CURDIR)/dist/fault-matrix.txt \
+		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -parallel 4 $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
+
+.PHONY: fault-tools
+fault-tools: # PgBouncer and libfaketime, where they can be installed
+	@./scripts/fault-tools.sh
 
 SOAK        ?= 1h
 SOAK_LOT    ?= 25
@@ -60,8 +69,19 @@ soak: postgres ## play random histories against the model, for SOAK=1h
 	ORPHAN_CLEANER_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/model \
 		-rapid.checks=$(SOAK_LOT) -rapid.shrinktime=3m $(TESTFLAGS)
 
+FUZZTIME    ?= 30s
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZTIME=30s
+	@grep -roE '^func Fuzz[A-Za-z]+' --include='*_test.go' cmd internal \
+		| sed -E 's|^(.*)/[^/]*:func (.*)$$|\1 \2|' \
+		| while read -r dir target; do \
+			echo "$$target in $$dir"; \
+			$(GO) test "./$$dir" -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $(TESTFLAGS) || exit 1; \
+		done
+
 .PHONY: cover
-cover: postgres prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests and show what they do not reach
+cover: postgres fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests and show what they do not reach
 	$(TEST_ENV) \
 		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -coverpkg=./cmd/...,./internal/... \
 		-coverprofile=coverage.out $(TESTFLAGS) $(PACKAGES)
@@ -69,7 +89,7 @@ cover: postgres prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests and 
 	$(GO) tool cover -html=coverage.out -o coverage.html
 
 .PHONY: lint
-lint: check-generated $(TOOLS)/golangci-lint ## gofmt, vet, linters, and gen/ up to date
+lint: check-generated squawk $(TOOLS)/golangci-lint ## gofmt, vet, linters of Go and of migrations, and gen/ up to date
 	$(GO) vet ./...
 	$(TOOLS)/golangci-lint run
 
@@ -79,13 +99,22 @@ fmt: $(TOOLS)/golangci-lint ## format the Go code
 
 .PHONY: generate
 # buf first: it clears gen/ before it writes.
-generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## write gen/ from proto/ and queries/
+generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## write gen/ from proto/ and queries/, and the plans to look at
 	$(TOOLS)/buf generate
 	$(TOOLS)/sqlc generate
+	./scripts/explain.sh > sql/runbook/explain_queries.sql
 
 .PHONY: check-generated
 check-generated: postgres $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## fail where gen/ is not up to date; prepare every query
 	./scripts/check-generated.sh $(TOOLS)
+
+.PHONY: squawk
+squawk: $(TOOLS)/squawk ## lint the migrations
+	./scripts/squawk.sh $(CURDIR)/$(TOOLS)/squawk
+
+.PHONY: plpgsql-check
+plpgsql-check: # installs plpgsql_check, where that is easy, for the test of the functions' bodies
+	@./scripts/plpgsql-check.sh
 
 .PHONY: clean
 clean: ## remove what was built, except the tools
@@ -105,6 +134,7 @@ tools: $(addprefix $(TOOLS)/,sqlc goose protoc-gen-go protoc-gen-go-grpc buf gol
 
 $(TOOLS)/sqlc $(TOOLS)/goose $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc: tools/go.mod tools/go.sum
 $(TOOLS)/buf: tools/buf/go.mod tools/buf/go.sum
+$(TOOLS)/squawk: tools/squawk/package.json
 $(TOOLS)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 $(TOOLS)/grpcurl: tools/grpcurl/go.mod tools/grpcurl/go.sum
 
@@ -129,3 +159,6 @@ $(TOOLS)/golangci-lint:
 	$(call tool,tools/lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
 $(TOOLS)/grpcurl:
 	$(call tool,tools/grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl)
+$(TOOLS)/squawk:
+	./scripts/squawk-install.sh $(TOOLS)
+	@touch $@

@@ -170,8 +170,12 @@ BEGIN
         j.partition_name,
         j.lower_bound,
         j.upper_bound,
-        -- Never analyzed: what the statistics have counted.
-        coalesce(nullif(c.reltuples, -1)::bigint, pg_stat_get_live_tuples(c.oid)),
+        -- Never analyzed: what the statistics have counted; -1: nobody has.
+        coalesce(
+            nullif(c.reltuples, -1)::bigint,
+            nullif(pg_stat_get_live_tuples(c.oid), 0),
+            CASE WHEN pg_relation_size(c.oid) = 0 THEN 0 ELSE -1 END
+        ),
         pg_total_relation_size(c.oid),
         j.is_expired,
         CASE

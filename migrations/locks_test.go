@@ -144,6 +144,7 @@ func TestLocksOfEachMigration(t *testing.T) {
 		triggerVersion: "conversation_members ShareRowExclusiveLock",
 		11:             "conversation_members AccessShareLock, conversations AccessShareLock",
 		16:             "conversation_members AccessShareLock, conversations AccessShareLock",
+		20:             "conversation_members AccessShareLock, conversations AccessShareLock",
 	}
 	db, m := upTo(t, 0)
 	ctx := context.WithoutCancel(t.Context())

@@ -1,6 +1,7 @@
 -- name: ApprovalGive :one
 -- Approves the stored set of a refused run.
--- Locks: ROW EXCLUSIVE on orphan_approvals. Index: orphan_approvals_one_open. Rows: one.
+-- Fails on orphan_approvals_one_open while the run has an approval that is open.
+-- Locks: ROW EXCLUSIVE on orphan_approvals. Index: orphan_runs_pkey. Rows: one.
 INSERT INTO orphan_approvals (run_id, approved_by, expires_at)
 SELECT r.run_id, @approved_by::text || ' (' || session_user || ')', now() + @lasting::interval
 FROM orphan_runs AS r

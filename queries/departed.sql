@@ -51,7 +51,7 @@ ORDER BY user_id;
 
 -- name: DepartedPrune :execrows
 -- Forgets departed users who left before the oldest backup that is still there, max_rows at a time.
--- Locks: ROW EXCLUSIVE on orphan_departed. Index: orphan_departed_pkey; found by a sequential scan. Rows: max_rows.
+-- Locks: ROW EXCLUSIVE on orphan_departed. Index: none: the list is read whole, by a daily job. Rows: max_rows.
 DELETE FROM orphan_departed AS d
 USING (
     SELECT o.user_id

@@ -1,6 +1,6 @@
 -- name: HoldAdd :one
 -- Places a hold on a user or a conversation; no row when it would be over already.
--- Locks: ROW EXCLUSIVE on orphan_holds. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_holds. Index: none. Rows: one.
 INSERT INTO orphan_holds (user_id, conversation_id, reason, until)
 SELECT
     sqlc.narg('user_id')::uuid,

@@ -18,7 +18,7 @@ WHERE v.upper_bound IS NOT NULL;
 -- name: PartitionDrop :one
 -- Drops one partition that is past its window; returns why not, or nothing.
 -- Locks: SHARE on orphan_holds; ACCESS EXCLUSIVE on the partition, the audit's DEFAULT one and, for about
--- a millisecond, the parent; each waits 300 ms at most. Rows: none.
+-- a millisecond, the parent; each waits 300 ms at most. Index: none. Rows: none.
 SELECT coalesce(
     orphan_drop_partition(@partition_name::text, @restore_window::interval, @audit_window::interval), ''
 )::text AS kept_because;

@@ -1,6 +1,6 @@
 -- name: PauseBegin :one
 -- Pauses all runs. Fails on orphan_pauses_one_in_force when they are paused already.
--- Locks: ROW EXCLUSIVE on orphan_pauses. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_pauses. Index: none. Rows: one.
 INSERT INTO orphan_pauses (reason)
 VALUES (@reason)
 RETURNING pause_id;

@@ -90,7 +90,7 @@ SELECT
 
 -- name: PreflightVersion :one
 -- The version of the newest migration that is applied.
--- Locks: ACCESS SHARE on goose_db_version. Rows: a dozen.
+-- Locks: ACCESS SHARE on goose_db_version. Index: none. Rows: a dozen or two.
 SELECT coalesce(max(version_id), 0)::bigint AS version
 FROM (
     SELECT DISTINCT ON (version_id) version_id, is_applied
@@ -262,13 +262,13 @@ ORDER BY array_position(ARRAY['clash', 'needed', 'lost', 'retyped', 'gained'], p
 
 -- name: PartitionEnsure :one
 -- Makes the partitions of today and the next days where they are not there yet.
--- Locks: SHARE UPDATE EXCLUSIVE on the parents when it makes one, under a lock_timeout of 3 s.
+-- Locks: SHARE UPDATE EXCLUSIVE on the parents when it makes one, under a lock_timeout of 3 s. Index: none.
 SELECT orphan_ensure_partitions(@days_ahead::integer)::integer AS made;
 
 -- name: PartitionsThere :one
 -- Whether today's and tomorrow's backup partitions and this month's audit partition are attached,
 -- and whether the audit's DEFAULT partition caught rows.
--- Locks: ACCESS SHARE on the audit's DEFAULT partition.
+-- Locks: ACCESS SHARE on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
 SELECT
     bool_or(p.name = 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS today,
     bool_or(p.name = 'conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS tomorrow,
@@ -282,3 +282,22 @@ FROM (
         to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
     )
 ) AS p;
+
+-- name: PreflightConnections :one
+-- How many connections there may be, and how many there are. A limit of -1 is none.
+-- Locks: none beyond the catalog.
+SELECT
+    current_setting('max_connections')::integer AS max_connections,
+    (
+        current_setting('superuser_reserved_connections')::integer
+        + coalesce(current_setting('reserved_connections', true)::integer, 0)
+    )::integer AS reserved,
+    (SELECT sum(s.numbackends) FROM pg_catalog.pg_stat_database AS s)::integer AS used,
+    (
+        SELECT count(*)
+        FROM pg_catalog.pg_stat_activity AS a
+        WHERE a.application_name = @application_name::text
+            AND a.usename = session_user
+    )::integer AS ours,
+    (SELECT r.rolconnlimit FROM pg_catalog.pg_roles AS r WHERE r.rolname = session_user)::integer AS role_limit,
+    (SELECT d.datconnlimit FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())::integer AS database_limit;

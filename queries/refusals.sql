@@ -1,6 +1,6 @@
 -- name: RefusalStore :execrows
 -- Keeps the users that a refused run found due or newly missing: what an approval of it is about.
--- Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_sightings_pkey, orphan_candidates_pkey. Rows: the missing users.
+-- Locks: ROW EXCLUSIVE on orphan_refusals. Index: none: staging and the ledger are read whole. Rows: the missing users.
 INSERT INTO orphan_refusals (run_id, user_id, is_due)
 SELECT s.run_id, s.user_id, k.is_due
 FROM orphan_sightings AS s

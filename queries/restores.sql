@@ -67,7 +67,7 @@ FROM plan AS p;
 
 -- name: RestoreChunks :many
 -- Where the backup rows of a restore lie: the chunks of so many pages that hold one, by UTC day.
--- Locks: ACCESS SHARE on the backup. Index: orphan_restores_pkey. Rows: the backups from the oldest row of the restore on.
+-- Locks: ACCESS SHARE on the backup. Index: orphan_restores_pkey. Rows: the backups from the oldest row of the restore on, read once.
 SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members
 FROM orphan_restore_chunks(@run_id::bigint, @state::text, @pages::integer) AS c;
 
@@ -81,7 +81,7 @@ SELECT orphan_restore_chunk(
 
 -- name: RunRestored :exec
 -- Counts members given back on the run's row, in the transaction that gave them back.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET members_restored = members_restored + @restored::bigint
 WHERE run_id = @run_id

@@ -1,7 +1,7 @@
 -- name: RunTurn :exec
 -- Lets runners decide one after the other whether a run is due: RunBegin, as the next statement of
 -- the transaction, sees what the one before has begun.
--- Locks: an advisory lock of our own, until the transaction ends.
+-- Locks: an advisory lock of our own, until the transaction ends. Index: none.
 SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_begin', 0));
 
 -- name: RunBegin :one
@@ -96,7 +96,7 @@ WHERE run_id <> @run_id;
 -- name: RunHeartbeat :one
 -- The fence: proves that the run is still open, and keeps it so. In a chunk's
 -- transaction it comes first and locks the row, so that nobody takes the run over in between.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
     phase = @phase,
@@ -107,7 +107,7 @@ RETURNING EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL) AS 
 
 -- name: RunFacts :execrows
 -- Writes down what the run has found so far.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
     users_checked = @users_checked,
@@ -121,14 +121,16 @@ SET heartbeat_at = clock_timestamp(),
     members_kept_young = @members_kept_young,
     members_held = @members_held,
     batch_calls = @batch_calls,
-    chunks_left = @chunks_left
+    chunks_left = @chunks_left,
+    call_ms_buckets = sqlc.narg('call_ms_buckets'),
+    call_ms_max = sqlc.narg('call_ms_max')
 WHERE run_id = @run_id
     AND state = 'running';
 
 -- name: RunFinish :one
 -- Ends a run: state, reason, and the number of conversations from the audit, or of a restore from its list.
 -- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
--- Index: orphan_runs_pkey; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
+-- Index: orphan_runs_pkey or orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
 UPDATE orphan_runs AS r
 SET state = @state,
     phase = @phase,
@@ -151,7 +153,8 @@ SET state = @state,
         ) AS touched
     )
 WHERE r.run_id = @run_id
-    AND r.state = 'running'
+    -- Ended so before: by this very run, whose answer was lost. Nobody else writes that state.
+    AND r.state IN ('running', @state)
 RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, r.finished_at;
 
 -- name: RunRecordFailure :one
@@ -163,7 +166,7 @@ RETURNING run_id;
 
 -- name: RunFailPreflight :execrows
 -- Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET state = 'failed',
     heartbeat_at = clock_timestamp(),

@@ -13,7 +13,7 @@ ON CONFLICT (run_id, user_id) DO NOTHING;
 -- many are new, due, and what the sweep would delete and keep. Reads only.
 -- Locks: ACCESS SHARE on conversation_members and our tables.
 -- With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
--- Index: orphan_candidates_pkey, orphan_refusals_pkey, conversation_members_user_id.
+-- Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
 -- Rows: the users given and their members.
 WITH clocks AS (
     SELECT
@@ -51,16 +51,16 @@ old_members AS (
 SELECT
     (SELECT count(*) FROM clocks WHERE is_new)::bigint AS users_new,
     (SELECT count(*) FROM clocks WHERE is_new AND NOT is_foreseen)::bigint AS users_new_unforeseen,
-    -- Who read a message within a day is expected to be alive.
+    -- Who read a message within a day is expected to be alive. Not EXISTS, which
+    -- may be planned as one read of all members: nothing indexes last_read_at.
     (
         SELECT count(*)
         FROM clocks AS k
-        WHERE EXISTS (
-            SELECT
+        WHERE (
+            SELECT max(m.last_read_at)
             FROM conversation_members AS m
             WHERE m.user_id = k.user_id
-                AND m.last_read_at > now() - interval '1 day'
-        )
+        ) > now() - interval '1 day'
     )::bigint AS users_recently_active,
     (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held AND (is_approved OR @approved_run::bigint = 0))::bigint AS users_due,
     (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND (is_approved OR @approved_run::bigint = 0))::bigint AS members_due,
@@ -70,7 +70,7 @@ SELECT
 
 -- name: SightingCount :one
 -- What is staged for this run: an unlogged table forgets after a crash, and the run must notice.
--- Locks: ACCESS SHARE on orphan_sightings. Index: orphan_sightings_pkey. Rows: the run's.
+-- Locks: ACCESS SHARE on orphan_sightings. Index: none: staging holds little but this run. Rows: the run's.
 SELECT
     count(*) FILTER (WHERE verdict = 'missing') AS missing,
     count(*) FILTER (WHERE verdict = 'unknown') AS unknown
@@ -79,6 +79,6 @@ WHERE run_id = @run_id;
 
 -- name: SightingDrop :execrows
 -- Empties staging of this run and of any before it.
--- Locks: ROW EXCLUSIVE on orphan_sightings. Index: orphan_sightings_pkey. Rows: the run's.
+-- Locks: ROW EXCLUSIVE on orphan_sightings. Index: none: staging holds little but this run. Rows: the run's.
 DELETE FROM orphan_sightings
 WHERE run_id <= @run_id;

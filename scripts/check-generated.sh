@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fails when gen/ is not what sqlc and buf would write today, and when a query
+# Fails when gen/ or explain_queries.sql is not what would be written today, and when a query
 # does not prepare on a migrated database, and when gen/ imports anything of
 # ours. Writes nothing into the tree.
 # Usage: check-generated.sh BIN, where BIN holds sqlc, buf and the plugins.
@@ -13,6 +13,8 @@ stale=0
 
 "$bin/buf" generate --output "$temp"
 diff -r "$temp/gen/nova" gen/nova || stale=1
+
+./scripts/explain.sh | diff - sql/runbook/explain_queries.sql || stale=1
 
 if go list -deps ./gen/... | grep -E '^github\.com/nova-social/orphan-cleaner/(cmd|internal)'; then
     echo "gen/ must not import the packages above" >&2

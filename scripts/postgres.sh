@@ -2,6 +2,7 @@
 # Makes sure that a PostgreSQL server, 15 or newer, is installed; does nothing
 # where one is. Only its programs are needed: no cluster is created or started
 # by this script, and none that exists is touched.
+# Usage: postgres.sh [--version], which prints the major version.
 set -eu
 
 minimum=15
@@ -74,7 +75,15 @@ HELP
     exit 1
 }
 
+# say OPTION: prints the major version of what was found, if that is asked.
+say() {
+    if [ "$1" = --version ]; then
+        echo "$version"
+    fi
+}
+
 if found; then
+    say "${1:-}"
     exit 0
 fi
 echo "PostgreSQL is missing: installing it" >&2
@@ -86,3 +95,4 @@ else
     give_up
 fi
 found || give_up
+say "${1:-}"

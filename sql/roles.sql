@@ -124,8 +124,8 @@ GRANT UPDATE (:"lock_column") ON public.conversation_members TO orphan_cleaner_r
 GRANT SELECT (id) ON public.conversations TO orphan_cleaner_restorer;
 GRANT SELECT, INSERT ON public.conversation_members TO orphan_cleaner_restorer;
 
--- reader: counts.
-GRANT SELECT (conversation_id, user_id) ON public.conversation_members TO orphan_cleaner_reader;
+-- reader: counts, and how large a conversation was before.
+GRANT SELECT (conversation_id, user_id, joined_at) ON public.conversation_members TO orphan_cleaner_reader;
 
 -- owner: orphan_shadow_evidence() reads when a user was deleted, while the shadow table is there.
 \if :has_users
@@ -151,12 +151,13 @@ DECLARE
     tables CONSTANT text [] := ARRAY[
         'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
         'orphan_refusals', 'orphan_approvals', 'orphan_pauses', 'orphan_restores', 'orphan_departed',
-        'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'goose_db_version'
+        'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'goose_db_version', 'orphan_drift_version'
     ];
     functions CONSTANT text [] := ARRAY[
         'orphan_add_partition', 'orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence',
         'conversation_members_audit_delete', 'conversation_members_refuse_truncate', 'orphan_same_member',
-        'orphan_restore_plan', 'orphan_restore_chunk', 'orphan_restore_chunks', 'orphan_restore_users', 'orphan_revert_chunk'
+        'orphan_restore_plan', 'orphan_restore_chunk', 'orphan_restore_chunks', 'orphan_restore_users', 'orphan_revert_chunk',
+        'orphan_partitions', 'orphan_partition_need', 'orphan_partition_verdicts', 'orphan_drop_partition'
     ];
     roles CONSTANT text := 'orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader';
     item record;
@@ -255,6 +256,7 @@ GRANT SELECT ON
     public.orphan_approvals, public.orphan_pauses, public.orphan_departed, public.conversation_members_audit,
     public.conversation_members_audit_default, public.goose_db_version
     TO orphan_cleaner_reader;
+GRANT SELECT (run_id, conversation_id, state) ON public.orphan_restores TO orphan_cleaner_reader;
 
 \endif
 

@@ -12,8 +12,11 @@ import (
 type CheckCmd struct {
 	DatabaseFlags `group:"Database"`
 	AuthFlags     `group:"auth-service"`
+	CanaryFlags   `group:"Run"`
 	LogFlags      `group:"Log"`
-	JSON          bool `name:"json" help:"Print a JSON array."`
+	MetricsAddr   string `help:"Look whether serve could take this address, such as :9091." env:"ORPHAN_CLEANER_METRICS_ADDR" placeholder:"ADDR"`
+	RedisURL      string `help:"messaging-service's Redis, pinged because its environment names it; nothing here uses it." env:"REDIS_URL" placeholder:"URL"`
+	JSON          bool   `name:"json" help:"Print a JSON array."`
 }
 
 // Run prints a line per check and fails when one of them failed.
@@ -22,22 +25,39 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	if _, err := cmd.url(); err != nil {
+	url, err := cmd.url()
+	if err != nil {
+		return err
+	}
+	alive, dead, err := cmd.canaries()
+	if err != nil {
 		return err
 	}
 	log := cmd.logger(s)
-	client, err := cmd.dial(log, nil)
+	client, err := cmd.dial(log)
 	if err != nil {
 		return err
 	}
 	defer closeClient(client, log)
-	probe := authProbe(client, cmd.AuthServiceURL)
+	probes := []cleaner.Probe{
+		authProbe(client, cmd.AuthServiceURL), plaintextProbe(cmd.AuthServiceURL), canaryProbe(client, alive, dead),
+	}
+	if cmd.RedisURL != "" {
+		probes = append(probes, redisProbe(cmd.RedisURL))
+	}
+	if cmd.MetricsAddr != "" {
+		probes = append(probes, portProbe(cmd.MetricsAddr))
+	}
 	var findings cleaner.Findings
 	if pool, err := cmd.open(ctx); err != nil {
-		findings = cleaner.Findings{{Name: "database", Status: cleaner.Fail, Message: strings.TrimSuffix(oneLine(err), "; "+databaseMend), Mend: databaseMend}, probe(ctx)}
+		findings = append(findings, cleaner.Finding{Name: "database", Status: cleaner.Fail, Message: strings.TrimSuffix(oneLine(err), "; "+databaseMend), Mend: databaseMend})
+		for _, probe := range probes {
+			findings = append(findings, probe(ctx))
+		}
 	} else {
 		defer pool.Close()
-		findings = cleaner.New(pool, client, log, cfg, probe).Check(ctx, false)
+		probes = append([]cleaner.Probe{poolerProbe(url), connectionsProbe(pool), encryptionProbe(pool)}, probes...)
+		findings = cleaner.New(pool, client, log, cfg, probes...).Check(ctx, false)
 	}
 	if cmd.JSON {
 		err = printJSON(s.out, findings)

@@ -23,6 +23,7 @@ type CLI struct {
 	Restore RestoreCmd `cmd:"" help:"Give back what runs deleted; previews without --execute."`
 	Pause   PauseCmd   `cmd:"" help:"Stop every runner everywhere before its next transaction."`
 	Resume  ResumeCmd  `cmd:"" help:"Let runs go on."`
+	Report  ReportCmd  `cmd:"" help:"Show what was deleted in a month: per day, and by the size of conversations."`
 	Prune   PruneCmd   `cmd:"" help:"Drop backups and audit months past their windows; without --execute only show them."`
 	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
 	Demo    DemoCmd    `cmd:"" help:"See all of it on a throw-away PostgreSQL and auth-service."`
@@ -49,6 +50,7 @@ func exampleOf(command string) string {
 		"migrate status": "orphan-cleaner migrate status",
 		"migrate drift":  "orphan-cleaner migrate drift\n  orphan-cleaner migrate drift --print > drift/20260131120000_follow_conversation_members.sql",
 		"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
+		"report":         "orphan-cleaner report\n  orphan-cleaner report --month 2026-01 --csv > 2026-01.csv",
 		"prune":          "orphan-cleaner prune\n  30 3 * * * orphan-cleaner prune --execute >> /var/log/orphan-cleaner.log 2>&1   # crontab",
 		"serve":          "orphan-cleaner serve --interval 1h --metrics-addr :9091",
 		"pause":          "orphan-cleaner pause --reason 'auth-service is being restored'",

@@ -154,9 +154,9 @@ func stockGoose(t *testing.T, w *world, dir, command string) error {
 }
 
 // embeddedGoose is goose's Provider, as `migrate` uses it.
-func embeddedGoose(t *testing.T, w *world, dir string) *goose.Provider {
+func embeddedGoose(t *testing.T, url, dir string) *goose.Provider {
 	t.Helper()
-	cfg, err := pgx.ParseConfig(w.URL)
+	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -381,7 +381,7 @@ func TestDriftRefusesToLose(t *testing.T) {
 			before := w.Snapshot("conversation_members_backup")
 			w.Exec(change)
 			migration := program(t, w.env, "migrate", "drift", "--print").expect(t, exitDone).stdout
-			_, err := embeddedGoose(t, w, keepMigration(t, migration)).Up(t.Context())
+			_, err := embeddedGoose(t, w.URL, keepMigration(t, migration)).Up(t.Context())
 			refusal, ok := errors.AsType[*pgconn.PgError](err)
 			if !ok || refusal.Code != "P0001" {
 				t.Fatalf("the migration does not refuse: %v", err)
@@ -408,7 +408,7 @@ func TestDriftDown(t *testing.T) {
 	columns, rows := w.Snapshot(shape), w.Snapshot("conversation_members_backup")
 	migration := program(t, w.env, "migrate", "drift", "--print").expect(t, exitDone).stdout
 	dir := keepMigration(t, migration)
-	provider := embeddedGoose(t, w, dir)
+	provider := embeddedGoose(t, w.URL, dir)
 	if _, err := provider.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/pressly/goose/v3"
 
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 )
 
@@ -35,7 +36,7 @@ func withMigrator(ctx context.Context, flags *DatabaseFlags, do func(m *migrate.
 		return err
 	}
 	m, err := migrate.Open(ctx, url)
-	if errors.Is(err, migrate.ErrNoMembers) {
+	if errors.Is(err, migrate.ErrNoMembers) || errors.Is(err, database.ErrPooled) {
 		return err
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/progress"
@@ -73,6 +74,7 @@ func (cmd *PruneCmd) Run(ctx context.Context, s *streams) error {
 // the others it counts.
 func (cmd *PruneCmd) print(s *streams, result prune.Result) error {
 	t := newTable("Past their window", "partition", "of", "rows", "size", "verdict")
+	t.SetColumnConfigs([]table.ColumnConfig{{Number: 3, Align: text.AlignRight}})
 	within := 0
 	var size int64
 	for _, p := range result.Partitions {
@@ -94,7 +96,11 @@ func (cmd *PruneCmd) print(s *streams, result prune.Result) error {
 		if p.KeptBecause == "" {
 			size += p.Bytes
 		}
-		t.AppendRow(table.Row{p.PartitionName, of, p.RowsEstimate, progress.FormatBytes(p.Bytes), text.WrapSoft(verdict, 32)})
+		rows := "?"
+		if p.RowsEstimate >= 0 {
+			rows = strconv.FormatInt(p.RowsEstimate, 10)
+		}
+		t.AppendRow(table.Row{p.PartitionName, of, rows, progress.FormatBytes(p.Bytes), text.WrapSoft(verdict, 32)})
 	}
 	if t.Length() > 0 {
 		if err := printTable(s.out, t); err != nil {
@@ -103,9 +109,9 @@ func (cmd *PruneCmd) print(s *streams, result prune.Result) error {
 	}
 	var err error
 	if cmd.Execute {
-		_, err = fmt.Fprintf(s.out, "gave back %s: dropped %d partitions; forgot %d users of old refusals, %d departed users, %d members of old restores; "+
-			"%d partitions are within their window\n",
-			progress.FormatBytes(result.BytesGivenBack), result.Dropped, result.RefusedUsers, result.DepartedUsers, result.RestoredRows, within)
+		_, err = fmt.Fprintf(s.out, "gave back %s: dropped %d partitions, %d are within their window;\n"+
+			"forgot %d users of old refusals, %d departed users, %d members of old restores\n",
+			progress.FormatBytes(result.BytesGivenBack), result.Dropped, within, result.RefusedUsers, result.DepartedUsers, result.RestoredRows)
 	} else {
 		_, err = fmt.Fprintf(s.out, "would give back %s; %d partitions are within their window; nothing was changed: add --execute\n", progress.FormatBytes(size), within)
 	}

@@ -541,7 +541,11 @@ func TestPruneArguments(t *testing.T) {
 	if !strings.Contains(e.stdout, "nothing was changed: add --execute") || !strings.Contains(e.stdout, byAge(w, 92)) || strings.Contains(e.stdout, byAge(w, 1)) {
 		t.Errorf("%s", e)
 	}
-	if wide := regexp.MustCompile(`(?m)^.{101,}$`).FindString(e.stdout); wide != "" {
+	done := program(t, w.env, "prune", "--execute").expect(t, exitDone)
+	if !strings.Contains(done.stdout, "dropped in ") || !strings.Contains(done.stdout, "gave back ") {
+		t.Errorf("%s", done)
+	}
+	if wide := regexp.MustCompile(`(?m)^.{101,}$`).FindString(e.stdout + done.stdout); wide != "" {
 		t.Errorf("a line of more than 100 columns: %s", wide)
 	}
 }

@@ -270,7 +270,7 @@ func (cmd *RestoreCmd) previewRevert(ctx context.Context, s *streams, r *restore
 }
 
 func (cmd *RestoreCmd) revert(ctx context.Context, s *streams, log *slog.Logger, r *restore.Restorer) error {
-	client, err := cmd.dial(log, nil)
+	client, err := cmd.dial(log)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"syscall"
@@ -158,6 +159,14 @@ func TestRevert(t *testing.T) {
 	if contents(t, w.DB) != all {
 		t.Error("the preview of a revert changed something")
 	}
+	// A revert deletes: no pause lets it through, and nobody loses a hold by it.
+	program(t, w.env, "pause", "--reason", "test").expect(t, exitDone)
+	all = contents(t, w.DB, "orphan_runs")
+	paused := program(t, w.env, "restore", "--revert", restored, "--execute", "--json").expect(t, exitFailed)
+	if paused.result(t)["state"] != "incomplete" || !strings.Contains(paused.stderr, "orphan-cleaner resume") || contents(t, w.DB, "orphan_runs") != all {
+		t.Errorf("a revert while paused: %s", paused)
+	}
+	program(t, w.env, "resume").expect(t, exitDone)
 	got := w.restore(t, "--revert", restored)
 	if f := figures(got, "members_reverted", "members_left", "users_unknown"); f != "members_reverted 22, members_left 3, users_unknown 0" {
 		t.Errorf("revert: %s", f)
@@ -191,19 +200,47 @@ func TestRevert(t *testing.T) {
 	program(t, w.env, "restore", "--revert", "999").expect(t, exitUsage)
 }
 
+// rejoining is a transaction in which a user joins again and that is not over: a
+// restore stands still in mid-chunk at that row.
+func (w *world) rejoining(t *testing.T, user uuid.UUID) pgx.Tx {
+	t.Helper()
+	tx, err := w.Pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	if _, err := tx.Exec(t.Context(), `INSERT INTO conversation_members (conversation_id, user_id, role)
+		SELECT conversation_id, user_id, CASE role WHEN 'admin' THEN 'owner' ELSE 'admin' END
+		FROM conversation_members_backup WHERE user_id = $1`, user); err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
+// Who rejoins between the plan and the insert keeps the new row.
+func TestRestoreMeetsRejoin(t *testing.T) {
+	t.Parallel()
+	w, run, _ := cleaned(t)
+	rejoining := w.rejoining(t, w.dead[0])
+	p := start(t, w.env, "restore", "--run", run, "--execute", "--json")
+	eventually(t, "the restore waits", func() bool { return w.Count(`pg_locks WHERE NOT granted`) > 0 })
+	if err := rejoining.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	result := p.wait(t).expect(t, exitDone).result(t)
+	if f := figures(result, "members_restored", "members_left"); f != "members_restored 24, members_left 1" {
+		t.Error(f)
+	}
+	if n := w.Count(`conversation_members AS m JOIN conversation_members_backup AS b USING (user_id) WHERE user_id = $1 AND m.role = b.role`, w.dead[0]); n != 0 {
+		t.Error("the row of who rejoined was overwritten")
+	}
+}
+
 // A restore that was killed goes on from where it was.
 func TestRestoreKilled(t *testing.T) {
 	t.Parallel()
 	w, run, before := cleaned(t)
-	// Somebody holds one of the keys, so that the restore stands still in mid-chunk.
-	blocker, err := w.Pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := blocker.Exec(t.Context(), `INSERT INTO conversation_members (conversation_id, user_id)
-		SELECT conversation_id, user_id FROM conversation_members_backup WHERE user_id = $1`, w.dead[0]); err != nil {
-		t.Fatal(err)
-	}
+	blocker := w.rejoining(t, w.dead[0])
 	p := start(t, w.env, "restore", "--run", run, "--execute", "--lease", "1s")
 	eventually(t, "the restore waits", func() bool { return w.Count(`pg_locks WHERE NOT granted`) > 0 })
 	p.signal(t, syscall.SIGKILL)

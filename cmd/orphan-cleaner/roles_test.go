@@ -1,8 +1,10 @@
 package main
 
 import (
+	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -30,13 +32,21 @@ type commandRole struct {
 	before string // brings about what the command wants to find
 }
 
+// oldPartition makes a backup partition as orphan_ensure_partitions() would have.
+const oldPartition = `DO $$ BEGIN
+	SET LOCAL ROLE orphan_cleaner_owner;
+	PERFORM public.orphan_add_partition('conversation_members_backup', 'conversation_members_backup_20200101', '2020-01-01Z', '2020-01-02Z');
+END $$`
+
 func commandRoles(w *world) []commandRole {
 	all := []string{migrator, runner, restorer, both, reader}
 	user := "--user=" + w.dead[0].String()
 	return []commandRole{
 		{[]string{"check"}, []string{runner, both}, ""},
 		{[]string{"migrate", "status"}, all, ""},
+		{[]string{"migrate", "drift"}, all, ""},
 		{[]string{"status"}, all, ""},
+		{[]string{"report"}, []string{migrator, restorer, both, reader}, ""},
 		{[]string{"hold", "list"}, all, ""},
 		{[]string{"run", "--dry-run"}, []string{runner, both}, ""},
 		{[]string{"hold", "add", user, "--reason=a lawsuit"}, []string{migrator, restorer, both}, ""},
@@ -44,6 +54,8 @@ func commandRoles(w *world) []commandRole {
 		{[]string{"pause", "--reason=an experiment"}, []string{migrator, restorer, both}, "UPDATE orphan_pauses SET resumed_at = now()"},
 		{[]string{"resume"}, []string{migrator, restorer, both}, "INSERT INTO orphan_pauses (reason) SELECT 'x' WHERE NOT EXISTS (SELECT FROM orphan_pauses WHERE resumed_at IS NULL)"},
 		{[]string{"approve", "1", "--yes"}, []string{migrator}, ""},
+		{[]string{"prune"}, []string{migrator}, ""},
+		{[]string{"prune", "--execute"}, []string{migrator}, oldPartition},
 		{[]string{"run"}, []string{runner, both}, ""},
 		{[]string{"restore", user}, []string{migrator, runner, restorer, both}, ""},
 		{[]string{"restore", user, "--execute"}, []string{restorer, both}, ""},
@@ -97,6 +109,9 @@ func TestRoles(t *testing.T) {
 			gone(t, w, living, 15)
 		}
 	}
+	if n := w.Count("pg_class WHERE relname = 'conversation_members_backup_20200101'"); n != 0 {
+		t.Error("the partition that could be pruned is left")
+	}
 	if n := w.Count("conversation_members WHERE user_id = $1", w.dead[0]); n != 0 {
 		t.Errorf("%d members are there after the restore was taken back", n)
 	}
@@ -106,7 +121,7 @@ func TestRoles(t *testing.T) {
 }
 
 // No command is left out of commandRoles but those that need no database of
-// messaging-service, or are tested by TestMigrateByRoles.
+// messaging-service, or are tested by TestMigrateByRoles and TestServeByRoles.
 func TestRolesOfEachCommand(t *testing.T) {
 	t.Parallel()
 	parser, err := kong.New(&CLI{})
@@ -117,7 +132,7 @@ func TestRolesOfEachCommand(t *testing.T) {
 	for _, leaf := range parser.Model.Leaves(true) {
 		command := strings.Join(strings.Fields(strings.Split(leaf.FullPath(), "<")[0])[1:], " ")
 		switch command {
-		case "demo", "version", "migrate up", "migrate down":
+		case "demo", "version", "migrate up", "migrate down", "serve":
 			continue
 		}
 		found := false
@@ -128,6 +143,67 @@ func TestRolesOfEachCommand(t *testing.T) {
 			t.Errorf("nothing says under which roles %q works", command)
 		}
 	}
+}
+
+// Under the grants of sql/roles.sql the migrator drops old partitions and lets the
+// backup follow conversation_members, and the runner backs the new column up; it
+// can do neither of the two itself.
+func TestLedgerByRoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 300, 15)
+	w.pruneHistory(93, 15, 2)
+	w.Exec("ALTER TABLE conversation_members ADD COLUMN nickname text DEFAULT 'x'")
+	w.Roles(rolesFile)
+	living, url := w.living(), w.Login(migrator)
+	of := func(url string) []string {
+		return []string{"DATABASE_URL=" + url, "AUTH_SERVICE_URL=" + w.auth.URL()}
+	}
+	byMigrator, byRunner := of(url), of(w.Login(runner))
+
+	before := contents(t, w.DB)
+	if e := program(t, byRunner, "prune", "--execute").expect(t, exitFailed); !strings.Contains(e.stderr, "permission denied") || !strings.Contains(e.stderr, "owner of the tables") {
+		t.Errorf("%s", e)
+	}
+	if contents(t, w.DB) != before {
+		t.Error("a prune by the runner changed something")
+	}
+	program(t, byMigrator, "prune", "--execute").expect(t, exitDone)
+	if n := len(past(t, w, "conversation_members_backup", 90*day)); n != 0 {
+		t.Errorf("%d old backups are left", n)
+	}
+
+	dir := keepMigration(t, program(t, byRunner, "migrate", "drift", "--print").expect(t, exitDone).stdout)
+	for url, may := range map[string]bool{w.Login(runner): false, url: true} {
+		if _, err := embeddedGoose(t, url, dir).Up(t.Context()); (err == nil) != may {
+			t.Errorf("the migration: %v", err)
+		}
+	}
+	kept := w.Count("conversation_members_backup")
+	program(t, byRunner, "run").expect(t, exitDone)
+	if diff := living.Diff(w.living()); diff != "" {
+		t.Errorf("members of living users changed:\n%s", diff)
+	}
+	if n := w.Count("conversation_members_backup WHERE nickname = 'x'"); n != 15 || w.Count("conversation_members_backup") != kept+15 {
+		t.Errorf("%d members are backed up with the new column", n)
+	}
+}
+
+// serve, too, makes its runs with the grants of a runner.
+func TestServeByRoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 300, 15)
+	living := w.living()
+	w.Roles(rolesFile)
+	s := startServe(t, []string{"DATABASE_URL=" + w.Login(runner), "AUTH_SERVICE_URL=" + w.auth.URL()})
+	eventually(t, "a run has succeeded", func() bool { return w.Count("orphan_runs WHERE state = 'succeeded'") > 0 })
+	if status, body := get(t, s.url+"/metrics"); status != http.StatusOK || !strings.Contains(body, "\norphan_cleaner_due_members 0") {
+		t.Errorf("metrics: %d\n%s", status, body)
+	}
+	s.signal(t, syscall.SIGTERM)
+	if e := s.wait(t).expect(t, exitDone); strings.Contains(e.stderr, "permission denied") {
+		t.Errorf("a grant is missing: %s", e)
+	}
+	gone(t, w, living, 15)
 }
 
 // The owner of messaging-service's tables, who is no superuser, migrates as a

@@ -8,7 +8,10 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
 
 // RunCmd is `run`.
@@ -17,6 +20,7 @@ type RunCmd struct {
 	AuthFlags     `group:"auth-service"`
 	CleanerFlags  `group:"Run"`
 	LogFlags      `group:"Log"`
+	PublishFlags  `group:"Report"`
 	DryRun        bool `help:"Verify and judge in full, show what would be deleted, change nothing."`
 	JSON          bool `name:"json" help:"End with one JSON object on stdout."`
 }
@@ -30,26 +34,50 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	if _, err := cmd.url(); err != nil {
 		return err
 	}
+	outlets, err := cmd.outlets()
+	if err != nil {
+		return err
+	}
 	cfg.DryRun = cmd.DryRun
 	log := cmd.logger(s)
-	client, err := cmd.dial(log, nil)
+	registry := prometheus.NewRegistry()
+	settings := telemetry.Settings{Version: version, Interval: time.Duration(cmd.Interval), Concurrency: cfg.Concurrency, OneRun: true}
+	metrics, err := telemetry.NewMetrics(registry, settings)
+	if err != nil {
+		return fmt.Errorf("registering the metrics: %w", err)
+	}
+	client, err := cmd.dialObserved(log, metrics, cfg.Concurrency)
 	if err != nil {
 		return err
 	}
 	defer closeClient(client, log)
+	if cmd.DryRun {
+		outlets = telemetry.Outlets{} // what would happen is nobody's news
+	}
+	reporter := telemetry.NewReporter(outlets, registry, instance(), log)
+	reporter.Began(ctx)
 	logf(ctx, log, "Starting orphan cleaner (interval: %s, batch: %d, retention: %s)", cmd.Interval, cmd.BatchSize, cmd.Retention)
 	pool, err := cmd.open(ctx)
+	var result cleaner.Result
 	if err != nil {
 		err = errors.New(oneLine(err))
-		return cmd.show(ctx, s, log, cleaner.Result{State: "failed", DryRun: cmd.DryRun, Error: err.Error()}, err)
+		result = cleaner.Result{State: "failed", DryRun: cmd.DryRun, Error: err.Error()}
+	} else {
+		defer pool.Close()
 	}
-	defer pool.Close()
-
-	c := cleaner.New(pool, client, log, cfg, authProbe(client, cmd.AuthServiceURL))
-	stop := watch(s.err, log, c)
-	result, runErr := c.Run(ctx)
-	stop()
-	return cmd.show(ctx, s, log, result, runErr)
+	if err := telemetry.NewState(registry, metrics, pool, cfg.Retention, log, settings); err != nil {
+		return fmt.Errorf("registering the metrics: %w", err)
+	}
+	if err == nil {
+		cfg.Observer = metrics
+		c := cleaner.New(pool, client, log, cfg, authProbe(client, cmd.AuthServiceURL))
+		stop := watch(s.err, log, c)
+		result, err = c.Run(ctx)
+		stop()
+	}
+	err = cmd.show(ctx, s, log, result, err)
+	reporter.Ended(ctx, exitStatus(err), resultLine(result))
+	return err
 }
 
 // show tells how the run ended, in the log and on stdout.
@@ -96,7 +124,7 @@ func logResult(ctx context.Context, log *slog.Logger, r cleaner.Result, err erro
 	case errors.Is(err, cleaner.ErrAnotherRun):
 		log.Warn("Not run", "error", err)
 	default:
-		log.Error("Run did not succeed", "run_id", r.RunID, "state", r.State, "error", err)
+		log.Error("Run did not succeed", "run_id", r.RunID, "state", r.State, "error", err, "look_closer", "orphan-cleaner check")
 	}
 }
 

@@ -25,11 +25,12 @@ import (
 
 // ServeCmd is `serve`.
 type ServeCmd struct {
-	DatabaseFlags `group:"Database"`
-	AuthFlags     `group:"auth-service"`
-	CleanerFlags  `group:"Run"`
-	ServeFlags    `group:"Serve"`
-	LogFlags      `group:"Log"`
+	DatabaseFlags    `group:"Database"`
+	AuthFlags        `group:"auth-service"`
+	CleanerFlags     `group:"Run"`
+	ServeFlags       `group:"Serve"`
+	HealthcheckFlags `group:"Report"`
+	LogFlags         `group:"Log"`
 }
 
 // ServeFlags say where the metrics are served.
@@ -70,6 +71,10 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
+	outlets, err := cmd.outlets()
+	if err != nil {
+		return err
+	}
 	log := cmd.logger(s)
 	registry := prometheus.NewRegistry()
 	settings := telemetry.Settings{Version: version, Interval: time.Duration(cmd.Interval), Concurrency: cfg.Concurrency}
@@ -77,7 +82,7 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
-	client, err := cmd.dial(log, metrics)
+	client, err := cmd.dialObserved(log, metrics, cfg.Concurrency)
 	if err != nil {
 		return err
 	}
@@ -99,7 +104,8 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
 
-	cfg.Every, cfg.Observer = time.Duration(cmd.Interval), metrics
+	reporter := telemetry.NewReporter(outlets, registry, instance(), log)
+	cfg.Every, cfg.Observer = time.Duration(cmd.Interval), served{metrics, func() { reporter.Began(ctx) }}
 	c := cleaner.New(pool, client, log, cfg, authProbe(client, cmd.AuthServiceURL))
 	service := &serve.Service{
 		Schedule: func(ctx context.Context) (serve.Schedule, error) { return readSchedule(ctx, pool, cfg.Every) },
@@ -109,6 +115,9 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 			result, err := c.Run(ctx)
 			stop()
 			logScheduled(ctx, log, result, err)
+			if result.RunID != 0 {
+				reporter.Ended(ctx, exitStatus(err), resultLine(result))
+			}
 			return result, err
 		},
 		Progress: c.Progress, Interval: cfg.Every, Log: log,
@@ -179,6 +188,14 @@ func (cmd *ServeCmd) serve(ctx context.Context, log *slog.Logger, service *serve
 		return nil
 	}
 }
+
+// served tells the reporter of those runs that this replica was let to begin.
+type served struct {
+	*telemetry.Metrics
+	began func()
+}
+
+func (s served) RunBegan() { s.began() }
 
 // logScheduled is logResult, but for what is nothing to a schedule.
 func logScheduled(ctx context.Context, log *slog.Logger, result cleaner.Result, err error) {

@@ -319,7 +319,12 @@ type door struct {
 
 func newDoor(t *testing.T, to string) *door {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	return newDoorAt(t, "127.0.0.1:0", to)
+}
+
+func newDoorAt(t *testing.T, at, to string) *door {
+	t.Helper()
+	listener, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,7 +103,12 @@ func (f *DatabaseFlags) url() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %w", errUsage, err)
 		}
-		value = strings.TrimSpace(string(text))
+		if value = strings.TrimSpace(string(text)); value == "" {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %s is empty: it holds the URL, such as postgres://user@host:5432/messaging", errUsage, f.DatabaseURLFile)
+		}
+		if _, err := database.ParseConfig(value); err != nil {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %s: %w", errUsage, f.DatabaseURLFile, err)
+		}
 	}
 	if value == "" {
 		return "", fmt.Errorf("%w: DATABASE_URL is not set: export DATABASE_URL=postgres://user@host:5432/messaging", errUsage)
@@ -136,6 +141,7 @@ type AuthFlags struct {
 	AuthServiceURL        string   `help:"auth-service: http://host:9080, or https:// for TLS." env:"AUTH_SERVICE_URL" placeholder:"URL"`
 	AuthServiceMethod     string   `help:"Full name of the gRPC method." env:"AUTH_SERVICE_METHOD" default:"nova.auth_service.v1.AuthService/GetUsersByIds"`
 	AuthServiceTimeout    Duration `help:"Limit of one call." env:"AUTH_SERVICE_TIMEOUT" default:"5s"`
+	AuthServiceTargetP99  Duration `name:"auth-service-target-p99" help:"P99 of a call that is still good; while it is over, fewer calls are in flight." env:"AUTH_SERVICE_TARGET_P99" default:"100ms"`
 	AuthServiceCAFile     string   `name:"auth-service-ca-file" help:"CA certificates (PEM) in place of the system's." env:"AUTH_SERVICE_CA_FILE" placeholder:"FILE"`
 	AuthServiceCertFile   string   `help:"Client certificate (PEM)." env:"AUTH_SERVICE_CERT_FILE" placeholder:"FILE"`
 	AuthServiceKeyFile    string   `help:"Key of the client certificate (PEM)." env:"AUTH_SERVICE_KEY_FILE" placeholder:"FILE"`
@@ -144,7 +150,13 @@ type AuthFlags struct {
 	MaxQPS                float64  `name:"max-qps" help:"Most calls a second; 0: no limit." env:"ORPHAN_CLEANER_MAX_QPS" default:"0"`
 }
 
-func (f *AuthFlags) dial(log *slog.Logger, observer authclient.Observer) (*authclient.Client, error) {
+func (f *AuthFlags) dial(log *slog.Logger) (*authclient.Client, error) {
+	return f.dialObserved(log, nil, 0)
+}
+
+// dialObserved tells the observer, which may be nil, about every call. The client
+// lowers the concurrency while auth-service is slow; 0 is none, and no limit.
+func (f *AuthFlags) dialObserved(log *slog.Logger, observer authclient.Observer, concurrency int) (*authclient.Client, error) {
 	if f.AuthServiceURL == "" {
 		return nil, fmt.Errorf("%w: AUTH_SERVICE_URL is not set: export AUTH_SERVICE_URL=http://auth-service:9080", errUsage)
 	}
@@ -153,6 +165,7 @@ func (f *AuthFlags) dial(log *slog.Logger, observer authclient.Observer) (*authc
 	}
 	client, err := authclient.Dial(authclient.Config{
 		URL: f.AuthServiceURL, Method: f.AuthServiceMethod, Timeout: time.Duration(f.AuthServiceTimeout), MaxQPS: f.MaxQPS,
+		Concurrency: concurrency, TargetP99: time.Duration(f.AuthServiceTargetP99),
 		CAFile: f.AuthServiceCAFile, CertFile: f.AuthServiceCertFile, KeyFile: f.AuthServiceKeyFile,
 		ServerName: f.AuthServiceServerName, TokenFile: f.AuthServiceTokenFile, Logger: log, Observer: observer,
 	})
@@ -183,6 +196,35 @@ func (f *LogFlags) logger(s *streams) *slog.Logger {
 	return telemetry.NewLogger(s.err, f.LogFormat, level)
 }
 
+// CanaryFlags name users whose fate is known.
+type CanaryFlags struct {
+	CanaryAlive []string `help:"Users known to be living, asked about in every run: one missing refuses it." env:"ORPHAN_CLEANER_CANARY_ALIVE" placeholder:"UUID,..."`
+	CanaryDead  []string `help:"Users known to be deleted: one present refuses the run." env:"ORPHAN_CLEANER_CANARY_DEAD" placeholder:"UUID,..."`
+}
+
+// canaries refuses what is no UUID, and a user who is in both lists.
+func (f *CanaryFlags) canaries() (alive, dead []uuid.UUID, err error) {
+	for _, list := range []struct {
+		name string
+		from []string
+		to   *[]uuid.UUID
+	}{{"CANARY_ALIVE", f.CanaryAlive, &alive}, {"CANARY_DEAD", f.CanaryDead, &dead}} {
+		for _, text := range list.from {
+			id, err := uuid.Parse(strings.TrimSpace(text))
+			if err != nil {
+				return nil, nil, fmt.Errorf("%w: %s: %q is not a UUID", errUsage, list.name, text)
+			}
+			*list.to = append(*list.to, id)
+		}
+	}
+	for _, id := range alive {
+		if slices.Contains(dead, id) {
+			return nil, nil, fmt.Errorf("%w: %s is both in CANARY_ALIVE and in CANARY_DEAD", errUsage, id)
+		}
+	}
+	return alive, dead, nil
+}
+
 // CleanerFlags are the settings of a run.
 type CleanerFlags struct {
 	Interval            Duration `help:"Time between the runs of serve." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
@@ -196,10 +238,9 @@ type CleanerFlags struct {
 	MaxDeleteMembers    int64    `help:"Breaker: members due." env:"ORPHAN_CLEANER_MAX_DELETE_MEMBERS" default:"100000"`
 	MaxRecentlyActive   int64    `help:"Breaker: missing users who read a message within a day, once they are over 0.1 % of those checked." env:"ORPHAN_CLEANER_MAX_RECENTLY_ACTIVE" default:"5"`
 	JudgeLate           bool     `help:"Ask about everybody even when the run is sure to be refused, so that approve is about all of them." env:"ORPHAN_CLEANER_JUDGE_LATE"`
-	CanaryAlive         []string `help:"Users known to be living, asked about in every run: one missing refuses it." env:"ORPHAN_CLEANER_CANARY_ALIVE" placeholder:"UUID,..."`
-	CanaryDead          []string `help:"Users known to be deleted: one present refuses the run." env:"ORPHAN_CLEANER_CANARY_DEAD" placeholder:"UUID,..."`
-	Lease               Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
-	ChunkRows           int      `help:"Members per transaction, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"2000"`
+	CanaryFlags
+	Lease     Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
+	ChunkRows int      `help:"Members per transaction, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"2000"`
 }
 
 func (f *CleanerFlags) config() (cleaner.Config, error) {
@@ -232,23 +273,9 @@ func (f *CleanerFlags) config() (cleaner.Config, error) {
 	cfg.Retention, cfg.MaxGap, cfg.Lease = time.Duration(f.Retention), time.Duration(f.MaxGap), time.Duration(f.Lease)
 	cfg.Limits = cleaner.Limits{NewMissingShare: f.MaxNewMissingShare, DeleteShare: f.MaxDeleteShare, DeleteMembers: f.MaxDeleteMembers, RecentlyActive: f.MaxRecentlyActive}
 	cfg.JudgeLate = f.JudgeLate
-	for _, list := range []struct {
-		name string
-		from []string
-		to   *[]uuid.UUID
-	}{{"CANARY_ALIVE", f.CanaryAlive, &cfg.CanaryAlive}, {"CANARY_DEAD", f.CanaryDead, &cfg.CanaryDead}} {
-		for _, text := range list.from {
-			id, err := uuid.Parse(strings.TrimSpace(text))
-			if err != nil {
-				return wrong("%s: %q is not a UUID", list.name, text)
-			}
-			*list.to = append(*list.to, id)
-		}
-	}
-	for _, id := range cfg.CanaryAlive {
-		if slices.Contains(cfg.CanaryDead, id) {
-			return wrong("%s is both in CANARY_ALIVE and in CANARY_DEAD", id)
-		}
+	var err error
+	if cfg.CanaryAlive, cfg.CanaryDead, err = f.canaries(); err != nil {
+		return cfg, err
 	}
 	return finishConfig(cfg)
 }

@@ -31,7 +31,8 @@ type ApprovalGiveRow struct {
 }
 
 // Approves the stored set of a refused run.
-// Locks: ROW EXCLUSIVE on orphan_approvals. Index: orphan_approvals_one_open. Rows: one.
+// Fails on orphan_approvals_one_open while the run has an approval that is open.
+// Locks: ROW EXCLUSIVE on orphan_approvals. Index: orphan_runs_pkey. Rows: one.
 func (q *Queries) ApprovalGive(ctx context.Context, arg ApprovalGiveParams) (ApprovalGiveRow, error) {
 	row := q.db.QueryRow(ctx, approvalGive, arg.ApprovedBy, arg.Lasting, arg.RunID)
 	var i ApprovalGiveRow

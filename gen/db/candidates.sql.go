@@ -159,7 +159,8 @@ type CandidateForgetParams struct {
 // Takes users out of the ledger, alive again at the second asking or without a member left, and lists
 // them to be asked about again.
 // Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
-// Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id. Rows: as many as given.
+// Index: orphan_departed_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+// Rows: as many as given.
 func (q *Queries) CandidateForget(ctx context.Context, arg CandidateForgetParams) (int64, error) {
 	result, err := q.db.Exec(ctx, candidateForget, arg.UserIds, arg.RunID, arg.Alive)
 	if err != nil {
@@ -252,7 +253,7 @@ type CandidateMergeRow struct {
 // a candidate not seen for longer than max_gap starts it anew, users who are alive
 // again leave, to be asked about again later. Unknown users stay as they are.
 // Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed; no lock on conversation_members but ACCESS SHARE.
-// Index: orphan_candidates_pkey, orphan_sightings_pkey, orphan_departed_pkey, conversation_members_user_id.
+// Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id; staging and the ledger are read whole.
 // Rows: as many as are missing or came back.
 func (q *Queries) CandidateMerge(ctx context.Context, arg CandidateMergeParams) (CandidateMergeRow, error) {
 	row := q.db.QueryRow(ctx, candidateMerge, arg.RunID, arg.MaxGap)

@@ -158,7 +158,7 @@ WHERE d.user_id = old.user_id
 `
 
 // Forgets departed users who left before the oldest backup that is still there, max_rows at a time.
-// Locks: ROW EXCLUSIVE on orphan_departed. Index: orphan_departed_pkey; found by a sequential scan. Rows: max_rows.
+// Locks: ROW EXCLUSIVE on orphan_departed. Index: none: the list is read whole, by a daily job. Rows: max_rows.
 func (q *Queries) DepartedPrune(ctx context.Context, maxRows int64) (int64, error) {
 	result, err := q.db.Exec(ctx, departedPrune, maxRows)
 	if err != nil {

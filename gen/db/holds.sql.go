@@ -34,7 +34,7 @@ type HoldAddParams struct {
 }
 
 // Places a hold on a user or a conversation; no row when it would be over already.
-// Locks: ROW EXCLUSIVE on orphan_holds. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_holds. Index: none. Rows: one.
 func (q *Queries) HoldAdd(ctx context.Context, arg HoldAddParams) (int64, error) {
 	row := q.db.QueryRow(ctx, holdAdd,
 		arg.UserID,

@@ -13,27 +13,31 @@ import (
 
 const metricsBacklog = `-- name: MetricsBacklog :one
 WITH candidate_members AS (
-    SELECT count(*) AS members
+    -- Counted user by user: a join would be planned as one read of all members.
+    SELECT coalesce(sum((SELECT count(*) FROM conversation_members AS m WHERE m.user_id = c.user_id)), 0) AS members
     FROM orphan_candidates AS c
-    JOIN conversation_members AS m ON m.user_id = c.user_id
 ),
 due AS (
-    SELECT c.user_id, c.first_missing_at, count(*) AS members
+    SELECT c.user_id, c.first_missing_at, n.members
     FROM orphan_candidates AS c
-    JOIN conversation_members AS m ON m.user_id = c.user_id
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS members
+        FROM conversation_members AS m
+        WHERE m.user_id = c.user_id
+            AND m.joined_at < now() - $1::interval
+            AND NOT EXISTS (
+                SELECT
+                FROM orphan_holds_in_force AS h
+                WHERE h.conversation_id = m.conversation_id
+            )
+    ) AS n
     WHERE c.first_missing_at <= now() - $1::interval
-        AND m.joined_at < now() - $1::interval
         AND NOT EXISTS (
             SELECT
             FROM orphan_holds_in_force AS h
             WHERE h.user_id = c.user_id
         )
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
-        )
-    GROUP BY c.user_id, c.first_missing_at
+        AND n.members > 0
 )
 SELECT
     (SELECT members FROM candidate_members)::bigint AS candidate_members,
@@ -165,6 +169,7 @@ SELECT
     r.last_success::float8 AS last_success,
     r.last_attempt::float8 AS last_attempt,
     r.members_deleted::bigint AS members_deleted,
+    r.members_restored::bigint AS members_restored,
     r.batch_calls::bigint AS batch_calls,
     r.run_open::boolean AS run_open,
     coalesce(f.users_checked, 0)::bigint AS users_checked,
@@ -173,6 +178,7 @@ SELECT
     coalesce(f.members_kept_young, 0)::bigint AS members_kept_young,
     coalesce(t.breaker, '')::text AS tripped,
     (SELECT count(*) FROM orphan_candidates)::bigint AS candidate_users,
+    (SELECT count(*) FROM orphan_departed WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
     (p.paused_at IS NOT NULL)::boolean AS paused,
     coalesce(extract(EPOCH FROM now() - p.paused_at), 0)::float8 AS pause_age
 FROM (
@@ -180,6 +186,7 @@ FROM (
         coalesce(extract(EPOCH FROM max(finished_at) FILTER (WHERE kind = 'clean' AND state = 'succeeded')), 0) AS last_success,
         coalesce(extract(EPOCH FROM max(started_at) FILTER (WHERE kind = 'clean')), 0) AS last_attempt,
         coalesce(sum(members_deleted), 0) AS members_deleted,
+        coalesce(sum(members_restored), 0) AS members_restored,
         coalesce(sum(batch_calls), 0) AS batch_calls,
         coalesce(bool_or(state = 'running'), false) AS run_open
     FROM orphan_runs
@@ -208,6 +215,7 @@ type MetricsStateRow struct {
 	LastSuccess      float64 `json:"last_success"`
 	LastAttempt      float64 `json:"last_attempt"`
 	MembersDeleted   int64   `json:"members_deleted"`
+	MembersRestored  int64   `json:"members_restored"`
 	BatchCalls       int64   `json:"batch_calls"`
 	RunOpen          bool    `json:"run_open"`
 	UsersChecked     int64   `json:"users_checked"`
@@ -216,13 +224,14 @@ type MetricsStateRow struct {
 	MembersKeptYoung int64   `json:"members_kept_young"`
 	Tripped          string  `json:"tripped"`
 	CandidateUsers   int64   `json:"candidate_users"`
+	ResurrectedUsers int64   `json:"resurrected_users"`
 	Paused           bool    `json:"paused"`
 	PauseAge         float64 `json:"pause_age"`
 }
 
 // What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 // Locks: ACCESS SHARE on our tables.
-// Index: orphan_runs_pkey, orphan_runs_one_open, orphan_pauses_one_in_force.
+// Index: orphan_runs_pkey, orphan_departed_alive, orphan_pauses_one_in_force; runs and ledger are read whole.
 // Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
 func (q *Queries) MetricsState(ctx context.Context) (MetricsStateRow, error) {
 	row := q.db.QueryRow(ctx, metricsState)
@@ -231,6 +240,7 @@ func (q *Queries) MetricsState(ctx context.Context) (MetricsStateRow, error) {
 		&i.LastSuccess,
 		&i.LastAttempt,
 		&i.MembersDeleted,
+		&i.MembersRestored,
 		&i.BatchCalls,
 		&i.RunOpen,
 		&i.UsersChecked,
@@ -239,6 +249,7 @@ func (q *Queries) MetricsState(ctx context.Context) (MetricsStateRow, error) {
 		&i.MembersKeptYoung,
 		&i.Tripped,
 		&i.CandidateUsers,
+		&i.ResurrectedUsers,
 		&i.Paused,
 		&i.PauseAge,
 	)

@@ -24,7 +24,7 @@ type PartitionDropParams struct {
 
 // Drops one partition that is past its window; returns why not, or nothing.
 // Locks: SHARE on orphan_holds; ACCESS EXCLUSIVE on the partition, the audit's DEFAULT one and, for about
-// a millisecond, the parent; each waits 300 ms at most. Rows: none.
+// a millisecond, the parent; each waits 300 ms at most. Index: none. Rows: none.
 func (q *Queries) PartitionDrop(ctx context.Context, arg PartitionDropParams) (string, error) {
 	row := q.db.QueryRow(ctx, partitionDrop, arg.PartitionName, arg.RestoreWindow, arg.AuditWindow)
 	var kept_because string

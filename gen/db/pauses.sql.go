@@ -17,7 +17,7 @@ RETURNING pause_id
 `
 
 // Pauses all runs. Fails on orphan_pauses_one_in_force when they are paused already.
-// Locks: ROW EXCLUSIVE on orphan_pauses. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_pauses. Index: none. Rows: one.
 func (q *Queries) PauseBegin(ctx context.Context, reason string) (int64, error) {
 	row := q.db.QueryRow(ctx, pauseBegin, reason)
 	var pause_id int64

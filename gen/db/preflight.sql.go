@@ -15,7 +15,7 @@ SELECT orphan_ensure_partitions($1::integer)::integer AS made
 `
 
 // Makes the partitions of today and the next days where they are not there yet.
-// Locks: SHARE UPDATE EXCLUSIVE on the parents when it makes one, under a lock_timeout of 3 s.
+// Locks: SHARE UPDATE EXCLUSIVE on the parents when it makes one, under a lock_timeout of 3 s. Index: none.
 func (q *Queries) PartitionEnsure(ctx context.Context, daysAhead int32) (int32, error) {
 	row := q.db.QueryRow(ctx, partitionEnsure, daysAhead)
 	var made int32
@@ -48,7 +48,7 @@ type PartitionsThereRow struct {
 
 // Whether today's and tomorrow's backup partitions and this month's audit partition are attached,
 // and whether the audit's DEFAULT partition caught rows.
-// Locks: ACCESS SHARE on the audit's DEFAULT partition.
+// Locks: ACCESS SHARE on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
 func (q *Queries) PartitionsThere(ctx context.Context) (PartitionsThereRow, error) {
 	row := q.db.QueryRow(ctx, partitionsThere)
 	var i PartitionsThereRow
@@ -57,6 +57,49 @@ func (q *Queries) PartitionsThere(ctx context.Context) (PartitionsThereRow, erro
 		&i.Tomorrow,
 		&i.Month,
 		&i.DefaultInUse,
+	)
+	return i, err
+}
+
+const preflightConnections = `-- name: PreflightConnections :one
+SELECT
+    current_setting('max_connections')::integer AS max_connections,
+    (
+        current_setting('superuser_reserved_connections')::integer
+        + coalesce(current_setting('reserved_connections', true)::integer, 0)
+    )::integer AS reserved,
+    (SELECT sum(s.numbackends) FROM pg_catalog.pg_stat_database AS s)::integer AS used,
+    (
+        SELECT count(*)
+        FROM pg_catalog.pg_stat_activity AS a
+        WHERE a.application_name = $1::text
+            AND a.usename = session_user
+    )::integer AS ours,
+    (SELECT r.rolconnlimit FROM pg_catalog.pg_roles AS r WHERE r.rolname = session_user)::integer AS role_limit,
+    (SELECT d.datconnlimit FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())::integer AS database_limit
+`
+
+type PreflightConnectionsRow struct {
+	MaxConnections int32 `json:"max_connections"`
+	Reserved       int32 `json:"reserved"`
+	Used           int32 `json:"used"`
+	Ours           int32 `json:"ours"`
+	RoleLimit      int32 `json:"role_limit"`
+	DatabaseLimit  int32 `json:"database_limit"`
+}
+
+// How many connections there may be, and how many there are. A limit of -1 is none.
+// Locks: none beyond the catalog.
+func (q *Queries) PreflightConnections(ctx context.Context, applicationName string) (PreflightConnectionsRow, error) {
+	row := q.db.QueryRow(ctx, preflightConnections, applicationName)
+	var i PreflightConnectionsRow
+	err := row.Scan(
+		&i.MaxConnections,
+		&i.Reserved,
+		&i.Used,
+		&i.Ours,
+		&i.RoleLimit,
+		&i.DatabaseLimit,
 	)
 	return i, err
 }
@@ -436,7 +479,7 @@ WHERE is_applied
 `
 
 // The version of the newest migration that is applied.
-// Locks: ACCESS SHARE on goose_db_version. Rows: a dozen.
+// Locks: ACCESS SHARE on goose_db_version. Index: none. Rows: a dozen or two.
 func (q *Queries) PreflightVersion(ctx context.Context) (int64, error) {
 	row := q.db.QueryRow(ctx, preflightVersion)
 	var version int64

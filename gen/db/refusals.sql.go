@@ -112,7 +112,7 @@ type RefusalStoreParams struct {
 }
 
 // Keeps the users that a refused run found due or newly missing: what an approval of it is about.
-// Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_sightings_pkey, orphan_candidates_pkey. Rows: the missing users.
+// Locks: ROW EXCLUSIVE on orphan_refusals. Index: none: staging and the ledger are read whole. Rows: the missing users.
 func (q *Queries) RefusalStore(ctx context.Context, arg RefusalStoreParams) (int64, error) {
 	result, err := q.db.Exec(ctx, refusalStore, arg.RunID, arg.MaxGap, arg.Retention)
 	if err != nil {

@@ -60,7 +60,7 @@ type RestoreChunksRow struct {
 }
 
 // Where the backup rows of a restore lie: the chunks of so many pages that hold one, by UTC day.
-// Locks: ACCESS SHARE on the backup. Index: orphan_restores_pkey. Rows: the backups from the oldest row of the restore on.
+// Locks: ACCESS SHARE on the backup. Index: orphan_restores_pkey. Rows: the backups from the oldest row of the restore on, read once.
 func (q *Queries) RestoreChunks(ctx context.Context, arg RestoreChunksParams) ([]RestoreChunksRow, error) {
 	rows, err := q.db.Query(ctx, restoreChunks, arg.RunID, arg.State, arg.Pages)
 	if err != nil {
@@ -412,7 +412,7 @@ type RunRestoredParams struct {
 }
 
 // Counts members given back on the run's row, in the transaction that gave them back.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunRestored(ctx context.Context, arg RunRestoredParams) error {
 	_, err := q.db.Exec(ctx, runRestored, arg.Restored, arg.RunID)
 	return err

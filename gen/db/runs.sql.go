@@ -142,29 +142,33 @@ SET heartbeat_at = clock_timestamp(),
     members_kept_young = $9,
     members_held = $10,
     batch_calls = $11,
-    chunks_left = $12
-WHERE run_id = $13
+    chunks_left = $12,
+    call_ms_buckets = $13,
+    call_ms_max = $14
+WHERE run_id = $15
     AND state = 'running'
 `
 
 type RunFactsParams struct {
-	UsersChecked     int64 `json:"users_checked"`
-	UsersMissing     int64 `json:"users_missing"`
-	UsersUnknown     int64 `json:"users_unknown"`
-	UsersNew         int64 `json:"users_new"`
-	UsersReturned    int64 `json:"users_returned"`
-	UsersDue         int64 `json:"users_due"`
-	MembersTotal     int64 `json:"members_total"`
-	MembersDue       int64 `json:"members_due"`
-	MembersKeptYoung int64 `json:"members_kept_young"`
-	MembersHeld      int64 `json:"members_held"`
-	BatchCalls       int64 `json:"batch_calls"`
-	ChunksLeft       int64 `json:"chunks_left"`
-	RunID            int64 `json:"run_id"`
+	UsersChecked     int64    `json:"users_checked"`
+	UsersMissing     int64    `json:"users_missing"`
+	UsersUnknown     int64    `json:"users_unknown"`
+	UsersNew         int64    `json:"users_new"`
+	UsersReturned    int64    `json:"users_returned"`
+	UsersDue         int64    `json:"users_due"`
+	MembersTotal     int64    `json:"members_total"`
+	MembersDue       int64    `json:"members_due"`
+	MembersKeptYoung int64    `json:"members_kept_young"`
+	MembersHeld      int64    `json:"members_held"`
+	BatchCalls       int64    `json:"batch_calls"`
+	ChunksLeft       int64    `json:"chunks_left"`
+	CallMsBuckets    []int64  `json:"call_ms_buckets"`
+	CallMsMax        *float64 `json:"call_ms_max"`
+	RunID            int64    `json:"run_id"`
 }
 
 // Writes down what the run has found so far.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunFacts(ctx context.Context, arg RunFactsParams) (int64, error) {
 	result, err := q.db.Exec(ctx, runFacts,
 		arg.UsersChecked,
@@ -179,6 +183,8 @@ func (q *Queries) RunFacts(ctx context.Context, arg RunFactsParams) (int64, erro
 		arg.MembersHeld,
 		arg.BatchCalls,
 		arg.ChunksLeft,
+		arg.CallMsBuckets,
+		arg.CallMsMax,
 		arg.RunID,
 	)
 	if err != nil {
@@ -203,7 +209,7 @@ type RunFailPreflightParams struct {
 }
 
 // Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunFailPreflight(ctx context.Context, arg RunFailPreflightParams) (int64, error) {
 	result, err := q.db.Exec(ctx, runFailPreflight, arg.Error, arg.RunID)
 	if err != nil {
@@ -235,7 +241,8 @@ SET state = $1,
         ) AS touched
     )
 WHERE r.run_id = $5
-    AND r.state = 'running'
+    -- Ended so before: by this very run, whose answer was lost. Nobody else writes that state.
+    AND r.state IN ('running', $1)
 RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, r.finished_at
 `
 
@@ -257,7 +264,7 @@ type RunFinishRow struct {
 
 // Ends a run: state, reason, and the number of conversations from the audit, or of a restore from its list.
 // Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
-// Index: orphan_runs_pkey; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
+// Index: orphan_runs_pkey or orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
 func (q *Queries) RunFinish(ctx context.Context, arg RunFinishParams) (RunFinishRow, error) {
 	row := q.db.QueryRow(ctx, runFinish,
 		arg.State,
@@ -295,7 +302,7 @@ type RunHeartbeatParams struct {
 
 // The fence: proves that the run is still open, and keeps it so. In a chunk's
 // transaction it comes first and locks the row, so that nobody takes the run over in between.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunHeartbeat(ctx context.Context, arg RunHeartbeatParams) (bool, error) {
 	row := q.db.QueryRow(ctx, runHeartbeat, arg.Phase, arg.Deleted, arg.RunID)
 	var paused bool
@@ -561,7 +568,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_begin', 0))
 
 // Lets runners decide one after the other whether a run is due: RunBegin, as the next statement of
 // the transaction, sees what the one before has begun.
-// Locks: an advisory lock of our own, until the transaction ends.
+// Locks: an advisory lock of our own, until the transaction ends. Index: none.
 func (q *Queries) RunTurn(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, runTurn)
 	return err

@@ -49,16 +49,16 @@ old_members AS (
 SELECT
     (SELECT count(*) FROM clocks WHERE is_new)::bigint AS users_new,
     (SELECT count(*) FROM clocks WHERE is_new AND NOT is_foreseen)::bigint AS users_new_unforeseen,
-    -- Who read a message within a day is expected to be alive.
+    -- Who read a message within a day is expected to be alive. Not EXISTS, which
+    -- may be planned as one read of all members: nothing indexes last_read_at.
     (
         SELECT count(*)
         FROM clocks AS k
-        WHERE EXISTS (
-            SELECT
+        WHERE (
+            SELECT max(m.last_read_at)
             FROM conversation_members AS m
             WHERE m.user_id = k.user_id
-                AND m.last_read_at > now() - interval '1 day'
-        )
+        ) > now() - interval '1 day'
     )::bigint AS users_recently_active,
     (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held AND (is_approved OR $1::bigint = 0))::bigint AS users_due,
     (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND (is_approved OR $1::bigint = 0))::bigint AS members_due,
@@ -89,7 +89,7 @@ type SightingAssessRow struct {
 // many are new, due, and what the sweep would delete and keep. Reads only.
 // Locks: ACCESS SHARE on conversation_members and our tables.
 // With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
-// Index: orphan_candidates_pkey, orphan_refusals_pkey, conversation_members_user_id.
+// Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
 // Rows: the users given and their members.
 func (q *Queries) SightingAssess(ctx context.Context, arg SightingAssessParams) (SightingAssessRow, error) {
 	row := q.db.QueryRow(ctx, sightingAssess,
@@ -126,7 +126,7 @@ type SightingCountRow struct {
 }
 
 // What is staged for this run: an unlogged table forgets after a crash, and the run must notice.
-// Locks: ACCESS SHARE on orphan_sightings. Index: orphan_sightings_pkey. Rows: the run's.
+// Locks: ACCESS SHARE on orphan_sightings. Index: none: staging holds little but this run. Rows: the run's.
 func (q *Queries) SightingCount(ctx context.Context, runID int64) (SightingCountRow, error) {
 	row := q.db.QueryRow(ctx, sightingCount, runID)
 	var i SightingCountRow
@@ -140,7 +140,7 @@ WHERE run_id <= $1
 `
 
 // Empties staging of this run and of any before it.
-// Locks: ROW EXCLUSIVE on orphan_sightings. Index: orphan_sightings_pkey. Rows: the run's.
+// Locks: ROW EXCLUSIVE on orphan_sightings. Index: none: staging holds little but this run. Rows: the run's.
 func (q *Queries) SightingDrop(ctx context.Context, runID int64) (int64, error) {
 	result, err := q.db.Exec(ctx, sightingDrop, runID)
 	if err != nil {

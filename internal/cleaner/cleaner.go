@@ -60,6 +60,7 @@ type run struct {
 	started time.Time
 	entered time.Time // the phase it is in
 	facts   Facts
+	calls   callTimes
 	back    departed
 	totals  db.MemberTotalsRow // of the table, where judgeEarly counted
 	// approval is what this run goes by, if somebody approved a refused run: it
@@ -172,8 +173,6 @@ func (r *run) begin(ctx context.Context) error {
 	if r.scheduled() {
 		phase = "preflight"
 	}
-	// From here on: whatever ends the run writes down the phase that it was in.
-	r.enter(phase)
 	open, err := fence.Begin(ctx, r.pool, fence.Options{
 		Kind: "clean", Phase: phase, Every: r.cfg.Every, Lease: r.cfg.Lease, Host: r.cfg.Host, Version: r.cfg.Version,
 		Settings: r.cfg.Settings, Patience: r.patience(),
@@ -182,6 +181,7 @@ func (r *run) begin(ctx context.Context) error {
 		return err
 	}
 	r.fence, r.id, r.log = open, open.ID, open.Log
+	r.cfg.Observer.RunBegan()
 	return nil
 }
 

@@ -112,11 +112,12 @@ func (r *run) proveWhole(ctx context.Context, q *db.Queries) error {
 
 func (r *run) writeFacts(ctx context.Context, q *db.Queries) error {
 	f := r.facts
+	buckets, slowest := r.calls.recorded()
 	rows, err := q.RunFacts(ctx, db.RunFactsParams{
 		RunID: r.id, UsersChecked: f.UsersChecked, UsersMissing: f.UsersMissing, UsersUnknown: f.UsersUnknown,
 		UsersNew: f.UsersNew, UsersReturned: f.UsersReturned, UsersDue: f.UsersDue, MembersTotal: f.MembersTotal,
 		MembersDue: f.MembersDue, MembersKeptYoung: f.MembersKeptYoung, MembersHeld: f.MembersHeld,
-		BatchCalls: f.BatchCalls, ChunksLeft: f.ChunksLeft,
+		BatchCalls: f.BatchCalls, ChunksLeft: f.ChunksLeft, CallMsBuckets: buckets, CallMsMax: slowest,
 	})
 	if err != nil {
 		return fmt.Errorf("writing down the run's facts: %w", err)

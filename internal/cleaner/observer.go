@@ -5,6 +5,8 @@ import "time"
 // Observer is told what runs do, for metrics. It is called from several
 // goroutines, and a run waits for each call.
 type Observer interface {
+	// RunBegan reports that a run was opened: it holds the lock now.
+	RunBegan()
 	// PhaseDone reports how long the run was in a phase, also in one that failed.
 	PhaseDone(phase string, took time.Duration)
 	// BatchDone reports one batch that was asked about, all attempts of it. With
@@ -21,6 +23,7 @@ type Observer interface {
 
 type noObserver struct{}
 
+func (noObserver) RunBegan()                       {}
 func (noObserver) PhaseDone(string, time.Duration) {}
 func (noObserver) BatchDone(error)                 {}
 func (noObserver) ChunkDone(int64)                 {}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
 // Status of a finding.
@@ -88,8 +89,14 @@ func (c *Cleaner) Check(ctx context.Context, repair bool) Findings {
 		}
 		return good
 	}
-	database := func() {
+	inDatabase := func() {
+		asked := time.Now()
 		server, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightServerRow, error) { return q.PreflightServer(ctx) })
+		if database.StatementPooled(err) {
+			add("database", Fail, "a pooler in statement mode is in between: it allows no transaction",
+				"pool_mode = transaction for this database in pgbouncer.ini, or point DATABASE_URL at the server")
+			return
+		}
 		if !verdict(err == nil, "database", "PostgreSQL "+server.Version+", database "+server.DatabaseName+", role "+server.RoleName,
 			fmt.Sprint(err), "check DATABASE_URL and that the server is up: psql \"$DATABASE_URL\" -c 'SELECT 1'") {
 			return
@@ -99,6 +106,8 @@ func (c *Cleaner) Check(ctx context.Context, repair bool) Findings {
 		verdict(server.ReplicationRole == "origin", "triggers-fire", "session_replication_role is origin",
 			"session_replication_role is "+server.ReplicationRole+": foreign keys and other triggers would not fire",
 			"ALTER ROLE "+server.RoleName+" RESET session_replication_role, or take it out of the options in DATABASE_URL")
+
+		checkSkew(server.DatabaseTime, asked, time.Now(), add)
 
 		objects, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightObjectsRow, error) {
 			return q.PreflightObjects(ctx)
@@ -126,11 +135,38 @@ func (c *Cleaner) Check(ctx context.Context, repair bool) Findings {
 			c.checkPartitions(ctx, repair && !server.InRecovery, verdict, add)
 		}
 	}
-	database()
+	inDatabase()
 	for _, probe := range c.probes {
 		found = append(found, probe(ctx))
 	}
 	return found
+}
+
+// How far the clocks of this machine and of the database may be apart. The
+// retention goes by the database's alone: a minute means that either is wrong,
+// and that nobody knows which.
+const (
+	skewWarn = 5 * time.Second
+	skewFail = time.Minute
+)
+
+// checkSkew compares the database's time with those of asking and answer here.
+func checkSkew(there, asked, answered time.Time, add func(name, status, message, mend string)) {
+	const mend = "set the clocks: chronyc tracking, or timedatectl timesync-status, on both machines"
+	skew := max(there.Sub(answered), asked.Sub(there), 0)
+	which := "ahead of"
+	if there.Before(asked) {
+		which = "behind"
+	}
+	message := fmt.Sprintf("the database is %s %s this machine", skew.Round(time.Second), which)
+	switch {
+	case skew > skewFail:
+		add("clock-skew", Fail, message, mend)
+	case skew > skewWarn:
+		add("clock-skew", Warn, message, mend)
+	default:
+		add("clock-skew", OK, "database and this machine agree about the time", "")
+	}
 }
 
 type verdictFunc = func(good bool, name, fine, wrong, mend string) bool

@@ -562,6 +562,41 @@ func TestFailureRightAfterTheBeginning(t *testing.T) {
 	w.invariant(0)
 }
 
+// phases notes what a run was in, in order.
+type phases struct {
+	cleaner.Observer
+	names []string
+}
+
+func (p *phases) PhaseDone(name string, _ time.Duration) { p.names = append(p.names, name) }
+func (p *phases) RunBegan()                              {}
+func (p *phases) BatchDone(error)                        {}
+func (p *phases) ChunkDone(int64)                        {}
+func (p *phases) RunEnded(cleaner.Result)                {}
+
+func TestPhases(t *testing.T) {
+	w := newWorld(t)
+	w.die(40, w.people(10, 1)...)
+	w.cfg.Limits.RecentlyActive = 100
+	for kind, set := range map[string]func(){
+		"a run":           func() {},
+		"a scheduled run": func() { w.cfg.Every = time.Millisecond },
+		"a dry run":       func() { w.cfg.Every, w.cfg.DryRun = 0, true },
+	} {
+		seen := &phases{}
+		w.cfg.Every, w.cfg.DryRun, w.cfg.Observer = 0, false, seen
+		set()
+		w.must(w.run())
+		want := cleaner.Phases()
+		if w.cfg.DryRun {
+			want = want[:3]
+		}
+		if !slices.Equal(seen.names, want) {
+			t.Errorf("%s went through %v, want %v", kind, seen.names, want)
+		}
+	}
+}
+
 // runHeld makes a run while everybody is on hold: the ledger fills, nothing goes.
 func (w *world) runHeld(users []uuid.UUID) (cleaner.Result, error) {
 	w.db.Exec(`INSERT INTO orphan_holds (user_id, reason) SELECT u, 'test' FROM unnest($1::uuid[]) AS u`, users)

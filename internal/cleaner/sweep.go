@@ -104,7 +104,7 @@ func (r *run) askAgain(ctx context.Context, group []uuid.UUID) (missing, alive [
 	askers.SetLimit(r.cfg.Concurrency)
 	for batch := range slices.Chunk(group, r.cfg.BatchSize) {
 		askers.Go(func() error {
-			gone, err := r.checker.Missing(ctx, batch)
+			gone, err := r.calls.ask(ctx, r.checker, batch)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -85,7 +85,7 @@ func (r *run) verify(ctx context.Context) error {
 		for range r.cfg.Concurrency {
 			askers.Go(func() error {
 				for batch := range batches {
-					missing, err := r.checker.Missing(ctx, batch.ids)
+					missing, err := r.calls.ask(ctx, r.checker, batch.ids)
 					select {
 					case answers <- answer{batch, missing, err}:
 					case <-ctx.Done():

@@ -30,7 +30,7 @@ func authRows() []row {
 		{"upper-case ids", answers(authfake.UpperCaseIDs, fine)},
 		{"duplicates", answers(authfake.Duplicates, fine)},
 		{"NotFound", status(codes.NotFound)},
-		{"Internal", status(codes.Internal)},
+		{"Internal", internal},
 		{"Unavailable", status(codes.Unavailable)},
 		{"Unauthenticated", status(codes.Unauthenticated)},
 		{"DeadlineExceeded", status(codes.DeadlineExceeded)},
@@ -57,6 +57,15 @@ func answers(fault authfake.FaultFunc, want want, flags ...string) func(w *world
 		w.within(e, 30*time.Second)
 		w.converges()
 	}
+}
+
+// internal: throughout, and for a fifth of the batches, which is too many to
+// sweep by the rest.
+func internal(w *world) {
+	fault := authfake.Status(codes.Internal, "injected")
+	w.auth.SetFaultFunc(authfake.Until(6, fault))
+	w.expect(w.run(), want{exit: 1, state: "incomplete", shows: "6 of 30 batches got no correct answer", gone: nothing})
+	answers(fault, want{exit: 1, state: "incomplete", shows: "got no correct answer", gone: nothing})(w)
 }
 
 // goAway: once the calls are answered by new connections, and once never.

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -52,11 +53,53 @@ func (w *world) expect(e ended, want want) {
 	if !strings.Contains(e.stderr, want.shows) {
 		w.t.Errorf("stderr does not say %q: %s", want.shows, e)
 	} else if want.exit != 0 {
-		w.holds("I7")
+		w.namesMend(e)
+		w.measured(e, r)
 	}
 	w.sound()
 	w.over()
 	w.amount(want.gone)
+}
+
+var ending = regexp.MustCompile(`(?m)^.*(?:Run did not succeed|Run refused|Not run).*$`)
+
+var mendNamed = regexp.MustCompile(`mend:|orphan-cleaner (check|status|resume|restore|run)`)
+
+// namesMend asserts I7: the line that tells how the run ended says what to do next.
+func (w *world) namesMend(e ended) {
+	w.t.Helper()
+	found := ending.FindAllString(e.stderr, -1)
+	if len(found) != 1 || !mendNamed.MatchString(found[0]) {
+		w.t.Errorf("no line tells how the run ended and what mends it: %s", e)
+	}
+}
+
+var voidReason = regexp.MustCompile(`is void.*? \((\w+)\)`)
+
+// measured asserts I7: the metrics that the run left tell its state, the breaker
+// that refused it, and why batches were void. A run that could not be recorded
+// has no state to tell.
+func (w *world) measured(e ended, r result) {
+	w.t.Helper()
+	tells := func(series string) {
+		w.t.Helper()
+		for line := range strings.Lines(e.metrics) {
+			if value, is := strings.CutPrefix(strings.TrimSpace(line), series+" "); is && value != "0" {
+				return
+			}
+		}
+		w.t.Errorf("no metric tells %s:\n%s", series, e.metrics)
+	}
+	if r.RunID != 0 {
+		tells(fmt.Sprintf(`orphan_cleaner_runs_total{kind="clean",state=%q}`, r.State))
+	}
+	if r.Breaker != nil {
+		tells(fmt.Sprintf(`orphan_cleaner_breaker_tripped{breaker=%q}`, *r.Breaker))
+	}
+	if void := voidReason.FindStringSubmatch(r.Error); void != nil {
+		tells(fmt.Sprintf(`orphan_cleaner_void_batches_total{reason=%q}`, void[1]))
+	}
+	w.holds("I7")
 }
 
 // gone is how many of the due members are gone.
@@ -113,12 +156,17 @@ func (w *world) none(wrong, query string) {
 // flight, also while a run is open.
 func (w *world) sound() {
 	w.t.Helper()
-	columns := one[string](w, `SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
-		WHERE attrelid = 'witness.members'::regclass AND attnum > 0 AND NOT attisdropped`)
-	// Whole rows, so that one that changed counts as gone and as new.
+	columns := w.columns()
+	// Whole rows, so that one that changed counts as gone and as new. By anti-joins:
+	// the tables of some rows are large, and are compared hundreds of times.
+	of := func(table string) string { return table + "." + strings.ReplaceAll(columns, ", ", ", "+table+".") }
+	without := func(these, those string) string {
+		return `SELECT ` + columns + ` FROM ` + these + ` AS a WHERE NOT EXISTS (SELECT FROM ` + those + ` AS b
+			WHERE b.conversation_id = a.conversation_id AND b.user_id = a.user_id AND ROW(` + of("b") + `) IS NOT DISTINCT FROM ROW(` + of("a") + `))`
+	}
 	w.none("I1 or I3 does not hold", `SELECT * FROM (
-		WITH gone AS MATERIALIZED (SELECT `+columns+` FROM witness.members EXCEPT ALL SELECT `+columns+` FROM conversation_members),
-		appeared AS MATERIALIZED (SELECT `+columns+` FROM conversation_members EXCEPT ALL SELECT `+columns+` FROM witness.members),
+		WITH gone AS MATERIALIZED (`+without("witness.members", "conversation_members")+`),
+		appeared AS MATERIALIZED (`+without("conversation_members", "witness.members")+`),
 		backup AS MATERIALIZED (SELECT `+columns+`, run_id FROM conversation_members_backup),
 		audit AS MATERIALIZED (SELECT * FROM conversation_members_audit WHERE run_id IS NOT NULL)
 		SELECT 'changed or appeared' AS wrong, x::text FROM appeared AS x
@@ -138,6 +186,13 @@ func (w *world) sound() {
 		) AS wrong`)
 	w.holds("I1")
 	w.holds("I3")
+}
+
+// columns are those of the members as the witness saw them, in its order.
+func (w *world) columns() string {
+	w.t.Helper()
+	return one[string](w, `SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
+		WHERE attrelid = 'witness.members'::regclass AND attnum > 0 AND NOT attisdropped`)
 }
 
 // over asserts that nothing of a run is left behind.

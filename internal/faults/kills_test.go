@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,7 +20,7 @@ import (
 const fullEnv = "ORPHAN_CLEANER_FAULTS"
 
 // chunksPerRun is how many chunks a run gets done before it is killed, about.
-const chunksPerRun = 12
+const chunksPerRun = 6
 
 // killedAtRandom kills runs over one set of members wherever they happen to be:
 // 10 of them over 20,000 members, in full 200 over 100,000.
@@ -34,17 +35,32 @@ func killedAtRandom(w *world) {
 	w.auth.SetLatency(authfake.Latency{P50: 2 * time.Millisecond, P99: 8 * time.Millisecond})
 	undisturbed := w.undisturbed(members)
 
-	unlimited := []string{"--batch-size=100", "--max-new-missing-share=1", "--max-delete-share=1"}
+	// A database that is slow to forget: the end of a run is to be hit too.
+	w.exec(`CREATE FUNCTION witness.slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END'`)
+	w.exec(`CREATE TRIGGER slowly AFTER DELETE ON orphan_sightings FOR EACH STATEMENT EXECUTE FUNCTION witness.slowly()`)
+
+	unlimited := []string{"--batch-size=100", "--chunk-rows=2000", "--max-new-missing-share=1", "--max-delete-share=1"}
 	flags := func(killsLeft int) []string {
-		// So small chunks that the due members last for most of the kills.
-		rows := 1 + (w.count(`witness.due`)-w.gone())/int64(killsLeft*chunksPerRun)
-		return append([]string{fmt.Sprintf("--chunk-rows=%d", rows), "--concurrency=4", "--log-level=debug"}, unlimited...)
+		// Chunks so small that the due members last for four fifths of the kills; the
+		// last runs get to their end.
+		rows := int64(2000)
+		if killsLeft -= kills / 5; killsLeft > 0 {
+			rows = 1 + (w.count(`witness.due`)-w.gone())/int64(killsLeft*chunksPerRun)
+		}
+		return append(slices.Clone(unlimited), fmt.Sprintf("--chunk-rows=%d", rows), "--concurrency=4", "--log-level=debug")
 	}
-	untilSweep := w.untilSweep(flags(kills)...)
-	phases := map[string]int{"sweep": 1}
-	for killed := 1; killed < kills; {
+	phases := map[string]int{}
+	for killed := 0; killed < kills; {
+		aims := moments()
+		if kills-killed > kills/5 {
+			aims = aims[:len(aims)-1] // the end is far
+		}
+		aim := aims[random.IntN(len(aims))]
 		p := w.begin(flags(kills - killed)...)
-		timer := time.NewTimer(time.Duration(random.Float64() * 2 * float64(untilSweep)))
+		if aim.phase != "preflight" {
+			p.says("phase=" + aim.phase)
+		}
+		timer := time.NewTimer(time.Duration(random.Float64() * float64(aim.within)))
 		select {
 		case <-timer.C:
 		case <-p.exited: // it was quicker
@@ -64,7 +80,7 @@ func killedAtRandom(w *world) {
 		}
 	}
 	w.lastRun(unlimited...)
-	if end := one[string](w, ending); end != undisturbed {
+	if end := one[string](w, left); end != undisturbed {
 		w.t.Errorf("the end is %s, that of a run without a kill is %s", end, undisturbed)
 	}
 	w.converges(unlimited...)
@@ -76,8 +92,26 @@ func killedAtRandom(w *world) {
 	w.t.Logf("%d kills over %d members, by phase: %s", kills, members, strings.Join(at, ", "))
 }
 
-// ending is how a database ended, whenever and by whatever runs that came about.
-const ending = `SELECT
+// moments are what the kills aim at: a phase, chosen at random, and a random
+// moment of the time that it takes, about. What they hit the killed run's log tells.
+func moments() []struct {
+	phase  string
+	within time.Duration
+} {
+	return []struct {
+		phase  string
+		within time.Duration
+	}{
+		{"preflight", 60 * time.Millisecond},
+		{"verify", 150 * time.Millisecond},
+		{"judge", 50 * time.Millisecond},
+		{"sweep", 400 * time.Millisecond},
+		{"finish", 60 * time.Millisecond},
+	}
+}
+
+// left is how a database ended, whenever and by whatever runs that came about.
+const left = `SELECT
 	(SELECT md5(string_agg(conversation_id::text || user_id::text || role, '' ORDER BY conversation_id, user_id)) FROM conversation_members)
 	|| (SELECT md5(string_agg(conversation_id::text || user_id::text || role, '' ORDER BY conversation_id, user_id)) FROM conversation_members_audit)
 	|| (SELECT md5(string_agg(conversation_id::text || user_id::text || role, '' ORDER BY conversation_id, user_id)) FROM conversation_members_backup)
@@ -93,22 +127,6 @@ func phaseOf(e ended) string {
 		return "preflight"
 	}
 	return found[len(found)-1][1]
-}
-
-// untilSweep is how long a run takes to its sweep; it is killed then.
-func (w *world) untilSweep(flags ...string) time.Duration {
-	w.t.Helper()
-	p := w.begin(flags...)
-	p.says("phase=sweep")
-	took := time.Since(p.began)
-	p.signal(syscall.SIGKILL)
-	if e := p.wait(); e.signal != syscall.SIGKILL {
-		w.t.Fatalf("the run ended early: %s", e)
-	}
-	w.sessionsEnd()
-	w.sound()
-	w.leaseEnds()
-	return took
 }
 
 // throng adds users with ten members each; every fifth of them went 40 days ago.
@@ -130,7 +148,7 @@ func (w *world) throng(members int) {
 	w.exec(`ANALYZE witness.members`)
 }
 
-// undisturbed is the ending of one run over the same members that nobody kills.
+// undisturbed is what is left by one run over the same members that nobody kills.
 func (w *world) undisturbed(members int) string {
 	w.t.Helper()
 	db := testdb.New(w.t)
@@ -141,5 +159,5 @@ func (w *world) undisturbed(members int) string {
 	other.populate()
 	other.throng(members)
 	other.lastRun("--batch-size=100", "--chunk-rows=2000", "--max-new-missing-share=1", "--max-delete-share=1")
-	return one[string](other, ending)
+	return one[string](other, left)
 }

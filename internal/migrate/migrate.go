@@ -42,12 +42,19 @@ type Migrator struct {
 	db *sql.DB
 }
 
-// Open connects to messaging-service's database, directly and not through a
-// pooler: migrations that run at the same time take turns by a session lock.
+// Open connects to messaging-service's database. Migrations that run at the same
+// time take turns by a session lock, and CREATE INDEX CONCURRENTLY outlives what a
+// pooler may allow: Open refuses one in transaction mode with [database.ErrPooled].
 func Open(ctx context.Context, url string) (*Migrator, error) {
 	cfg, err := database.ParseConfig(url)
 	if err != nil {
 		return nil, err
+	}
+	switch pooling, err := database.PoolingOf(ctx, url); {
+	case err != nil:
+		return nil, err
+	case pooling == database.PooledTransaction, pooling == database.PooledStatement:
+		return nil, fmt.Errorf("%w; migrate needs a session of its own, for its lock: point DATABASE_URL at the server itself, commonly port 5432", database.ErrPooled)
 	}
 	db := stdlib.OpenDB(*cfg.ConnConfig)
 	m, err := open(ctx, db)

@@ -72,6 +72,26 @@ func (h *history) readLedger() map[person]string {
 	return lines
 }
 
+// readDeparted is the list of those to be asked about again: are they known to be alive?
+func (h *history) readDeparted() map[person]bool {
+	rows, err := h.admin.Query(context.Background(), `SELECT user_id, alive_at IS NOT NULL FROM orphan_departed`)
+	if err != nil {
+		h.t.Fatalf("reading the departed: %v", err)
+	}
+	departed := map[person]bool{}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (none struct{}, err error) {
+		var user [16]byte
+		var alive bool
+		err = row.Scan(&user, &alive)
+		departed[h.auditor.persons[user]] = alive
+		return none, err
+	})
+	if err != nil {
+		h.t.Fatalf("reading the departed: %v", err)
+	}
+	return departed
+}
+
 // check compares the whole of the database with the model: the members that are
 // there, those that went (I3: one audit row each, and one backup row with all
 // of its content if we did it), the ledger, and what the runs say of themselves.
@@ -94,11 +114,15 @@ func (h *history) check() {
 	if want, got := h.rendered(h.ledger), h.readLedger(); !maps.Equal(want, got) {
 		h.t.Fatalf("the ledger is\n%v, it should be\n%v", got, want)
 	}
-	wrong := h.lines(`SELECT format('run %s %s: %s deleted, %s audited, %s backed up', r.run_id, r.state, r.members_deleted, a.n, b.n)
+	if got := h.readDeparted(); !maps.Equal(h.departed, got) {
+		h.t.Fatalf("departed (known to be alive?) are\n%v, they should be\n%v", got, h.departed)
+	}
+	wrong := h.lines(`SELECT format('run %s %s: %s deleted, %s audited, %s backed up; %s restored, %s listed', r.run_id, r.state, r.members_deleted, a.n, b.n, r.members_restored, g.n)
 		FROM orphan_runs AS r
 		CROSS JOIN LATERAL (SELECT count(*) AS n FROM conversation_members_audit AS a WHERE a.run_id = r.run_id) AS a
 		CROSS JOIN LATERAL (SELECT count(*) AS n FROM conversation_members_backup AS b WHERE b.run_id = r.run_id) AS b
-		WHERE (r.members_deleted, r.members_deleted) <> (a.n, b.n)`)
+		CROSS JOIN LATERAL (SELECT count(*) AS n FROM orphan_restores AS g WHERE g.run_id = r.run_id AND g.state <> 'planned') AS g
+		WHERE (r.members_deleted, r.members_deleted, r.members_restored) <> (a.n, b.n, g.n)`)
 	if len(wrong) > 0 {
 		h.t.Fatalf("runs do not add up: %v", wrong)
 	}

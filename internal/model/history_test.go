@@ -54,9 +54,11 @@ func (s *stage) history(t *rapid.T) {
 		"delete users": h.deleteUsers, "delete a user": h.deleteUser, "revive a user": h.reviveUser,
 		"hold": h.hold, "lift a hold": h.lift, "pause or resume": h.pauseOrResume, "change a role": h.changeRole,
 		"time passes": h.timePasses, "days pass": h.daysPass, "lie": h.startLying,
+		"give back": h.giveBack, "give back again": h.giveBack, "give back, disturbed": h.giveBackDisturbed,
+		"take again": h.takeBack, "take again and again": h.takeBack, "take again, disturbed": h.takeBackDisturbed,
 		"approve": h.approve, "other limits": h.otherLimits,
 		"run": h.honestRun, "run again": h.honestRun, "run with faults": h.faultyRun,
-		"break a run off": h.breakOff, "cut a run's connection": h.cut, "change while a run is under way": h.changeMeanwhile,
+		"break a run off": h.breakOff, "break a run off again": h.breakOff, "change while a run is under way": h.changeMeanwhile,
 	} {
 		actions[name] = func(t *rapid.T) {
 			h.t = t
@@ -99,7 +101,14 @@ func (h *history) join() {
 
 func (h *history) leaveSomewhere() { h.leave(h.drawMember()) }
 
-func (h *history) close() { h.closePlace(h.drawPlace()) }
+func (h *history) close() {
+	c := h.drawPlace()
+	if h.closed[c] {
+		h.openPlace(c)
+		return
+	}
+	h.closePlace(c)
+}
 
 func (h *history) changeRole() {
 	h.setRole(h.drawMember())
@@ -191,10 +200,6 @@ func (h *history) lift() {
 }
 
 func (h *history) pauseOrResume() {
-	// Paused for good, a history would tell little.
-	if !h.paused && rapid.IntRange(0, 4).Draw(h.t, "pause") > 0 {
-		h.t.Skip("not this time")
-	}
 	h.setPaused(!h.paused)
 }
 
@@ -219,7 +224,7 @@ func (h *history) timePasses() {
 func (h *history) daysPass() {
 	for range draw(h, "times", 1, 3, 5) {
 		h.pass(hour * 6 * 24)
-		h.run(disturbance{}, h.plan(nil))
+		h.run(disturbance{}, h.replies(nil))
 		h.tick()
 	}
 }
@@ -235,9 +240,9 @@ func (h *history) startLying() {
 	h.lie = draw(h, "fault", names...)
 }
 
-// plan is what auth-service replies to the calls of one run: the faults of now
+// replies is what auth-service replies to the calls of one run: the faults of now
 // and then, before the lie of the time.
-func (h *history) plan(windows []window) func(served int) authfake.FaultFunc {
+func (h *history) replies(windows []window) func(served int) authfake.FaultFunc {
 	lie := h.faultNamed(h.lie)
 	return func(served int) authfake.FaultFunc {
 		for _, w := range windows {
@@ -267,11 +272,12 @@ func (h *history) honestRun() {
 	if rapid.IntRange(0, 3).Draw(h.t, "ends the lie") > 0 {
 		h.lie = ""
 	}
-	h.run(disturbance{}, h.plan(nil))
+	h.run(disturbance{}, h.replies(nil))
 }
 
-func (h *history) faultyRun() {
-	var windows []window
+func (h *history) faultyRun() { h.run(disturbance{}, h.replies(h.drawWindows())) }
+
+func (h *history) drawWindows() (windows []window) {
 	for range rapid.IntRange(1, 3).Draw(h.t, "faults") {
 		f := draw(h, "fault", authfake.Faults()...)
 		h.tally.count(authFaults, f.Name)
@@ -281,13 +287,13 @@ func (h *history) faultyRun() {
 		}
 		windows = append(windows, w)
 	}
-	h.run(disturbance{}, h.plan(windows))
+	return windows
 }
 
 // statements are those of a run, by which it is interrupted.
 func statements() []string {
 	return []string{
-		"MemberDeleteDue", "commit of MemberDeleteDue", "CandidateMerge", "commit of CandidateMerge", "CandidateForget",
+		"MemberDeleteDue", "commit of MemberDeleteDue", "CandidateMerge", "commit of CandidateMerge", "CandidateForget", "DepartedPage", "DepartedCheck",
 		"commit of MemberDeleteDue", "MemberDeleteDue", "ChunkSettings", "ChunkProof", "RunHeartbeat", "CandidateDuePage",
 		"PreflightServer", "PartitionEnsure", "RunBegin", "commit of RunBegin", "MemberUserPage", "SightingAssess",
 		"SightingStage", "RunClock", "SightingCount", "RefusalStore", "ApprovalOpen", "ApprovalUse",
@@ -295,19 +301,52 @@ func statements() []string {
 	}
 }
 
-func (h *history) drawStatement(kinds ...string) disturbance {
+// drawAt breaks a run off, or its connection, at a statement.
+func (h *history) drawAt(statement string) disturbance {
 	return disturbance{
-		kind: draw(h, "kind", kinds...), at: draw(h, "statement", statements()...),
-		nth: draw(h, "occurrence", 1, 1, 2, 3, 6),
+		kind: draw(h, "kind", cancelled, killed, terminated, answerLost), at: statement,
+		nth: draw(h, "occurrence", 1, 1, 1, 2, 3),
 	}
 }
 
-func (h *history) breakOff() {
-	d := h.drawStatement(cancelled, killed)
-	if rapid.IntRange(0, 3).Draw(h.t, "at an asking") == 0 {
-		d.at, d.nth = atAsking, h.drawAsking()
+// prepare makes it likely that the next run has something to delete: nothing is
+// in its way, and up to three members are ripe.
+func (h *history) prepare() {
+	if rapid.IntRange(0, 4).Draw(h.t, "prepared") == 0 {
+		return
 	}
-	h.run(d, h.plan(nil))
+	h.lie = ""
+	if h.paused {
+		h.setPaused(false)
+	}
+	if h.open != nil || h.lastEnd > h.now {
+		h.pass(max(h.lastEnd-h.now, 0)/hour*hour + hour)
+	}
+	if !h.hasShadow {
+		return
+	}
+	for range rapid.IntRange(1, 3).Draw(h.t, "ripe members") {
+		k := key{h.drawPlace(), h.drawPerson()}
+		if h.rules.isCanary(k.person) {
+			continue
+		}
+		if h.members[k] == nil {
+			h.addMember(k, 90*24*hour)
+		}
+		h.die(k.person)
+		h.shadowDeleted(k.person, 60*24*hour)
+	}
+}
+
+func (h *history) drawTarget() int { return rapid.IntRange(0, 20).Draw(h.t, "target") }
+
+func (h *history) breakOff() {
+	h.prepare()
+	d := h.drawAt(draw(h, "statement", statements()...))
+	if rapid.IntRange(0, 3).Draw(h.t, "at an asking") == 0 {
+		d.kind, d.at, d.nth = draw(h, "kind", cancelled, killed), atAsking, h.drawAsking()
+	}
+	h.run(d, h.replies(nil))
 	if h.open != nil && rapid.Bool().Draw(h.t, "lease passes") {
 		h.pass(hour)
 	}
@@ -319,14 +358,13 @@ func (h *history) drawAsking() int {
 	return rapid.IntRange(1, first+3).Draw(h.t, "asking")
 }
 
-func (h *history) cut() { h.run(h.drawStatement(terminated, answerLost), h.plan(nil)) }
-
 func (h *history) changeMeanwhile() {
-	d := disturbance{kind: draw(h, "what", changes()...), at: atAsking, target: rapid.IntRange(0, 20).Draw(h.t, "target")}
+	h.prepare()
+	d := disturbance{kind: draw(h, "what", changes()...), at: atAsking, target: h.drawTarget()}
 	if d.nth = h.drawAsking(); !nested(d.kind) && rapid.Bool().Draw(h.t, "before a delete") {
 		d.at, d.nth = "MemberDeleteDue", rapid.IntRange(1, 4).Draw(h.t, "delete")
 	}
-	h.run(d, h.plan(nil))
+	h.run(d, h.replies(nil))
 }
 
 // What can change while a run is under way.
@@ -402,19 +440,23 @@ func (u *underWay) nest(after moment) bool {
 	return after > 0
 }
 
-// aim picks a member of a user who is missing, if there is one, or any. Canaries
+// aim picks a member who is ripe, if there is one, or of a user who is missing, or any. Canaries
 // are left alone: whether the scan met one before it left nobody could tell.
 func (u *underWay) aim() (k key, found bool) {
-	var missing, all []key
+	var ripe, missing, all []key
 	for _, k := range slices.SortedFunc(maps.Keys(u.members), compareKeys) {
 		if u.rules.isCanary(k.person) || u.wants.kind == closes && u.hasCanary(k.place) {
 			continue
 		}
-		if all = append(all, k); !u.living[k.person] {
-			missing = append(missing, k)
+		if all = append(all, k); u.living[k.person] {
+			continue
+		}
+		missing = append(missing, k)
+		if gone, evident := u.shadow[k.person]; evident && u.isOld(gone, u.rules) && !u.isYoung(u.members[k], u.rules) {
+			ripe = append(ripe, k)
 		}
 	}
-	for _, list := range [][]key{missing, all} {
+	for _, list := range [][]key{ripe, missing, all} {
 		if len(list) > 0 {
 			return list[u.wants.target%len(list)], true
 		}
@@ -464,7 +506,8 @@ func (h *history) otherLimits() {
 // gone, nobody else does, and running again does nothing.
 func (h *history) converge() {
 	h.lie = ""
-	h.rules.deleteMembers, h.rules.newMissingShare, h.rules.alive, h.rules.dead = 100_000, 1, nil, nil
+	h.rules.deleteMembers, h.rules.newMissingShare, h.rules.recentlyActive = 100_000, 1, 100_000
+	h.rules.alive, h.rules.dead = nil, nil
 	if h.paused {
 		h.setPaused(false)
 	}
@@ -478,12 +521,12 @@ func (h *history) converge() {
 	h.pass(max(h.lastEnd-h.now, 0) + 25*hour)
 	step := min(h.rules.maxGap, h.rules.retention+hour) - hour
 	for gone := moment(0); gone <= h.rules.retention+h.rules.maxGap; gone += step {
-		h.run(disturbance{}, h.plan(nil))
+		h.run(disturbance{}, h.replies(nil))
 		h.pass(step)
 	}
-	h.run(disturbance{}, h.plan(nil))
+	h.run(disturbance{}, h.replies(nil))
 	before := len(h.gone)
-	h.run(disturbance{}, h.plan(nil))
+	h.run(disturbance{}, h.replies(nil))
 	if len(h.gone) != before {
 		h.t.Fatalf("running again deleted %d members", len(h.gone)-before)
 	}

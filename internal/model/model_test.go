@@ -40,6 +40,7 @@ type member struct {
 	role   string
 	muted  bool
 	joined moment
+	read   *moment // when a message was last read
 	// The timestamps as the row holds them, moved along as time passes.
 	joinedAt time.Time
 	lastRead *time.Time
@@ -58,6 +59,7 @@ type hold struct {
 	person *person
 	place  *place
 	until  *moment
+	run    int64 // the restore that placed it, 0: somebody
 }
 
 type approval struct {
@@ -70,6 +72,7 @@ type approval struct {
 type deletion struct {
 	member
 	run int64
+	at  moment
 }
 
 // rules are the settings of a run that decide who goes.
@@ -77,6 +80,7 @@ type rules struct {
 	retention, maxGap moment
 	newMissingShare   float64
 	deleteMembers     int64
+	recentlyActive    int64
 	alive, dead       []person // canaries
 }
 
@@ -105,6 +109,10 @@ type model struct {
 	refusals  map[int64]map[person]bool // is it due?
 	approvals []approval
 	gone      []deletion
+	departed  map[person]bool // who left the ledger: known to be alive again?
+	closed    map[place]bool  // no such conversation at the moment
+	restores  map[int64]givenBack
+	started   map[int64]moment // when each run began
 	open      *openRun
 	lastEnd   moment // the newest moment that any run has recorded
 	tags      int
@@ -188,13 +196,14 @@ func (m *model) approvalInForce() *approval {
 type findings struct {
 	checked, missing, unknown, fresh, unforeseen int64
 	due, membersDue, unapproved, young, held     int64
+	active                                       int64 // missing, and read a message within a day
 	total                                        int64
 	breaker                                      string // refuses the run
 	nothingSwept                                 bool   // too many void answers, or no answer about a canary
 }
 
-// find judges the first asking.
-func (m *model) find(v *view, r rules) findings {
+// findings judges the first asking.
+func (m *model) findings(v *view, r rules) findings {
 	f := findings{total: int64(len(m.members))}
 	calls, voidCalls := 0, 0
 	for _, call := range v.first {
@@ -205,7 +214,7 @@ func (m *model) find(v *view, r rules) findings {
 	}
 	f.nothingSwept = voidCalls*10 > calls
 	for _, p := range m.persons() {
-		verdict := v.verdict(p, 0)
+		verdict := v.scan(p)
 		if verdict == void {
 			f.unknown++
 			continue
@@ -215,6 +224,9 @@ func (m *model) find(v *view, r rules) findings {
 			continue
 		}
 		f.missing++
+		if slices.ContainsFunc(m.membersOf(p), func(row *member) bool { return row.read != nil && m.now-*row.read < 24*hour }) {
+			f.active++
+		}
 		foreseen, isApproved := false, false
 		if v.approval != nil {
 			isApproved, foreseen = m.refusals[v.approval.run][p]
@@ -250,7 +262,7 @@ func (m *model) find(v *view, r rules) findings {
 		}
 	}
 	for _, p := range slices.Concat(r.alive, r.dead) {
-		if v.verdict(p, 0) == void {
+		if v.scan(p) == void {
 			f.nothingSwept = true
 		}
 	}
@@ -260,7 +272,7 @@ func (m *model) find(v *view, r rules) findings {
 
 func (m *model) breaker(f findings, v *view, r rules) string {
 	is := func(want verdict) func(person) bool {
-		return func(p person) bool { return v.verdict(p, 0) == want }
+		return func(p person) bool { return v.scan(p) == want }
 	}
 	switch {
 	case f.nothingSwept:
@@ -271,6 +283,8 @@ func (m *model) breaker(f findings, v *view, r rules) string {
 		return "canary-alive"
 	case slices.ContainsFunc(r.dead, is(present)):
 		return "canary-dead"
+	case f.active > r.recentlyActive && float64(f.active) > 0.001*float64(f.checked):
+		return "recently-active"
 	case f.unforeseen > 50 && float64(f.unforeseen) > r.newMissingShare*float64(f.checked):
 		return "new-missing-share"
 	case f.unapproved > r.deleteMembers:
@@ -283,7 +297,7 @@ func (m *model) breaker(f findings, v *view, r rules) string {
 func (m *model) refuse(v *view, r rules) map[person]bool {
 	kept := map[person]bool{}
 	for _, p := range m.persons() {
-		if v.verdict(p, 0) != missing {
+		if v.scan(p) != missing {
 			continue
 		}
 		_, known := m.ledger[p]
@@ -299,18 +313,18 @@ func (m *model) merged(v *view, r rules) (ledger map[person]candidate, returned 
 	ledger = map[person]candidate{}
 	for p, old := range m.ledger {
 		switch {
-		case !v.asked(p):
-			// no member left: nobody asks
-		case v.verdict(p, 0) == void:
+		case !v.asked(p) || !v.isMember[p]:
+			// no member left: nobody asks, unless as a canary or one who departed
+		case v.scan(p) == void:
 			ledger[p] = old
-		case v.verdict(p, 0) == present:
+		case v.scan(p) == present:
 			if len(m.membersOf(p)) > 0 {
 				returned++
 			}
 		}
 	}
-	for p := range v.verdicts {
-		if v.isMember[p] && v.verdict(p, 0) == missing {
+	for p := range v.scanned {
+		if v.isMember[p] && v.scan(p) == missing {
 			next := m.clock(p, r)
 			next.run = v.id
 			ledger[p] = next
@@ -336,7 +350,7 @@ func (m *model) deletable(v *view, r rules) map[key]bool {
 		return set
 	}
 	for _, p := range m.persons() {
-		if v.verdict(p, 0) != missing || v.last(p) != missing || v.askedTimes(p) < 2 || !m.due(p, v, r) {
+		if v.scan(p) != missing || v.last(p) != missing || !m.due(p, v, r) {
 			continue
 		}
 		for _, row := range m.membersOf(p) {

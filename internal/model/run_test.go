@@ -43,47 +43,61 @@ type underWay struct {
 	pre     model // as it was when the run began
 	wants   disturbance
 	reached bool
+	begun   moment
+	ctx     context.Context
 	cancel  context.CancelFunc
+	// meanwhile changes the world in the middle of a restore; nil for a cleaning run.
+	meanwhile func() bool
 }
 
-// run makes one run and holds all that it does against the model.
-func (h *history) run(wants disturbance, plan func(served int) authfake.FaultFunc) {
+// begin is a run that is about to start.
+func (h *history) begin(wants disturbance) *underWay {
 	h.tick()
 	h.tally.add("runs", 1)
 	h.runs++
 	u := &underWay{
-		history: h, wants: wants, host: fmt.Sprintf("model:%d", h.runs),
-		view: &view{verdicts: map[person][]verdict{}, isMember: map[person]bool{}},
-		pre:  h.snapshot(),
+		history: h, wants: wants, host: fmt.Sprintf("model:%d", h.runs), view: newView(), pre: h.snapshot(), begun: h.now,
 	}
+	u.ctx, u.cancel = context.WithCancel(context.Background())
+	if wants.at != "" && wants.at != atAsking {
+		h.wire.arm(wants.at, wants.nth, u.happen)
+	}
+	return u
+}
+
+// end waits until nothing of a run is under way any more.
+func (u *underWay) end() {
+	u.cancel()
+	u.wire.calm()
+	u.quiesce()
+}
+
+// run makes one run and holds all that it does against the model.
+func (h *history) run(wants disturbance, plan func(served int) authfake.FaultFunc) {
+	u := h.begin(wants)
 	if a := h.approvalInForce(); a != nil {
 		u.view.approval = new(*a)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	u.cancel = cancel
+	wire, merges := h.wire, h.wire.merges.Load()
 	check := &checker{
 		auditor: h.auditor, client: h.client, view: u.view,
 		isMember: func(p person) bool {
-			return !h.rules.isCanary(p) || len(u.pre.membersOf(p)) > 0
+			return len(u.pre.membersOf(p)) > 0
 		},
+		isAgain: func() bool { return wire.hasMerged(merges) },
 	}
-	switch {
-	case wants.at == atAsking:
+	if wants.at == atAsking {
 		check.before = func(nth int) {
 			if nth == wants.nth {
 				u.happen(nil)
 			}
 		}
-	case wants.at != "":
-		h.wire.arm(wants.at, wants.nth, u.happen)
 	}
 	if plan != nil {
 		h.auditor.set(plan)
 	}
-	result, err := cleaner.New(h.wire.pool, check, discard(), u.config()).Run(ctx)
-	h.wire.calm()
-	h.quiesce()
+	result, err := cleaner.New(h.wire.pool, check, discard(), u.config()).Run(u.ctx)
+	u.end()
 	u.judge(result, err)
 	if u.wants.kind == killed && u.reached {
 		if err := h.revive(); err != nil {
@@ -94,7 +108,7 @@ func (h *history) run(wants disturbance, plan func(served int) authfake.FaultFun
 
 func (m *model) snapshot() model {
 	pre := *m
-	pre.members, pre.ledger = maps.Clone(m.members), maps.Clone(m.ledger)
+	pre.members, pre.ledger, pre.departed = maps.Clone(m.members), maps.Clone(m.ledger), maps.Clone(m.departed)
 	return pre
 }
 
@@ -105,6 +119,7 @@ func (u *underWay) config() cleaner.Config {
 	cfg.Retention, cfg.MaxGap = duration(u.rules.retention), duration(u.rules.maxGap)
 	cfg.Lease, cfg.AnswerAge = lease, time.Hour
 	cfg.Limits.NewMissingShare, cfg.Limits.DeleteMembers = u.rules.newMissingShare, u.rules.deleteMembers
+	cfg.Limits.RecentlyActive = u.rules.recentlyActive
 	for _, p := range u.rules.alive {
 		cfg.CanaryAlive = append(cfg.CanaryAlive, u.ids[p])
 	}
@@ -153,6 +168,10 @@ func (u *underWay) happen(conn *pgx.Conn) {
 	case answerLost:
 		loseAnswer(conn)
 	default:
+		if u.meanwhile != nil {
+			u.reached = u.meanwhile()
+			return
+		}
 		// The world changes: what was deleted before that is judged by what held then.
 		u.absorb()
 		if !u.change() {
@@ -171,12 +190,7 @@ func (d disturbance) cuts() bool { return d.kind == terminated || d.kind == answ
 // things stand, and takes it over into the model.
 func (u *underWay) absorb() {
 	h, v := u.history, u.view
-	if v.id == 0 {
-		err := h.admin.QueryRow(context.Background(), `SELECT coalesce(max(run_id), 0) FROM orphan_runs WHERE host = $1`, u.host).Scan(&v.id)
-		if err != nil {
-			h.t.Fatalf("looking for the run: %v", err)
-		}
-	}
+	u.find()
 	ledger, deleted := h.readLedger(), h.newlyDeletedBy(v)
 	if !v.merged && !v.over && (!maps.Equal(ledger, h.rendered(h.ledger)) || len(deleted) > 0 || h.approvalUsedBy(v.id)) {
 		u.merge()
@@ -192,17 +206,37 @@ func (u *underWay) absorb() {
 	}
 	for p := range h.ledger {
 		if _, there := ledger[p]; !there {
-			if returned := v.askedTimes(p) > 1 && v.last(p) == present; !v.merged || !returned && len(h.membersOf(p)) > 0 {
-				h.t.Fatalf("run %d took u%02d out of the ledger, who was asked about %d times and last found %d", v.id, p, v.askedTimes(p), v.last(p))
+			if returned := v.last(p) == present; !v.merged || !returned && len(h.membersOf(p)) > 0 {
+				h.t.Fatalf("run %d took u%02d out of the ledger, verdicts %v, then %v", v.id, p, v.scanned[p], v.second[p])
 			}
-			delete(h.ledger, p)
+			h.depart(p)
 		}
+	}
+}
+
+// find learns the number of the run from the database, if it has one yet.
+func (u *underWay) find() {
+	if u.view.id != 0 {
+		return
+	}
+	err := u.admin.QueryRow(context.Background(), `SELECT coalesce(max(run_id), 0) FROM orphan_runs WHERE host = $1`, u.host).Scan(&u.view.id)
+	if err != nil {
+		u.t.Fatalf("looking for the run: %v", err)
+	}
+	if u.view.id != 0 {
+		u.started[u.view.id] = u.begun
 	}
 }
 
 // merge writes the model's ledger, as the run did.
 func (u *underWay) merge() {
+	before := u.ledger
 	u.ledger, _ = u.merged(u.view, u.rules)
+	for p := range before {
+		if _, stays := u.ledger[p]; !stays {
+			u.depart(p)
+		}
+	}
 	u.view.merged = true
 	if u.view.approval != nil && u.approvalUsedBy(u.view.id) {
 		u.settle(u.view.approval.id)
@@ -216,8 +250,8 @@ func (u *underWay) why(k key) string {
 		return "there was no such member"
 	}
 	entry, candidate := u.ledger[k.person]
-	return fmt.Sprintf("verdicts %v (0 void, 1 present, 2 missing), candidate %t of run %d missing for %d h, joined %d h ago, user held %t, conversation held %t, paused %t, merged %t, taken over %t, approval %t",
-		u.view.verdicts[k.person], candidate, entry.run, hours(u.now-entry.first), hours(u.now-row.joined), u.personHeld(k.person), u.placeHeld(k.place), u.paused, u.view.merged, u.view.over, u.view.approval != nil)
+	return fmt.Sprintf("verdicts %v, then %v (0 void, 1 present, 2 missing), candidate %t of run %d missing for %d h, joined %d h ago, user held %t, conversation held %t, paused %t, merged %t, taken over %t, approval %t",
+		u.view.scanned[k.person], u.view.second[k.person], candidate, entry.run, hours(u.now-entry.first), hours(u.now-row.joined), u.personHeld(k.person), u.placeHeld(k.place), u.paused, u.view.merged, u.view.over, u.view.approval != nil)
 }
 
 func (h *history) newlyDeletedBy(v *view) []key {
@@ -261,8 +295,7 @@ func (u *underWay) judge(result cleaner.Result, err error) {
 	if found := h.auditor.takeViolations(); len(found) > 0 {
 		h.t.Fatalf("run %s: %v", u.host, found)
 	}
-	lapsed := u.pre.open != nil && u.pre.now-u.pre.open.heard > hour/6
-	u.givenUp(lapsed)
+	u.givenUp(u.lapsed())
 	switch {
 	case u.reached && u.wants.interrupts():
 		u.absorb()
@@ -270,7 +303,7 @@ func (u *underWay) judge(result cleaner.Result, err error) {
 	case u.pre.paused:
 		u.expectNothing(result, err, cleaner.ErrPreflight, "failed")
 		h.ended()
-	case u.pre.open != nil && !lapsed:
+	case u.pre.open != nil && !u.lapsed():
 		u.expectNothing(result, err, cleaner.ErrAnotherRun, "failed")
 		return
 	default:
@@ -281,13 +314,16 @@ func (u *underWay) judge(result cleaner.Result, err error) {
 			if !errors.Is(err, cleaner.ErrTakenOver) {
 				h.t.Fatalf("run %d was taken over and ended %s: %v", v.id, result.State, err)
 			}
-		case u.reached && u.wants.cuts() && err != nil && !errors.Is(err, cleaner.ErrIncomplete) && !errors.Is(err, cleaner.ErrRefused):
-			u.interrupted(err)
+			u.adoptDeparted()
 		default:
 			u.exact(result, err)
 		}
 	}
 }
+
+// lapsed says whether the run that was open before this one was silent for
+// longer than its lease.
+func (u *underWay) lapsed() bool { return u.pre.open != nil && u.pre.now-u.pre.open.heard > hour/6 }
 
 // givenUp notes whether a run that was open before is so no more.
 func (u *underWay) givenUp(lapsed bool) {
@@ -308,9 +344,6 @@ func (u *underWay) givenUp(lapsed bool) {
 func (h *history) ended() { h.lastEnd = max(h.lastEnd, h.now) }
 
 func (u *underWay) expectNothing(result cleaner.Result, err, want error, state string) {
-	if u.reached && u.wants.cuts() && err != nil {
-		return
-	}
 	if !errors.Is(err, want) || result.State != state {
 		u.t.Fatalf("run %s should end with %q and ended %s: %v", u.host, want, result.State, err)
 	}
@@ -324,6 +357,7 @@ func (u *underWay) interrupted(err error) {
 	if v.id == 0 {
 		return
 	}
+	u.adoptDeparted()
 	state, breaker := h.stateOf(v.id)
 	h.tally.count(runEnds, "interrupted, "+state)
 	if state == "running" {
@@ -390,7 +424,7 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 		}
 		return
 	}
-	f := u.pre.find(v, h.rules)
+	f := u.pre.findings(v, h.rules)
 	voids := 0
 	for _, a := range v.first {
 		if a.void {
@@ -407,7 +441,7 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 	unknownAgain, returnedAgain := int64(0), int64(0)
 	for _, a := range v.again {
 		for _, p := range a.persons {
-			switch v.verdict(p, 1) {
+			switch v.last(p) {
 			case void:
 				unknownAgain++
 			case present:
@@ -435,7 +469,7 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 	if !changed {
 		u.compareEnd(result, err, want)
 		if want.State == "refused" {
-			u.refusal(f.breaker, u.reached)
+			u.refusal(f.breaker, false)
 		}
 	}
 	if v.merged && !swept && !changed {
@@ -457,13 +491,15 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 		h.t.Fatalf("run %d left %v, which should be gone", v.id, slices.SortedFunc(maps.Keys(left), compareKeys))
 	}
 	for p := range h.ledger {
-		if v.askedTimes(p) > 1 && (v.last(p) == present || v.last(p) == missing && len(h.membersOf(p)) == 0 && !changed) {
-			h.t.Fatalf("run %d left u%02d in the ledger, verdicts %v", v.id, p, v.verdicts[p])
+		if v.last(p) == present || v.last(p) == missing && len(h.membersOf(p)) == 0 && !changed {
+			h.t.Fatalf("run %d left u%02d in the ledger, verdicts %v, then %v", v.id, p, v.scanned[p], v.second[p])
 		}
 	}
 	if changed {
+		u.adoptDeparted()
 		return
 	}
+	risen := u.lookBack()
 	u.askedTheDueAgain(ledger)
 	if stopped {
 		return
@@ -471,6 +507,7 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 	want.UsersChecked, want.UsersMissing, want.UsersUnknown = f.checked, f.missing, f.unknown+unknownAgain
 	want.UsersNew, want.UsersReturned, want.UsersDue = f.fresh, returned+returnedAgain, f.due
 	want.MembersTotal, want.MembersDue, want.MembersKeptYoung, want.MembersHeld = f.total, f.membersDue, f.young, f.held
+	want.UsersResurrected = risen
 	want.MembersDeleted, want.BatchCalls = v.deleted, int64(len(v.first)+len(v.again))
 	u.compareCounts(result, want)
 }
@@ -521,28 +558,44 @@ func (u *underWay) compareCounts(got, want cleaner.Result) {
 	}
 }
 
-// askedEverybodyOnce: each person with a member and each canary, in full batches.
+// askedEverybodyOnce: each person with a member and each canary, in full batches;
+// in what is left of the last one, and in a tenth more, those who departed.
 func (u *underWay) askedEverybodyOnce() {
 	v := u.view
 	everybody := map[person]bool{}
 	for _, p := range slices.Concat(u.pre.persons(), u.rules.alive, u.rules.dead) {
 		everybody[p] = true
 	}
-	asked := 0
-	for i, a := range v.first {
+	asked, riders := 0, 0
+	for _, a := range v.first {
 		asked += len(a.persons)
-		full := len(a.persons) == u.settings.batch
-		if !full && (i < len(v.first)-1 && u.settings.concurrency == 1 || len(v.first) != (len(everybody)+u.settings.batch-1)/u.settings.batch) {
-			u.t.Fatalf("run %d asked %d batches of up to %d about %d persons, the %dth about %d", v.id, len(v.first), u.settings.batch, len(everybody), i+1, len(a.persons))
+		if len(a.persons) > u.settings.batch {
+			u.t.Fatalf("run %d asked about %d persons at once", v.id, len(a.persons))
 		}
+	}
+	for p, said := range v.scanned {
+		wanted := 0
+		if everybody[p] {
+			wanted = 1
+		}
+		_, departed := u.pre.departed[p]
+		if len(said) > wanted+1 || len(said) > wanted && !departed {
+			u.t.Fatalf("run %d asked about u%02d %d times", v.id, p, len(said))
+		}
+		riders += len(said) - wanted
 	}
 	for p := range everybody {
 		if !v.asked(p) {
 			u.t.Fatalf("run %d did not ask about u%02d", v.id, p)
 		}
 	}
-	if asked != len(everybody) {
-		u.t.Fatalf("run %d asked about %d persons, there are %d", v.id, asked, len(everybody))
+	batches := (len(everybody) + u.settings.batch - 1) / u.settings.batch
+	room := (batches+batches/10)*u.settings.batch - len(everybody)
+	if riders > room || riders > len(u.pre.departed) {
+		u.t.Fatalf("run %d asked again about %d persons, with %d departed and room for %d", v.id, riders, len(u.pre.departed), room)
+	}
+	if want := (asked + u.settings.batch - 1) / u.settings.batch; len(v.first) != want {
+		u.t.Fatalf("run %d asked about %d persons in %d batches of up to %d, not in %d", v.id, asked, len(v.first), u.settings.batch, want)
 	}
 }
 
@@ -550,10 +603,63 @@ func (u *underWay) askedEverybodyOnce() {
 func (u *underWay) askedTheDueAgain(ledger map[person]candidate) {
 	judged := u.pre
 	judged.ledger = ledger
-	for p := range u.view.verdicts {
+	for p := range person(len(u.ids)) {
 		due := judged.due(p, u.view, u.rules)
-		if again := u.view.askedTimes(p) - 1; due != (again == 1) {
+		if again := len(u.view.second[p]); due != (again == 1) {
 			u.t.Fatalf("run %d: that u%02d is due is %t, and it was asked about %d times more", u.view.id, p, due, again)
 		}
 	}
+}
+
+// rider is what a run heard of one who departed, the last thing if more than one.
+func (u *underWay) rider(p person) (said verdict, was bool) {
+	if _, departed := u.pre.departed[p]; !departed {
+		return void, false
+	}
+	heard := u.view.scanned[p]
+	if u.view.isMember[p] || u.rules.isCanary(p) {
+		heard = heard[min(1, len(heard)):]
+	}
+	if len(heard) == 0 {
+		return void, false
+	}
+	return heard[0], true
+}
+
+// lookBack writes down what the run heard of those who departed, and counts
+// those who are alive though members of theirs could be given back.
+func (u *underWay) lookBack() (risen int64) {
+	for p := range u.pre.departed {
+		switch said, was := u.rider(p); {
+		case !was || said == void:
+		case said == missing:
+			u.departed[p] = false
+		case u.losses(p) > 0:
+			u.departed[p] = true
+			risen++
+		default:
+			delete(u.departed, p)
+		}
+	}
+	return risen
+}
+
+// adoptDeparted takes over the list of the departed after a run that may or may
+// not have looked back, and of which not every step can be told.
+func (u *underWay) adoptDeparted() {
+	actual := u.readDeparted()
+	for p := range actual {
+		if _, known := u.departed[p]; !known && len(u.view.second[p]) == 0 {
+			u.t.Fatalf("run %d wrote down that u%02d departed", u.view.id, p)
+		}
+	}
+	for p := range u.departed {
+		if _, there := actual[p]; there {
+			continue
+		}
+		if said, was := u.rider(p); !was || said != present {
+			u.t.Fatalf("run %d took u%02d off the list of the departed", u.view.id, p)
+		}
+	}
+	u.departed = actual
 }

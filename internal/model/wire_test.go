@@ -30,6 +30,8 @@ type wire struct {
 	nth     int
 	act     func(conn *pgx.Conn)
 	reached bool
+	// How often a run wrote the ledger, over all of the wire's life.
+	merges atomic.Int64
 }
 
 // errDead is what a killed runner meets: it can no longer reach the database.
@@ -98,7 +100,7 @@ var (
 	queryName = regexp.MustCompile(`^-- name: (\w+)`)
 	// The queries that give their transaction its name, so that its COMMIT can
 	// be told from others.
-	weighty = regexp.MustCompile(`^(RunBegin|CandidateMerge|MemberDeleteDue|RestoreApply)$`)
+	weighty = regexp.MustCompile(`^(RunBegin|CandidateMerge|MemberDeleteDue|RestoreStore|RestoreChunk|RevertChunk)$`)
 )
 
 // TraceQueryStart is pgx.QueryTracer.
@@ -106,6 +108,9 @@ func (w *wire) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.Tra
 	w.mu.Lock()
 	name := w.name(conn, data.SQL)
 	w.counts[name]++
+	if name == "commit of CandidateMerge" {
+		w.merges.Add(1)
+	}
 	act := w.act
 	if name != w.at || w.counts[name] != w.nth || w.reached {
 		act = nil
@@ -122,6 +127,9 @@ func (w *wire) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.Tra
 
 // TraceQueryEnd is pgx.QueryTracer.
 func (w *wire) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// hasMerged says whether a run wrote the ledger since a count of merges.
+func (w *wire) hasMerged(since int64) bool { return w.merges.Load() > since }
 
 func (w *wire) name(conn *pgx.Conn, sql string) string {
 	if match := queryName.FindStringSubmatch(sql); match != nil {

@@ -93,6 +93,7 @@ func (s *stage) newHistory(t *rapid.T) *history {
 	h := &history{stage: s, t: t, model: &model{
 		living: map[person]bool{}, shadow: map[person]moment{}, members: map[key]*member{},
 		ledger: map[person]candidate{}, refusals: map[int64]map[person]bool{},
+		departed: map[person]bool{}, closed: map[place]bool{}, restores: map[int64]givenBack{}, started: map[int64]moment{},
 		lastEnd: -1 << 62,
 	}}
 	persons := rapid.SampledFrom([]int{4, 12, 30, 70}).Draw(t, "persons")
@@ -119,15 +120,16 @@ func (s *stage) newHistory(t *rapid.T) *history {
 		maxGap:          rapid.SampledFrom([]moment{7 * day, 7 * day, 40 * day}).Draw(t, "max gap"),
 		newMissingShare: rapid.SampledFrom([]float64{0.1, 1}).Draw(t, "max new missing share"),
 		deleteMembers:   rapid.SampledFrom([]int64{100_000, 100_000, 6, 0}).Draw(t, "max delete members"),
+		recentlyActive:  rapid.SampledFrom([]int64{1000, 1000, 5, 1}).Draw(t, "max recently active"),
 	}
 	// The last two persons may be canaries, and are ordinary people all the same.
 	if rapid.IntRange(0, 3).Draw(t, "canaries") == 3 {
 		h.rules.alive = []person{person(persons - 1)}
 		h.rules.dead = []person{person(persons - 2)}
 	}
-	// 29 batches at most: then a tenth of void ones is fewer than make a run stop
+	// 26 batches at most, and two of those who departed: then a tenth of void ones is fewer than make a run stop
 	// asking, and which of them came in a row does not matter.
-	least := (persons + 28) / 29
+	least := (persons + 25) / 26
 	h.settings = settings{
 		batch:       rapid.SampledFrom([]int{least, least, least + 1, 7, 100}).Draw(t, "batch"),
 		concurrency: rapid.IntRange(1, 3).Draw(t, "concurrency"),
@@ -187,7 +189,7 @@ func (h *history) reset() {
 			DELETE FROM conversation_members;
 			DELETE FROM conversations;
 			TRUNCATE orphan_runs, orphan_candidates, orphan_sightings, orphan_holds, orphan_approvals,
-				orphan_refusals, orphan_pauses, conversation_members_audit, conversation_members_backup
+				orphan_refusals, orphan_pauses, orphan_restores, orphan_departed, conversation_members_audit, conversation_members_backup
 				RESTART IDENTITY;
 			DROP TABLE IF EXISTS users;
 			CREATE TABLE users (id uuid PRIMARY KEY, username text NOT NULL, deleted_at timestamptz);
@@ -231,12 +233,25 @@ func hours(m moment) int { return int(m / hour) }
 func (h *history) addMember(k key, ago moment) {
 	h.tick()
 	h.tags++
+	if h.closed[k.place] {
+		h.openPlace(k.place)
+	}
 	row := &member{key: k, tag: fmt.Sprintf("k%03d", h.tags), role: []string{"member", "admin", "owner"}[h.tags%3], muted: h.tags%2 == 0, joined: h.now - ago}
+	var readAgo *int // hours
+	switch h.tags % 5 {
+	case 0:
+		readAgo = new(0)
+	case 1:
+		readAgo = new(min(hours(ago), 48))
+	}
+	if readAgo != nil {
+		row.read = new(h.now - moment(*readAgo)*hour)
+	}
 	err := h.admin.QueryRow(context.Background(), `INSERT INTO conversation_members
 			(conversation_id, user_id, role, joined_at, last_read_at, is_muted, user_public_key)
-		VALUES ($1, $2, $3, now() - make_interval(hours => $4), CASE WHEN $5 THEN now() END, $5, $6)
+		VALUES ($1, $2, $3, now() - make_interval(hours => $4), now() - make_interval(hours => $7), $5, $6)
 		RETURNING joined_at, last_read_at`,
-		id("place", int(k.place)), h.ids[k.person], row.role, hours(ago), row.muted, row.tag).Scan(&row.joinedAt, &row.lastRead)
+		id("place", int(k.place)), h.ids[k.person], row.role, hours(ago), row.muted, row.tag, readAgo).Scan(&row.joinedAt, &row.lastRead)
 	if err != nil {
 		h.t.Fatalf("joining %s: %v", k, err)
 	}
@@ -254,19 +269,33 @@ func (h *history) leave(k key) {
 
 // forget moves a member of the model to its audit.
 func (h *history) forget(k key, run int64) {
-	h.gone = append(h.gone, deletion{*h.members[k], run})
+	h.gone = append(h.gone, deletion{*h.members[k], run, h.now})
 	delete(h.members, k)
 }
 
-// closePlace deletes a conversation, its members with it, and opens it anew.
+// closePlace deletes a conversation, its members with it.
 func (h *history) closePlace(c place) {
 	h.tick()
 	h.exec(`DELETE FROM conversations WHERE id = $1`, id("place", int(c)))
-	h.exec(`INSERT INTO conversations (id, name) VALUES ($1, 'c')`, id("place", int(c)))
+	h.closed[c] = true
 	for _, k := range slices.Collect(maps.Keys(h.members)) {
 		if k.place == c {
 			h.forget(k, 0)
 		}
+	}
+}
+
+// openPlace makes a deleted conversation again, by the same id.
+func (h *history) openPlace(c place) {
+	h.exec(`INSERT INTO conversations (id, name) VALUES ($1, 'c')`, id("place", int(c)))
+	delete(h.closed, c)
+}
+
+// depart moves a person from the ledger to the list of those to be asked about again.
+func (h *history) depart(p person) {
+	delete(h.ledger, p)
+	if _, before := h.departed[p]; !before {
+		h.departed[p] = false
 	}
 }
 
@@ -310,6 +339,12 @@ func (h *history) pass(d moment) {
 	for i := range h.gone {
 		h.gone[i].move(shift)
 	}
+	for _, given := range h.restores {
+		for k, row := range given {
+			row.move(shift)
+			given[k] = row
+		}
+	}
 }
 
 func (h *history) moved() []string {
@@ -321,6 +356,8 @@ func (h *history) moved() []string {
 		"orphan_holds: created_at until lifted_at",
 		"orphan_approvals: approved_at expires_at used_at revoked_at",
 		"orphan_pauses: paused_at resumed_at",
+		"orphan_restores: backed_up_at",
+		"orphan_departed: departed_at checked_at alive_at",
 		"conversation_members_audit: joined_at deleted_at",
 		"conversation_members_backup: joined_at last_read_at backed_up_at",
 	}

@@ -129,7 +129,7 @@ func (r *Restorer) Preview(ctx context.Context, s Selection) ([]db.RestorePrevie
 // Restore gives the chosen members back, in a run of its own that a pause does
 // not stop. The result is filled in as far as it came, whatever the error.
 func (r *Restorer) Restore(ctx context.Context, s Selection) (Result, error) {
-	return r.asRun(ctx, func(ctx context.Context, run *fence.Run, result *Result) error {
+	return r.asRun(ctx, true, func(ctx context.Context, run *fence.Run, result *Result) error {
 		plan, err := r.plan(ctx, run, s)
 		if err != nil {
 			return err
@@ -219,13 +219,14 @@ func (r *Restorer) giveBack(ctx context.Context, run *fence.Run, chunk db.Restor
 // finishLimit bounds the last writes, made even when the work was interrupted.
 const finishLimit = 8 * time.Second
 
-// asRun does work in a run of kind restore and ends the run's row.
-func (r *Restorer) asRun(ctx context.Context, work func(ctx context.Context, run *fence.Run, result *Result) error) (Result, error) {
+// asRun does work in a run of kind restore, which a pause may stop or not, and
+// ends the run's row.
+func (r *Restorer) asRun(ctx context.Context, throughPause bool, work func(ctx context.Context, run *fence.Run, result *Result) error) (Result, error) {
 	started := time.Now()
 	var result Result
 	run, err := fence.Begin(ctx, r.pool, fence.Options{
 		Kind: "restore", Phase: "restore", Lease: r.cfg.Lease, Host: r.cfg.Host, Version: r.cfg.Version,
-		Settings: r.cfg.Settings, ThroughPause: true, Patience: r.patience(),
+		Settings: r.cfg.Settings, ThroughPause: throughPause, Patience: r.patience(),
 	})
 	if err == nil {
 		result.RunID = run.ID
@@ -251,7 +252,7 @@ func state(err error) string {
 	switch {
 	case err == nil:
 		return "succeeded"
-	case errors.Is(err, ErrIncomplete):
+	case errors.Is(err, ErrIncomplete), errors.Is(err, fence.ErrPaused):
 		return "incomplete"
 	default:
 		return "failed"

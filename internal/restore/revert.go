@@ -45,12 +45,19 @@ func (r *Restorer) PreviewRevert(ctx context.Context, of int64) (db.RestoreSumma
 
 // Revert takes the members of a restore again, audited and backed up like any
 // deletion: those that are as they were given back, of users whom auth-service
-// leaves out, on no hold but the restore's own. Then it lifts that hold.
+// leaves out, on no hold but the restore's own. Then it lifts that hold. A pause
+// stops it, since it deletes.
 func (r *Restorer) Revert(ctx context.Context, of int64, checker Checker) (Result, error) {
 	if _, err := r.PreviewRevert(ctx, of); err != nil {
 		return Result{State: state(err), Error: err.Error()}, err
 	}
-	return r.asRun(ctx, func(ctx context.Context, run *fence.Run, result *Result) error {
+	return r.asRun(ctx, false, func(ctx context.Context, run *fence.Run, result *Result) error {
+		// Paused: before anybody is asked, and before a hold is lifted.
+		if _, err := database.Retry(ctx, r.patience(), "looking for a pause", func() (struct{}, error) {
+			return struct{}{}, run.Heartbeat(ctx, db.New(r.pool), 0)
+		}); err != nil {
+			return err
+		}
 		err := r.eachChunk(ctx, run, of, "restored", func(ctx context.Context, chunk db.RestoreChunksRow) error {
 			missing, unknown, asked, err := r.ask(ctx, of, chunk, checker)
 			if err != nil {

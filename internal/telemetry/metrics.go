@@ -183,6 +183,9 @@ func (m *Metrics) ChunkDone(members int64) {
 // Retried counts a cause.
 func (m *Metrics) Retried(cause string) { m.retries.WithLabelValues(cause).Inc() }
 
+// RunBegan is for other observers: the database says that a run is open.
+func (m *Metrics) RunBegan() {}
+
 // RunEnded makes the next scrape read the database anew.
 func (m *Metrics) RunEnded(cleaner.Result) { m.runEnded() }
 

@@ -23,6 +23,8 @@ const (
 	stateLimit   = 2 * time.Second
 	backlogFresh = time.Minute
 	backlogLimit = 4 * time.Second
+	// oneRunLimit is for both after a run from cron, which nobody's scrape waits for.
+	oneRunLimit = time.Second
 )
 
 // State are the metrics that live in the database, so that every runner says
@@ -62,6 +64,7 @@ type stateMetric struct {
 func stateMetrics() []stateMetric {
 	return []stateMetric{
 		{databaseUp, "1 if the database could be read for this scrape, else 0.", nil},
+		{"orphan_cleaner_restored_members_total", "Members given back by restores.", nil},
 		{runsTotal, "Runs that ended, by kind and state.", []string{"kind", "state"}},
 		{"orphan_cleaner_last_success_timestamp_seconds", "When a run last succeeded; 0: never.", nil},
 		{"orphan_cleaner_last_attempt_timestamp_seconds", "When a run last began; 0: never.", nil},
@@ -74,6 +77,7 @@ func stateMetrics() []stateMetric {
 		{"orphan_cleaner_oldest_due_age_seconds", "How long the longest waiting due user has been due; 0: nobody is.", nil},
 		{"orphan_cleaner_held_members", "Members that the last run that ended kept because of a hold.", nil},
 		{"orphan_cleaner_young_members", "Members of due users that the last run that ended kept because they are younger than the retention.", nil},
+		{"orphan_cleaner_resurrected_users", "Users who are alive again while members that a run deleted could be given back.", nil},
 		{breakerTripped, "1 while this breaker's refusal is the last word: no run has succeeded since.", []string{"breaker"}},
 		{"orphan_cleaner_paused", "1 while runs are paused.", nil},
 		{"orphan_cleaner_pause_age_seconds", "How long runs have been paused; 0: they are not.", nil},
@@ -127,14 +131,18 @@ func (c *State) Collect(to chan<- prometheus.Metric) {
 	defer c.mu.Unlock()
 	// The registry has no context to give; both readings have limits of their own.
 	ctx := context.Background()
-	refresh(ctx, c, &c.state, stateFresh, stateLimit, readState)
+	forState, forBacklog := stateLimit, backlogLimit
+	if c.oneRun {
+		forState, forBacklog = oneRunLimit, oneRunLimit
+	}
+	refresh(ctx, c, &c.state, stateFresh, forState, readState)
 	if c.state.err != nil {
 		c.gauge(to, databaseUp, 0)
 		return
 	}
 	c.gauge(to, databaseUp, 1)
 	c.collectState(to, c.state.value)
-	refresh(ctx, c, &c.backlog, backlogFresh, backlogLimit, func(ctx context.Context, q *db.Queries) (db.MetricsBacklogRow, error) {
+	refresh(ctx, c, &c.backlog, backlogFresh, forBacklog, func(ctx context.Context, q *db.Queries) (db.MetricsBacklogRow, error) {
 		return q.MetricsBacklog(ctx, c.retention)
 	})
 	if c.backlog.err == nil {
@@ -153,6 +161,8 @@ func (c *State) collectState(to chan<- prometheus.Metric, s state) {
 	c.gauge(to, "orphan_cleaner_users_checked", float64(s.UsersChecked))
 	c.gauge(to, "orphan_cleaner_users_unknown", float64(s.UsersUnknown))
 	c.gauge(to, "orphan_cleaner_candidate_users", float64(s.CandidateUsers))
+	c.counter(to, "orphan_cleaner_restored_members_total", s.MembersRestored)
+	c.gauge(to, "orphan_cleaner_resurrected_users", float64(s.ResurrectedUsers))
 	c.gauge(to, "orphan_cleaner_held_members", float64(s.MembersHeld))
 	c.gauge(to, "orphan_cleaner_young_members", float64(s.MembersKeptYoung))
 	c.gauge(to, "orphan_cleaner_paused", oneIf(s.Paused))

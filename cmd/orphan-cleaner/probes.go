@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/authclient"
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
+// What `check` looks at beyond what each run does.
+
+// probeLimit bounds what is asked of somebody else.
+const probeLimit = 2 * time.Second
+
+func fine(name, message string) cleaner.Finding {
+	return cleaner.Finding{Name: name, Status: cleaner.OK, Message: message}
+}
+
+// poolerProbe tells which pooler mode is in between.
+func poolerProbe(url string) cleaner.Probe {
+	const name = "pooler"
+	return func(ctx context.Context) cleaner.Finding {
+		pooling, err := database.PoolingOf(ctx, url)
+		switch {
+		case err != nil:
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "not known: " + oneLine(err), Mend: databaseMend}
+		case pooling == database.PooledStatement:
+			return cleaner.Finding{
+				Name: name, Status: cleaner.Fail, Message: "a pooler in statement mode is in between: it allows no transaction",
+				Mend: "pool_mode = transaction for this database in pgbouncer.ini, or point DATABASE_URL at the server",
+			}
+		case pooling == database.PooledTransaction:
+			return fine(name, "in between, in transaction mode: good for everything but migrate")
+		case pooling == database.PooledSession:
+			return fine(name, "in between, in session mode")
+		default:
+			return fine(name, "none in between")
+		}
+	}
+}
+
+// connectionsProbe compares the pool with what the server has left.
+func connectionsProbe(pool *pgxpool.Pool) cleaner.Probe {
+	const name = "connections"
+	return func(ctx context.Context) cleaner.Finding {
+		c, err := db.New(pool).PreflightConnections(ctx, database.ApplicationName)
+		if err != nil {
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: oneLine(err), Mend: databaseMend}
+		}
+		want := pool.Config().MaxConns
+		room := c.MaxConnections - c.Reserved - c.Used + c.Ours
+		said := fmt.Sprintf("%d at most (DATABASE_MAX_CONNECTIONS); of the server's %d, %d are reserved and %d in use", want, c.MaxConnections, c.Reserved, c.Used)
+		mend := fmt.Sprintf("lower DATABASE_MAX_CONNECTIONS, or raise max_connections to %d reserved + %d here, for each replica, + messaging-service's "+
+			"replicas × its DATABASE_MAX_CONNECTIONS + those of whoever else connects; see sql/runbook/connections.sql", c.Reserved, want)
+		for _, limit := range []struct {
+			of, mend string
+			most     int32
+		}{
+			{"the server takes %d", mend, c.MaxConnections - c.Reserved},
+			{"this role has a limit of %d", "ALTER ROLE … CONNECTION LIMIT, or lower DATABASE_MAX_CONNECTIONS", c.RoleLimit},
+			{"this database has a limit of %d", "ALTER DATABASE … CONNECTION LIMIT, or lower DATABASE_MAX_CONNECTIONS", c.DatabaseLimit},
+		} {
+			if limit.most >= 0 && limit.most < want {
+				return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: said + "; " + fmt.Sprintf(limit.of, limit.most), Mend: limit.mend}
+			}
+		}
+		if room < want {
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: fmt.Sprintf("%s: only %d are left", said, room), Mend: mend}
+		}
+		return fine(name, said)
+	}
+}
+
+// encryptionProbe tells whether the way to the database can be listened to.
+func encryptionProbe(pool *pgxpool.Pool) cleaner.Probe {
+	const name = "database-tls"
+	const mend = "add sslmode=verify-full to DATABASE_URL, with sslrootcert=FILE where the server's CA is your own"
+	return func(ctx context.Context) cleaner.Finding {
+		conn, err := pool.Acquire(ctx)
+		if err != nil {
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: oneLine(err), Mend: databaseMend}
+		}
+		defer conn.Release()
+		cfg := conn.Conn().Config()
+		_, encrypted := conn.Conn().PgConn().Conn().(*tls.Conn)
+		switch {
+		case local(cfg.Host):
+			return fine(name, "not needed: the server is on this machine")
+		case !encrypted:
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "the connection to " + cfg.Host + " is not encrypted", Mend: mend}
+		case cfg.TLSConfig == nil || cfg.TLSConfig.InsecureSkipVerify && cfg.TLSConfig.VerifyPeerCertificate == nil:
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "the connection to " + cfg.Host + " is encrypted, but anybody could be at its end", Mend: mend}
+		default:
+			return fine(name, "encrypted, the server's certificate verified")
+		}
+	}
+}
+
+// plaintextProbe tells whether somebody on the way could answer for auth-service.
+func plaintextProbe(raw string) cleaner.Probe {
+	const name = "auth-service-tls"
+	return func(context.Context) cleaner.Finding {
+		end, err := authclient.ParseURL(raw)
+		host, _, splitErr := net.SplitHostPort(end.Address)
+		switch {
+		case err != nil || splitErr != nil:
+			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: "AUTH_SERVICE_URL cannot be read", Mend: "export AUTH_SERVICE_URL=http://auth-service:9080"}
+		case end.TLS:
+			return fine(name, "encrypted, the server's certificate verified")
+		case local(host):
+			return fine(name, "not needed: auth-service is on this machine")
+		default:
+			return cleaner.Finding{
+				Name: name, Status: cleaner.Warn, Message: "plaintext to " + end.Address + ": whoever is on the way decides who is missing",
+				Mend: "https:// in AUTH_SERVICE_URL; where a service mesh encrypts, all is well",
+			}
+		}
+	}
+}
+
+// local says whether a host is this machine: a socket's directory, or loopback.
+func local(host string) bool {
+	ip := net.ParseIP(host)
+	return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// canaryProbe asks about users whose fate is known: an auth-service that does
+// not know it is another environment's.
+func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) cleaner.Probe {
+	const name = "canaries"
+	const mend = "is this the auth-service of this database? check AUTH_SERVICE_URL, CANARY_ALIVE and CANARY_DEAD"
+	return func(ctx context.Context) cleaner.Finding {
+		if len(alive)+len(dead) == 0 {
+			return fine(name, "none; a living user in CANARY_ALIVE would tell a wrong auth-service from the right one")
+		}
+		var wrong []string
+		for batch := range slices.Chunk(slices.Concat(alive, dead), authclient.MaxBatch) {
+			missing, err := client.Missing(ctx, batch)
+			if err != nil {
+				return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: oneLine(err), Mend: mend}
+			}
+			for _, id := range batch {
+				switch gone := slices.Contains(missing, id); {
+				case gone && slices.Contains(alive, id):
+					wrong = append(wrong, id.String()+" of CANARY_ALIVE is missing")
+				case !gone && slices.Contains(dead, id):
+					wrong = append(wrong, id.String()+" of CANARY_DEAD is present")
+				}
+			}
+		}
+		if len(wrong) > 0 {
+			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: strings.Join(wrong, ", "), Mend: mend}
+		}
+		return fine(name, fmt.Sprintf("%d living and %d deleted users are as they should be", len(alive), len(dead)))
+	}
+}
+
+// redisProbe pings the Redis of messaging-service's environment. Nothing here
+// uses it.
+func redisProbe(raw string) cleaner.Probe {
+	const name = "redis"
+	const mend = "this program does not need it; messaging-service does: check REDIS_URL and that Redis is up"
+	return func(ctx context.Context) cleaner.Finding {
+		// The errors of ParseURL repeat parts of the URL.
+		options, err := redis.ParseURL(raw)
+		if err != nil {
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "REDIS_URL is not a Redis URL", Mend: "write it as redis://host:6379/0"}
+		}
+		options.MaxRetries, options.DialTimeout = -1, probeLimit
+		client := redis.NewClient(options)
+		defer func() { _ = client.Close() }() // the connection is of no use any more
+		ctx, cancel := context.WithTimeout(ctx, probeLimit)
+		defer cancel()
+		if err := client.Ping(ctx).Err(); err != nil {
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "no answer from " + options.Addr + ": " + oneLine(err), Mend: mend}
+		}
+		return fine(name, "answers at "+options.Addr)
+	}
+}
+
+// portProbe looks whether `serve` could take its port.
+func portProbe(address string) cleaner.Probe {
+	const name = "metrics-addr"
+	return func(ctx context.Context) cleaner.Finding {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		switch {
+		case err == nil && listener.Close() == nil:
+			return fine(name, address+" is free")
+		case errors.Is(err, syscall.EADDRINUSE) && isOurs(ctx, address):
+			return fine(name, address+" is taken by an orphan-cleaner that serves there")
+		case errors.Is(err, syscall.EADDRINUSE):
+			return cleaner.Finding{
+				Name: name, Status: cleaner.Fail, Message: address + " is taken by another program",
+				Mend: "choose another METRICS_ADDR, or end what listens there: ss -ltnp",
+			}
+		default:
+			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: fmt.Sprint(err), Mend: "write METRICS_ADDR as :9091 or host:9091"}
+		}
+	}
+}
+
+// isOurs says whether a `serve` answers there. One behind TLS or a password does
+// not count: it cannot be told from another program.
+func isOurs(ctx context.Context, address string) bool {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if host == "" || host == "0.0.0.0" || host == "::" {
+		host = "localhost"
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/", nil)
+	if err != nil {
+		return false
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+	return err == nil && strings.HasPrefix(string(text), "orphan-cleaner:")
+}

@@ -1,0 +1,151 @@
+package faults
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"github.com/nova-social/orphan-cleaner/internal/restore"
+)
+
+// restoreRows are what may have happened between a delete and its restore.
+func restoreRows() []row {
+	return []row{
+		{"the member is back, other role", backAlready},
+		{"its conversation is gone", conversationGone},
+		{"half was restored before", halfRestored},
+		{"the same restore twice", restoredTwice},
+		{"the table has a new column", newColumn},
+	}
+}
+
+// cleaned makes the run whose deletes are given back, and returns its id.
+func (w *world) cleaned() (run string) {
+	w.t.Helper()
+	w.lastRun()
+	return fmt.Sprint(one[int64](w, `SELECT max(run_id) FROM orphan_runs`))
+}
+
+// restore gives back what it is asked to.
+func (w *world) restore(choose ...string) restore.Result {
+	w.t.Helper()
+	args := append([]string{"restore", "--execute", "--json"}, choose...)
+	e := spawn(w.t, w.settings(), w.program, args...).wait()
+	var r restore.Result
+	if err := json.Unmarshal([]byte(e.stdout), &r); err != nil || e.status != 0 || r.State != "succeeded" {
+		w.t.Fatalf("restore %v: %v, %s", choose, err, e)
+	}
+	w.note.exit, w.note.state = "0", r.State
+	return r
+}
+
+// restored asserts I6: but for what is told apart, the table is as before the
+// delete, byte for byte, and every member given back is on record once. A run
+// that follows leaves it so.
+func (w *world) restored() {
+	w.t.Helper()
+	same := func() {
+		w.t.Helper()
+		columns := w.columns()
+		w.none("not given back, or not as it was", `SELECT `+columns+` FROM witness.members EXCEPT ALL SELECT `+columns+` FROM conversation_members`)
+		w.none("there and should not be, or overwritten", `SELECT `+columns+` FROM conversation_members EXCEPT ALL SELECT `+columns+` FROM witness.members`)
+		w.none("given back twice", `SELECT user_id, conversation_id FROM orphan_restores WHERE state = 'restored' GROUP BY 1, 2 HAVING count(*) > 1`)
+		w.over()
+	}
+	same()
+	w.holds("I6")
+	if e := w.run(); e.status != 0 {
+		w.t.Fatalf("the run after the restore: %s", e)
+	}
+	same()
+	w.holds("I4")
+}
+
+// backAlready: one with another role, one with the same values.
+func backAlready(w *world) {
+	run := w.cleaned()
+	w.auth.Revive(w.dead[0])
+	w.exec(`INSERT INTO conversation_members (conversation_id, user_id, role) SELECT conversation_id, user_id, 'owner'
+		FROM witness.members WHERE user_id = $1 ORDER BY conversation_id LIMIT 1`, w.dead[0])
+	w.exec(`DELETE FROM witness.members WHERE (conversation_id, user_id) IN (SELECT conversation_id, user_id FROM conversation_members WHERE user_id = $1)`, w.dead[0])
+	w.exec(`INSERT INTO witness.members SELECT * FROM conversation_members WHERE user_id = $1`, w.dead[0])
+	w.exec(`INSERT INTO conversation_members SELECT * FROM witness.members WHERE user_id = $1`, w.dead[1])
+
+	r := w.restore("--run", run)
+	if r.ThereDiffers != 1 || r.There != perUser || r.MembersRestored != due+1-1-perUser {
+		w.t.Errorf("%+v", r)
+	}
+	w.note.shows = fmt.Sprintf("there_differs %d, left as it is", r.ThereDiffers)
+	w.restored()
+}
+
+func conversationGone(w *world) {
+	run := w.cleaned()
+	conversation := one[uuid.UUID](w, `SELECT max(conversation_id::text)::uuid FROM witness.due`)
+	lost := one[int64](w, `SELECT count(*) FROM witness.due WHERE conversation_id = $1`, conversation)
+	w.exec(`DELETE FROM conversations WHERE id = $1`, conversation)
+	w.exec(`DELETE FROM witness.members WHERE conversation_id = $1`, conversation)
+
+	r := w.restore("--run", run)
+	if r.ConversationGone != lost || r.MembersRestored != due+1-lost {
+		w.t.Errorf("%+v", r)
+	}
+	if kept := w.count(`conversation_members_backup WHERE conversation_id = $1`, conversation); kept != lost {
+		w.t.Errorf("%d members that could not be given back are in the backup, want %d", kept, lost)
+	}
+	w.note.shows = fmt.Sprintf("conversation_gone %d, kept in the backup", r.ConversationGone)
+	w.restored()
+}
+
+func halfRestored(w *world) {
+	run := w.cleaned()
+	half := w.dead[:5]
+	first := w.restore("--run", run, "--user", half[0].String()+","+half[1].String()+","+half[2].String()+","+half[3].String()+","+half[4].String())
+	if first.MembersRestored != int64(len(half)*perUser) {
+		w.t.Errorf("%+v", first)
+	}
+	// Meanwhile one of them uses the membership, and one leaves.
+	w.app(`UPDATE %s SET last_read_at = '2026-01-02 03:04:05+00' WHERE user_id = $1`, half[0])
+	w.app(`DELETE FROM %s WHERE user_id = $1`, half[1])
+
+	r := w.restore("--since", "2000-01-01")
+	if r.There != 3*perUser || r.ThereDiffers != perUser || r.LeftSince != perUser || r.MembersRestored != due+1-first.MembersRestored {
+		w.t.Errorf("%+v", r)
+	}
+	w.note.shows = fmt.Sprintf("%d given back, %d there already", r.MembersRestored, r.There+r.ThereDiffers)
+	w.restored()
+}
+
+func restoredTwice(w *world) {
+	run := w.cleaned()
+	if r := w.restore("--run", run); r.MembersRestored != due+1 {
+		w.t.Errorf("%+v", r)
+	}
+	before := one[string](w, fingerprint)
+	r := w.restore("--run", run)
+	if r.MembersRestored != 0 || r.There != due+1 {
+		w.t.Errorf("%+v", r)
+	}
+	if after := one[string](w, fingerprint); after != before {
+		w.t.Error("the second restore changed something")
+	}
+	w.note.shows = fmt.Sprintf("0 given back, %d there already", r.There)
+	w.restored()
+}
+
+// newColumn: those given back get its default.
+func newColumn(w *world) {
+	run := w.cleaned()
+	w.exec(`ALTER TABLE conversation_members ADD pinned boolean NOT NULL DEFAULT true`)
+	if r := w.restore("--run", run); r.MembersRestored != due+1 {
+		w.t.Errorf("%+v", r)
+	}
+	if pinned := w.count(`conversation_members JOIN witness.due USING (conversation_id, user_id) WHERE pinned`); pinned != due+1 {
+		w.t.Errorf("%d members have the default of the new column, want %d", pinned, due+1)
+	}
+	// A run refuses until the backup has the column too.
+	w.exec(`ALTER TABLE conversation_members_backup ADD pinned boolean`)
+	w.note.shows = "the new column has its default"
+	w.restored()
+}

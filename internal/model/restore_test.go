@@ -1,0 +1,497 @@
+package model_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nova-social/orphan-cleaner/internal/fence"
+	"github.com/nova-social/orphan-cleaner/internal/restore"
+)
+
+// givenBack is a restore: the members it gave back, as they were then. Those
+// that were taken again are no longer in it.
+type givenBack map[key]member
+
+// lastDeletion is the newest deletion of a membership.
+func (m *model) lastDeletion(k key) *deletion {
+	for i := len(m.gone) - 1; i >= 0; i-- {
+		if m.gone[i].key == k {
+			return &m.gone[i]
+		}
+	}
+	return nil
+}
+
+// losses is how many members of a person could be given back: runs deleted them
+// and nobody else after that, they are not back, and their conversation is there.
+func (m *model) losses(p person) (n int) {
+	for c := range place(places) {
+		k := key{c, p}
+		last := m.lastDeletion(k)
+		if last != nil && last.run != 0 && m.members[k] == nil && !m.closed[c] {
+			n++
+		}
+	}
+	return n
+}
+
+// choice is a selection of deletions, as the model reads it.
+type choice struct {
+	run          int64
+	persons      []person
+	places       []place
+	since, until *moment
+}
+
+func (c choice) covers(k key) bool {
+	return (c.persons == nil || slices.Contains(c.persons, k.person)) && (c.places == nil || slices.Contains(c.places, k.place))
+}
+
+// plan is what becomes of each chosen member: I6.
+type plan struct {
+	back                                   givenBack // to be given back
+	there, differs, conversationGone, left int64
+}
+
+func (m *model) plan(c choice) plan {
+	p := plan{back: givenBack{}}
+	reach := moment(-1 << 62)
+	if c.since != nil {
+		reach = *c.since
+	}
+	if c.run != 0 {
+		reach = max(reach, m.started[c.run])
+	}
+	newest, chosen, left := map[key]deletion{}, map[key]bool{}, map[key]bool{}
+	for _, d := range m.gone {
+		switch {
+		case !c.covers(d.key):
+		case d.run == 0:
+			left[d.key] = true
+		case d.at >= reach:
+			newest[d.key] = d
+			left[d.key] = false
+			if (c.run == 0 || d.run == c.run) && (c.since == nil || d.at >= *c.since) && (c.until == nil || d.at < *c.until) {
+				chosen[d.key] = true
+			}
+		}
+	}
+	for k := range chosen {
+		now, there := m.members[k]
+		switch {
+		case m.closed[k.place]:
+			p.conversationGone++
+		case there && now.sameAs(newest[k].member):
+			p.there++
+		case there:
+			p.differs++
+		case left[k]:
+			p.left++
+		default:
+			p.back[k] = newest[k].member
+		}
+	}
+	return p
+}
+
+// sameAs: the tag stands for what never changes in one incarnation.
+func (row *member) sameAs(other member) bool {
+	return row.tag == other.tag && row.role == other.role && row.muted == other.muted
+}
+
+// deleters are the runs that deleted members.
+func (m *model) deleters() []int64 {
+	runs := map[int64]bool{}
+	for _, d := range m.gone {
+		if d.run != 0 {
+			runs[d.run] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(runs))
+}
+
+// choose draws a selection, and says it in the words of the program.
+func (h *history) choose() (c choice, s restore.Selection) {
+	deleters := h.deleters()
+	if len(deleters) == 0 {
+		h.t.Skip("nothing was deleted yet")
+	}
+	by := draw(h, "chosen by", "run", "users", "conversation", "since", "since until", "all")
+	switch by {
+	case "run":
+		c.run = draw(h, "run", deleters...)
+		s.Run = c.run
+	case "users":
+		for range draw(h, "users", 1, 5) {
+			p := h.drawPerson()
+			c.persons = append(c.persons, p)
+			s.Users = append(s.Users, h.ids[p])
+		}
+	case "conversation":
+		c.places = []place{h.drawPlace()}
+		s.Conversations = []uuid.UUID{id("place", int(c.places[0]))}
+	}
+	if by == "since" || by == "since until" {
+		ago := draw[moment](h, "since hours ago", 1, 24, 24*8, 24*40)
+		c.since = new(h.now - ago*hour)
+		s.Since = time.Now().Add(-duration(ago * hour))
+		if by == "since until" {
+			ago = draw[moment](h, "until hours ago", 1, 24*7)
+			c.until = new(h.now - ago*hour)
+			s.Until = time.Now().Add(-duration(ago * hour))
+		}
+	}
+	return c, s
+}
+
+const restoreHold = 30 * 24 * hour
+
+// giveBack restores some of what runs deleted, and may be disturbed.
+func (h *history) giveBack() { h.restoreChosen(disturbance{}) }
+
+func (h *history) giveBackDisturbed() {
+	if draw(h, "what", "broken", "changed") == "changed" {
+		h.restoreChosen(disturbance{
+			kind: draw(h, "kind", closes, comesBack), at: "RestoreChunk", nth: draw(h, "occurrence", 1, 1, 2),
+			target: h.drawTarget(),
+		})
+		return
+	}
+	h.restoreChosen(h.drawAt(draw(h, "statement", "RunBegin", "commit of RunBegin", "RestoreStore", "commit of RestoreStore", "RestoreChunks",
+		"RestoreChunk", "RunHeartbeat", "RunRestored", "commit of RestoreChunk", "RunFinish")))
+}
+
+// comesBack is a member who joins again before a restore gives it back.
+const comesBack = "a member is back"
+
+func (h *history) restoreChosen(wants disturbance) {
+	chosen, selection := h.choose()
+	u := h.begin(wants)
+	want := h.plan(chosen)
+	u.meanwhile = func() bool {
+		h.absorbRestore(u, want)
+		keys := slices.SortedFunc(maps.Keys(want.back), compareKeys)
+		if len(keys) == 0 {
+			return false
+		}
+		k := keys[wants.target%len(keys)]
+		if wants.kind == closes {
+			if !h.closed[k.place] {
+				h.closePlace(k.place)
+			}
+		} else if h.members[k] == nil && !h.closed[k.place] {
+			h.addMember(k, 0)
+		}
+		return true
+	}
+	result, err := restore.New(h.wire.pool, discard(), u.restoreConfig()).Restore(u.ctx, selection)
+	u.end()
+	h.absorbRestore(u, want)
+	if !u.settled(err) {
+		return
+	}
+	got := h.restores[u.view.id]
+	if u.reached && u.meanwhile != nil && !u.wants.cuts() {
+		if err != nil && !errors.Is(err, restore.ErrIncomplete) {
+			h.t.Fatalf("restore %d ended %s: %v", u.view.id, result.State, err)
+		}
+		h.tally.count(runEnds, "restore, changed, "+result.State)
+		return
+	}
+	if err != nil || len(got) != len(want.back) {
+		h.t.Fatalf("restore %d gave back %d members of %d and ended %s: %v", u.view.id, len(got), len(want.back), result.State, err)
+	}
+	h.tally.count(runEnds, "restore "+result.State)
+	users, conversations := map[person]bool{}, map[place]bool{}
+	for k := range got {
+		users[k.person], conversations[k.place] = true, true
+	}
+	expected := restore.Result{
+		RunID: u.view.id, State: "succeeded", MembersRestored: int64(len(got)), Users: int64(len(users)), Conversations: int64(len(conversations)),
+		There: want.there, ThereDiffers: want.differs, ConversationGone: want.conversationGone, LeftSince: want.left, Seconds: result.Seconds,
+	}
+	if result != expected {
+		h.t.Fatalf("restore %d reports\n%+v, it should be\n%+v", u.view.id, result, expected)
+	}
+}
+
+// absorbRestore takes over what a restore has given back so far: nothing but
+// what was planned, whole, and nobody's newer row.
+func (h *history) absorbRestore(u *underWay, want plan) {
+	u.find()
+	if u.view.id == 0 {
+		return
+	}
+	given := h.restores[u.view.id]
+	if given == nil {
+		given = givenBack{}
+		h.restores[u.view.id] = given
+	}
+	for k, state := range h.restoreRows(u.view.id) {
+		row, planned := want.back[k]
+		if !planned {
+			h.t.Fatalf("restore %d planned %s, which was not to be given back", u.view.id, k)
+		}
+		if _, before := given[k]; before || state != "restored" {
+			continue
+		}
+		if h.members[k] != nil {
+			h.t.Fatalf("restore %d gave back %s, which was there", u.view.id, k)
+		}
+		// It may have waited while time passed: its times are those of the backup now.
+		row = h.newestBackup(k)
+		given[k] = row
+		h.members[k] = &row
+		delete(h.departed, k.person)
+		h.tally.add("restored", 1)
+	}
+	h.readHolds(u.view.id, given)
+}
+
+func (h *history) newestBackup(k key) member {
+	for i := len(h.gone) - 1; i >= 0; i-- {
+		if h.gone[i].key == k && h.gone[i].run != 0 {
+			return h.gone[i].member
+		}
+	}
+	h.t.Fatalf("%s is back, and was never deleted", k)
+	return member{}
+}
+
+// restoreRows is what a restore wrote down of each member.
+func (h *history) restoreRows(run int64) map[key]string {
+	rows, err := h.admin.Query(context.Background(), `SELECT conversation_id, user_id, state FROM orphan_restores WHERE run_id = $1`, run)
+	if err != nil {
+		h.t.Fatalf("reading restores: %v", err)
+	}
+	states := map[key]string{}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (none struct{}, err error) {
+		var conversation, user [16]byte
+		var state string
+		err = row.Scan(&conversation, &user, &state)
+		states[key{h.placeOf(conversation), h.auditor.persons[user]}] = state
+		return none, err
+	})
+	if err != nil {
+		h.t.Fatalf("reading restores: %v", err)
+	}
+	return states
+}
+
+// readHolds takes over the holds that a restore placed: one for each user.
+func (h *history) readHolds(run int64, given givenBack) {
+	known := map[int64]bool{}
+	for _, held := range h.holds {
+		known[held.id] = true
+	}
+	rows, err := h.admin.Query(context.Background(), `SELECT hold_id, user_id FROM orphan_holds WHERE run_id = $1 AND lifted_at IS NULL`, run)
+	if err != nil {
+		h.t.Fatalf("reading holds: %v", err)
+	}
+	persons := map[person]bool{}
+	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (none struct{}, err error) {
+		var number int64
+		var user [16]byte
+		err = row.Scan(&number, &user)
+		p := h.auditor.persons[user]
+		persons[p] = true
+		if !known[number] {
+			h.holds = append(slices.Clone(h.holds), hold{id: number, person: &p, until: new(h.now + restoreHold), run: run})
+		}
+		return none, err
+	})
+	if err != nil {
+		h.t.Fatalf("reading holds: %v", err)
+	}
+	for k := range given {
+		if !persons[k.person] {
+			h.t.Fatalf("restore %d gave back %s and does not hold its user", run, k)
+		}
+		delete(known, int64(k.person))
+	}
+	for p := range persons {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(given)), func(k key) bool { return k.person == p }) {
+			h.t.Fatalf("restore %d holds u%02d, of whom it gave nothing back", run, p)
+		}
+	}
+}
+
+// takeBack reverts a restore.
+func (h *history) takeBack() { h.revert(disturbance{}, nil) }
+
+func (h *history) takeBackDisturbed() {
+	if rapid := draw(h, "what", "broken", "faults"); rapid == "faults" {
+		h.revert(disturbance{}, h.drawWindows())
+		return
+	}
+	h.revert(h.drawAt(draw(h, "statement", "RunBegin", "commit of RunBegin", "RestoreChunks", "RestoreUsers", "ChunkSettings", "RunHeartbeat",
+		"RevertChunk", "ChunkProof", "commit of RevertChunk", "HoldRemoveOfRun", "RunFinish")), nil)
+}
+
+func (h *history) revert(wants disturbance, windows []window) {
+	var ended []int64
+	for run := range h.restores {
+		if h.open == nil || h.open.id != run {
+			ended = append(ended, run)
+		}
+	}
+	if len(ended) == 0 {
+		h.t.Skip("nothing was given back yet")
+	}
+	slices.Sort(ended)
+	of := draw(h, "restore", ended...)
+	u := h.begin(wants)
+	h.auditor.set(h.replies(windows))
+	check := &checker{
+		auditor: h.auditor, client: h.client, view: u.view,
+		isMember: func(person) bool { return true }, isAgain: func() bool { return false },
+	}
+	result, err := restore.New(h.wire.pool, discard(), u.restoreConfig()).Revert(u.ctx, of, check)
+	u.end()
+	if found := h.auditor.takeViolations(); len(found) > 0 {
+		h.t.Fatalf("revert %s: %v", u.host, found)
+	}
+	if u.pre.paused && errors.Is(err, fence.ErrPaused) {
+		u.find()
+		u.givenUp(u.lapsed())
+		h.ended()
+		h.tally.count(runEnds, "revert while paused")
+		return
+	}
+	deleted, unknown := h.absorbRevert(u, of)
+	if !u.settled(err) {
+		return
+	}
+	if u.pre.paused {
+		h.t.Fatalf("revert %d ended %s while runs were paused: %v", u.view.id, result.State, err)
+	}
+	state := "succeeded"
+	if unknown > 0 {
+		state = "incomplete"
+	}
+	h.tally.count(runEnds, "revert "+state)
+	if result.State != state || result.MembersReverted != deleted || result.UsersUnknown != unknown || result.MembersRestored != 0 {
+		h.t.Fatalf("revert %d should end %s with %d members taken again and %d users unknown, it reports %+v", u.view.id, state, deleted, unknown, result)
+	}
+}
+
+// absorbRevert takes over what a revert took: members as they were given back,
+// on no other hold, of users whom auth-service has just left out.
+func (h *history) absorbRevert(u *underWay, of int64) (deleted, unknown int64) {
+	u.find()
+	if u.view.id == 0 {
+		return 0, 0
+	}
+	given := h.restores[of]
+	heard := func(p person, want verdict) (some, all bool) {
+		said := u.view.scanned[p]
+		return slices.Contains(said, want), len(said) > 0 && !slices.ContainsFunc(said, func(v verdict) bool { return v != want })
+	}
+	may, must := map[key]bool{}, map[key]bool{}
+	for k, row := range given {
+		now := h.members[k]
+		if now == nil || !now.sameAs(row) || u.pre.paused || h.heldOtherwise(k, of) {
+			continue
+		}
+		may[k], must[k] = heard(k.person, missing)
+	}
+	for _, k := range h.newlyDeletedBy(u.view) {
+		if !may[k] {
+			h.t.Fatalf("revert %d took %s: verdicts %v, held %t, paused %t", u.view.id, k, u.view.scanned[k.person], h.heldOtherwise(k, of), u.pre.paused)
+		}
+		delete(must, k)
+		delete(given, k)
+		h.forget(k, u.view.id)
+		h.departed[k.person] = false
+		deleted++
+		h.tally.add("taken again", 1)
+	}
+	for k, now := range must {
+		if now && !u.reached {
+			h.t.Fatalf("revert %d left %s, which should be gone", u.view.id, k)
+		}
+	}
+	for _, a := range u.view.first {
+		if a.void {
+			unknown += int64(len(a.persons))
+		}
+	}
+	h.liftedBy(u, of)
+	return deleted, unknown
+}
+
+func (h *history) heldOtherwise(k key, of int64) bool {
+	return slices.ContainsFunc(h.holds, func(held hold) bool {
+		return held.run != of && h.inForce(held) && (held.person != nil && *held.person == k.person || held.place != nil && *held.place == k.place)
+	})
+}
+
+// liftedBy takes over which of a restore's holds its revert has lifted: those of
+// users who keep nothing that was given back.
+func (h *history) liftedBy(u *underWay, of int64) {
+	inForce := map[string]bool{}
+	for _, number := range h.lines(`SELECT hold_id::text FROM orphan_holds WHERE run_id = $1 AND lifted_at IS NULL`, of) {
+		inForce[number] = true
+	}
+	h.holds = slices.DeleteFunc(slices.Clone(h.holds), func(held hold) bool {
+		if held.run != of {
+			return false
+		}
+		keeps := slices.ContainsFunc(slices.Collect(maps.Keys(h.restores[of])), func(k key) bool { return k.person == *held.person })
+		lifted := !inForce[fmt.Sprint(held.id)]
+		if lifted && keeps || !lifted && !keeps && !u.reached {
+			h.t.Fatalf("revert %d: the hold on u%02d is lifted: %t, and members given back stay: %t", u.view.id, *held.person, lifted, keeps)
+		}
+		return lifted
+	})
+}
+
+func (u *underWay) restoreConfig() restore.Config {
+	cfg := restore.DefaultConfig()
+	cfg.Lease, cfg.AnswerAge, cfg.Attempts = lease, time.Hour, u.settings.attempts
+	cfg.ChunkPages, cfg.BatchSize = 1, u.settings.batch
+	cfg.Hold = duration(restoreHold)
+	cfg.Host, cfg.Version, cfg.Settings = u.host, "model", []byte("{}")
+	return cfg
+}
+
+// settled ends what a restore and a cleaning run have in common; false says
+// that there is no more to foresee.
+func (u *underWay) settled(err error) bool {
+	h := u.history
+	u.givenUp(u.lapsed())
+	switch {
+	case u.reached && u.wants.interrupts():
+		if u.view.id != 0 {
+			state, _ := h.stateOf(u.view.id)
+			h.tally.count(runEnds, "restore interrupted, "+state)
+			if state == "running" {
+				if u.wants.kind != killed {
+					h.t.Fatalf("restore %d was %s and left open: %v", u.view.id, u.wants.kind, err)
+				}
+				h.open = &openRun{u.view.id, h.now}
+			}
+			h.ended()
+		}
+		if u.wants.kind == killed {
+			if err := h.revive(); err != nil {
+				h.t.Fatalf("starting another runner: %v", err)
+			}
+		}
+		return false
+	case u.pre.open != nil && !u.lapsed():
+		if !errors.Is(err, fence.ErrAnotherRun) {
+			h.t.Fatalf("another run is open, and the restore ended: %v", err)
+		}
+		return false
+	}
+	h.ended()
+	return true
+}

@@ -1,0 +1,289 @@
+package runbook_test
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+// plan is a node of EXPLAIN (FORMAT json).
+type plan struct {
+	NodeType string   `json:"Node Type"`
+	Relation string   `json:"Relation Name"`
+	Index    string   `json:"Index Name"`
+	Arbiters []string `json:"Conflict Arbiter Indexes"`
+	Plans    []plan   `json:"Plans"`
+}
+
+// walk calls visit for a node and all below it.
+func (p plan) walk(visit func(plan)) {
+	visit(p)
+	for _, child := range p.Plans {
+		child.walk(visit)
+	}
+}
+
+// headers are those of the queries, by name.
+func headers(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("../../queries/*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^-- name: (\w+) .*\n((?:-- .*\n)+)`).FindAllStringSubmatch(string(text), -1) {
+			found[m[1]] = strings.Join(strings.Fields(strings.ReplaceAll(m[2], "-- ", " ")), " ")
+		}
+	}
+	if len(found) < 50 {
+		t.Fatalf("only %d queries are found", len(found))
+	}
+	return found
+}
+
+// wanted are the indexes that a header names after "Index:", as far as there are
+// indexes of these names: of each list, joined by "or", one is used.
+func wanted(header string, indexes map[string]string) [][]string {
+	_, after, _ := strings.Cut(header, "Index: ")
+	after, _, _ = strings.Cut(after, " Rows: ")
+	after, _, _ = strings.Cut(after, " Locks: ")
+	var list [][]string
+	for _, words := range regexp.MustCompile(`\w+(?: or \w+)*`).FindAllString(after, -1) {
+		either := slices.DeleteFunc(strings.Split(words, " or "), func(word string) bool { return indexes[word] == "" })
+		if len(either) > 0 {
+			list = append(list, either)
+		}
+	}
+	return list
+}
+
+// parents maps the names of all indexes, or of all tables, to themselves, or for
+// those of partitions to what they are a partition of.
+func parents(d *testdb.DB, kinds string) map[string]string {
+	found := map[string]string{}
+	for _, row := range d.Snapshot(`(SELECT c.relname, coalesce(p.relname, c.relname)
+		FROM pg_class AS c LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid LEFT JOIN pg_class AS p ON p.oid = i.inhparent
+		WHERE c.relnamespace = 'public'::regnamespace AND c.relkind::text = ANY (string_to_array($1, ',')) ORDER BY 1) AS c`, kinds) {
+		name, parent, _ := strings.Cut(strings.Trim(row, "()"), ",")
+		found[name] = parent
+	}
+	return found
+}
+
+// large are the tables that no query may read from end to end unless its header
+// says so, in such words.
+func large() map[string]*regexp.Regexp {
+	return map[string]*regexp.Regexp{
+		"conversation_members":        regexp.MustCompile("all members"),
+		"conversations":               regexp.MustCompile("all conversations"),
+		"conversation_members_audit":  regexp.MustCompile("the audit is read"),
+		"conversation_members_backup": regexp.MustCompile(`the backup is read|backups\b.*, read once`),
+	}
+}
+
+// Each query is planned as its header says, for values of a database with a
+// million members as for any: by every index that the header names, and without
+// reading a large table from end to end.
+func TestPlans(t *testing.T) {
+	t.Parallel()
+	p := &place{DB: testdb.New(t), t: t}
+	p.Psql("-f", "testdata/history.sql")
+	if n := p.Count("conversation_members"); n != 1_000_000 {
+		t.Fatalf("%d members", n)
+	}
+	want := headers(t)
+	indexes, tables := parents(p.DB, "i,I"), parents(p.DB, "r,p")
+
+	inFunctions := p.plansInFunctions()
+	out := p.script("", "explain.sql", "options=FORMAT json")
+	seen := map[string]int{}
+	for _, section := range strings.Split(out, "== ")[1:] {
+		title, text, _ := strings.Cut(section, "\n")
+		query, _, _ := strings.Cut(title, ",")
+		header, known := want[query]
+		if !known {
+			t.Errorf("explain.sql has a query %s that is in no file of queries/", query)
+			continue
+		}
+		seen[query]++
+		text = strings.TrimPrefix(text, "QUERY PLAN\n")
+		var explained []struct{ Plan plan }
+		if err := json.Unmarshal([]byte(text), &explained); err != nil || len(explained) != 1 {
+			t.Fatalf("%s: %v\n%s", title, err, text)
+		}
+		used, read := map[string]bool{}, map[string]bool{}
+		for _, root := range append(inFunctions[query], explained[0].Plan) {
+			root.walk(func(node plan) {
+				for _, index := range append(node.Arbiters, node.Index) {
+					used[indexes[index]] = true
+				}
+				if node.NodeType != "Seq Scan" {
+					return
+				}
+				// An empty partition is read whole, and costs nothing.
+				if testdb.One[int64](p.DB, "SELECT relpages::bigint FROM pg_class WHERE relname = $1", node.Relation) > 1 {
+					read[tables[node.Relation]] = true
+				}
+			})
+		}
+		for table, says := range large() {
+			if read[table] && !says.MatchString(header) {
+				t.Errorf("%s reads %s from end to end, and its header does not say so", title, table)
+			}
+		}
+		for _, either := range wanted(header, indexes) {
+			if !slices.ContainsFunc(either, func(index string) bool { return used[index] }) {
+				t.Errorf("%s is planned without %v, which its header names; it uses %v", title, either, slices.Sorted(maps.Keys(used)))
+				t.Log(text)
+			}
+		}
+	}
+	for query := range want {
+		if seen[query] != 2 {
+			t.Errorf("explain.sql shows %s %d times, not for values and for any: make generate", query, seen[query])
+		}
+	}
+}
+
+// plansInFunctions runs the queries that call a function of ours, and takes all of
+// it back; it returns the plans of the statements in those functions.
+func (p *place) plansInFunctions() map[string][]plan {
+	p.t.Helper()
+	ctx := p.t.Context()
+	cfg, err := pgx.ParseConfig(p.URL)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var logged []string
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if _, text, found := strings.Cut(n.Message, "plan:\n"); found {
+			logged = append(logged, text)
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	for _, statement := range []string{
+		"LOAD 'auto_explain'", "SET auto_explain.log_nested_statements = on", "SET auto_explain.log_format = json",
+		"SET auto_explain.log_min_duration = 0", "SET jit = off", "BEGIN",
+	} {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	found := map[string][]plan{}
+	// take runs one query and keeps the plans within it; its own is logged only
+	// when the next statement begins.
+	take := func(query string, run func() error) {
+		p.t.Helper()
+		if _, err := conn.Exec(ctx, "SET client_min_messages = log"); err != nil {
+			p.t.Fatal(err)
+		}
+		logged = nil
+		if err := run(); err != nil {
+			p.t.Fatalf("%s: %v", query, err)
+		}
+		for _, text := range logged {
+			var explained struct{ Plan plan }
+			if err := json.Unmarshal([]byte(text), &explained); err != nil {
+				p.t.Fatalf("%s: %v\n%s", query, err, text)
+			}
+			found[query] = append(found[query], explained.Plan)
+		}
+		if len(found[query]) == 0 {
+			p.t.Fatalf("%s: no plan within a function was logged", query)
+		}
+		if _, err := conn.Exec(ctx, "SET client_min_messages = warning"); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+
+	q := db.New(conn)
+	last := testdb.One[int64](p.DB, "SELECT max(run_id) FROM orphan_runs")
+	users := []uuid.UUID{p.user(1)}
+	take("RestorePreview", func() error {
+		_, err := q.RestorePreview(ctx, db.RestorePreviewParams{OfRun: &last})
+		return err
+	})
+	take("DepartedCheck", func() error {
+		_, err := q.DepartedCheck(ctx, db.DepartedCheckParams{Alive: users, Missing: users})
+		return err
+	})
+	begun, err := q.RunBegin(ctx, db.RunBeginParams{Kind: "restore", Phase: "restore", Lease: time.Minute, Settings: []byte("{}")})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	run := begun.RunID
+	take("RestoreStore", func() error {
+		planned, err := q.RestoreStore(ctx, db.RestoreStoreParams{RunID: run, OfRun: &last})
+		if planned.Restore != 44 {
+			p.t.Errorf("%d members are planned", planned.Restore)
+		}
+		return err
+	})
+	var chunks []db.RestoreChunksRow
+	take("RestoreChunks", func() (err error) {
+		chunks, err = q.RestoreChunks(ctx, db.RestoreChunksParams{RunID: run, State: "planned", Pages: 64})
+		return err
+	})
+	chunk := chunks[len(chunks)-1]
+	take("RestoreChunk", func() error {
+		_, err := q.RestoreChunk(ctx, db.RestoreChunkParams{RunID: run, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, Hold: time.Hour})
+		return err
+	})
+	take("RestoreUsers", func() (err error) {
+		users, err = q.RestoreUsers(ctx, db.RestoreUsersParams{RunID: run, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64})
+		return err
+	})
+	take("RevertChunk", func() error {
+		gone, err := q.RevertChunk(ctx, db.RevertChunkParams{
+			RunID: run, RevertedRun: run, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, UserIds: users,
+		})
+		if gone == 0 {
+			p.t.Error("nothing was taken again")
+		}
+		return err
+	})
+	if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+		p.t.Fatal(err)
+	}
+	return found
+}
+
+// A header names an index or says that there is none, unless the query reads no
+// table of ours.
+func TestHeadersNameIndexes(t *testing.T) {
+	t.Parallel()
+	d := testdb.New(t)
+	indexes := parents(d, "i,I")
+	for query, header := range headers(t) {
+		switch {
+		case !strings.Contains(header, "Locks: "):
+			t.Errorf("the header of %s does not say what it locks", query)
+		case strings.Contains(header, "Locks: none"), strings.Contains(header, "Index: none"), len(wanted(header, indexes)) > 0:
+		default:
+			t.Errorf("the header of %s names no index that there is: %s", query, header)
+		}
+	}
+}
