@@ -22,6 +22,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/nova-social/orphan-cleaner/internal/authfake"
 	"github.com/nova-social/orphan-cleaner/internal/cleaner"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
@@ -77,6 +78,9 @@ func newRunbookWorld(t *testing.T, authDB *pgtemp.Cluster) *runbookWorld {
 		"reader": w.Login(reader), "dba": w.URL,
 	}
 
+	// The cleaner inside messaging-service, which somebody forgot to switch off.
+	w.Psql("-d", w.URL+"&application_name=messaging-service", "-c", "DELETE FROM conversation_members WHERE user_id = md5('user 200')::uuid")
+
 	w.nextRun(42)
 	if r := w.ran(t, exitDone); r["members_deleted"] != 15.0 || r["conversations"] != 3.0 {
 		t.Fatalf("run 42: %v", r)
@@ -117,23 +121,37 @@ func (w *runbookWorld) died(t *testing.T, from, to int) {
 }
 
 // givens are the states in which a block is run that says given="…".
-func givens(t *testing.T, w *runbookWorld) map[string]func() {
-	t.Helper()
-	return map[string]func(){
-		"run 47 was refused": func() {
+// One that ends with its block says so to the block's t.
+func (w *runbookWorld) givens() map[string]func(t *testing.T) {
+	return map[string]func(t *testing.T){
+		"run 47 was refused": func(t *testing.T) { //nolint:thelper // it is no helper but a state
 			w.died(t, 13, 15)
 			w.nextRun(47)
 			w.ran(t, exitRefused, "--max-delete-members=5")
 		},
-		"a user is alive again": func() {
+		"a user is alive again": func(t *testing.T) {
 			w.auth.Revive(uuid.MustParse(deletedByMistake))
 			w.ran(t, exitDone)
 		},
-		"the next run is 60": func() { w.nextRun(60) },
-		"conversation_members has a new column": func() {
+		"auth-service is not serving": func(t *testing.T) {
+			w.auth.SetServing(false)
+			t.Cleanup(func() { w.auth.SetServing(true) })
+		},
+		"auth-service has an empty database": func(t *testing.T) {
+			w.fault(t, "nothing")
+			t.Cleanup(func() { w.auth.SetFault(authfake.Fault{}) })
+		},
+		"the audit's DEFAULT partition has rows": func(*testing.T) {
+			w.Exec(`INSERT INTO conversation_members_audit (conversation_id, user_id, role, deleted_at, deleted_by, application, txid)
+				SELECT md5('conversation 1')::uuid, md5('user gone ' || n)::uuid, 'member',
+					date_trunc('month', now(), 'UTC') - interval '10 days', 'messaging', 'messaging-service', 1
+				FROM generate_series(1, 2) AS n`)
+		},
+		"the next run is 60": func(*testing.T) { w.nextRun(60) },
+		"conversation_members has a new column": func(*testing.T) {
 			w.Exec("ALTER TABLE conversation_members ADD COLUMN nickname text")
 		},
-		"an old backup": func() {
+		"an old backup": func(*testing.T) {
 			w.Exec(`CREATE TABLE conversation_members_backup_20240101 (LIKE conversation_members_backup INCLUDING ALL)`)
 			w.Exec(`ALTER TABLE conversation_members_backup ATTACH PARTITION conversation_members_backup_20240101
 				FOR VALUES FROM ('2024-01-01 00:00Z') TO ('2024-01-02 00:00Z')`)
@@ -189,6 +207,8 @@ func (w *runbookWorld) shell(t *testing.T) {
 		"_20251107", "_"+deleted.Format("20060102"),
 		"--month 2025-11", "--month "+deleted.Format("2006-01"),
 		"2025-11-01", deleted.AddDate(0, 0, 1-deleted.Day()).Format(time.DateOnly),
+		"_202510", "_"+deleted.AddDate(0, 0, -deleted.Day()).Format("200601"),
+		"2025-10-01", deleted.AddDate(0, -1, 1-deleted.Day()).Format(time.DateOnly),
 		"2025-12-01", deleted.AddDate(0, 1, 1-deleted.Day()).Format(time.DateOnly),
 	)
 }
@@ -261,7 +281,7 @@ func TestRunbook(t *testing.T) {
 			t.Parallel()
 			blocks := blocksOf(t, path)
 			w := newRunbookWorld(t, authDB)
-			given := givens(t, w)
+			given := w.givens()
 			for _, b := range blocks {
 				if !b.run || b.language == "promql" {
 					continue
@@ -274,7 +294,7 @@ func TestRunbook(t *testing.T) {
 	}
 }
 
-func (w *runbookWorld) runBlock(t *testing.T, b block, given map[string]func()) {
+func (w *runbookWorld) runBlock(t *testing.T, b block, given map[string]func(t *testing.T)) {
 	t.Helper()
 	for _, name := range []string{"goose", "grpcurl"} {
 		if regexp.MustCompile(`(?m)^(.*[ (])?` + name + ` `).MatchString(b.code) {
@@ -286,7 +306,7 @@ func (w *runbookWorld) runBlock(t *testing.T, b block, given map[string]func()) 
 		if !ok {
 			t.Fatalf("given %q: no such state", b.given)
 		}
-		bringAbout()
+		bringAbout(t)
 	}
 	out, status := w.do(t, b)
 	if status != b.exit {
@@ -457,6 +477,12 @@ func TestRunbookLanguages(t *testing.T) {
 	if run < 25 {
 		t.Errorf("only %d blocks are run", run)
 	}
+	// Those of version 1.0, under which people look things up, stay where they were.
+	for _, number := range strings.Fields("1. 1.1 1.2 2. 2.1 2.2 2.3 2.4 3. 3.1 3.2 3.3 4. 4.1 4.2 4.3 4.4 5. 5.1 5.2 6. 6.1 6.2 6.3 7. 7.1 7.2 8. 8.1 8.2 9. 10. 10.1 10.2") {
+		if !slices.Contains(numbers(t, runbookEnglish), number) {
+			t.Errorf("there is no chapter %s", number)
+		}
+	}
 	if en, zh := numbers(t, runbookEnglish), numbers(t, runbookChinese); !slices.Equal(en, zh) {
 		t.Errorf("the chapters are not the same:\n%q\n%q", en, zh)
 	}
@@ -483,6 +509,7 @@ func TestRunbookIsComplete(t *testing.T) {
 		"OrphanCleanerResurrectedUsers", "OrphanCleanerGrpcErrors", "OrphanCleanerGrpcSlow", "OrphanCleanerPausedTooLong",
 		"OrphanCleanerPartitionsShort", "OrphanCleanerAuditDefaultRows", "OrphanCleanerDown",
 	}
+	// Where the rules are in the tree, each of them.
 	if rules, err := os.ReadFile("../../deploy/prometheus/rules.yaml"); err == nil {
 		for _, alert := range regexp.MustCompile(`(?m)alert: *(\w+)`).FindAllStringSubmatch(string(rules), -1) {
 			alerts = append(alerts, alert[1])
