@@ -182,7 +182,8 @@ EXPLAIN (:options) EXECUTE "CandidateDuePage" (:from_user, :through_user, :run_i
 -- Takes users out of the ledger, alive again at the second asking or without a member left, and lists
 -- them to be asked about again.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
--- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id. Rows: as many as given.
+-- Index: orphan_departed_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+-- Rows: as many as given.
 PREPARE "CandidateForget" AS
 WITH forgotten AS (
     DELETE FROM orphan_candidates AS c
@@ -1433,7 +1434,7 @@ EXPLAIN (:options) EXECUTE "ReportDays" (:since, :until);
 -- Which conversations the runs that began in a span took members from or gave them back to, by the size
 -- that each had before the span: members who had joined by then and are there, or have been deleted since.
 -- Locks: ACCESS SHARE on conversation_members, orphan_runs, orphan_restores and the audit.
--- Index: conversation_members_audit_deleted_at (BRIN), orphan_restores_pkey, conversation_members_pkey.
+-- Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey; orphan_restores is read whole.
 -- Rows: the audit from the span on, and the members of the conversations touched.
 PREPARE "ReportSizes" AS
 WITH begun AS (
@@ -1608,7 +1609,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :day, :first_page, :pages, :hold);
 
 -- Counts members given back on the run's row, in the transaction that gave them back.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 PREPARE "RunRestored" AS
 UPDATE orphan_runs
 SET members_restored = members_restored + $1::bigint
@@ -1831,7 +1832,7 @@ EXPLAIN (:options) EXECUTE "RunClock" (:run_id);
 
 -- The fence: proves that the run is still open, and keeps it so. In a chunk's
 -- transaction it comes first and locks the row, so that nobody takes the run over in between.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 PREPARE "RunHeartbeat" AS
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
@@ -1848,7 +1849,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunHeartbeat" (:phase, :deleted, :run_id);
 
 -- Writes down what the run has found so far.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 PREPARE "RunFacts" AS
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
@@ -1877,7 +1878,7 @@ EXPLAIN (:options) EXECUTE "RunFacts" (:users_checked, :users_missing, :users_un
 
 -- Ends a run: state, reason, and the number of conversations from the audit, or of a restore from its list.
 -- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
--- Index: orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
+-- Index: orphan_runs_pkey or orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
 PREPARE "RunFinish" AS
 UPDATE orphan_runs AS r
 SET state = $1,
@@ -1925,7 +1926,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunRecordFailure" (:kind, :lease, :host, :version, :settings, :error);
 
 -- Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 PREPARE "RunFailPreflight" AS
 UPDATE orphan_runs
 SET state = 'failed',
@@ -2050,7 +2051,7 @@ EXPLAIN (:options) EXECUTE "SightingStage" (:verdict, :user_ids, :run_id);
 -- many are new, due, and what the sweep would delete and keep. Reads only.
 -- Locks: ACCESS SHARE on conversation_members and our tables.
 -- With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
--- Index: orphan_refusals_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+-- Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
 -- Rows: the users given and their members.
 PREPARE "SightingAssess" AS
 WITH clocks AS (
