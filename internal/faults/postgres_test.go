@@ -39,7 +39,7 @@ func postgresRows() []row {
 		{"a grant missing", grantMissing},
 		{"TRUNCATE", truncate},
 		{"behind PgBouncer", behindPgBouncer},
-		{"PgBouncer restarted in a transaction", pgBouncerRestarted},
+		{"PgBouncer restarted meanwhile", pgBouncerRestarted},
 		{"no index on user_id", noIndex},
 	}
 }
