@@ -182,7 +182,8 @@ EXPLAIN (:options) EXECUTE "CandidateDuePage" (:from_user, :through_user, :run_i
 -- Takes users out of the ledger, alive again at the second asking or without a member left, and lists
 -- them to be asked about again.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
--- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id. Rows: as many as given.
+-- Index: orphan_departed_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+-- Rows: as many as given.
 PREPARE "CandidateForget" AS
 WITH forgotten AS (
     DELETE FROM orphan_candidates AS c
@@ -1129,6 +1130,31 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PartitionsThere, any values
 EXPLAIN (:options) EXECUTE "PartitionsThere";
 
+-- How many connections there may be, and how many there are. A limit of -1 is none.
+-- Locks: none beyond the catalog.
+PREPARE "PreflightConnections" AS
+SELECT
+    current_setting('max_connections')::integer AS max_connections,
+    (
+        current_setting('superuser_reserved_connections')::integer
+        + coalesce(current_setting('reserved_connections', true)::integer, 0)
+    )::integer AS reserved,
+    (SELECT sum(s.numbackends) FROM pg_catalog.pg_stat_database AS s)::integer AS used,
+    (
+        SELECT count(*)
+        FROM pg_catalog.pg_stat_activity AS a
+        WHERE a.application_name = $1::text
+            AND a.usename = session_user
+    )::integer AS ours,
+    (SELECT r.rolconnlimit FROM pg_catalog.pg_roles AS r WHERE r.rolname = session_user)::integer AS role_limit,
+    (SELECT d.datconnlimit FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())::integer AS database_limit;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == PreflightConnections, these values
+EXPLAIN (:options) EXECUTE "PreflightConnections" (:application_name);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == PreflightConnections, any values
+EXPLAIN (:options) EXECUTE "PreflightConnections" (:application_name);
+
 -- Keeps the users that a refused run found due or newly missing: what an approval of it is about.
 -- Locks: ROW EXCLUSIVE on orphan_refusals. Index: none: staging and the ledger are read whole. Rows: the missing users.
 PREPARE "RefusalStore" AS
@@ -1372,7 +1398,7 @@ EXPLAIN (:options) EXECUTE "ReportDays" (:since, :until);
 -- Which conversations the runs that began in a span took members from or gave them back to, by the size
 -- that each had before the span: members who had joined by then and are there, or have been deleted since.
 -- Locks: ACCESS SHARE on conversation_members, orphan_runs, orphan_restores and the audit.
--- Index: conversation_members_audit_deleted_at (BRIN), orphan_restores_pkey, conversation_members_pkey.
+-- Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey; orphan_restores is read whole.
 -- Rows: the audit from the span on, and the members of the conversations touched.
 PREPARE "ReportSizes" AS
 WITH begun AS (
@@ -1547,7 +1573,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :day, :first_page, :pages, :hold);
 
 -- Counts members given back on the run's row, in the transaction that gave them back.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 PREPARE "RunRestored" AS
 UPDATE orphan_runs
 SET members_restored = members_restored + $1::bigint
@@ -1770,7 +1796,7 @@ EXPLAIN (:options) EXECUTE "RunClock" (:run_id);
 
 -- The fence: proves that the run is still open, and keeps it so. In a chunk's
 -- transaction it comes first and locks the row, so that nobody takes the run over in between.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 PREPARE "RunHeartbeat" AS
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
@@ -1787,7 +1813,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunHeartbeat" (:phase, :deleted, :run_id);
 
 -- Writes down what the run has found so far.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 PREPARE "RunFacts" AS
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
@@ -1816,7 +1842,7 @@ EXPLAIN (:options) EXECUTE "RunFacts" (:users_checked, :users_missing, :users_un
 
 -- Ends a run: state, reason, and the number of conversations from the audit, or of a restore from its list.
 -- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
--- Index: orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
+-- Index: orphan_runs_pkey or orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
 PREPARE "RunFinish" AS
 UPDATE orphan_runs AS r
 SET state = $1,
@@ -1864,7 +1890,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunRecordFailure" (:kind, :lease, :host, :version, :settings, :error);
 
 -- Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 PREPARE "RunFailPreflight" AS
 UPDATE orphan_runs
 SET state = 'failed',
@@ -1989,7 +2015,7 @@ EXPLAIN (:options) EXECUTE "SightingStage" (:verdict, :user_ids, :run_id);
 -- many are new, due, and what the sweep would delete and keep. Reads only.
 -- Locks: ACCESS SHARE on conversation_members and our tables.
 -- With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
--- Index: orphan_refusals_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+-- Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
 -- Rows: the users given and their members.
 PREPARE "SightingAssess" AS
 WITH clocks AS (
