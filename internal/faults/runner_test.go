@@ -128,42 +128,64 @@ func terminated(w *world) {
 	w.converges()
 }
 
-// pausedPastLease: between two transactions the other takes over, and the first
-// wakes as a ghost; inside of one it still holds the row, and the other waits.
+// pausedPastLease: between two transactions another run takes over, and the first
+// wakes as a ghost. Inside of one it holds the run's row, and others are turned
+// away until the server has ended the session that says nothing.
 func pausedPastLease(w *world) {
-	lapsed := func() bool {
-		return w.count(`orphan_runs WHERE state = 'running' AND heartbeat_at + lease < now()`) == 1
-	}
 	ghost := w.stopped("second-asking", "--lease=1s")
-	eventually(w.t, "the lease has ended", lapsed)
+	eventually(w.t, "the lease has ended", w.lapsed)
+	w.takesOver()
+	w.haunts(ghost)
+
+	w.die(w.living[5:15]...)
+	ghost = w.stopped("proof:2", "--lease=1s")
+	eventually(w.t, "the lease has ended", w.lapsed)
+	if other := w.run(); other.status != 4 {
+		w.t.Errorf("the other, while a chunk is in flight: %s", other)
+	}
+	eventually(w.t, "the server ends the session", func() bool {
+		return w.count(`pg_stat_activity WHERE datname = current_database() AND application_name = 'orphan-cleaner' AND state = 'idle in transaction'`) == 0
+	})
+	w.takesOver()
+	w.haunts(ghost)
+	w.holds("I5")
+	w.converges()
+	w.note.exit, w.note.state, w.note.shows = "1", "abandoned", "silent for longer than its lease"
+}
+
+// lapsed says whether a run is open that was silent for longer than its lease.
+func (w *world) lapsed() bool {
+	return w.count(`orphan_runs WHERE state = 'running' AND heartbeat_at + lease < now()`) == 1
+}
+
+func (w *world) takesOver() {
+	w.t.Helper()
 	if other := w.run(); other.status != 0 {
 		w.t.Fatalf("the other: %s", other)
 	}
 	w.sound()
+	w.over()
 	w.amount(all)
-	after := one[string](w, fingerprint)
-	e := ghost.goOn()
-	if e.status != 1 || !strings.Contains(e.stderr, "taken over") {
+}
+
+// haunts wakes a run that was taken over: it changes nothing, and says why.
+func (w *world) haunts(ghost *process) {
+	w.t.Helper()
+	before := one[string](w, fingerprint)
+	if e := ghost.goOn(); e.status != 1 || !strings.Contains(e.stderr, "silent for longer than its lease and was taken over") {
 		w.t.Errorf("the ghost: %s", e)
+	} else {
+		w.namesMend(e)
+		w.holds("I7")
 	}
-	if now := one[string](w, fingerprint); now != after {
-		w.t.Errorf("the ghost changed something")
+	if after := one[string](w, fingerprint); after != before {
+		w.t.Error("the ghost changed something")
 	}
-	w.none("the ghost is not on record as abandoned", `SELECT state FROM orphan_runs WHERE run_id = 2 AND state <> 'abandoned'`)
+	if state := one[string](w, `SELECT state FROM orphan_runs WHERE host LIKE '%:' || $1::text`, strconv.Itoa(ghost.cmd.Process.Pid)); state != "abandoned" {
+		w.t.Errorf("the ghost is on record as %s", state)
+	}
 	w.sound()
 	w.over()
-	w.note.exit, w.note.state, w.note.shows = "1", "abandoned", "it was silent for longer than its lease"
-
-	w.die(w.living[5:15]...)
-	p := w.stopped("proof:2", "--lease=1s")
-	eventually(w.t, "the lease has ended", lapsed)
-	if other := w.run(); other.status != 4 {
-		w.t.Errorf("the other, while a chunk is in flight: %s", other)
-	}
-	// The chunk in flight goes, since nobody took the run over; by then the answer is too old for another.
-	w.expect(p.goOn(), want{exit: 1, state: "incomplete", shows: "too old to delete by", gone: some})
-	w.sound()
-	w.converges()
 }
 
 func twoAtOnce(w *world) {
