@@ -65,6 +65,17 @@ soak: postgres ## play random histories against the model, for SOAK=1h
 	ORPHAN_CLEANER_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/model \
 		-rapid.checks=$(SOAK_LOT) -rapid.shrinktime=3m $(TESTFLAGS)
 
+FUZZTIME    ?= 30s
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZTIME=30s
+	@grep -roE '^func Fuzz[A-Za-z]+' --include='*_test.go' cmd internal \
+		| sed -E 's|^(.*)/[^/]*:func (.*)$$|\1 \2|' \
+		| while read -r dir target; do \
+			echo "$$target in $$dir"; \
+			$(GO) test "./$$dir" -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $(TESTFLAGS) || exit 1; \
+		done
+
 .PHONY: cover
 cover: postgres fault-tools $(TOOLS)/goose ## run all tests and show what they do not reach
 	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \

@@ -75,8 +75,12 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 func printStatus(s *streams, st status) error {
 	runs := newTable("Recent runs", "run", "state", "started (UTC)", "seconds", "checked", "unknown", "due", "deleted", "restored", "calls")
 	for _, r := range st.Runs {
+		name := fmt.Sprint(r.RunID)
+		if r.Kind != "clean" {
+			name = r.Kind + " " + name
+		}
 		runs.AppendRow(table.Row{
-			r.RunID, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04:05"), fmt.Sprintf("%.1f", r.Seconds),
+			name, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04:05"), fmt.Sprintf("%.1f", r.Seconds),
 			r.UsersChecked, r.UsersUnknown, r.MembersDue, r.MembersDeleted, r.MembersRestored, r.BatchCalls,
 		})
 	}
@@ -129,7 +133,7 @@ func printStatus(s *streams, st status) error {
 		}
 	}
 	if st.Holds > 0 {
-		if _, err := fmt.Fprintf(s.out, "%d holds in force; see: orphan-cleaner hold list\n", st.Holds); err != nil {
+		if _, err := fmt.Fprintf(s.out, "holds in force: %d; see: orphan-cleaner hold list\n", st.Holds); err != nil {
 			return err
 		}
 	}

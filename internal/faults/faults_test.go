@@ -52,7 +52,7 @@ func faults() []struct {
 		{"the runner", []string{
 			"kill -9 at every step", "kill -9 at random moments", "an error at every step", "SIGTERM", "paused past its lease",
 			"two started at once", "started again and again meanwhile", "clock forward 31 days", "clock back 2 days",
-			"memory limit", "stdout closed", "the port of the metrics is taken",
+			"memory limit", "stdout closed", "the port of the metrics is taken", "Pushgateway down",
 		}},
 		{"restore", []string{
 			"the member is back, other role", "its conversation is gone", "half was restored before", "the same restore twice",

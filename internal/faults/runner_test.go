@@ -38,6 +38,7 @@ func runnerRows() []row {
 		{"memory limit", memoryLimit},
 		{"stdout closed", stdoutClosed},
 		{"the port of the metrics is taken", portTaken},
+		{"Pushgateway down", pushgatewayDown},
 	}
 }
 

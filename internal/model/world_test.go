@@ -294,6 +294,9 @@ func (h *history) openPlace(c place) {
 // depart moves a person from the ledger to the list of those to be asked about again.
 func (h *history) depart(p person) {
 	delete(h.ledger, p)
+	if _, before := h.departed[p]; !before {
+		h.departed[p] = false
+	}
 }
 
 // pass lets time pass, or turns the clock back where it is negative.
