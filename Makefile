@@ -104,6 +104,11 @@ generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-
 check-generated: postgres $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## fail where gen/ is not up to date; prepare every query
 	./scripts/check-generated.sh $(TOOLS)
 
+MEMBERS ?= 10000000
+.PHONY: dba-measure
+dba-measure: postgres $(TOOLS)/goose ## measure what each migration costs a messaging-service at work
+	@./scripts/dba-measure.sh $(TOOLS)/goose $(MEMBERS)
+
 .PHONY: squawk
 squawk: $(TOOLS)/squawk ## lint the migrations
 	./scripts/squawk.sh $(CURDIR)/$(TOOLS)/squawk
