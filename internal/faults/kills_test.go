@@ -102,8 +102,11 @@ func moments() []struct {
 		phase  string
 		within time.Duration
 	}{
-		{"preflight", 60 * time.Millisecond}, {"verify", 150 * time.Millisecond}, {"judge", 50 * time.Millisecond},
-		{"sweep", 400 * time.Millisecond}, {"finish", 60 * time.Millisecond},
+		{"preflight", 60 * time.Millisecond},
+		{"verify", 150 * time.Millisecond},
+		{"judge", 50 * time.Millisecond},
+		{"sweep", 400 * time.Millisecond},
+		{"finish", 60 * time.Millisecond},
 	}
 }
 
