@@ -89,7 +89,7 @@ cover: postgres fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run al
 	$(GO) tool cover -html=coverage.out -o coverage.html
 
 .PHONY: lint
-lint: check-generated squawk $(TOOLS)/golangci-lint ## gofmt, vet, linters of Go and of migrations, and gen/ up to date
+lint: check-generated squawk check-deploy $(TOOLS)/golangci-lint ## gofmt, vet, linters of Go and of migrations, alerts, and gen/ up to date
 	$(GO) vet ./...
 	$(TOOLS)/golangci-lint run
 
@@ -116,6 +116,11 @@ dba-measure: postgres $(TOOLS)/goose ## measure what each migration costs a mess
 .PHONY: squawk
 squawk: $(TOOLS)/squawk ## lint the migrations
 	./scripts/squawk.sh $(CURDIR)/$(TOOLS)/squawk
+
+.PHONY: check-deploy
+check-deploy: $(TOOLS)/promtool ## check the alerts, and that each fires and clears when it should
+	$(TOOLS)/promtool check rules deploy/prometheus/rules.yaml
+	$(TOOLS)/promtool test rules deploy/prometheus/rules_test.yaml
 
 .PHONY: plpgsql-check
 plpgsql-check: # installs plpgsql_check, where that is easy, for the test of the functions' bodies
@@ -167,3 +172,7 @@ $(TOOLS)/grpcurl:
 $(TOOLS)/squawk:
 	./scripts/squawk-install.sh $(TOOLS)
 	@touch $@
+$(TOOLS)/promtool: scripts/prometheus.sh
+	./scripts/prometheus.sh $(TOOLS)
+	@touch $@
+$(TOOLS)/prometheus: $(TOOLS)/promtool
