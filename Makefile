@@ -132,10 +132,8 @@ clean: ## remove what was built, except the tools
 
 ##@ Tools
 
-# The tests that ask a Prometheus are skipped where it cannot be had.
 .PHONY: prometheus
-prometheus: ## fetch Prometheus for the tests
-	@./scripts/prometheus.sh $(TOOLS)
+prometheus: $(TOOLS)/prometheus ## fetch Prometheus for the tests
 
 # Each tool is built when the module that pins it changes. The touch is for go
 # build, which leaves a program alone that is up to date.
