@@ -55,7 +55,7 @@ test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpc
 .PHONY: faults
 faults: postgres fault-tools ## meet every fault in full, 200 kills among them, and print the matrix
 	@ORPHAN_CLEANER_FAULTS=full ORPHAN_CLEANER_FAULT_MATRIX=$(CURDIR)/dist/fault-matrix.txt \
-		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -parallel 4 $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
+		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
 
 .PHONY: fault-tools
 fault-tools: # PgBouncer and libfaketime, where they can be installed
@@ -89,7 +89,7 @@ cover: postgres fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run al
 	$(GO) tool cover -html=coverage.out -o coverage.html
 
 .PHONY: lint
-lint: check-generated squawk $(TOOLS)/golangci-lint ## gofmt, vet, linters of Go and of migrations, and gen/ up to date
+lint: check-generated squawk check-deploy $(TOOLS)/golangci-lint ## gofmt, vet, linters of Go and of migrations, alerts, and gen/ up to date
 	$(GO) vet ./...
 	$(TOOLS)/golangci-lint run
 
@@ -108,9 +108,19 @@ generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-
 check-generated: postgres $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## fail where gen/ is not up to date; prepare every query
 	./scripts/check-generated.sh $(TOOLS)
 
+MEMBERS ?= 10000000
+.PHONY: dba-measure
+dba-measure: postgres $(TOOLS)/goose ## measure what each migration costs a messaging-service at work
+	@./scripts/dba-measure.sh $(TOOLS)/goose $(MEMBERS)
+
 .PHONY: squawk
 squawk: $(TOOLS)/squawk ## lint the migrations
 	./scripts/squawk.sh $(CURDIR)/$(TOOLS)/squawk
+
+.PHONY: check-deploy
+check-deploy: $(TOOLS)/promtool ## check the alerts, and that each fires and clears when it should
+	$(TOOLS)/promtool check rules deploy/prometheus/rules.yaml
+	$(TOOLS)/promtool test rules deploy/prometheus/rules_test.yaml
 
 .PHONY: plpgsql-check
 plpgsql-check: # installs plpgsql_check, where that is easy, for the test of the functions' bodies
@@ -122,10 +132,8 @@ clean: ## remove what was built, except the tools
 
 ##@ Tools
 
-# The tests that ask a Prometheus are skipped where it cannot be had.
 .PHONY: prometheus
-prometheus: ## fetch Prometheus for the tests
-	@./scripts/prometheus.sh $(TOOLS)
+prometheus: $(TOOLS)/prometheus ## fetch Prometheus for the tests
 
 # Each tool is built when the module that pins it changes. The touch is for go
 # build, which leaves a program alone that is up to date.
@@ -162,3 +170,7 @@ $(TOOLS)/grpcurl:
 $(TOOLS)/squawk:
 	./scripts/squawk-install.sh $(TOOLS)
 	@touch $@
+$(TOOLS)/promtool: scripts/prometheus.sh
+	./scripts/prometheus.sh $(TOOLS)
+	@touch $@
+$(TOOLS)/prometheus: $(TOOLS)/promtool
