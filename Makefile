@@ -42,16 +42,20 @@ postgres: ## install PostgreSQL where it is missing
 
 ##@ Work
 
+# The programs that the tests use, where they are there.
+TEST_ENV     = ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_GRPCURL=$(CURDIR)/$(TOOLS)/grpcurl \
+	ORPHAN_CLEANER_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus
+
 .PHONY: test
-test: postgres plpgsql-check fault-tools $(TOOLS)/goose ## run all tests, on a real PostgreSQL
+test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests, on a real PostgreSQL
 	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
-	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
+	$(TEST_ENV) \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: faults
 faults: postgres fault-tools ## meet every fault in full, 200 kills among them, and print the matrix
 	@ORPHAN_CLEANER_FAULTS=full ORPHAN_CLEANER_FAULT_MATRIX=$(CURDIR)/dist/fault-matrix.txt \
-		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -parallel 4 $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
+		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
 
 .PHONY: fault-tools
 fault-tools: # PgBouncer and libfaketime, where they can be installed
@@ -77,15 +81,15 @@ fuzz: ## fuzz each target for FUZZTIME=30s
 		done
 
 .PHONY: cover
-cover: postgres fault-tools $(TOOLS)/goose ## run all tests and show what they do not reach
-	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
+cover: postgres fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests and show what they do not reach
+	$(TEST_ENV) \
 		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -coverpkg=./cmd/...,./internal/... \
 		-coverprofile=coverage.out $(TESTFLAGS) $(PACKAGES)
 	$(GO) tool cover -func=coverage.out | tail -n 1
 	$(GO) tool cover -html=coverage.out -o coverage.html
 
 .PHONY: lint
-lint: check-generated squawk $(TOOLS)/golangci-lint ## gofmt, vet, linters of Go and of migrations, and gen/ up to date
+lint: check-generated squawk check-deploy $(TOOLS)/golangci-lint ## gofmt, vet, linters of Go and of migrations, alerts, and gen/ up to date
 	$(GO) vet ./...
 	$(TOOLS)/golangci-lint run
 
@@ -113,6 +117,11 @@ dba-measure: postgres $(TOOLS)/goose ## measure what each migration costs a mess
 squawk: $(TOOLS)/squawk ## lint the migrations
 	./scripts/squawk.sh $(CURDIR)/$(TOOLS)/squawk
 
+.PHONY: check-deploy
+check-deploy: $(TOOLS)/promtool ## check the alerts, and that each fires and clears when it should
+	$(TOOLS)/promtool check rules deploy/prometheus/rules.yaml
+	$(TOOLS)/promtool test rules deploy/prometheus/rules_test.yaml
+
 .PHONY: plpgsql-check
 plpgsql-check: # installs plpgsql_check, where that is easy, for the test of the functions' bodies
 	@./scripts/plpgsql-check.sh
@@ -123,15 +132,19 @@ clean: ## remove what was built, except the tools
 
 ##@ Tools
 
+.PHONY: prometheus
+prometheus: $(TOOLS)/prometheus ## fetch Prometheus for the tests
+
 # Each tool is built when the module that pins it changes. The touch is for go
 # build, which leaves a program alone that is up to date.
 .PHONY: tools
-tools: $(addprefix $(TOOLS)/,sqlc goose protoc-gen-go protoc-gen-go-grpc buf golangci-lint) ## build the pinned tools into .bin
+tools: $(addprefix $(TOOLS)/,sqlc goose protoc-gen-go protoc-gen-go-grpc buf golangci-lint grpcurl) ## build the pinned tools into .bin
 
 $(TOOLS)/sqlc $(TOOLS)/goose $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc: tools/go.mod tools/go.sum
 $(TOOLS)/buf: tools/buf/go.mod tools/buf/go.sum
 $(TOOLS)/squawk: tools/squawk/package.json
 $(TOOLS)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+$(TOOLS)/grpcurl: tools/grpcurl/go.mod tools/grpcurl/go.sum
 
 # $(call tool,MODULE,PACKAGE,FLAGS): builds $@.
 define tool
@@ -152,6 +165,12 @@ $(TOOLS)/buf:
 	$(call tool,tools/buf,github.com/bufbuild/buf/cmd/buf)
 $(TOOLS)/golangci-lint:
 	$(call tool,tools/lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+$(TOOLS)/grpcurl:
+	$(call tool,tools/grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl)
 $(TOOLS)/squawk:
 	./scripts/squawk-install.sh $(TOOLS)
 	@touch $@
+$(TOOLS)/promtool: scripts/prometheus.sh
+	./scripts/prometheus.sh $(TOOLS)
+	@touch $@
+$(TOOLS)/prometheus: $(TOOLS)/promtool

@@ -39,7 +39,7 @@ func postgresRows() []row {
 		{"a grant missing", grantMissing},
 		{"TRUNCATE", truncate},
 		{"behind PgBouncer", behindPgBouncer},
-		{"PgBouncer restarted in a transaction", pgBouncerRestarted},
+		{"PgBouncer restarted meanwhile", pgBouncerRestarted},
 		{"no index on user_id", noIndex},
 	}
 }
@@ -261,10 +261,9 @@ func diskFull(w *world) {
 	if err := os.Mkdir(place, 0o700); err != nil {
 		w.t.Fatal(err)
 	}
-	if as := serverUser(w.t); as != nil {
-		if err := os.Chown(place, int(as.Credential.Uid), int(as.Credential.Gid)); err != nil {
-			w.t.Fatal(err)
-		}
+	server := serverUser(w.t, cluster)
+	if err := os.Chown(place, int(server.Uid), int(server.Gid)); err != nil {
+		w.t.Fatal(err)
 	}
 	w.exec(`CREATE TABLESPACE small LOCATION '` + place + `'`)
 	w.exec(`ALTER TABLE ` + w.today() + ` SET TABLESPACE small`)
