@@ -176,6 +176,9 @@ func differences(one, other []block) (all []string) {
 			return append(all, fmt.Sprintf("the first lacks the block of line %d:\n%s", other[i].line, other[i].code))
 		case one[i].withoutComments() != other[i].withoutComments():
 			all = append(all, fmt.Sprintf("the blocks of lines %d and %d differ:\n%s\nand\n%s", one[i].line, other[i].line, one[i].code, other[i].code))
+			if len(one) != len(other) {
+				return append(all, fmt.Sprintf("one has %d blocks, the other %d: all that follow are apart", len(one), len(other)))
+			}
 		case one[i].asMarked() != other[i].asMarked():
 			all = append(all, fmt.Sprintf("the marks of lines %d and %d differ: %s, and %s", one[i].line, other[i].line, one[i].asMarked(), other[i].asMarked()))
 		}

@@ -124,27 +124,41 @@ func (w *runbookWorld) died(t *testing.T, from, to int) {
 // One that ends with its block says so to the block's t.
 func (w *runbookWorld) givens() map[string]func(t *testing.T) {
 	return map[string]func(t *testing.T){
-		"run 47 was refused": func(t *testing.T) { //nolint:thelper // it is no helper but a state
+		"run 47 was refused": func(t *testing.T) {
+			t.Helper()
 			w.died(t, 13, 15)
 			w.nextRun(47)
 			w.ran(t, exitRefused, "--max-delete-members=5")
 		},
 		"a user is alive again": func(t *testing.T) {
+			t.Helper()
 			w.auth.Revive(uuid.MustParse(deletedByMistake))
 			w.ran(t, exitDone)
 		},
 		"auth-service is not serving": func(t *testing.T) {
+			t.Helper()
 			w.auth.SetServing(false)
 			t.Cleanup(func() { w.auth.SetServing(true) })
 		},
 		"auth-service has an empty database": func(t *testing.T) {
+			t.Helper()
 			w.fault(t, "nothing")
 			t.Cleanup(func() { w.auth.SetFault(authfake.Fault{}) })
+		},
+		"recently-active refused a run": func(t *testing.T) {
+			t.Helper()
+			active := w.users(t, "substr(username, 5)::int BETWEEN 31 AND 40")
+			w.Exec("UPDATE conversation_members SET last_read_at = now() WHERE user_id = ANY ($1)", active)
+			w.auth.Delete(active[:8]...)
+			t.Cleanup(func() { w.auth.Revive(active...) })
+			if r := w.ran(t, exitRefused); r["breaker"] != "recently-active" {
+				t.Fatal(r)
+			}
 		},
 		"the audit's DEFAULT partition has rows": func(*testing.T) {
 			w.Exec(`INSERT INTO conversation_members_audit (conversation_id, user_id, role, deleted_at, deleted_by, application, txid)
 				SELECT md5('conversation 1')::uuid, md5('user gone ' || n)::uuid, 'member',
-					date_trunc('month', now(), 'UTC') - interval '10 days', 'messaging', 'messaging-service', 1
+					date_trunc('month', (SELECT min(deleted_at) FROM conversation_members_audit WHERE run_id = 42), 'UTC') - interval '10 days', 'messaging', 'messaging-service', 1
 				FROM generate_series(1, 2) AS n`)
 		},
 		"the next run is 60": func(*testing.T) { w.nextRun(60) },
