@@ -43,9 +43,9 @@ postgres: ## install PostgreSQL where it is missing
 ##@ Work
 
 .PHONY: test
-test: postgres plpgsql-check fault-tools $(TOOLS)/goose ## run all tests, on a real PostgreSQL
+test: postgres plpgsql-check fault-tools $(TOOLS)/goose $(TOOLS)/prometheus ## run all tests, on a real PostgreSQL
 	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
-	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
+	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: faults
@@ -66,8 +66,8 @@ soak: postgres ## play random histories against the model, for SOAK=1h
 		-rapid.checks=$(SOAK_LOT) -rapid.shrinktime=3m $(TESTFLAGS)
 
 .PHONY: cover
-cover: postgres fault-tools $(TOOLS)/goose ## run all tests and show what they do not reach
-	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
+cover: postgres fault-tools $(TOOLS)/goose $(TOOLS)/prometheus ## run all tests and show what they do not reach
+	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus \
 		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -coverpkg=./cmd/...,./internal/... \
 		-coverprofile=coverage.out $(TESTFLAGS) $(PACKAGES)
 	$(GO) tool cover -func=coverage.out | tail -n 1
