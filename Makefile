@@ -118,9 +118,16 @@ squawk: $(TOOLS)/squawk ## lint the migrations
 	./scripts/squawk.sh $(CURDIR)/$(TOOLS)/squawk
 
 .PHONY: check-deploy
-check-deploy: $(TOOLS)/promtool ## check the alerts, and that each fires and clears when it should
+check-deploy: $(TOOLS)/promtool ## check the alerts, that each fires and clears, and the Kubernetes manifests
 	$(TOOLS)/promtool check rules deploy/prometheus/rules.yaml
 	$(TOOLS)/promtool test rules deploy/prometheus/rules_test.yaml
+	$(GO) -C tools/k8s test -count=1 ./...
+
+.PHONY: k8s-rules
+k8s-rules: # write deploy/prometheus/rules.yaml for the Prometheus operator
+	@{ printf '%s\n' '# Written by `make k8s-rules` from deploy/prometheus/rules.yaml: edit that.' \
+		'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: orphan-cleaner' 'spec:' && \
+		sed -e '/^#/d' -e 's/^./  &/' deploy/prometheus/rules.yaml; } > deploy/k8s/components/monitoring/prometheusrule.yaml
 
 .PHONY: plpgsql-check
 plpgsql-check: # installs plpgsql_check, where that is easy, for the test of the functions' bodies

@@ -2,20 +2,17 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
-	"net/url"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -380,7 +377,7 @@ func TestRunbookPromQL(t *testing.T) {
 	w := newWorld(t, 300, 15)
 	// A run a second, so that counters rise while they are looked at.
 	r := startServe(t, w.env, "--interval=1s")
-	prometheus := startPrometheus(t, strings.TrimPrefix(r.url, "http://"))
+	prometheus := startPrometheus(t, r)
 	for _, path := range []string{runbookEnglish, runbookChinese} {
 		for _, b := range blocksOf(t, path) {
 			if !b.run || b.language != "promql" {
@@ -392,7 +389,7 @@ func TestRunbookPromQL(t *testing.T) {
 				}
 				got := ""
 				eventually(t, fmt.Sprintf("%s, line %d: prints %q:\n%s", path, b.line, b.expect, query), func() bool {
-					got = ask(t, prometheus, query)
+					got = prometheus.ask(t, query)
 					return !slices.ContainsFunc(b.expect, func(want string) bool { return !regexp.MustCompile(want).MatchString(got) })
 				})
 				t.Logf("%s\n%s", query, got)
@@ -401,83 +398,20 @@ func TestRunbookPromQL(t *testing.T) {
 	}
 }
 
-var listeningOn = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
-
-// startPrometheus starts a Prometheus that scrapes one target, and returns its URL.
-func startPrometheus(t *testing.T, target string) string {
-	t.Helper()
-	dir := t.TempDir()
-	config := fmt.Sprintf("global: {scrape_interval: 250ms}\nscrape_configs:\n- job_name: orphan-cleaner\n  static_configs: [{targets: [%q]}]\n", target)
-	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	p := &started{stdout: &output{}, stderr: &output{}, exited: make(chan struct{})}
-	p.cmd = exec.Command(tool("prometheus"), "--config.file="+filepath.Join(dir, "prometheus.yml"),
-		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address=127.0.0.1:0")
-	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = p.cmd.Wait() // it is killed
-		close(p.exited)
-	}()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error means that it has ended
-		<-p.exited
-	})
-	var address []string
-	eventually(t, "Prometheus listens", func() bool {
-		select {
-		case <-p.exited:
-			t.Fatalf("Prometheus ended: %s", p.stderr)
-		default:
-		}
-		address = listeningOn.FindStringSubmatch(p.stderr.String())
-		return address != nil
-	})
-	return "http://" + address[1]
-}
-
 // ask is the answer to a query, a sample a line, without those that are no number.
-func ask(t *testing.T, prometheus, query string) string {
+func (m *monitor) ask(t *testing.T, query string) string {
 	t.Helper()
-	client := http.Client{Timeout: limit, Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := client.Get(prometheus + "/api/v1/query?query=" + url.QueryEscape(query))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if response.StatusCode == http.StatusServiceUnavailable {
-		return "" // it is starting
-	}
-	var answer struct {
-		Status, Error string
-		Data          struct {
-			Result []struct {
-				Metric map[string]string
-				Value  [2]any
-			}
-		}
-	}
-	if err := json.Unmarshal(body, &answer); err != nil || answer.Status != "success" {
-		t.Fatalf("%s\n%s", query, body)
-	}
-	var samples []string
-	for _, sample := range answer.Data.Result {
+	var lines []string
+	for _, sample := range m.query(t, query) {
 		var labels []string
-		for _, name := range slices.Sorted(maps.Keys(sample.Metric)) {
-			labels = append(labels, name+"="+sample.Metric[name])
+		for _, name := range slices.Sorted(maps.Keys(sample.labels)) {
+			labels = append(labels, name+"="+sample.labels[name])
 		}
-		if value := fmt.Sprint(sample.Value[1]); value != "NaN" {
-			samples = append(samples, strings.Join(labels, ",")+" "+value)
+		if !math.IsNaN(sample.value) {
+			lines = append(lines, strings.Join(labels, ",")+" "+strconv.FormatFloat(sample.value, 'f', -1, 64))
 		}
 	}
-	return strings.Join(samples, "\n")
+	return strings.Join(lines, "\n")
 }
 
 // Both languages have the same blocks, in the same order, and enough of them.

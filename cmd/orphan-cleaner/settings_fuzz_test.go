@@ -99,7 +99,12 @@ func settings(dir string) []setting {
 		{env: "ORPHAN_CLEANER_MAX_QPS", good: []string{"0", "1", "0.5", "1e6"}, bad: []string{"-1", "NaN", "Inf", "fast", "1e400"}},
 		duration("ORPHAN_CLEANER_INTERVAL", nil, []string{"1ms", "999ms"}),
 		number("BATCH_SIZE", []string{"1", "100", "99"}, []string{"0", "101", "-1"}),
-		duration("ORPHAN_CLEANER_RETENTION", []string{"1d"}, nil),
+		{
+			env: "ORPHAN_CLEANER_RETENTION", good: []string{"1d", "30d", "24h", "36500d"},
+			bad: slices.Concat([]string{"1s", "23h59m59s"}, notDurations),
+		},
+		{env: "ORPHAN_CLEANER_ALLOW_SHORT_RETENTION", good: []string{"false"}, bad: []string{"perhaps", "2"}},
+		{env: "ORPHAN_CLEANER_JUDGE_LATE", good: []string{"true", "false", "1", "0"}, bad: []string{"perhaps", "2"}},
 		number("CONCURRENCY", []string{"1", "64"}, []string{"0", "65", "-1"}),
 		duration("ORPHAN_CLEANER_MAX_GAP", nil, nil),
 		share("MAX_NEW_MISSING_SHARE"), share("MAX_DELETE_SHARE"),
@@ -109,6 +114,15 @@ func settings(dir string) []setting {
 		{env: "ORPHAN_CLEANER_CANARY_DEAD", good: []string{other}, bad: []string{"me", "," + other, other + " " + id}},
 		duration("ORPHAN_CLEANER_LEASE", nil, []string{"1ms", "999ms"}),
 		number("CHUNK_ROWS", []string{"1", "100000"}, []string{"0", "100001", "-1"}),
+		{env: "ORPHAN_CLEANER_METRICS_TEXTFILE", good: []string{filepath.Join(dir, "run.prom"), filepath.Join(dir, "not there", "run.prom")}},
+		{
+			env:  "ORPHAN_CLEANER_PUSHGATEWAY_URL",
+			good: []string{"http://" + closed, "http://u:" + hidden + "@" + closed}, bad: []string{"pushgateway:9091", "http://", "ftp://h", "http://u:" + hidden + "@h:port"},
+		},
+		{
+			env:  "ORPHAN_CLEANER_HEALTHCHECK_URL",
+			good: []string{"http://" + closed + "/ping/" + hidden}, bad: []string{"hc-ping.com/x", "https://", "http://h:port/" + hidden},
+		},
 		{env: "ORPHAN_CLEANER_LOG_FORMAT", good: []string{"text", "json"}, bad: []string{"xml", "JSON", " text"}},
 		{env: "ORPHAN_CLEANER_LOG_LEVEL", good: []string{"debug", "info", "warn", "error"}, bad: []string{"loud", "INFO", "-4"}},
 	}
@@ -135,6 +149,11 @@ func FuzzSettings(f *testing.F) {
 	right[2] = isAbsent // the file that would take the place of the URL
 	f.Add(right)
 	for i, s := range all {
+		for value := range s.good {
+			also := bytes.Clone(right)
+			also[2*i], also[2*i+1] = isGood, byte(value)
+			f.Add(also)
+		}
 		for value := range s.bad {
 			for _, kind := range []byte{isBad, isBad | byFlag} {
 				wrong := bytes.Clone(right)
@@ -223,6 +242,9 @@ func (g *givenSettings) read(t *testing.T, all []setting, script []byte) {
 		case isGood:
 			value = s.good[which%len(s.good)]
 		case isBad:
+			if len(s.bad) == 0 {
+				continue // everything is right
+			}
 			value = s.bad[which%len(s.bad)]
 		case isAny:
 			length := min(which, len(script))
@@ -300,10 +322,10 @@ func inBounds(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
 	within("lease", cfg.Lease.Seconds(), 1, math.MaxFloat64)
 	within("gap", cfg.MaxGap.Seconds(), 1e-9, math.MaxFloat64)
 	within("timeout", time.Duration(cmd.AuthServiceTimeout).Seconds(), 1e-9, math.MaxFloat64)
-	if cfg.Retention < day && !cmd.AllowShortRetention {
-		t.Errorf("the retention is %s", cfg.Retention)
+	if !cmd.AllowShortRetention {
+		within("retention in hours", cfg.Retention.Hours(), 24, math.MaxFloat64)
 	}
-	within("retention", cfg.Retention.Hours(), 24, math.MaxFloat64)
+	within("retention", cfg.Retention.Seconds(), 1e-9, math.MaxFloat64)
 	for _, id := range cfg.CanaryAlive {
 		if slices.Contains(cfg.CanaryDead, id) {
 			t.Errorf("canary %s is alive and dead", id)
@@ -324,7 +346,7 @@ func printsBack(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
 		args = append(args, fmt.Sprintf("--%s=%v", strings.ReplaceAll(name, "_", "-"), value))
 	}
 	args = append(
-		args, "--interval="+cmd.Interval.String(), "--auth-service-timeout="+cmd.AuthServiceTimeout.String(),
+		args, "--allow-short-retention="+strconv.FormatBool(cmd.AllowShortRetention), "--interval="+cmd.Interval.String(), "--auth-service-timeout="+cmd.AuthServiceTimeout.String(),
 		"--max-qps="+strconv.FormatFloat(cmd.MaxQPS, 'g', -1, 64),
 	)
 	again := parseRun(t, args)
