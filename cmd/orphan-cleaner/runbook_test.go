@@ -137,6 +137,11 @@ func (w *runbookWorld) givens() map[string]func(t *testing.T) {
 			w.auth.SetServing(false)
 			t.Cleanup(func() { w.auth.SetServing(true) })
 		},
+		"auth-service answers with errors": func(t *testing.T) {
+			t.Helper()
+			w.fault(t, "in_band_error")
+			t.Cleanup(func() { w.auth.SetFault(authfake.Fault{}) })
+		},
 		"auth-service has an empty database": func(t *testing.T) {
 			t.Helper()
 			w.fault(t, "nothing")
