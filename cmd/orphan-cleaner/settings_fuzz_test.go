@@ -222,6 +222,7 @@ type givenSettings struct {
 }
 
 func (g *givenSettings) read(t *testing.T, all []setting, script []byte) {
+	t.Helper()
 	hasFile := false
 	wrongURL, shownURL := false, false
 	for _, s := range all {
@@ -293,6 +294,7 @@ func (g *givenSettings) String() string {
 }
 
 func parseRun(t *testing.T, args []string) *RunCmd {
+	t.Helper()
 	var cli CLI
 	parser, err := kong.New(&cli, kong.Vars{"version": version})
 	if err != nil {
@@ -305,6 +307,7 @@ func parseRun(t *testing.T, args []string) *RunCmd {
 }
 
 func inBounds(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
+	t.Helper()
 	within := func(name string, value, from, through float64) {
 		if !(value >= from && value <= through) {
 			t.Errorf("%s is %v, it must be %v to %v", name, value, from, through)
@@ -335,6 +338,7 @@ func inBounds(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
 
 // printsBack reads the settings again as each run keeps them in its row.
 func printsBack(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
+	t.Helper()
 	kept := map[string]any{}
 	numbers := json.NewDecoder(bytes.NewReader(cfg.Settings))
 	numbers.UseNumber()
