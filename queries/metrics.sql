@@ -96,22 +96,27 @@ SELECT
         FROM (SELECT FROM conversation_members_audit_default LIMIT 100000) AS rows_there
     )::bigint AS audit_default_rows
 FROM (
-    SELECT c.user_id, c.first_missing_at, count(*) AS members
+    SELECT c.user_id, c.first_missing_at, n.members
     FROM orphan_candidates AS c
-    JOIN conversation_members AS m ON m.user_id = c.user_id
+    -- Counted user by user: a join may be planned as one read of all members.
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS members
+        FROM conversation_members AS m
+        WHERE m.user_id = c.user_id
+            AND m.joined_at < now() - @retention::interval
+            AND NOT EXISTS (
+                SELECT
+                FROM orphan_holds_in_force AS h
+                WHERE h.conversation_id = m.conversation_id
+            )
+    ) AS n
     WHERE c.first_missing_at <= now() - @retention::interval
-        AND m.joined_at < now() - @retention::interval
         AND NOT EXISTS (
             SELECT
             FROM orphan_holds_in_force AS h
             WHERE h.user_id = c.user_id
         )
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
-        )
-    GROUP BY c.user_id, c.first_missing_at
+        AND n.members > 0
 ) AS d;
 
 -- name: MetricsCandidateMembers :one
