@@ -77,7 +77,7 @@ fuzz: ## fuzz each target for FUZZTIME=30s
 		| sed -E 's|^(.*)/[^/]*:func (.*)$$|\1 \2|' \
 		| while read -r dir target; do \
 			echo "$$target in $$dir"; \
-			$(GO) test "./$$dir" -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $(TESTFLAGS) || exit 1; \
+			$(GO) test "./$$dir" -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $(TESTFLAGS) || exit 1; \
 		done
 
 .PHONY: cover

@@ -19,14 +19,19 @@ import (
 // that were taken again are no longer in it.
 type givenBack map[key]member
 
-// lastDeletion is the newest deletion of a membership.
-func (m *model) lastDeletion(k key) *deletion {
-	for i := len(m.gone) - 1; i >= 0; i-- {
-		if m.gone[i].key == k {
-			return &m.gone[i]
+// newestBackup is what a restore goes by: the last time that a run deleted a
+// membership, by the clock, which a history may have turned back; and whether
+// somebody else removed it after that.
+func (m *model) newestBackup(k key) (newest deletion, leftSince, found bool) {
+	for _, d := range m.gone {
+		if d.key == k && d.run != 0 && (!found || d.at >= newest.at) {
+			newest, found = d, true
 		}
 	}
-	return nil
+	for _, d := range m.gone {
+		leftSince = leftSince || d.key == k && d.run == 0 && found && d.at > newest.at
+	}
+	return newest, leftSince, found
 }
 
 // losses is how many members of a person could be given back: runs deleted them
@@ -34,8 +39,7 @@ func (m *model) lastDeletion(k key) *deletion {
 func (m *model) losses(p person) (n int) {
 	for c := range place(places) {
 		k := key{c, p}
-		last := m.lastDeletion(k)
-		if last != nil && last.run != 0 && m.members[k] == nil && !m.closed[c] {
+		if _, left, found := m.newestBackup(k); found && !left && m.members[k] == nil && !m.closed[c] {
 			n++
 		}
 	}
@@ -69,33 +73,27 @@ func (m *model) plan(c choice) plan {
 	if c.run != 0 {
 		reach = max(reach, m.started[c.run])
 	}
-	newest, chosen, left := map[key]deletion{}, map[key]bool{}, map[key]bool{}
+	chosen := map[key]bool{}
 	for _, d := range m.gone {
-		switch {
-		case !c.covers(d.key):
-		case d.run == 0:
-			left[d.key] = true
-		case d.at >= reach:
-			newest[d.key] = d
-			left[d.key] = false
-			if (c.run == 0 || d.run == c.run) && (c.since == nil || d.at >= *c.since) && (c.until == nil || d.at < *c.until) {
-				chosen[d.key] = true
-			}
+		if d.run != 0 && c.covers(d.key) && d.at >= reach && (c.run == 0 || d.run == c.run) &&
+			(c.since == nil || d.at >= *c.since) && (c.until == nil || d.at < *c.until) {
+			chosen[d.key] = true
 		}
 	}
 	for k := range chosen {
+		newest, left, _ := m.newestBackup(k)
 		now, there := m.members[k]
 		switch {
 		case m.closed[k.place]:
 			p.conversationGone++
-		case there && now.sameAs(newest[k].member):
+		case there && now.sameAs(newest.member):
 			p.there++
 		case there:
 			p.differs++
-		case left[k]:
+		case left:
 			p.left++
 		default:
-			p.back[k] = newest[k].member
+			p.back[k] = newest.member
 		}
 	}
 	return p
@@ -246,23 +244,14 @@ func (h *history) absorbRestore(u *underWay, want plan) {
 			h.t.Fatalf("restore %d gave back %s, which was there", u.view.id, k)
 		}
 		// It may have waited while time passed: its times are those of the backup now.
-		row = h.newestBackup(k)
+		newest, _, _ := h.newestBackup(k)
+		row = newest.member
 		given[k] = row
 		h.members[k] = &row
 		delete(h.departed, k.person)
 		h.tally.add("restored", 1)
 	}
 	h.readHolds(u.view.id, given)
-}
-
-func (h *history) newestBackup(k key) member {
-	for i := len(h.gone) - 1; i >= 0; i-- {
-		if h.gone[i].key == k && h.gone[i].run != 0 {
-			return h.gone[i].member
-		}
-	}
-	h.t.Fatalf("%s is back, and was never deleted", k)
-	return member{}
 }
 
 // restoreRows is what a restore wrote down of each member.
