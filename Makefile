@@ -50,16 +50,20 @@ postgres: ## install PostgreSQL where it is missing
 
 ##@ Work
 
+# The programs that the tests use, where they are there.
+TEST_ENV     = ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_GRPCURL=$(CURDIR)/$(TOOLS)/grpcurl \
+	ORPHAN_CLEANER_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus
+
 .PHONY: test
-test: postgres plpgsql-check fault-tools $(TOOLS)/goose $(TOOLS)/prometheus ## run all tests, on a real PostgreSQL
+test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests, on a real PostgreSQL
 	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
-	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus \
+	$(TEST_ENV) \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: faults
 faults: postgres fault-tools ## meet every fault in full, 200 kills among them, and print the matrix
 	@ORPHAN_CLEANER_FAULTS=full ORPHAN_CLEANER_FAULT_MATRIX=$(CURDIR)/dist/fault-matrix.txt \
-		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -parallel 4 $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
+		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
 
 .PHONY: fault-tools
 fault-tools: # PgBouncer and libfaketime, where they can be installed
@@ -73,9 +77,20 @@ soak: postgres ## play random histories against the model, for SOAK=1h
 	ORPHAN_CLEANER_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/model \
 		-rapid.checks=$(SOAK_LOT) -rapid.shrinktime=3m $(TESTFLAGS)
 
+FUZZTIME    ?= 30s
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZTIME=30s
+	@grep -roE '^func Fuzz[A-Za-z]+' --include='*_test.go' cmd internal \
+		| sed -E 's|^(.*)/[^/]*:func (.*)$$|\1 \2|' \
+		| while read -r dir target; do \
+			echo "$$target in $$dir"; \
+			$(GO) test "./$$dir" -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $(TESTFLAGS) || exit 1; \
+		done
+
 .PHONY: cover
-cover: postgres fault-tools $(TOOLS)/goose $(TOOLS)/prometheus ## run all tests and show what they do not reach
-	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus \
+cover: postgres fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests and show what they do not reach
+	$(TEST_ENV) \
 		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -coverpkg=./cmd/...,./internal/... \
 		-coverprofile=coverage.out $(TESTFLAGS) $(PACKAGES)
 	$(GO) tool cover -func=coverage.out | tail -n 1
@@ -100,6 +115,11 @@ generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-
 .PHONY: check-generated
 check-generated: postgres $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## fail where gen/ is not up to date; prepare every query
 	./scripts/check-generated.sh $(TOOLS)
+
+MEMBERS ?= 10000000
+.PHONY: dba-measure
+dba-measure: postgres $(TOOLS)/goose ## measure what each migration costs a messaging-service at work
+	@./scripts/dba-measure.sh $(TOOLS)/goose $(MEMBERS)
 
 .PHONY: squawk
 squawk: $(TOOLS)/squawk ## lint the migrations
@@ -127,15 +147,19 @@ clean: ## remove what was built, except the tools
 
 ##@ Tools
 
+.PHONY: prometheus
+prometheus: $(TOOLS)/prometheus ## fetch Prometheus for the tests
+
 # Each tool is built when the module that pins it changes. The touch is for go
 # build, which leaves a program alone that is up to date.
 .PHONY: tools
-tools: $(addprefix $(TOOLS)/,sqlc goose protoc-gen-go protoc-gen-go-grpc buf golangci-lint) ## build the pinned tools into .bin
+tools: $(addprefix $(TOOLS)/,sqlc goose protoc-gen-go protoc-gen-go-grpc buf golangci-lint grpcurl) ## build the pinned tools into .bin
 
 $(TOOLS)/sqlc $(TOOLS)/goose $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc: tools/go.mod tools/go.sum
 $(TOOLS)/buf: tools/buf/go.mod tools/buf/go.sum
 $(TOOLS)/squawk: tools/squawk/package.json
 $(TOOLS)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+$(TOOLS)/grpcurl: tools/grpcurl/go.mod tools/grpcurl/go.sum
 $(TOOLS)/cyclonedx-gomod: tools/sbom/go.mod tools/sbom/go.sum
 
 # $(call tool,MODULE,PACKAGE,FLAGS): builds $@.
@@ -157,6 +181,8 @@ $(TOOLS)/buf:
 	$(call tool,tools/buf,github.com/bufbuild/buf/cmd/buf)
 $(TOOLS)/golangci-lint:
 	$(call tool,tools/lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+$(TOOLS)/grpcurl:
+	$(call tool,tools/grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl)
 $(TOOLS)/squawk:
 	./scripts/squawk-install.sh $(TOOLS)
 	@touch $@

@@ -102,7 +102,8 @@ LIMIT @max_users::bigint;
 -- Takes users out of the ledger, alive again at the second asking or without a member left, and lists
 -- them to be asked about again.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
--- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id. Rows: as many as given.
+-- Index: orphan_departed_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+-- Rows: as many as given.
 WITH forgotten AS (
     DELETE FROM orphan_candidates AS c
     WHERE c.user_id = ANY (@user_ids::uuid [])

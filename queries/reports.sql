@@ -112,7 +112,7 @@ ORDER BY l.day NULLS LAST;
 -- Which conversations the runs that began in a span took members from or gave them back to, by the size
 -- that each had before the span: members who had joined by then and are there, or have been deleted since.
 -- Locks: ACCESS SHARE on conversation_members, orphan_runs, orphan_restores and the audit.
--- Index: conversation_members_audit_deleted_at (BRIN), orphan_restores_pkey, conversation_members_pkey.
+-- Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey; orphan_restores is read whole.
 -- Rows: the audit from the span on, and the members of the conversations touched.
 WITH begun AS (
     SELECT r.run_id, r.kind

@@ -81,7 +81,7 @@ SELECT orphan_restore_chunk(
 
 -- name: RunRestored :exec
 -- Counts members given back on the run's row, in the transaction that gave them back.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET members_restored = members_restored + @restored::bigint
 WHERE run_id = @run_id

@@ -96,7 +96,7 @@ WHERE run_id <> @run_id;
 -- name: RunHeartbeat :one
 -- The fence: proves that the run is still open, and keeps it so. In a chunk's
 -- transaction it comes first and locks the row, so that nobody takes the run over in between.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
     phase = @phase,
@@ -107,7 +107,7 @@ RETURNING EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL) AS 
 
 -- name: RunFacts :execrows
 -- Writes down what the run has found so far.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
     users_checked = @users_checked,
@@ -130,7 +130,7 @@ WHERE run_id = @run_id
 -- name: RunFinish :one
 -- Ends a run: state, reason, and the number of conversations from the audit, or of a restore from its list.
 -- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
--- Index: orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
+-- Index: orphan_runs_pkey or orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
 UPDATE orphan_runs AS r
 SET state = @state,
     phase = @phase,
@@ -166,7 +166,7 @@ RETURNING run_id;
 
 -- name: RunFailPreflight :execrows
 -- Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET state = 'failed',
     heartbeat_at = clock_timestamp(),

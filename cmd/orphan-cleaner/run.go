@@ -46,7 +46,7 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
-	client, err := cmd.dialObserved(log, metrics)
+	client, err := cmd.dialObserved(log, metrics, cfg.Concurrency)
 	if err != nil {
 		return err
 	}

@@ -159,7 +159,8 @@ type CandidateForgetParams struct {
 // Takes users out of the ledger, alive again at the second asking or without a member left, and lists
 // them to be asked about again.
 // Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
-// Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id. Rows: as many as given.
+// Index: orphan_departed_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+// Rows: as many as given.
 func (q *Queries) CandidateForget(ctx context.Context, arg CandidateForgetParams) (int64, error) {
 	result, err := q.db.Exec(ctx, candidateForget, arg.UserIds, arg.RunID, arg.Alive)
 	if err != nil {

@@ -269,7 +269,7 @@ type ReportSizesRow struct {
 // Which conversations the runs that began in a span took members from or gave them back to, by the size
 // that each had before the span: members who had joined by then and are there, or have been deleted since.
 // Locks: ACCESS SHARE on conversation_members, orphan_runs, orphan_restores and the audit.
-// Index: conversation_members_audit_deleted_at (BRIN), orphan_restores_pkey, conversation_members_pkey.
+// Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey; orphan_restores is read whole.
 // Rows: the audit from the span on, and the members of the conversations touched.
 func (q *Queries) ReportSizes(ctx context.Context, arg ReportSizesParams) ([]ReportSizesRow, error) {
 	rows, err := q.db.Query(ctx, reportSizes, arg.Since, arg.Until)

@@ -412,7 +412,7 @@ type RunRestoredParams struct {
 }
 
 // Counts members given back on the run's row, in the transaction that gave them back.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunRestored(ctx context.Context, arg RunRestoredParams) error {
 	_, err := q.db.Exec(ctx, runRestored, arg.Restored, arg.RunID)
 	return err

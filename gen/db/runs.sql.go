@@ -168,7 +168,7 @@ type RunFactsParams struct {
 }
 
 // Writes down what the run has found so far.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunFacts(ctx context.Context, arg RunFactsParams) (int64, error) {
 	result, err := q.db.Exec(ctx, runFacts,
 		arg.UsersChecked,
@@ -209,7 +209,7 @@ type RunFailPreflightParams struct {
 }
 
 // Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunFailPreflight(ctx context.Context, arg RunFailPreflightParams) (int64, error) {
 	result, err := q.db.Exec(ctx, runFailPreflight, arg.Error, arg.RunID)
 	if err != nil {
@@ -264,7 +264,7 @@ type RunFinishRow struct {
 
 // Ends a run: state, reason, and the number of conversations from the audit, or of a restore from its list.
 // Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
-// Index: orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
+// Index: orphan_runs_pkey or orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
 func (q *Queries) RunFinish(ctx context.Context, arg RunFinishParams) (RunFinishRow, error) {
 	row := q.db.QueryRow(ctx, runFinish,
 		arg.State,
@@ -302,7 +302,7 @@ type RunHeartbeatParams struct {
 
 // The fence: proves that the run is still open, and keeps it so. In a chunk's
 // transaction it comes first and locks the row, so that nobody takes the run over in between.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_one_open. Rows: one.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunHeartbeat(ctx context.Context, arg RunHeartbeatParams) (bool, error) {
 	row := q.db.QueryRow(ctx, runHeartbeat, arg.Phase, arg.Deleted, arg.RunID)
 	var paused bool

@@ -89,7 +89,7 @@ type SightingAssessRow struct {
 // many are new, due, and what the sweep would delete and keep. Reads only.
 // Locks: ACCESS SHARE on conversation_members and our tables.
 // With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
-// Index: orphan_refusals_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+// Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
 // Rows: the users given and their members.
 func (q *Queries) SightingAssess(ctx context.Context, arg SightingAssessParams) (SightingAssessRow, error) {
 	row := q.db.QueryRow(ctx, sightingAssess,

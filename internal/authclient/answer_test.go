@@ -2,12 +2,14 @@ package authclient
 
 import (
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	authservicev1 "github.com/nova-social/orphan-cleaner/gen/nova/auth_service/v1"
 	commonv1 "github.com/nova-social/orphan-cleaner/gen/nova/common/v1"
@@ -106,70 +108,145 @@ func reasonOf(err error) string {
 	return ""
 }
 
-// FuzzMissingFrom reads script as a list of things that a server may put into
-// an answer, and compares with the rules written down as plainly as can be.
+var canonical = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$`)
+
+// read is what an answer means, by the rules written down as plainly as can be:
+// whom it leaves out, its oddities, or why it is void.
+func read(asked []uuid.UUID, answer *authservicev1.GetUsersByIdsResponse) (missing []uuid.UUID, notes AnswerNotes, reason string) {
+	if answer.Error != nil {
+		return nil, AnswerNotes{}, "in_band_error"
+	}
+	wanted, named := map[string]bool{}, map[string]bool{}
+	for _, id := range asked {
+		wanted[id.String()] = true
+	}
+	for _, user := range answer.Users {
+		id := strings.ToLower(user.GetId())
+		switch {
+		case !canonical.MatchString(user.GetId()):
+			return nil, AnswerNotes{}, "unparsable_id"
+		case !wanted[id]:
+			return nil, AnswerNotes{}, "foreign_id"
+		case named[id]:
+			notes.Duplicates++
+		}
+		if id != user.GetId() {
+			notes.Uppercase++
+		}
+		named[id] = true
+	}
+	for _, id := range asked {
+		if !named[id.String()] {
+			missing = append(missing, id)
+			named[id.String()] = true
+		}
+	}
+	notes.UnknownFields = len(answer.ProtoReflect().GetUnknown()) > 0
+	return missing, notes, ""
+}
+
+// spell writes an asked id, or something like it, as a server might: each kind of
+// right and wrong, bent by the byte twist.
+func spell(id uuid.UUID, kind, twist byte) string {
+	text := id.String()
+	at := int(twist) % len(text)
+	switch kind % 16 {
+	case 0, 1, 2, 3, 4:
+		return text
+	case 5:
+		return strings.ToUpper(text)
+	case 6: // mixed case, a bit of twist for each letter in turn
+		mixed := []byte(text)
+		for i := range mixed {
+			if twist>>(i%8)&1 == 1 {
+				mixed[i] = strings.ToUpper(text)[i]
+			}
+		}
+		return string(mixed)
+	case 7: // a neighbour, asked for or not
+		id[15] ^= 1 << (twist % 8)
+		return id.String()
+	case 8: // somebody else
+		return uuid.UUID{200, 15: twist}.String()
+	case 9:
+		return text[:at]
+	case 10:
+		return text + string(rune(twist))
+	case 11:
+		return text[:at] + string([]byte{twist}) + text[at+1:]
+	case 12:
+		return "{" + text[:34] + "}"
+	case 13:
+		return "urn:uuid:" + text
+	case 14:
+		return strings.ReplaceAll(text, "-", "")
+	default: // a dash moved
+		return text[1:9] + text[:1] + text[9:]
+	}
+}
+
+// FuzzMissingFrom makes an answer of any mix of ids right and wrong, in any case,
+// once or more often, with an error or fields that nobody knows, and compares
+// what is made of it with the rules, before and after it went over the wire.
 func FuzzMissingFrom(f *testing.F) {
-	f.Add(uint8(4), []byte{0, 0, 0, 1, 0, 2, 0, 3})
-	f.Add(uint8(100), []byte{1, 7, 0, 99, 2, 5})
-	f.Add(uint8(3), []byte{3, 1})
-	f.Add(uint8(3), []byte{0, 0, 4, 0})
-	f.Add(uint8(2), []byte{5, 0, 0, 1})
-	f.Add(uint8(9), []byte{6, 1, 0, 1})
-	f.Fuzz(func(t *testing.T, n uint8, script []byte) {
+	f.Add(uint8(4), uint8(0), []byte{0, 0, 0, 0, 1, 0, 0, 2, 0, 0, 3, 0})
+	f.Add(uint8(100), uint8(0), []byte{5, 7, 0, 0, 99, 0, 6, 5, 170})
+	f.Add(uint8(3), uint8(1), []byte{0, 1, 0})
+	f.Add(uint8(3), uint8(2), []byte{0, 0, 0})
+	for kind := range byte(16) {
+		f.Add(uint8(9), uint8(0), []byte{kind, 1, 7, 0, 1, 0, kind, 2, 99})
+	}
+	f.Fuzz(func(t *testing.T, n, extra uint8, script []byte) {
 		var asked []uuid.UUID
-		for i := range n {
-			// Neighbours share most bytes, which tries the search.
-			asked = append(asked, uuid.UUID{i % 3, 8: i * 7, 15: i % 120})
+		for i := range n % (MaxBatch + 1) {
+			// Neighbours share most bytes, which tries the search; some are asked twice.
+			asked = append(asked, uuid.UUID{i % 3, 8: i * 7, 15: i % 90})
 		}
 		answer := &authservicev1.GetUsersByIdsResponse{}
-		present := map[uuid.UUID]bool{}
-		honest := true
-		for ; len(script) >= 2; script = script[2:] {
-			who, id := int(script[1]), uuid.UUID{9, 9}
+		for ; len(script) >= 3; script = script[3:] {
+			id := uuid.UUID{9, 9}
 			if len(asked) > 0 {
-				id = asked[who%len(asked)]
-			} else {
-				honest = false
+				id = asked[int(script[1])%len(asked)]
 			}
-			text := id.String()
-			switch script[0] % 7 {
-			case 1:
-				text = strings.ToUpper(text)
-			case 2:
-				text, honest = uuid.UUID{200, 15: script[1]}.String(), false
-			case 3:
-				text, honest = text[:who%36], false
-			case 4:
-				text, honest = string([]byte{script[1]})+text, false
-			case 5:
-				answer.Error, honest = &commonv1.ErrorStatus{Code: text}, false
-			case 6:
-				text, honest = "{"+text[:34]+"}", false
-			}
-			present[id] = true
-			answer.Users = append(answer.Users, &authservicev1.User{Id: text})
+			answer.Users = append(answer.Users, &authservicev1.User{Id: spell(id, script[0], script[2]), IsActive: script[0] > 128})
+		}
+		switch extra % 8 {
+		case 1:
+			answer.Error = &commonv1.ErrorStatus{}
+		case 2:
+			answer.Error = &commonv1.ErrorStatus{Code: "X", Message: "\n\x1b", Metadata: map[string]string{"k": "v"}}
+		case 3:
+			answer.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), uint64(extra)))
+		case 4:
+			answer.Users = append(answer.Users, nil)
 		}
 
-		missing, _, err := missingFrom(asked, answer)
-
-		if honest != (err == nil) {
-			t.Fatalf("an honest answer is %t, but the error is %v", honest, err)
+		compare := func(answer *authservicev1.GetUsersByIdsResponse) {
+			missing, notes, err := missingFrom(asked, answer)
+			wantMissing, wantNotes, wantReason := read(asked, answer)
+			if reason := reasonOf(err); reason != wantReason || (err == nil) != (reason == "") {
+				t.Fatalf("void by %q, want %q: %v", reason, wantReason, err)
+			}
+			if !slices.Equal(missing, wantMissing) {
+				t.Fatalf("missing %v, want %v", missing, wantMissing)
+			}
+			if notes != wantNotes {
+				t.Fatalf("notes %+v, want %+v", notes, wantNotes)
+			}
+			if err != nil && strings.ContainsAny(err.Error(), "\n\x1b") {
+				t.Fatalf("the server writes into our log: %q", err)
+			}
 		}
+		compare(answer)
+		sent, err := proto.Marshal(answer)
 		if err != nil {
-			if missing != nil {
-				t.Fatalf("error %v came with %d missing", err, len(missing))
-			}
-			return
+			return // not UTF-8: gRPC would not carry it
 		}
-		var want []uuid.UUID
-		for _, id := range asked {
-			if !present[id] && !slices.Contains(want, id) {
-				want = append(want, id)
-			}
+		received := &authservicev1.GetUsersByIdsResponse{}
+		if err := proto.Unmarshal(sent, received); err != nil {
+			t.Fatal(err)
 		}
-		if !slices.Equal(missing, want) {
-			t.Fatalf("missing %v, want %v", missing, want)
-		}
+		compare(received)
 	})
 }
 

@@ -35,6 +35,8 @@ type Client struct {
 
 	logger *slog.Logger // target auth_client
 	slow   *slowLog
+	// throttle bounds the attempts in flight; see Config.Concurrency.
+	throttle *throttle
 	// disconnected is set from the first failure to connect to the next
 	// success, so that an outage is one line in the log and not thousands.
 	disconnected  atomic.Bool
@@ -55,6 +57,7 @@ func Dial(cfg Config) (*Client, error) {
 		logger:   cfg.Logger.With("target", "auth_client"),
 		slow:     newSlowLog(cfg.Logger.With("target", "orphan_cleaner")),
 	}
+	c.throttle = newThrottle(cfg.Concurrency, cfg.TargetP99, cfg.Observer.ConcurrencyLimit, c.logger)
 	if cfg.MaxQPS > 0 {
 		c.limiter.SetLimit(rate.Limit(cfg.MaxQPS))
 	}
@@ -122,6 +125,9 @@ func (c *Client) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, err
 
 // ask is one attempt of Missing.
 func (c *Client) ask(ctx context.Context, ids []uuid.UUID, request *authservicev1.GetUsersByIdsRequest) ([]uuid.UUID, *BatchError) {
+	if err := c.throttle.acquire(ctx); err != nil {
+		return nil, void(reasonCancelled, len(ids), err)
+	}
 	begun := time.Now()
 	var missing []uuid.UUID
 	var notes AnswerNotes
@@ -133,6 +139,7 @@ func (c *Client) ask(ctx context.Context, ids []uuid.UUID, request *authservicev
 		errors.As(err, &failed)
 	}
 	took := time.Since(begun)
+	c.throttle.done(begun, took, failed)
 
 	if took > c.cfg.SlowAfter {
 		c.slow.log(took, len(ids))

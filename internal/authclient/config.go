@@ -43,6 +43,12 @@ type Config struct {
 	BackoffInitial, BackoffMax time.Duration
 	// MaxQPS limits attempts per second over all goroutines. 0: no limit.
 	MaxQPS float64
+	// Concurrency is the largest number of attempts in flight at once. It is
+	// lowered while their P99 is over TargetP99. 0: no limit.
+	Concurrency int
+	// TargetP99 is the P99 of an attempt that is still good. Default: 100ms, the
+	// runbook's.
+	TargetP99 time.Duration
 	// SlowAfter is the duration of one attempt from which it is logged as slow.
 	// Default: 1s.
 	SlowAfter time.Duration
@@ -62,8 +68,10 @@ type Config struct {
 // Observer is told about every attempt of a batch, retries included.
 type Observer interface {
 	// CallDone reports one attempt. The duration leaves out the wait for
-	// MaxQPS. err is a *BatchError, also for an OK reply that proved void.
+	// MaxQPS and for its place among Concurrency. err is a *BatchError, also for an OK reply that proved void.
 	CallDone(method string, users int, d time.Duration, err error)
+	// ConcurrencyLimit reports how many attempts may be in flight from now on.
+	ConcurrencyLimit(calls int)
 }
 
 var methodForm = regexp.MustCompile(`^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*$`)
@@ -82,8 +90,9 @@ func (cfg Config) complete() (Config, Endpoint, error) {
 	if !methodForm.MatchString(cfg.Method) {
 		return cfg, end, fmt.Errorf("AUTH_SERVICE_METHOD %q is not a gRPC method; write it as %s", cfg.Method, DefaultMethod)
 	}
-	if cfg.Timeout < 0 || cfg.MaxAttempts < 0 || cfg.MaxQPS < 0 || cfg.BackoffInitial < 0 || cfg.BackoffMax < 0 || cfg.SlowAfter < 0 {
-		return cfg, end, fmt.Errorf("auth-service timeout, attempts, back-off, calls per second and slow threshold must not be negative")
+	if cfg.Timeout < 0 || cfg.MaxAttempts < 0 || cfg.MaxQPS < 0 || cfg.BackoffInitial < 0 || cfg.BackoffMax < 0 || cfg.SlowAfter < 0 ||
+		cfg.Concurrency < 0 || cfg.TargetP99 < 0 {
+		return cfg, end, fmt.Errorf("auth-service timeout, attempts, back-off, calls per second, calls in flight, P99 and slow threshold must not be negative")
 	}
 	if !end.TLS && (cfg.CAFile != "" || cfg.CertFile != "" || cfg.KeyFile != "" || cfg.ServerName != "") {
 		return cfg, end, fmt.Errorf("a certificate, CA or server name is set but AUTH_SERVICE_URL is http://; write https://%s", end.Address)
@@ -96,6 +105,7 @@ func (cfg Config) complete() (Config, Endpoint, error) {
 	orDefault(&cfg.BackoffInitial, 200*time.Millisecond)
 	orDefault(&cfg.BackoffMax, 3*time.Second)
 	orDefault(&cfg.SlowAfter, time.Second)
+	orDefault(&cfg.TargetP99, 100*time.Millisecond)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -115,3 +125,4 @@ func orDefault[T comparable](value *T, otherwise T) {
 type noObserver struct{}
 
 func (noObserver) CallDone(string, int, time.Duration, error) {}
+func (noObserver) ConcurrencyLimit(int)                       {}

@@ -22,7 +22,10 @@
 // message limit) and DEADLINE_EXCEEDED. The call only reads, so repeating it is
 // safe. An answer that was received and found wrong is not asked for again: a
 // server that contradicts its contract is no better informed a second later.
-// Every attempt takes its turn under MaxQPS and is reported to the [Observer].
+// Every attempt takes its turn under MaxQPS and Concurrency and is reported to the
+// [Observer]. Concurrency is halved while the P99 of the last hundred attempts is
+// over TargetP99 beyond what chance or one stall explains, and grows back by one
+// for every twenty attempts that are not slow.
 //
 // gRPC itself makes one more attempt, unseen, when a server closes the
 // connection and says that it did not begin to process the call.

@@ -120,7 +120,14 @@ type tally struct {
 	methods map[string]int
 	users   int
 	errs    []error
+	limits  []int
 	calls   int
+}
+
+func (o *tally) ConcurrencyLimit(calls int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.limits = append(o.limits, calls)
 }
 
 func (o *tally) CallDone(method string, users int, d time.Duration, err error) {

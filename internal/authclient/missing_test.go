@@ -236,6 +236,7 @@ func TestCallerGivesUpInThePause(t *testing.T) {
 type onCall func()
 
 func (f onCall) CallDone(string, int, time.Duration, error) { f() }
+func (f onCall) ConcurrencyLimit(int)                       {}
 
 // One call in seventeen minutes: the second finds its turn to be after the
 // caller's deadline, and is not sent.

@@ -58,15 +58,15 @@ func (t *tokenFile) current() token {
 func readToken(path string) (token, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return token{}, fmt.Errorf("reading the token for auth-service: %w", err)
+		return token{}, fmt.Errorf("AUTH_SERVICE_TOKEN_FILE: reading the token for auth-service: %w", err)
 	}
 	value := strings.TrimSpace(string(content))
 	if value == "" {
-		return token{}, fmt.Errorf("reading the token for auth-service: %s is empty", path)
+		return token{}, fmt.Errorf("AUTH_SERVICE_TOKEN_FILE: reading the token for auth-service: %s is empty", path)
 	}
 	for i := range len(value) {
 		if value[i] < ' ' || value[i] > '~' {
-			return token{}, fmt.Errorf("reading the token for auth-service: %s must hold one line of printable ASCII", path)
+			return token{}, fmt.Errorf("AUTH_SERVICE_TOKEN_FILE: reading the token for auth-service: %s must hold one line of printable ASCII", path)
 		}
 	}
 	_, secret, hasScheme := strings.Cut(value, " ")

@@ -54,20 +54,50 @@ func (w *world) expect(e ended, want want) {
 		w.t.Errorf("stderr does not say %q: %s", want.shows, e)
 	} else if want.exit != 0 {
 		w.namesMend(e)
+		w.measured(e, r)
 	}
 	w.sound()
 	w.over()
 	w.amount(want.gone)
 }
 
+var ending = regexp.MustCompile(`(?m)^.*(?:Run did not succeed|Run refused|Not run).*$`)
+
 var mendNamed = regexp.MustCompile(`mend:|orphan-cleaner (check|status|resume|restore|run)`)
 
-// namesMend asserts I7: the last line says what to do next.
+// namesMend asserts I7: the line that tells how the run ended says what to do next.
 func (w *world) namesMend(e ended) {
 	w.t.Helper()
-	lines := strings.Split(strings.TrimSpace(e.stderr), "\n")
-	if last := lines[len(lines)-1]; !mendNamed.MatchString(last) {
-		w.t.Errorf("the last line names no mend: %s", last)
+	found := ending.FindAllString(e.stderr, -1)
+	if len(found) != 1 || !mendNamed.MatchString(found[0]) {
+		w.t.Errorf("no line tells how the run ended and what mends it: %s", e)
+	}
+}
+
+var voidReason = regexp.MustCompile(`is void.*? \((\w+)\)`)
+
+// measured asserts I7: the metrics that the run left tell its state, the breaker
+// that refused it, and why batches were void. A run that could not be recorded
+// has no state to tell.
+func (w *world) measured(e ended, r result) {
+	w.t.Helper()
+	tells := func(series string) {
+		w.t.Helper()
+		for line := range strings.Lines(e.metrics) {
+			if value, is := strings.CutPrefix(strings.TrimSpace(line), series+" "); is && value != "0" {
+				return
+			}
+		}
+		w.t.Errorf("no metric tells %s:\n%s", series, e.metrics)
+	}
+	if r.RunID != 0 {
+		tells(fmt.Sprintf(`orphan_cleaner_runs_total{kind="clean",state=%q}`, r.State))
+	}
+	if r.Breaker != nil {
+		tells(fmt.Sprintf(`orphan_cleaner_breaker_tripped{breaker=%q}`, *r.Breaker))
+	}
+	if void := voidReason.FindStringSubmatch(r.Error); void != nil {
+		tells(fmt.Sprintf(`orphan_cleaner_void_batches_total{reason=%q}`, void[1]))
 	}
 	w.holds("I7")
 }

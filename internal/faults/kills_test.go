@@ -80,7 +80,7 @@ func killedAtRandom(w *world) {
 		}
 	}
 	w.lastRun(unlimited...)
-	if end := one[string](w, ending); end != undisturbed {
+	if end := one[string](w, left); end != undisturbed {
 		w.t.Errorf("the end is %s, that of a run without a kill is %s", end, undisturbed)
 	}
 	w.converges(unlimited...)
@@ -102,13 +102,16 @@ func moments() []struct {
 		phase  string
 		within time.Duration
 	}{
-		{"preflight", 60 * time.Millisecond}, {"verify", 150 * time.Millisecond}, {"judge", 50 * time.Millisecond},
-		{"sweep", 400 * time.Millisecond}, {"finish", 60 * time.Millisecond},
+		{"preflight", 60 * time.Millisecond},
+		{"verify", 150 * time.Millisecond},
+		{"judge", 50 * time.Millisecond},
+		{"sweep", 400 * time.Millisecond},
+		{"finish", 60 * time.Millisecond},
 	}
 }
 
-// ending is how a database ended, whenever and by whatever runs that came about.
-const ending = `SELECT
+// left is how a database ended, whenever and by whatever runs that came about.
+const left = `SELECT
 	(SELECT md5(string_agg(conversation_id::text || user_id::text || role, '' ORDER BY conversation_id, user_id)) FROM conversation_members)
 	|| (SELECT md5(string_agg(conversation_id::text || user_id::text || role, '' ORDER BY conversation_id, user_id)) FROM conversation_members_audit)
 	|| (SELECT md5(string_agg(conversation_id::text || user_id::text || role, '' ORDER BY conversation_id, user_id)) FROM conversation_members_backup)
@@ -145,7 +148,7 @@ func (w *world) throng(members int) {
 	w.exec(`ANALYZE witness.members`)
 }
 
-// undisturbed is the ending of one run over the same members that nobody kills.
+// undisturbed is what is left by one run over the same members that nobody kills.
 func (w *world) undisturbed(members int) string {
 	w.t.Helper()
 	db := testdb.New(w.t)
@@ -156,5 +159,5 @@ func (w *world) undisturbed(members int) string {
 	other.populate()
 	other.throng(members)
 	other.lastRun("--batch-size=100", "--chunk-rows=2000", "--max-new-missing-share=1", "--max-delete-share=1")
-	return one[string](other, ending)
+	return one[string](other, left)
 }

@@ -3,7 +3,9 @@ package faults
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,6 +38,7 @@ type ended struct {
 	status         int // -1: by a signal
 	signal         syscall.Signal
 	stdout, stderr string
+	metrics        string // what it left for node_exporter; nothing if it was killed
 	took           time.Duration
 }
 
@@ -88,6 +91,7 @@ type process struct {
 	began          time.Time
 	took           time.Duration // once exited is closed
 	stdout, stderr *output
+	textfile       string
 	exited         chan struct{}
 }
 
@@ -96,7 +100,10 @@ type process struct {
 func spawn(t *testing.T, env []string, path string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(path, args...), stdout: &output{}, stderr: &output{}, exited: make(chan struct{})}
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
+	p.textfile = filepath.Join(t.TempDir(), "run.prom")
+	p.cmd.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "ORPHAN_CLEANER_METRICS_TEXTFILE=" + p.textfile,
+	}, env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	p.start()
 	return p
@@ -152,6 +159,11 @@ func (p *process) wait() ended {
 	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		e.signal = status.Signal()
 	}
+	text, err := os.ReadFile(p.textfile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		p.t.Fatal(err)
+	}
+	e.metrics = string(text)
 	return e
 }
 

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // serve starts `serve` with its metrics at an address.
@@ -68,4 +69,24 @@ func scrape(w *world, address string) string {
 		w.t.Fatal(err)
 	}
 	return string(text)
+}
+
+// pushgatewayDown: nobody there, and one that takes the connection and is silent.
+// The run is what counts.
+func pushgatewayDown(w *world) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	e := w.run("--pushgateway-url=http://" + silent.Addr().String())
+	w.expect(e, want{exit: 0, state: "succeeded", shows: "to=pushgateway", gone: all})
+	w.within(e, 30*time.Second)
+
+	if err := silent.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.die(w.living[5:8]...)
+	e = w.run("--pushgateway-url=http://" + silent.Addr().String())
+	w.expect(e, want{exit: 0, state: "succeeded", shows: "to=pushgateway", gone: all})
+	w.converges()
 }

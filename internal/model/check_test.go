@@ -117,12 +117,19 @@ func (h *history) check() {
 	if got := h.readDeparted(); !maps.Equal(h.departed, got) {
 		h.t.Fatalf("departed (known to be alive?) are\n%v, they should be\n%v", got, h.departed)
 	}
-	wrong := h.lines(`SELECT format('run %s %s: %s deleted, %s audited, %s backed up; %s restored, %s listed', r.run_id, r.state, r.members_deleted, a.n, b.n, r.members_restored, g.n)
+	wrong := h.lines(`
+		WITH a AS (SELECT run_id, count(*) AS n FROM conversation_members_audit WHERE run_id IS NOT NULL GROUP BY run_id),
+		b AS (SELECT run_id, count(*) AS n FROM conversation_members_backup GROUP BY run_id),
+		g AS (SELECT run_id, count(*) AS n FROM orphan_restores WHERE state <> 'planned' GROUP BY run_id)
+		SELECT format('run %s %s: %s deleted, %s audited, %s backed up; %s restored, %s listed',
+			r.run_id, r.state, r.members_deleted, a.n, b.n, r.members_restored, g.n)
 		FROM orphan_runs AS r
-		CROSS JOIN LATERAL (SELECT count(*) AS n FROM conversation_members_audit AS a WHERE a.run_id = r.run_id) AS a
-		CROSS JOIN LATERAL (SELECT count(*) AS n FROM conversation_members_backup AS b WHERE b.run_id = r.run_id) AS b
-		CROSS JOIN LATERAL (SELECT count(*) AS n FROM orphan_restores AS g WHERE g.run_id = r.run_id AND g.state <> 'planned') AS g
-		WHERE (r.members_deleted, r.members_deleted, r.members_restored) <> (a.n, b.n, g.n)`)
+		FULL JOIN a USING (run_id)
+		FULL JOIN b USING (run_id)
+		FULL JOIN g USING (run_id)
+		WHERE r.members_deleted IS DISTINCT FROM coalesce(a.n, 0)
+			OR r.members_deleted IS DISTINCT FROM coalesce(b.n, 0)
+			OR r.members_restored IS DISTINCT FROM coalesce(g.n, 0)`)
 	if len(wrong) > 0 {
 		h.t.Fatalf("runs do not add up: %v", wrong)
 	}

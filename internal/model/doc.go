@@ -11,6 +11,9 @@
 // predicted; of that it says which members may be gone, and that the row of
 // each is in the audit and in the backup, once and whole.
 //
+// Not in it: the breakers delete-share and history, which begin at a thousand
+// members; the second answer growing too old; prune; and the schedule of serve.
+//
 // A failed history is shrunk to a shorter one and written to a file, which is
 // named in the output; to play that file again, or many histories for long:
 //

@@ -57,7 +57,7 @@ func (s *stage) history(t *rapid.T) {
 		"give back": h.giveBack, "give back again": h.giveBack, "give back, disturbed": h.giveBackDisturbed,
 		"take again": h.takeBack, "take again and again": h.takeBack, "take again, disturbed": h.takeBackDisturbed,
 		"approve": h.approve, "other limits": h.otherLimits,
-		"run": h.honestRun, "run again": h.honestRun, "run with faults": h.faultyRun,
+		"run": h.honestRun, "run again": h.honestRun, "run with faults": h.faultyRun, "dry run": h.dryRun,
 		"break a run off": h.breakOff, "break a run off again": h.breakOff, "change while a run is under way": h.changeMeanwhile,
 	} {
 		actions[name] = func(t *rapid.T) {

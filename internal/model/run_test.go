@@ -78,14 +78,7 @@ func (h *history) run(wants disturbance, plan func(served int) authfake.FaultFun
 	if a := h.approvalInForce(); a != nil {
 		u.view.approval = new(*a)
 	}
-	wire, merges := h.wire, h.wire.merges.Load()
-	check := &checker{
-		auditor: h.auditor, client: h.client, view: u.view,
-		isMember: func(p person) bool {
-			return len(u.pre.membersOf(p)) > 0
-		},
-		isAgain: func() bool { return wire.hasMerged(merges) },
-	}
+	check := u.checker()
 	if wants.at == atAsking {
 		check.before = func(nth int) {
 			if nth == wants.nth {
@@ -104,6 +97,83 @@ func (h *history) run(wants disturbance, plan func(served int) authfake.FaultFun
 			h.t.Fatalf("starting another runner: %v", err)
 		}
 	}
+}
+
+// checker asks auth-service for the run, and sorts what it hears by whether the
+// run has written the ledger yet.
+func (u *underWay) checker() *checker {
+	wire, merges := u.wire, u.wire.merges.Load()
+	return &checker{
+		auditor: u.auditor, client: u.client, view: u.view,
+		isMember: func(p person) bool { return len(u.pre.membersOf(p)) > 0 },
+		isAgain:  func() bool { return wire.hasMerged(merges) },
+	}
+}
+
+// dryRun makes a run that changes nothing, which check sees to, and finds out
+// what a real one would.
+func (h *history) dryRun() {
+	u := h.begin(disturbance{})
+	if a := h.approvalInForce(); a != nil {
+		u.view.approval = new(*a)
+	}
+	h.auditor.set(h.replies(nil))
+	cfg := u.config()
+	cfg.DryRun = true
+	const traces = `SELECT run_id::text FROM orphan_runs UNION ALL SELECT run_id || ' ' || user_id FROM orphan_refusals
+		UNION ALL SELECT run_id || ' ' || user_id || ' ' || verdict FROM orphan_sightings`
+	before := h.lines(traces)
+	got, err := cleaner.New(h.wire.pool, u.checker(), discard(), cfg).Run(u.ctx)
+	u.end()
+	if found := h.auditor.takeViolations(); len(found) > 0 {
+		h.t.Fatalf("dry run %s: %v", u.host, found)
+	}
+	h.same("what a dry run leaves", before, h.lines(traces))
+	if u.pre.paused {
+		u.expectNothing(got, err, cleaner.ErrPreflight, "failed")
+		return
+	}
+	f := u.pre.findings(u.view, h.rules)
+	want := cleaner.Result{
+		State: "succeeded", DryRun: true, Seconds: got.Seconds, Error: got.Error, BatchCalls: int64(len(u.view.first)),
+		UsersChecked: f.checked, UsersMissing: f.missing, UsersUnknown: f.unknown, UsersNew: f.fresh, UsersDue: f.due,
+		MembersTotal: f.total, MembersDue: f.membersDue, MembersKeptYoung: f.young, MembersHeld: f.held,
+	}
+	switch {
+	case u.stopped():
+		// Whom it did not ask about any more nobody counts.
+		if got.State != "incomplete" || !errors.Is(err, cleaner.ErrIncomplete) {
+			h.t.Fatalf("a dry run without answers ended %s: %v", got.State, err)
+		}
+		return
+	case f.nothingSwept, f.breaker == "" && f.unknown > 0:
+		want.State = "incomplete"
+	case f.breaker != "":
+		want.State = "refused"
+	}
+	tripped := ""
+	if got.Breaker != nil {
+		tripped, got.Breaker = *got.Breaker, nil
+	}
+	if tripped != f.breaker {
+		h.t.Fatalf("a dry run should be refused by %q and was by %q: %v", f.breaker, tripped, err)
+	}
+	u.askedEverybodyOnce()
+	if got != want || len(u.view.again) > 0 {
+		h.t.Fatalf("a dry run reports\n%+v, it should be\n%+v; it asked again %d times", got, want, len(u.view.again))
+	}
+	h.tally.count(runEnds, "dry, "+want.State)
+}
+
+// stopped says whether so many answers were void that the run asked no more.
+func (u *underWay) stopped() bool {
+	voids := 0
+	for _, a := range u.view.first {
+		if a.void {
+			voids++
+		}
+	}
+	return voids >= 3*u.settings.concurrency
 }
 
 func (m *model) snapshot() model {
@@ -425,13 +495,7 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 		return
 	}
 	f := u.pre.findings(v, h.rules)
-	voids := 0
-	for _, a := range v.first {
-		if a.void {
-			voids++
-		}
-	}
-	stopped := voids >= 3*h.settings.concurrency
+	stopped := u.stopped()
 	if stopped {
 		f.nothingSwept, f.breaker = true, ""
 	} else if !changed {

@@ -186,21 +186,28 @@ func (h *history) reset() {
 		DECLARE
 			old text;
 		BEGIN
-			DELETE FROM conversation_members;
-			DELETE FROM conversations;
-			TRUNCATE orphan_runs, orphan_candidates, orphan_sightings, orphan_holds, orphan_approvals,
-				orphan_refusals, orphan_pauses, orphan_restores, orphan_departed, conversation_members_audit, conversation_members_backup
-				RESTART IDENTITY;
-			DROP TABLE IF EXISTS users;
-			CREATE TABLE users (id uuid PRIMARY KEY, username text NOT NULL, deleted_at timestamptz);
 			-- Partitions of days that only a history knew.
 			FOR old IN
 				SELECT inhrelid::regclass::text FROM pg_inherits
 				WHERE inhparent = 'conversation_members_backup'::regclass
 					AND right(inhrelid::regclass::text, 8)::date NOT BETWEEN current_date AND current_date + 8
+				UNION ALL
+				SELECT inhrelid::regclass::text FROM pg_inherits
+				WHERE inhparent = 'conversation_members_audit'::regclass
+					AND inhrelid <> 'conversation_members_audit_default'::regclass
+					AND to_date(right(inhrelid::regclass::text, 6), 'YYYYMM') NOT BETWEEN current_date - 31 AND current_date + 62
 			LOOP
 				EXECUTE 'DROP TABLE ' || old;
 			END LOOP;
+			DELETE FROM conversation_members;
+			DELETE FROM conversations;
+			-- The audit of these deletes goes with the rest. Many partitions: TRUNCATE would take ten times as long.
+			DELETE FROM conversation_members_audit;
+			DELETE FROM conversation_members_backup;
+			TRUNCATE orphan_runs, orphan_candidates, orphan_sightings, orphan_holds, orphan_approvals,
+				orphan_refusals, orphan_pauses, orphan_restores, orphan_departed RESTART IDENTITY;
+			DROP TABLE IF EXISTS users;
+			CREATE TABLE users (id uuid PRIMARY KEY, username text NOT NULL, deleted_at timestamptz);
 		END $$`)
 }
 
@@ -294,6 +301,9 @@ func (h *history) openPlace(c place) {
 // depart moves a person from the ledger to the list of those to be asked about again.
 func (h *history) depart(p person) {
 	delete(h.ledger, p)
+	if _, before := h.departed[p]; !before {
+		h.departed[p] = false
+	}
 }
 
 // pass lets time pass, or turns the clock back where it is negative.

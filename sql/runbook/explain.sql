@@ -1,7 +1,7 @@
 -- What:    the plan of every query of the program on this database and its statistics: once for values
 --          from it, as the program binds them, and once for any value, as a plan that is kept would be.
---          Nothing is executed. The values are those of the last clean run, users of the ledger as many
---          as one call to auth-service asks about. What goes on inside a function is not shown: LOAD
+--          Nothing is executed. The values are those of the last clean run, with 1,000 users of the ledger,
+--          as many as a group of the sweep. What goes on inside a function is not shown: LOAD
 --          'auto_explain' shows it, with auto_explain.log_nested_statements.
 -- Locks:   ACCESS SHARE on the tables; ROW EXCLUSIVE on those that a query writes, for the time of planning.
 -- Time:    a second.
@@ -26,7 +26,7 @@ WITH run AS (
     SELECT coalesce(max(run_id), 0) AS run_id FROM orphan_runs WHERE kind = 'clean' AND state IN ('succeeded', 'incomplete')
 ),
 some_users AS (
-    (SELECT user_id FROM orphan_candidates ORDER BY user_id LIMIT 100)
+    (SELECT user_id FROM orphan_candidates ORDER BY user_id LIMIT 1000)
     UNION ALL
     -- Where the ledger is empty, some that are members.
     (
@@ -34,7 +34,7 @@ some_users AS (
         FROM conversation_members
         WHERE NOT EXISTS (SELECT FROM orphan_candidates)
         ORDER BY user_id
-        LIMIT 100
+        LIMIT 1000
     )
 ),
 users AS (
@@ -46,18 +46,21 @@ SELECT
     quote_literal(coalesce((SELECT max(r.run_id) FROM orphan_runs AS r WHERE r.state = 'refused'), 0)) AS approved_run,
     quote_literal(coalesce((SELECT max(r.run_id) FROM orphan_runs AS r WHERE r.kind = 'restore'), 0)) AS reverted_run,
     quote_literal(users.ids) AS user_ids,
-    quote_literal(users.ids) AS missing,
+    quote_literal(users.ids[1:100]) AS missing,
     quote_literal(users.ids[1:1]) AS alive_uuid,
     quote_literal(coalesce(users.ids[1], '00000000-0000-0000-0000-000000000000')) AS from_user,
     quote_nullable(users.ids[1]) AS user_id
 FROM run, users
 \gset
 \set alive_boolean false
+\set application_name '\'orphan-cleaner\''
 \set approval_id 1
 \set approved_by '\'explain\''
 \set audit_window '\'400 days\''
 \set batch_calls 0
 \set breaker NULL
+\set call_ms_buckets NULL
+\set call_ms_max NULL
 \set chunks_left 0
 \set conversation_id NULL
 \set day 'CURRENT_DATE::text'
@@ -94,11 +97,11 @@ FROM run, users
 \set retention '\'30 days\''
 \set revoked_by '\'explain\''
 \set settings '\'{}\''
-\set since NULL
+\set since 'now() - interval \'1 day\''
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''
 \set through_user '\'ffffffff-ffff-ffff-ffff-ffffffffffff\''
-\set until NULL
+\set until 'now()'
 \set users_checked 0
 \set users_due 0
 \set users_missing 0
