@@ -32,6 +32,14 @@ build: ## build bin/orphan-cleaner
 	@mkdir -p $(BIN)
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/orphan-cleaner ./cmd/orphan-cleaner
 
+.PHONY: release
+release: $(TOOLS)/cyclonedx-gomod ## build dist/release: archives for each platform, SBOMs and SHA256SUMS
+	./scripts/release.sh $(VERSION) dist $(TOOLS)
+
+.PHONY: check-release
+check-release: $(TOOLS)/cyclonedx-gomod ## build what is released twice, in two places: it must be the same
+	./scripts/check-release.sh $(VERSION) $(TOOLS)
+
 .PHONY: demo
 demo: postgres build ## see all of it on a throw-away PostgreSQL and auth-service
 	@$(BIN)/orphan-cleaner demo
@@ -152,6 +160,7 @@ $(TOOLS)/buf: tools/buf/go.mod tools/buf/go.sum
 $(TOOLS)/squawk: tools/squawk/package.json
 $(TOOLS)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 $(TOOLS)/grpcurl: tools/grpcurl/go.mod tools/grpcurl/go.sum
+$(TOOLS)/cyclonedx-gomod: tools/sbom/go.mod tools/sbom/go.sum
 
 # $(call tool,MODULE,PACKAGE,FLAGS): builds $@.
 define tool
@@ -177,6 +186,8 @@ $(TOOLS)/grpcurl:
 $(TOOLS)/squawk:
 	./scripts/squawk-install.sh $(TOOLS)
 	@touch $@
+$(TOOLS)/cyclonedx-gomod:
+	$(call tool,tools/sbom,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod)
 $(TOOLS)/promtool: scripts/prometheus.sh
 	./scripts/prometheus.sh $(TOOLS)
 	@touch $@

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"log/slog"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -139,12 +141,12 @@ type panel struct {
 func TestMetricsExist(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewPedanticRegistry()
-	settings := telemetry.Settings{Version: "v1", Interval: time.Hour, Concurrency: 8}
-	metrics, err := telemetry.NewMetrics(registry, settings)
+	process := telemetry.Settings{Version: "v1", Interval: time.Hour, Concurrency: 8}
+	metrics, err := telemetry.NewMetrics(registry, process)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := telemetry.NewState(registry, metrics, testdb.New(t).Pool, 30*24*time.Hour, slog.New(slog.DiscardHandler), settings); err != nil {
+	if err := telemetry.NewState(registry, metrics, testdb.New(t).Pool, 30*24*time.Hour, slog.New(slog.DiscardHandler), process); err != nil {
 		t.Fatal(err)
 	}
 	families, err := registry.Gather()
@@ -189,5 +191,96 @@ func TestMetricsExist(t *testing.T) {
 	}
 	if checked < 40 {
 		t.Errorf("only %d names were found", checked)
+	}
+}
+
+// settings are the names in the environment that the program knows.
+func settings(t *testing.T) map[string]bool {
+	t.Helper()
+	sources, err := filepath.Glob("../cmd/orphan-cleaner/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, path := range sources {
+		for _, found := range regexp.MustCompile(`env:"(\w+)"`).FindAllStringSubmatch(read(t, path), -1) {
+			known[found[1]] = true
+		}
+	}
+	return known
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// systemd has nothing to say about the units, and rates the service as well confined.
+func TestSystemd(t *testing.T) {
+	t.Parallel()
+	known := settings(t)
+	for _, found := range regexp.MustCompile(`(?m)^(?:Environment=)?([A-Z_]+)=`).FindAllStringSubmatch(read(t, "systemd/orphan-cleaner.env")+read(t, "systemd/orphan-cleaner.service"), -1) {
+		if !known[found[1]] {
+			t.Errorf("the program has no setting %s", found[1])
+		}
+	}
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		t.Skip("there is no systemd-analyze here")
+	}
+	dir := t.TempDir()
+	service := read(t, "systemd/orphan-cleaner.service")
+	// It looks for the program, which is not installed here.
+	installed := strings.Replace(service, "ExecStart=/usr/local/bin/orphan-cleaner run\n", "ExecStart=/bin/true run\n", 1)
+	if installed == service {
+		t.Fatal("the service does not start /usr/local/bin/orphan-cleaner run")
+	}
+	for name, text := range map[string]string{"orphan-cleaner.service": installed, "orphan-cleaner.timer": read(t, "systemd/orphan-cleaner.timer")} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unit := filepath.Join(dir, "orphan-cleaner.service")
+	if out, err := exec.Command("systemd-analyze", "verify", "--man=no", unit, filepath.Join(dir, "orphan-cleaner.timer")).CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("verify: %v\n%s", err, out)
+	}
+	// In tenths; of 10, a service without any confinement has 9.6.
+	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=15", unit).CombinedOutput(); err != nil {
+		t.Errorf("security: %v\n%s", err, out)
+	}
+}
+
+// Each line of the crontab has a time, a user and a command of ours, and cron
+// makes no newline of a % in it.
+func TestCron(t *testing.T) {
+	t.Parallel()
+	known := settings(t)
+	commands := map[string]bool{}
+	for line := range strings.Lines(read(t, "cron/orphan-cleaner")) {
+		line = strings.TrimSuffix(line, "\n")
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if name, _, ok := strings.Cut(line, "="); ok && regexp.MustCompile(`^[A-Z_]+$`).MatchString(name) {
+			if !known[name] && name != "SHELL" && name != "PATH" {
+				t.Errorf("the program has no setting %s", name)
+			}
+			continue
+		}
+		found := regexp.MustCompile(`^(?:[\d*]+\s+){5}orphan-cleaner\S*\s+(\w+)=\S+ (orphan-cleaner [a-z -]+) 2>&1 \| logger -t orphan-cleaner$`).FindStringSubmatch(line)
+		if found == nil || strings.Contains(line, "%") {
+			t.Errorf("cron cannot read %q", line)
+			continue
+		}
+		if !known[found[1]] {
+			t.Errorf("the program has no setting %s", found[1])
+		}
+		commands[found[2]] = true
+	}
+	if !commands["orphan-cleaner run"] || !commands["orphan-cleaner prune --execute"] || len(commands) != 2 {
+		t.Errorf("cron starts %v", commands)
 	}
 }
