@@ -42,10 +42,11 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     WITH reach AS (
-        -- Backups of a run are not older than the run: older partitions need not be read.
+        -- Backups of a run are not older than the run, but for a clock that went back meanwhile: older
+        -- partitions need not be read.
         SELECT greatest(
             coalesce(since, '-infinity'),
-            coalesce((SELECT r.started_at FROM public.orphan_runs AS r WHERE r.run_id = of_run), '-infinity')
+            coalesce((SELECT r.started_at - interval '1 day' FROM public.orphan_runs AS r WHERE r.run_id = of_run), '-infinity')
         ) AS since
     ),
     events AS (
@@ -61,8 +62,9 @@ AS $$
             AND (until IS NULL OR b.backed_up_at < until) AS is_chosen
         FROM public.conversation_members_backup AS b
         WHERE b.backed_up_at >= (SELECT reach.since FROM reach)
-            AND (of_users IS NULL OR b.user_id = ANY (of_users))
-            AND (of_conversations IS NULL OR b.conversation_id = ANY (of_conversations))
+            -- A subquery is hashed, an array would be searched from its beginning for each row.
+            AND (of_users IS NULL OR b.user_id IN (SELECT unnest(of_users)))
+            AND (of_conversations IS NULL OR b.conversation_id IN (SELECT unnest(of_conversations)))
             -- Emptied on request of the law: nobody is left to give back to.
             AND b.user_id IS NOT NULL
             AND b.conversation_id IS NOT NULL
@@ -72,8 +74,8 @@ AS $$
         FROM public.conversation_members_audit AS a
         WHERE a.run_id IS NULL
             AND a.deleted_at >= (SELECT reach.since FROM reach)
-            AND (of_users IS NULL OR a.user_id = ANY (of_users))
-            AND (of_conversations IS NULL OR a.conversation_id = ANY (of_conversations))
+            AND (of_users IS NULL OR a.user_id IN (SELECT unnest(of_users)))
+            AND (of_conversations IS NULL OR a.conversation_id IN (SELECT unnest(of_conversations)))
     ),
     -- One sort, and no join between large sets: nobody keeps statistics for it.
     newest AS (
@@ -129,7 +131,8 @@ CREATE FUNCTION orphan_restore_chunk(
 )
 RETURNS bigint
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
+-- With public, for triggers of messaging-service that fire in here and qualify nothing.
+SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
     columns text;
@@ -177,6 +180,16 @@ BEGIN
             WHERE b.backed_up_at >= $2 AND b.backed_up_at < $3
                 AND b.ctid >= $4 AND b.ctid < $5
                 AND EXISTS (SELECT FROM public.conversations AS c WHERE c.id = b.conversation_id)
+                -- Nor anybody who joined again and left since the plan was made.
+                AND NOT EXISTS (
+                    SELECT
+                    FROM public.conversation_members_audit AS a
+                    WHERE a.run_id IS NULL
+                        AND a.deleted_at >= (SELECT o.started_at - interval '1 minute' FROM public.orphan_runs AS o WHERE o.run_id = $1)
+                        AND a.deleted_at > b.backed_up_at
+                        AND a.user_id = b.user_id
+                        AND a.conversation_id = b.conversation_id
+                )
             -- Always in one order: two writers cannot deadlock.
             ORDER BY b.user_id, b.conversation_id
         ),
@@ -199,12 +212,6 @@ BEGIN
             SELECT DISTINCT g.user_id, 'given back by run ' || $1, now() + $6, $1
             FROM given AS g
             ON CONFLICT (run_id, user_id) WHERE run_id IS NOT NULL DO NOTHING
-        ),
-        settled AS (
-            -- Members again: every run asks about them.
-            DELETE FROM public.orphan_departed AS d
-            USING given AS g
-            WHERE d.user_id = g.user_id
         )
         SELECT
             (SELECT count(*) FROM given),
@@ -238,7 +245,7 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- A backup row is never updated, so it stays on its page.
+    -- A row stays on its page unless somebody rewrites the partition: the caller looks again at the end.
     SELECT
         (b.backed_up_at AT TIME ZONE 'UTC')::date,
         (b.ctid::text::point)[0]::bigint / pages * pages,
@@ -294,7 +301,8 @@ CREATE FUNCTION orphan_revert_chunk(
 )
 RETURNS bigint
 LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
+-- With public, for triggers of messaging-service that fire in here and qualify nothing.
+SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
     chosen bigint;
@@ -328,7 +336,17 @@ BEGIN
                 SELECT
                 FROM public.orphan_holds_in_force AS h
                 WHERE (h.user_id = m.user_id OR h.conversation_id = m.conversation_id)
-                    AND h.run_id IS DISTINCT FROM reverted_run
+                    -- Another restore's hold is about the members that it gave back itself.
+                    AND (
+                        h.run_id IS NULL
+                        OR h.run_id <> reverted_run
+                        AND EXISTS (
+                            SELECT
+                            FROM public.orphan_restores AS o
+                            WHERE o.run_id = h.run_id AND o.user_id = m.user_id
+                                AND o.conversation_id = m.conversation_id AND o.state = 'restored'
+                        )
+                    )
             )
         ORDER BY m.user_id, m.conversation_id
         FOR UPDATE OF m

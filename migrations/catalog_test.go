@@ -75,7 +75,10 @@ func TestFunctionsAreClosed(t *testing.T) {
 	for _, name := range names(t, db, "SELECT oid::regprocedure::text FROM "+functions+`
 		-- A body that is parsed when it is created looks up no name later.
 		AND prosqlbody IS NULL
-		AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)`) {
+		AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)
+		-- With the rights of the caller, and triggers of messaging-service inside.
+		AND NOT (proname IN ('orphan_restore_chunk', 'orphan_revert_chunk') AND NOT prosecdef
+			AND proconfig @> ARRAY['search_path=pg_catalog, public, pg_temp'])`) {
 		t.Errorf("%s: the search_path is not pinned", name)
 	}
 	for _, name := range names(t, db, "SELECT oid::regprocedure::text FROM "+functions+`

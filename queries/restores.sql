@@ -93,6 +93,8 @@ WHERE run_id = @run_id
 SELECT
     r.kind,
     r.state,
+    r.members_restored,
+    r.members_deleted,
     g.planned::bigint AS planned,
     g.restored::bigint AS restored,
     g.users::bigint AS users,
@@ -108,6 +110,32 @@ CROSS JOIN LATERAL (
     WHERE g.run_id = r.run_id
 ) AS g
 WHERE r.run_id = @run_id;
+
+-- name: RestoreLeft :one
+-- How many members of a restore's list could still be given back: not there, and their conversation is.
+-- Locks: ACCESS SHARE on conversation_members and conversations.
+-- Index: orphan_restores_pkey, conversation_members_pkey, conversations_pkey. Rows: those of the restore.
+SELECT count(*) AS members
+FROM orphan_restores AS r
+WHERE r.run_id = @run_id
+    AND r.state = 'planned'
+    AND EXISTS (SELECT FROM conversations AS c WHERE c.id = r.conversation_id)
+    AND NOT EXISTS (
+        SELECT
+        FROM conversation_members AS m
+        WHERE m.conversation_id = r.conversation_id AND m.user_id = r.user_id
+    )
+    -- Who joined again and left since stays away.
+    AND NOT EXISTS (
+        SELECT
+        FROM conversation_members_audit AS a
+        JOIN orphan_runs AS o ON o.run_id = r.run_id
+        WHERE a.run_id IS NULL
+            AND a.deleted_at >= o.started_at - interval '1 minute'
+            AND a.deleted_at > r.backed_up_at
+            AND a.user_id = r.user_id
+            AND a.conversation_id = r.conversation_id
+    );
 
 -- name: RestoreUsers :many
 -- The users whose members a restore gave back, on some pages of the backup of a day.

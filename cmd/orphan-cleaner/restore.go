@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jedib0t/go-pretty/v6/table"
 
@@ -24,11 +25,11 @@ type RestoreCmd struct {
 	DatabaseFlags `group:"Database"`
 	AuthFlags     `group:"auth-service (for --revert)"`
 	LogFlags      `group:"Log"`
-	Deleted       int64    `name:"run" help:"What this run deleted." placeholder:"RUN"`
-	User          []string `help:"Members of these users." placeholder:"UUID,..."`
-	Conversation  []string `help:"Members of these conversations." placeholder:"UUID,..."`
-	Since         string   `help:"Deleted at this time or later: 2026-01-31, '2026-01-31 10:00' (UTC) or RFC 3339." placeholder:"TIME"`
-	Until         string   `help:"Deleted before this time." placeholder:"TIME"`
+	Deleted       *int64   `name:"run" help:"What this run deleted." placeholder:"RUN"`
+	User          []string `help:"Members of these users." placeholder:"UUID,..." sep:"none"`
+	Conversation  []string `help:"Members of these conversations." placeholder:"UUID,..." sep:"none"`
+	Since         *string  `help:"Deleted at this time or later: 2026-01-31, '2026-01-31 10:00' (UTC) or RFC 3339." placeholder:"TIME"`
+	Until         *string  `help:"Deleted before this time." placeholder:"TIME"`
 	Resurrected   bool     `help:"Members of the users whom runs found alive again (see status)."`
 	Revert        int64    `help:"Take a restore back: the members it gave back, unchanged since, of users whom auth-service still leaves out." placeholder:"RUN"`
 	Execute       bool     `help:"Do it. Without, only show what would be done."`
@@ -37,23 +38,30 @@ type RestoreCmd struct {
 	JSON          bool     `name:"json" help:"End with one JSON object on stdout."`
 }
 
+const defaultRestoreHold = Duration(30 * day)
+
 // selection reads what is to be given back from the flags.
 func (cmd *RestoreCmd) selection() (s restore.Selection, err error) {
 	wrong := func(format string, args ...any) (restore.Selection, error) {
 		return s, fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))
 	}
-	s.Run = cmd.Deleted
+	if cmd.Deleted != nil {
+		s.Run = *cmd.Deleted
+	}
 	for _, list := range []struct {
 		flag string
 		from []string
 		to   *[]uuid.UUID
 	}{{"--user", cmd.User, &s.Users}, {"--conversation", cmd.Conversation, &s.Conversations}} {
-		for _, text := range list.from {
-			id, err := uuid.Parse(strings.TrimSpace(text))
-			if err != nil {
-				return wrong("%s: %q is not a UUID", list.flag, text)
+		// An empty value is refused, too: a variable that is not set must not choose everybody.
+		for _, value := range list.from {
+			for text := range strings.SplitSeq(value, ",") {
+				id, err := uuid.Parse(strings.TrimSpace(text))
+				if err != nil {
+					return wrong("%s: %q is not a UUID", list.flag, text)
+				}
+				*list.to = append(*list.to, id)
 			}
-			*list.to = append(*list.to, id)
 		}
 	}
 	if s.Since, err = parseTime("--since", cmd.Since); err != nil {
@@ -64,7 +72,7 @@ func (cmd *RestoreCmd) selection() (s restore.Selection, err error) {
 	}
 	chosen := s.Run != 0 || len(s.Users) > 0 || len(s.Conversations) > 0 || !s.Since.IsZero() || !s.Until.IsZero() || cmd.Resurrected
 	switch {
-	case cmd.Deleted < 0 || cmd.Revert < 0:
+	case cmd.Deleted != nil && *cmd.Deleted < 1 || cmd.Revert < 0:
 		return wrong("the number of a run is 1 or more; see: orphan-cleaner status")
 	case cmd.Revert != 0 && chosen:
 		return wrong("--revert takes a whole restore back: it goes with none of the flags that choose deletions")
@@ -81,10 +89,11 @@ func (cmd *RestoreCmd) selection() (s restore.Selection, err error) {
 }
 
 // parseTime reads a moment; what names no zone is UTC.
-func parseTime(flag, text string) (time.Time, error) {
-	if text == "" {
+func parseTime(flag string, given *string) (time.Time, error) {
+	if given == nil {
 		return time.Time{}, nil
 	}
+	text := *given
 	for _, layout := range []string{time.DateOnly, "2006-01-02 15:04", time.DateTime, time.RFC3339} {
 		if at, err := time.Parse(layout, text); err == nil {
 			return at, nil
@@ -108,6 +117,11 @@ func (cmd *RestoreCmd) Run(ctx context.Context, s *streams) error {
 	cfg, err := cmd.config(chosen)
 	if err != nil {
 		return err
+	}
+	if cmd.Deleted != nil {
+		if err := aRunThatDeleted(ctx, pool, *cmd.Deleted); err != nil {
+			return err
+		}
 	}
 	if cmd.Resurrected {
 		if chosen.Users, err = resurrected(ctx, pool); err != nil {
@@ -143,10 +157,24 @@ func (cmd *RestoreCmd) config(chosen restore.Selection) (restore.Config, error) 
 	}
 	cfg.Lease, cfg.Hold, cfg.Host, cfg.Version = time.Duration(cmd.Lease), time.Duration(cmd.Hold), runner.Host, runner.Version
 	cfg.Settings, err = json.Marshal(map[string]any{
-		"run": chosen.Run, "users": cmd.User, "conversations": cmd.Conversation, "since": cmd.Since, "until": cmd.Until,
+		"run": chosen.Run, "users": chosen.Users, "conversations": chosen.Conversations, "since": cmd.Since, "until": cmd.Until,
 		"resurrected": cmd.Resurrected, "revert": cmd.Revert, "hold": cmd.Hold.String(),
 	})
 	return cfg, err
+}
+
+// aRunThatDeleted refuses numbers that name no run, or a restore that took nothing.
+func aRunThatDeleted(ctx context.Context, pool *pgxpool.Pool, run int64) error {
+	sum, err := db.New(pool).RestoreSummary(ctx, run)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, run)
+	case err != nil:
+		return fmt.Errorf("reading run %d: %w", run, err)
+	case sum.Kind == "restore" && sum.MembersDeleted == 0:
+		return fmt.Errorf("%w: run %d is a restore; to take it back: orphan-cleaner restore --revert %d", errUsage, run, run)
+	}
+	return nil
 }
 
 func resurrected(ctx context.Context, pool *pgxpool.Pool) ([]uuid.UUID, error) {
@@ -179,19 +207,26 @@ func (cmd *RestoreCmd) same() string {
 	words := []string{"orphan-cleaner restore"}
 	add := func(flag, value string) {
 		if value != "" {
-			if strings.Contains(value, " ") {
+			if strings.ContainsAny(value, " {}") {
 				value = "'" + value + "'"
 			}
 			words = append(words, flag+" "+value)
 		}
 	}
-	if cmd.Deleted != 0 {
-		add("--run", fmt.Sprint(cmd.Deleted))
+	if cmd.Deleted != nil {
+		add("--run", fmt.Sprint(*cmd.Deleted))
 	}
 	add("--user", strings.Join(cmd.User, ","))
 	add("--conversation", strings.Join(cmd.Conversation, ","))
-	add("--since", cmd.Since)
-	add("--until", cmd.Until)
+	if cmd.Since != nil {
+		add("--since", *cmd.Since)
+	}
+	if cmd.Until != nil {
+		add("--until", *cmd.Until)
+	}
+	if cmd.Hold != defaultRestoreHold {
+		add("--hold", cmd.Hold.String())
+	}
 	if cmd.Resurrected {
 		words = append(words, "--resurrected")
 	}
@@ -297,6 +332,8 @@ func (cmd *RestoreCmd) show(s *streams, log *slog.Logger, result restore.Result,
 		log.Error("Restore did not succeed", append(attrs, "error", runErr)...)
 	case cmd.Revert != 0:
 		log.Info("Took a restore back", append(attrs, "reverted_run", cmd.Revert)...)
+	case result.MembersRestored == 0:
+		log.Info("There was nothing to give back", attrs...)
 	default:
 		log.Info("Gave members back", append(attrs, "revert", fmt.Sprintf("orphan-cleaner restore --revert %d", result.RunID))...)
 	}

@@ -166,3 +166,41 @@ func (q *Queries) DepartedPrune(ctx context.Context, maxRows int64) (int64, erro
 	}
 	return result.RowsAffected(), nil
 }
+
+const departedSettle = `-- name: DepartedSettle :execrows
+WITH restored AS MATERIALIZED (
+    SELECT DISTINCT r.user_id
+    FROM orphan_restores AS r
+    WHERE r.run_id = $1
+        AND r.state = 'restored'
+),
+alive AS MATERIALIZED (
+    SELECT array_agg(d.user_id) AS users
+    FROM orphan_departed AS d
+    WHERE d.alive_at IS NOT NULL
+        AND d.user_id IN (SELECT x.user_id FROM restored AS x)
+),
+unfinished AS MATERIALIZED (
+    SELECT DISTINCT p.user_id::uuid AS user_id
+    FROM alive AS a
+    CROSS JOIN LATERAL orphan_restore_plan(NULL, a.users, NULL, NULL, NULL) AS p
+    WHERE a.users IS NOT NULL
+        AND p.verdict = 'restore'
+)
+DELETE FROM orphan_departed AS d
+WHERE d.user_id IN (SELECT x.user_id FROM restored AS x)
+    AND NOT EXISTS (SELECT FROM unfinished AS u WHERE u.user_id = d.user_id)
+`
+
+// Takes users whose members a restore gave back off the list: every run asks about them again. One who is
+// alive stays on it while more of what was deleted could be given back.
+// Locks: ROW EXCLUSIVE on orphan_departed; ACCESS SHARE on the backup, where somebody is alive.
+// Index: orphan_restores_pkey, orphan_departed_pkey or orphan_departed_alive. Rows: the users of the restore; all backups,
+// read once, where somebody is alive.
+func (q *Queries) DepartedSettle(ctx context.Context, runID int64) (int64, error) {
+	result, err := q.db.Exec(ctx, departedSettle, runID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}

@@ -81,6 +81,40 @@ func (q *Queries) RestoreChunks(ctx context.Context, arg RestoreChunksParams) ([
 	return items, nil
 }
 
+const restoreLeft = `-- name: RestoreLeft :one
+SELECT count(*) AS members
+FROM orphan_restores AS r
+WHERE r.run_id = $1
+    AND r.state = 'planned'
+    AND EXISTS (SELECT FROM conversations AS c WHERE c.id = r.conversation_id)
+    AND NOT EXISTS (
+        SELECT
+        FROM conversation_members AS m
+        WHERE m.conversation_id = r.conversation_id AND m.user_id = r.user_id
+    )
+    -- Who joined again and left since stays away.
+    AND NOT EXISTS (
+        SELECT
+        FROM conversation_members_audit AS a
+        JOIN orphan_runs AS o ON o.run_id = r.run_id
+        WHERE a.run_id IS NULL
+            AND a.deleted_at >= o.started_at - interval '1 minute'
+            AND a.deleted_at > r.backed_up_at
+            AND a.user_id = r.user_id
+            AND a.conversation_id = r.conversation_id
+    )
+`
+
+// How many members of a restore's list could still be given back: not there, and their conversation is.
+// Locks: ACCESS SHARE on conversation_members and conversations.
+// Index: orphan_restores_pkey, conversation_members_pkey, conversations_pkey. Rows: those of the restore.
+func (q *Queries) RestoreLeft(ctx context.Context, runID int64) (int64, error) {
+	row := q.db.QueryRow(ctx, restoreLeft, runID)
+	var members int64
+	err := row.Scan(&members)
+	return members, err
+}
+
 const restorePreview = `-- name: RestorePreview :many
 WITH chosen AS (
     SELECT
@@ -285,6 +319,8 @@ const restoreSummary = `-- name: RestoreSummary :one
 SELECT
     r.kind,
     r.state,
+    r.members_restored,
+    r.members_deleted,
     g.planned::bigint AS planned,
     g.restored::bigint AS restored,
     g.users::bigint AS users,
@@ -303,12 +339,14 @@ WHERE r.run_id = $1
 `
 
 type RestoreSummaryRow struct {
-	Kind     string `json:"kind"`
-	State    string `json:"state"`
-	Planned  int64  `json:"planned"`
-	Restored int64  `json:"restored"`
-	Users    int64  `json:"users"`
-	Reverted int64  `json:"reverted"`
+	Kind            string `json:"kind"`
+	State           string `json:"state"`
+	MembersRestored int64  `json:"members_restored"`
+	MembersDeleted  int64  `json:"members_deleted"`
+	Planned         int64  `json:"planned"`
+	Restored        int64  `json:"restored"`
+	Users           int64  `json:"users"`
+	Reverted        int64  `json:"reverted"`
 }
 
 // What became of the members of a restore.
@@ -319,6 +357,8 @@ func (q *Queries) RestoreSummary(ctx context.Context, runID int64) (RestoreSumma
 	err := row.Scan(
 		&i.Kind,
 		&i.State,
+		&i.MembersRestored,
+		&i.MembersDeleted,
 		&i.Planned,
 		&i.Restored,
 		&i.Users,

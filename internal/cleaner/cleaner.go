@@ -55,14 +55,15 @@ func (c *Cleaner) report(update func(p *Progress)) {
 // run is one cycle under way.
 type run struct {
 	*Cleaner
-	id      int64      // 0 in a dry run
-	fence   *fence.Run // nil in a dry run
-	started time.Time
-	entered time.Time // the phase it is in
-	facts   Facts
-	calls   callTimes
-	back    departed
-	totals  db.MemberTotalsRow // of the table, where judgeEarly counted
+	id        int64      // 0 in a dry run
+	fence     *fence.Run // nil in a dry run
+	started   time.Time
+	entered   time.Time // the phase it is in
+	facts     Facts
+	calls     callTimes
+	back      departed
+	totals    db.MemberTotalsRow // of the table, where judgeEarly counted
+	judgeLate bool
 	// approval is what this run goes by, if somebody approved a refused run: it
 	// sweeps that run's users and no others.
 	approval db.ApprovalOpenRow
@@ -72,7 +73,7 @@ type run struct {
 // the error.
 func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	c.report(func(p *Progress) { *p = Progress{} })
-	r := &run{Cleaner: c, started: time.Now()}
+	r := &run{Cleaner: c, started: time.Now(), judgeLate: c.cfg.JudgeLate}
 	result, err := r.live(ctx)
 	r.leave()
 	c.cfg.Observer.RunEnded(result)

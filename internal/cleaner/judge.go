@@ -71,7 +71,7 @@ func (r *run) recall(ctx context.Context) error {
 // so far is too much whatever the rest of the answers. A dry run asks on: it is
 // there to look closer.
 func (r *run) judgeEarly(ctx context.Context) error {
-	if r.cfg.DryRun || r.cfg.JudgeLate || judgeFacts(r.facts, r.cfg.Limits) == nil {
+	if r.cfg.DryRun || r.judgeLate || judgeFacts(r.facts, r.cfg.Limits) == nil {
 		return nil
 	}
 	if r.totals.Users == 0 {
@@ -79,7 +79,10 @@ func (r *run) judgeEarly(ctx context.Context) error {
 			return q.MemberTotals(ctx)
 		})
 		if err != nil {
-			return err
+			// Asking on costs calls, and no more.
+			r.judgeLate = true
+			r.log.Warn("Judging early is not possible, asking on", "error", err)
+			return ctx.Err()
 		}
 		r.totals = totals
 	}

@@ -2,6 +2,7 @@ package cleaner
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/google/uuid"
@@ -68,7 +69,8 @@ func (r *run) lookBack(ctx context.Context) error {
 		})
 	})
 	if err != nil {
-		return err
+		// What was to be deleted is deleted; who was to be looked at waits.
+		return fmt.Errorf("%w: %w", ErrIncomplete, err)
 	}
 	r.facts.UsersResurrected = int64(len(risen))
 	for _, user := range risen[:min(len(risen), lookBackLines)] {

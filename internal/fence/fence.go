@@ -5,6 +5,7 @@ package fence
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -60,6 +61,8 @@ type Run struct {
 // that was silent for longer than its lease is given up.
 func Begin(ctx context.Context, pool *pgxpool.Pool, options Options) (*Run, error) {
 	attempts := 0
+	// Tells this opening from any other: containers may well share host name and pid.
+	host := options.Host + "/" + rand.Text()[:8]
 	id, err := database.Retry(ctx, options.Patience, "opening the run", func() (int64, error) {
 		attempts++
 		// Giving up a silent run waits for its chunk in flight, but not for ever.
@@ -69,7 +72,7 @@ func Begin(ctx context.Context, pool *pgxpool.Pool, options Options) (*Run, erro
 			}
 			params := db.RunBeginParams{
 				Kind: options.Kind, Phase: options.Phase, Lease: options.Lease,
-				Host: options.Host, Version: options.Version, Settings: options.Settings,
+				Host: host, Version: options.Version, Settings: options.Settings,
 			}
 			if options.Every > 0 {
 				params.Every = &options.Every
@@ -81,7 +84,7 @@ func Begin(ctx context.Context, pool *pgxpool.Pool, options Options) (*Run, erro
 	notDue := errors.Is(err, pgx.ErrNoRows)
 	if code := database.Code(err); notDue || code == database.UniqueViolation || code == database.LockNotAvailable {
 		open, openErr := db.New(pool).RunOpen(ctx)
-		switch ours := openErr == nil && attempts > 1 && open.Host == options.Host; {
+		switch ours := openErr == nil && attempts > 1 && open.Host == host; {
 		case notDue && !ours:
 			return nil, ErrNotDue
 		case !ours:

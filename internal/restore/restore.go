@@ -135,11 +135,31 @@ func (r *Restorer) Restore(ctx context.Context, s Selection) (Result, error) {
 			return err
 		}
 		result.There, result.ThereDiffers, result.ConversationGone, result.LeftSince = plan.There, plan.ThereDiffers, plan.ConversationGone, plan.LeftSince
-		result.Users, result.MembersLeft = plan.Users, plan.Restore
-		return r.eachChunk(ctx, run, run.ID, "planned", func(ctx context.Context, chunk db.RestoreChunksRow) error {
+		result.MembersLeft = plan.Restore
+		if err := r.eachChunk(ctx, run, run.ID, "planned", func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error) {
 			return r.giveBack(ctx, run, chunk)
+		}); err != nil {
+			return err
+		}
+		return r.settle(ctx, run)
+	})
+}
+
+// settle takes the users off the list of those to be asked about again, and is
+// [ErrIncomplete] where a member could still be given back.
+func (r *Restorer) settle(ctx context.Context, run *fence.Run) error {
+	left, err := database.Retry(ctx, r.patience(), "settling the restore", func() (int64, error) {
+		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.PlanLimit, func(ctx context.Context, q *db.Queries) (int64, error) {
+			if _, err := q.DepartedSettle(ctx, run.ID); err != nil {
+				return 0, err
+			}
+			return q.RestoreLeft(ctx, run.ID)
 		})
 	})
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%w: %d members could still be given back", ErrIncomplete, left)
+	}
+	return err
 }
 
 // plan writes down what is to be given back.
@@ -153,38 +173,51 @@ func (r *Restorer) plan(ctx context.Context, run *fence.Run, s Selection) (db.Re
 	})
 }
 
-// eachChunk goes through the pages of the backup on which rows of a restore lie.
-// A chunk that somebody keeps standing in the way of is left over.
-func (r *Restorer) eachChunk(ctx context.Context, run *fence.Run, of int64, state string, do func(ctx context.Context, chunk db.RestoreChunksRow) error) error {
-	chunks, err := database.Retry(ctx, r.patience(), "finding the backup rows", func() ([]db.RestoreChunksRow, error) {
+// eachChunk goes through the pages of the backup on which rows of a restore lie,
+// and of a restore again while that finds more: somebody may have rewritten a partition. A
+// chunk that somebody keeps standing in the way of is left over.
+func (r *Restorer) eachChunk(ctx context.Context, run *fence.Run, of int64, state string, do func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error)) error {
+	for first := true; ; first = false {
+		chunks, err := r.chunks(ctx, of, state)
+		if err != nil {
+			return err
+		}
+		if first {
+			for _, chunk := range chunks {
+				r.advance(0, chunk.Members)
+			}
+		}
+		var done int64
+		left := 0
+		var cause error
+		for _, chunk := range chunks {
+			members, err := do(ctx, chunk)
+			done += members
+			switch {
+			case err == nil:
+			case ctx.Err() == nil && passing(err):
+				left++
+				cause = err
+				run.Log.Warn("Chunk left over", "day", chunk.Day, "first_page", chunk.FirstPage, "members", chunk.Members, "error", err)
+			default:
+				return err
+			}
+		}
+		if left > 0 {
+			return fmt.Errorf("%w: %d of %d chunks left over; last cause: %w", ErrIncomplete, left, len(chunks), cause)
+		}
+		if done == 0 || state != "planned" {
+			return nil
+		}
+	}
+}
+
+func (r *Restorer) chunks(ctx context.Context, of int64, state string) ([]db.RestoreChunksRow, error) {
+	return database.Retry(ctx, r.patience(), "finding the backup rows", func() ([]db.RestoreChunksRow, error) {
 		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.PlanLimit, func(ctx context.Context, q *db.Queries) ([]db.RestoreChunksRow, error) {
 			return q.RestoreChunks(ctx, db.RestoreChunksParams{RunID: of, State: state, Pages: r.cfg.ChunkPages})
 		})
 	})
-	if err != nil {
-		return err
-	}
-	for _, chunk := range chunks {
-		r.advance(0, chunk.Members)
-	}
-	left := 0
-	var cause error
-	for _, chunk := range chunks {
-		err := do(ctx, chunk)
-		switch {
-		case err == nil:
-		case ctx.Err() == nil && passing(err):
-			left++
-			cause = err
-			run.Log.Warn("Chunk left over", "day", chunk.Day, "first_page", chunk.FirstPage, "members", chunk.Members, "error", err)
-		default:
-			return err
-		}
-	}
-	if left > 0 {
-		return fmt.Errorf("%w: %d of %d chunks left over; last cause: %w", ErrIncomplete, left, len(chunks), cause)
-	}
-	return nil
 }
 
 // passing errors leave a chunk over: somebody stood in the way for too long, or
@@ -195,8 +228,8 @@ func passing(err error) bool {
 }
 
 // giveBack is one transaction: fence, members and their users' holds, count.
-func (r *Restorer) giveBack(ctx context.Context, run *fence.Run, chunk db.RestoreChunksRow) error {
-	_, err := database.Retry(ctx, r.patience(), "giving members back", func() (int64, error) {
+func (r *Restorer) giveBack(ctx context.Context, run *fence.Run, chunk db.RestoreChunksRow) (int64, error) {
+	given, err := database.Retry(ctx, r.patience(), "giving members back", func() (int64, error) {
 		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.ChunkLimit, func(ctx context.Context, q *db.Queries) (int64, error) {
 			if err := run.Heartbeat(ctx, q, 0); err != nil {
 				return 0, err
@@ -213,11 +246,11 @@ func (r *Restorer) giveBack(ctx context.Context, run *fence.Run, chunk db.Restor
 	if err == nil {
 		r.advance(chunk.Members, 0)
 	}
-	return err
+	return given, err
 }
 
 // finishLimit bounds the last writes, made even when the work was interrupted.
-const finishLimit = 8 * time.Second
+const finishLimit = 2 * time.Minute
 
 // asRun does work in a run of kind restore, which a pause may stop or not, and
 // ends the run's row.
@@ -260,11 +293,26 @@ func state(err error) string {
 }
 
 func (r *Restorer) finish(ctx context.Context, run *fence.Run, result *Result, workErr error) error {
-	if errors.Is(workErr, fence.ErrTakenOver) {
-		return workErr
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishLimit)
 	defer cancel()
+	err := workErr
+	if !errors.Is(workErr, fence.ErrTakenOver) {
+		err = r.end(ctx, run, result, workErr)
+	}
+	// What the transactions themselves wrote down, not what was believed.
+	done, readErr := database.Retry(ctx, r.patience(), "reading what was done", func() (db.RestoreSummaryRow, error) {
+		return db.New(r.pool).RestoreSummary(ctx, run.ID)
+	})
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	result.MembersRestored, result.MembersReverted, result.Users = done.MembersRestored, done.MembersDeleted, max(done.Users, result.Users)
+	result.MembersLeft = max(0, result.MembersLeft-done.MembersRestored-done.MembersDeleted)
+	return err
+}
+
+// end ends the run's row.
+func (r *Restorer) end(ctx context.Context, run *fence.Run, result *Result, workErr error) error {
 	var message *string
 	if workErr != nil {
 		message = new(workErr.Error())
@@ -275,13 +323,8 @@ func (r *Restorer) finish(ctx context.Context, run *fence.Run, result *Result, w
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fence.ErrTakenOver
 	}
-	if err != nil {
-		return errors.Join(workErr, err)
-	}
-	// What the transactions themselves wrote down, not what was believed.
-	result.MembersRestored, result.MembersReverted, result.Conversations = row.MembersRestored, row.MembersDeleted, row.Conversations
-	result.MembersLeft -= row.MembersRestored + row.MembersDeleted
-	return workErr
+	result.Conversations = row.Conversations
+	return errors.Join(workErr, err)
 }
 
 func orNil[T comparable](value T) *T {

@@ -58,14 +58,9 @@ func (r *Restorer) Revert(ctx context.Context, of int64, checker Checker) (Resul
 		}); err != nil {
 			return err
 		}
-		err := r.eachChunk(ctx, run, of, "restored", func(ctx context.Context, chunk db.RestoreChunksRow) error {
-			missing, unknown, asked, err := r.ask(ctx, of, chunk, checker)
-			if err != nil {
-				return err
-			}
-			result.UsersUnknown += unknown
+		err := r.eachChunk(ctx, run, of, "restored", func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error) {
 			result.MembersLeft += chunk.Members
-			return r.takeAgain(ctx, run, of, chunk, missing, asked)
+			return r.revertChunk(ctx, run, of, chunk, checker, result)
 		})
 		if err != nil {
 			return err
@@ -82,36 +77,41 @@ func (r *Restorer) Revert(ctx context.Context, of int64, checker Checker) (Resul
 	})
 }
 
-// ask sorts out the users of a chunk whom auth-service leaves out.
-func (r *Restorer) ask(ctx context.Context, of int64, chunk db.RestoreChunksRow, checker Checker) (missing []uuid.UUID, unknown int64, asked time.Time, err error) {
+// revertChunk asks about the users of a chunk batch by batch, and takes the
+// members of those whom auth-service leaves out before it asks about the next.
+func (r *Restorer) revertChunk(ctx context.Context, run *fence.Run, of int64, chunk db.RestoreChunksRow, checker Checker, result *Result) (taken int64, err error) {
 	users, err := database.Retry(ctx, r.patience(), "reading the users of a chunk", func() ([]uuid.UUID, error) {
 		return db.New(r.pool).RestoreUsers(ctx, db.RestoreUsersParams{RunID: of, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: r.cfg.ChunkPages})
 	})
-	asked = time.Now()
 	if err != nil {
-		return nil, 0, asked, err
+		return 0, err
 	}
 	for batch := range slices.Chunk(users, r.cfg.BatchSize) {
-		gone, err := checker.Missing(ctx, batch)
+		asked := time.Now()
+		missing, err := checker.Missing(ctx, batch)
 		if ctx.Err() != nil {
-			return nil, unknown, asked, ctx.Err()
+			return taken, ctx.Err()
 		}
 		if err != nil {
-			unknown += int64(len(batch))
+			result.UsersUnknown += int64(len(batch))
 			r.log.Warn("No correct answer, these users stay as they are", "users", len(batch), "error", err)
 			continue
 		}
-		missing = append(missing, gone...)
+		members, err := r.takeAgain(ctx, run, of, chunk, missing, asked)
+		if taken += members; err != nil {
+			return taken, err
+		}
 	}
-	return missing, unknown, asked, nil
+	r.advance(chunk.Members, 0)
+	return taken, nil
 }
 
 // takeAgain is one transaction: fence, delete, count proof.
-func (r *Restorer) takeAgain(ctx context.Context, run *fence.Run, of int64, chunk db.RestoreChunksRow, users []uuid.UUID, asked time.Time) error {
+func (r *Restorer) takeAgain(ctx context.Context, run *fence.Run, of int64, chunk db.RestoreChunksRow, users []uuid.UUID, asked time.Time) (int64, error) {
 	if len(users) == 0 {
-		return nil
+		return 0, nil
 	}
-	_, err := database.Retry(ctx, r.patience(), "taking members again", func() (int64, error) {
+	return database.Retry(ctx, r.patience(), "taking members again", func() (int64, error) {
 		if time.Since(asked) >= r.cfg.AnswerAge {
 			return 0, errStale
 		}
@@ -140,8 +140,4 @@ func (r *Restorer) takeAgain(ctx context.Context, run *fence.Run, of int64, chun
 			return taken, run.Heartbeat(ctx, q, taken)
 		})
 	})
-	if err == nil {
-		r.advance(chunk.Members, 0)
-	}
-	return err
 }

@@ -13,7 +13,8 @@
 --          Reports count these deletions as before, but do not count their users in the size that a
 --          conversation had.
 --          It is refused while the user is on hold, is a member anywhere, or while a run is open.
--- Locks:   ROW EXCLUSIVE on our tables; neither a run's end nor the application's deletes wait for it.
+-- Locks:   SHARE ROW EXCLUSIVE on orphan_runs and orphan_holds: no run begins and no hold is placed until it
+--          is done. ROW EXCLUSIVE on our other tables; the application's deletes do not wait for it.
 -- Time:    reads the audit and the backup whole, three times: 1 s per 2 million rows.
 -- As:      orphan_cleaner_migrator.
 -- Example: psql "$DATABASE_URL" -v user=6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10 -v execute=1 -f sql/runbook/user_erase.sql
@@ -31,6 +32,8 @@
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL lock_timeout = '3s';
 SET LOCAL statement_timeout = '30min';
+-- Before the snapshot: no run, restore or hold begins that what follows would not see.
+LOCK TABLE orphan_runs, orphan_holds IN SHARE ROW EXCLUSIVE MODE;
 -- How a DO block gets at it.
 SELECT set_config('orphan_cleaner.erase', :'user'::uuid::text, true) AS "user"
 \gset
