@@ -100,21 +100,24 @@ AS $$
         n.deleted_run,
         n.backed_up_at,
         CASE
-            WHEN NOT c.is_there THEN 'conversation_gone'
+            WHEN c.is_there IS NULL THEN 'conversation_gone'
             WHEN m.is_same THEN 'there'
             WHEN m.is_same IS NOT NULL THEN 'there_differs'
             WHEN n.has_left THEN 'left_since'
             ELSE 'restore'
         END
     FROM newest AS n
-    CROSS JOIN LATERAL (
-        SELECT EXISTS (SELECT FROM public.conversations AS x WHERE x.id = n.conversation_id) AS is_there
-    ) AS c
+    -- One lookup a row, whatever the planner believes: without statistics it would read whole tables.
+    LEFT JOIN LATERAL (
+        SELECT true AS is_there
+        FROM public.conversations AS x
+        WHERE x.id = n.conversation_id
+        LIMIT 1
+    ) AS c ON true
     LEFT JOIN LATERAL (
         SELECT public.orphan_same_member(to_jsonb(x), to_jsonb(n.row_deleted) - '{backed_up_at,run_id}'::text []) AS is_same
         FROM public.conversation_members AS x
         WHERE x.conversation_id = n.conversation_id AND x.user_id = n.user_id
-        -- One lookup a row, whatever the planner believes: without statistics it would join whole tables.
         LIMIT 1
     ) AS m ON true
     WHERE n.is_chosen

@@ -289,7 +289,7 @@ func (u *underWay) find() {
 	if u.view.id != 0 {
 		return
 	}
-	err := u.admin.QueryRow(context.Background(), `SELECT coalesce(max(run_id), 0) FROM orphan_runs WHERE host = $1`, u.host).Scan(&u.view.id)
+	err := u.admin.QueryRow(context.Background(), `SELECT coalesce(max(run_id), 0) FROM orphan_runs WHERE host LIKE $1 || '/%'`, u.host).Scan(&u.view.id)
 	if err != nil {
 		u.t.Fatalf("looking for the run: %v", err)
 	}

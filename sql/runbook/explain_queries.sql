@@ -324,6 +324,41 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == DepartedPrune, any values
 EXPLAIN (:options) EXECUTE "DepartedPrune" (:max_rows);
 
+-- Takes users whose members a restore gave back off the list: every run asks about them again. One who is
+-- alive stays on it while more of what was deleted could be given back.
+-- Locks: ROW EXCLUSIVE on orphan_departed; ACCESS SHARE on the backup, where somebody is alive.
+-- Index: orphan_restores_pkey, orphan_departed_pkey or orphan_departed_alive. Rows: the users of the restore; all backups,
+-- read once, where somebody is alive.
+PREPARE "DepartedSettle" AS
+WITH restored AS MATERIALIZED (
+    SELECT DISTINCT r.user_id
+    FROM orphan_restores AS r
+    WHERE r.run_id = $1
+        AND r.state = 'restored'
+),
+alive AS MATERIALIZED (
+    SELECT array_agg(d.user_id) AS users
+    FROM orphan_departed AS d
+    WHERE d.alive_at IS NOT NULL
+        AND d.user_id IN (SELECT x.user_id FROM restored AS x)
+),
+unfinished AS MATERIALIZED (
+    SELECT DISTINCT p.user_id::uuid AS user_id
+    FROM alive AS a
+    CROSS JOIN LATERAL orphan_restore_plan(NULL, a.users, NULL, NULL, NULL) AS p
+    WHERE a.users IS NOT NULL
+        AND p.verdict = 'restore'
+)
+DELETE FROM orphan_departed AS d
+WHERE d.user_id IN (SELECT x.user_id FROM restored AS x)
+    AND NOT EXISTS (SELECT FROM unfinished AS u WHERE u.user_id = d.user_id);
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == DepartedSettle, these values
+EXPLAIN (:options) EXECUTE "DepartedSettle" (:run_id);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == DepartedSettle, any values
+EXPLAIN (:options) EXECUTE "DepartedSettle" (:run_id);
+
 -- Places a hold on a user or a conversation; no row when it would be over already.
 -- Locks: ROW EXCLUSIVE on orphan_holds. Index: none. Rows: one.
 PREPARE "HoldAdd" AS
@@ -1637,6 +1672,8 @@ PREPARE "RestoreSummary" AS
 SELECT
     r.kind,
     r.state,
+    r.members_restored,
+    r.members_deleted,
     g.planned::bigint AS planned,
     g.restored::bigint AS restored,
     g.users::bigint AS users,
@@ -1658,6 +1695,38 @@ EXPLAIN (:options) EXECUTE "RestoreSummary" (:run_id);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreSummary, any values
 EXPLAIN (:options) EXECUTE "RestoreSummary" (:run_id);
+
+-- How many members of a restore's list could still be given back: not there, and their conversation is.
+-- Locks: ACCESS SHARE on conversation_members and conversations.
+-- Index: orphan_restores_pkey, conversation_members_pkey, conversations_pkey. Rows: those of the restore.
+PREPARE "RestoreLeft" AS
+SELECT count(*) AS members
+FROM orphan_restores AS r
+WHERE r.run_id = $1
+    AND r.state = 'planned'
+    AND EXISTS (SELECT FROM conversations AS c WHERE c.id = r.conversation_id)
+    AND NOT EXISTS (
+        SELECT
+        FROM conversation_members AS m
+        WHERE m.conversation_id = r.conversation_id AND m.user_id = r.user_id
+    )
+    -- Who joined again and left since stays away.
+    AND NOT EXISTS (
+        SELECT
+        FROM conversation_members_audit AS a
+        JOIN orphan_runs AS o ON o.run_id = r.run_id
+        WHERE a.run_id IS NULL
+            AND a.deleted_at >= o.started_at - interval '1 minute'
+            AND a.deleted_at > r.backed_up_at
+            AND a.user_id = r.user_id
+            AND a.conversation_id = r.conversation_id
+    );
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RestoreLeft, these values
+EXPLAIN (:options) EXECUTE "RestoreLeft" (:run_id);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RestoreLeft, any values
+EXPLAIN (:options) EXECUTE "RestoreLeft" (:run_id);
 
 -- The users whose members a restore gave back, on some pages of the backup of a day.
 -- Locks: ACCESS SHARE on the backup and orphan_restores. Index: orphan_restores_pkey; a TID range of the backup.
