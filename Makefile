@@ -187,7 +187,7 @@ $(TOOLS)/squawk:
 	./scripts/squawk-install.sh $(TOOLS)
 	@touch $@
 $(TOOLS)/cyclonedx-gomod:
-	$(call tool,tools/sbom,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod)
+	$(call tool,tools/sbom,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod,-trimpath -buildvcs=false)
 $(TOOLS)/promtool: scripts/prometheus.sh
 	./scripts/prometheus.sh $(TOOLS)
 	@touch $@

@@ -219,10 +219,11 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// systemd has nothing to say about the units, and rates the service as well confined.
+// systemd has nothing to say about the units, and rates the services as well confined.
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	known := settings(t)
+	commands := map[string]string{"orphan-cleaner": "run", "orphan-cleaner-prune": "prune --execute"}
 	for _, found := range regexp.MustCompile(`(?m)^(?:Environment=)?([A-Z_]+)=`).FindAllStringSubmatch(read(t, "systemd/orphan-cleaner.env")+read(t, "systemd/orphan-cleaner.service"), -1) {
 		if !known[found[1]] {
 			t.Errorf("the program has no setting %s", found[1])
@@ -232,24 +233,28 @@ func TestSystemd(t *testing.T) {
 		t.Skip("there is no systemd-analyze here")
 	}
 	dir := t.TempDir()
-	service := read(t, "systemd/orphan-cleaner.service")
-	// It looks for the program, which is not installed here.
-	installed := strings.Replace(service, "ExecStart=/usr/local/bin/orphan-cleaner run\n", "ExecStart=/bin/true run\n", 1)
-	if installed == service {
-		t.Fatal("the service does not start /usr/local/bin/orphan-cleaner run")
-	}
-	for name, text := range map[string]string{"orphan-cleaner.service": installed, "orphan-cleaner.timer": read(t, "systemd/orphan-cleaner.timer")} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+	for name, command := range commands {
+		service := read(t, "systemd/"+name+".service")
+		// It looks for the program, which is not installed here.
+		installed := strings.Replace(service, "ExecStart=/usr/local/bin/orphan-cleaner "+command+"\n", "ExecStart=/bin/true "+command+"\n", 1)
+		if installed == service {
+			t.Fatalf("%s does not start /usr/local/bin/orphan-cleaner %s", name, command)
+		}
+		for suffix, text := range map[string]string{".service": installed, ".timer": read(t, "systemd/"+name+".timer")} {
+			if err := os.WriteFile(filepath.Join(dir, name+suffix), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	unit := filepath.Join(dir, "orphan-cleaner.service")
-	if out, err := exec.Command("systemd-analyze", "verify", "--man=no", unit, filepath.Join(dir, "orphan-cleaner.timer")).CombinedOutput(); err != nil || len(out) > 0 {
-		t.Errorf("verify: %v\n%s", err, out)
-	}
-	// In tenths; of 10, a service without any confinement has 9.6.
-	if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=15", unit).CombinedOutput(); err != nil {
-		t.Errorf("security: %v\n%s", err, out)
+	for name := range commands {
+		unit := filepath.Join(dir, name+".service")
+		if out, err := exec.Command("systemd-analyze", "verify", "--man=no", unit, filepath.Join(dir, name+".timer")).CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("verify: %v\n%s", err, out)
+		}
+		// In tenths; of 10, a service without any confinement has 9.6.
+		if out, err := exec.Command("systemd-analyze", "security", "--offline=true", "--threshold=15", unit).CombinedOutput(); err != nil {
+			t.Errorf("security: %v\n%s", err, out)
+		}
 	}
 }
 

@@ -2,7 +2,8 @@
 # Builds what is released into DIR: an archive per platform, an SBOM of each
 # program (CycloneDX, read from the program itself), and SHA256SUMS. The same commit
 # gives the same bytes, wherever and whenever it is built: no path, no time and no
-# user of this machine goes in.
+# user of this machine goes in. An SBOM names the tool that wrote it with its hash,
+# so that it is the same only where the builder's platform and Go are.
 # Usage: release.sh VERSION DIR TOOLS, where TOOLS holds cyclonedx-gomod.
 # PLATFORMS="linux/amd64 …" builds fewer.
 set -eu

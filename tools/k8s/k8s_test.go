@@ -60,6 +60,9 @@ func build(t *testing.T, overlay string) []object {
 		if err := yaml.UnmarshalStrict(text, value); err != nil {
 			t.Errorf("%s %s: %v", r.GetKind(), r.GetName(), err)
 		}
+		if r.GetLabels()["app.kubernetes.io/name"] != "orphan-cleaner" {
+			t.Errorf("%s %s has the labels %v", r.GetKind(), r.GetName(), r.GetLabels())
+		}
 		if r.GetNamespace() != "nova" {
 			t.Errorf("%s %s is in namespace %q", r.GetKind(), r.GetName(), r.GetNamespace())
 		}
@@ -137,6 +140,9 @@ func TestPodsAreConfined(t *testing.T) {
 			}
 			if len(c.Command) != 0 || len(c.Args) == 0 {
 				t.Errorf("%s: command %v, args %v: the image has the command", name, c.Command, c.Args)
+			}
+			if !regexp.MustCompile(`^ghcr\.io/nova-social/orphan-cleaner:v\d+\.\d+\.\d+$`).MatchString(c.Image) {
+				t.Errorf("%s is of the image %s", name, c.Image)
 			}
 			if len(c.Env) != 0 {
 				t.Errorf("%s has settings of its own: %v", name, c.Env)
