@@ -32,6 +32,14 @@ build: ## build bin/orphan-cleaner
 	@mkdir -p $(BIN)
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/orphan-cleaner ./cmd/orphan-cleaner
 
+.PHONY: release
+release: $(TOOLS)/cyclonedx-gomod ## build dist/release: archives for each platform, SBOMs and SHA256SUMS
+	./scripts/release.sh $(VERSION) dist $(TOOLS)
+
+.PHONY: check-release
+check-release: $(TOOLS)/cyclonedx-gomod ## build what is released twice, in two places: it must be the same
+	./scripts/check-release.sh $(VERSION) $(TOOLS)
+
 .PHONY: demo
 demo: postgres build ## see all of it on a throw-away PostgreSQL and auth-service
 	@$(BIN)/orphan-cleaner demo
@@ -42,16 +50,20 @@ postgres: ## install PostgreSQL where it is missing
 
 ##@ Work
 
+# The programs that the tests use, where they are there.
+TEST_ENV     = ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_GRPCURL=$(CURDIR)/$(TOOLS)/grpcurl \
+	ORPHAN_CLEANER_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus
+
 .PHONY: test
-test: postgres plpgsql-check fault-tools $(TOOLS)/goose ## run all tests, on a real PostgreSQL
+test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests, on a real PostgreSQL
 	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
-	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
+	$(TEST_ENV) \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: faults
 faults: postgres fault-tools ## meet every fault in full, 200 kills among them, and print the matrix
 	@ORPHAN_CLEANER_FAULTS=full ORPHAN_CLEANER_FAULT_MATRIX=$(CURDIR)/dist/fault-matrix.txt \
-		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -parallel 4 $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
+		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
 
 .PHONY: fault-tools
 fault-tools: # PgBouncer and libfaketime, where they can be installed
@@ -77,15 +89,15 @@ fuzz: ## fuzz each target for FUZZTIME=30s
 		done
 
 .PHONY: cover
-cover: postgres fault-tools $(TOOLS)/goose ## run all tests and show what they do not reach
-	ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose \
+cover: postgres fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests and show what they do not reach
+	$(TEST_ENV) \
 		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -coverpkg=./cmd/...,./internal/... \
 		-coverprofile=coverage.out $(TESTFLAGS) $(PACKAGES)
 	$(GO) tool cover -func=coverage.out | tail -n 1
 	$(GO) tool cover -html=coverage.out -o coverage.html
 
 .PHONY: lint
-lint: check-generated squawk $(TOOLS)/golangci-lint ## gofmt, vet, linters of Go and of migrations, and gen/ up to date
+lint: check-generated squawk check-deploy $(TOOLS)/golangci-lint ## gofmt, vet, linters of Go and of migrations, alerts, and gen/ up to date
 	$(GO) vet ./...
 	$(TOOLS)/golangci-lint run
 
@@ -104,9 +116,26 @@ generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-
 check-generated: postgres $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## fail where gen/ is not up to date; prepare every query
 	./scripts/check-generated.sh $(TOOLS)
 
+MEMBERS ?= 10000000
+.PHONY: dba-measure
+dba-measure: postgres $(TOOLS)/goose ## measure what each migration costs a messaging-service at work
+	@./scripts/dba-measure.sh $(TOOLS)/goose $(MEMBERS)
+
 .PHONY: squawk
 squawk: $(TOOLS)/squawk ## lint the migrations
 	./scripts/squawk.sh $(CURDIR)/$(TOOLS)/squawk
+
+.PHONY: check-deploy
+check-deploy: $(TOOLS)/promtool ## check the alerts, that each fires and clears, and the Kubernetes manifests
+	$(TOOLS)/promtool check rules deploy/prometheus/rules.yaml
+	$(TOOLS)/promtool test rules deploy/prometheus/rules_test.yaml
+	$(GO) -C tools/k8s test -count=1 ./...
+
+.PHONY: k8s-rules
+k8s-rules: # write deploy/prometheus/rules.yaml for the Prometheus operator
+	@{ printf '%s\n' '# Written by `make k8s-rules` from deploy/prometheus/rules.yaml: edit that.' \
+		'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: orphan-cleaner' 'spec:' && \
+		sed -e '/^#/d' -e 's/^./  &/' deploy/prometheus/rules.yaml; } > deploy/k8s/components/monitoring/prometheusrule.yaml
 
 .PHONY: plpgsql-check
 plpgsql-check: # installs plpgsql_check, where that is easy, for the test of the functions' bodies
@@ -118,15 +147,20 @@ clean: ## remove what was built, except the tools
 
 ##@ Tools
 
+.PHONY: prometheus
+prometheus: $(TOOLS)/prometheus ## fetch Prometheus for the tests
+
 # Each tool is built when the module that pins it changes. The touch is for go
 # build, which leaves a program alone that is up to date.
 .PHONY: tools
-tools: $(addprefix $(TOOLS)/,sqlc goose protoc-gen-go protoc-gen-go-grpc buf golangci-lint) ## build the pinned tools into .bin
+tools: $(addprefix $(TOOLS)/,sqlc goose protoc-gen-go protoc-gen-go-grpc buf golangci-lint grpcurl) ## build the pinned tools into .bin
 
 $(TOOLS)/sqlc $(TOOLS)/goose $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc: tools/go.mod tools/go.sum
 $(TOOLS)/buf: tools/buf/go.mod tools/buf/go.sum
 $(TOOLS)/squawk: tools/squawk/package.json
 $(TOOLS)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
+$(TOOLS)/grpcurl: tools/grpcurl/go.mod tools/grpcurl/go.sum
+$(TOOLS)/cyclonedx-gomod: tools/sbom/go.mod tools/sbom/go.sum
 
 # $(call tool,MODULE,PACKAGE,FLAGS): builds $@.
 define tool
@@ -147,6 +181,14 @@ $(TOOLS)/buf:
 	$(call tool,tools/buf,github.com/bufbuild/buf/cmd/buf)
 $(TOOLS)/golangci-lint:
 	$(call tool,tools/lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+$(TOOLS)/grpcurl:
+	$(call tool,tools/grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl)
 $(TOOLS)/squawk:
 	./scripts/squawk-install.sh $(TOOLS)
 	@touch $@
+$(TOOLS)/cyclonedx-gomod:
+	$(call tool,tools/sbom,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod)
+$(TOOLS)/promtool: scripts/prometheus.sh
+	./scripts/prometheus.sh $(TOOLS)
+	@touch $@
+$(TOOLS)/prometheus: $(TOOLS)/promtool

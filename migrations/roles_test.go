@@ -199,6 +199,11 @@ func TestRunnerMayNot(t *testing.T) {
 		"TRUNCATE conversation_members_backup",
 		"SELECT user_public_key FROM conversation_members_backup",
 		"SELECT * FROM deleted_members_list",
+		"SELECT orphan_drop_partition('" + day + "', '1 day', '1 day')",
+		"UPDATE orphan_restores SET state = 'planned'",
+		"DELETE FROM orphan_restores",
+		"SELECT user_id FROM orphan_restores",
+		"SELECT orphan_restore_chunk(1, current_date, 0, 1, '1 day')",
 		// the trigger
 		"ALTER TABLE conversation_members DISABLE TRIGGER ALL",
 		"ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete",
@@ -254,6 +259,65 @@ func TestRunnerMayNot(t *testing.T) {
 	}
 	if diff := before.Diff(d.Snapshot("conversation_members")); diff != "" {
 		t.Errorf("members changed:\n%s", diff)
+	}
+}
+
+// Whoever gives members back can neither delete any nor say what may be deleted,
+// and touches no evidence; a reader writes nothing at all.
+func TestRestorerAndReaderMayNot(t *testing.T) {
+	t.Parallel()
+	d := testdb.New(t)
+	members(d, 1)
+	d.Roles(rolesFile)
+	conn := connect(t, d.Login("orphan_cleaner_restorer"), "test")
+	for _, statement := range []string{
+		"DELETE FROM conversation_members",
+		"UPDATE conversation_members SET is_muted = false",
+		"TRUNCATE conversation_members",
+		"SELECT FROM conversation_members FOR UPDATE",
+		"DELETE FROM conversation_members_audit",
+		"UPDATE conversation_members_audit SET run_id = NULL",
+		"UPDATE conversation_members_backup SET role = 'owner'",
+		"DELETE FROM conversation_members_backup",
+		"DELETE FROM orphan_restores",
+		"UPDATE orphan_restores SET user_id = gen_random_uuid()",
+		"DELETE FROM orphan_runs",
+		"DELETE FROM orphan_holds",
+		"UPDATE orphan_holds SET reason = ''",
+		"INSERT INTO orphan_candidates SELECT * FROM orphan_candidates",
+		"INSERT INTO orphan_approvals (run_id, approved_by, expires_at) SELECT run_id, 'me', now() + '1 day' FROM orphan_runs",
+		"SELECT username FROM users",
+		"SET ROLE orphan_cleaner_owner",
+		"CREATE TABLE mine (n integer)",
+	} {
+		_, err := conn.Exec(t.Context(), statement)
+		if err == nil {
+			t.Errorf("the restorer may: %s", statement)
+			continue
+		}
+		wantState(t, err, insufficientRights)
+	}
+	const reader = "'orphan_cleaner_reader', c.oid, "
+	for _, name := range names(t, d, `SELECT c.oid::regclass::text FROM pg_class AS c
+		WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND (
+			has_table_privilege(`+reader+`'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+			OR has_any_column_privilege(`+reader+`'INSERT, UPDATE, REFERENCES')
+		)`) {
+		t.Errorf("the reader may write %s", name)
+	}
+	for _, name := range names(t, d, `SELECT p.oid::regprocedure::text FROM pg_proc AS p
+		WHERE p.pronamespace = 'public'::regnamespace AND has_function_privilege('orphan_cleaner_reader', p.oid, 'EXECUTE')`) {
+		t.Errorf("the reader may execute %s", name)
+	}
+	for _, name := range []string{"conversation_members_backup", "conversation_members.user_public_key"} {
+		table, column, found := strings.Cut(name, ".")
+		may := testdb.One[bool](d, "SELECT has_any_column_privilege('orphan_cleaner_reader', $1, 'SELECT')", table)
+		if found {
+			may = testdb.One[bool](d, "SELECT has_column_privilege('orphan_cleaner_reader', $1, $2, 'SELECT')", table, column)
+		}
+		if may {
+			t.Errorf("the reader may read %s", name)
+		}
 	}
 }
 

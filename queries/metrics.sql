@@ -82,46 +82,49 @@ LEFT JOIN pg_catalog.pg_inherits AS i
 GROUP BY t.parent
 ORDER BY t.parent;
 
--- name: MetricsBacklog :one
--- What counts members: those of candidates, and those that a run would delete now.
--- due: members older than the retention, whose user's clock is past it, and no hold on either.
--- The audit's DEFAULT partition is counted up to 100,000 rows.
+-- name: MetricsDue :one
+-- What a run would delete now: members older than the retention, whose user's clock is past it, and
+-- no hold on either. The audit's DEFAULT partition is counted up to 100,000 rows.
 -- Locks: ACCESS SHARE on conversation_members and our tables.
--- Index: conversation_members_user_id. Rows: the ledger and its members, never the whole table.
-WITH candidate_members AS (
-    -- Counted user by user: a join would be planned as one read of all members.
-    SELECT coalesce(sum((SELECT count(*) FROM conversation_members AS m WHERE m.user_id = c.user_id)), 0) AS members
-    FROM orphan_candidates AS c
-),
-due AS (
-    SELECT c.user_id, c.first_missing_at, n.members
-    FROM orphan_candidates AS c
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS members
-        FROM conversation_members AS m
-        WHERE m.user_id = c.user_id
-            AND m.joined_at < now() - @retention::interval
-            AND NOT EXISTS (
-                SELECT
-                FROM orphan_holds_in_force AS h
-                WHERE h.conversation_id = m.conversation_id
-            )
-    ) AS n
-    WHERE c.first_missing_at <= now() - @retention::interval
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.user_id = c.user_id
-        )
-        AND n.members > 0
-)
+-- Index: conversation_members_user_id. Rows: the ledger, and the members of due users.
 SELECT
-    (SELECT members FROM candidate_members)::bigint AS candidate_members,
-    count(d.user_id)::bigint AS due_users,
-    coalesce(sum(d.members), 0)::bigint AS due_members,
-    coalesce(extract(EPOCH FROM now() - (min(d.first_missing_at) + @retention::interval)), 0)::float8 AS oldest_due_age,
+    count(*)::bigint AS due_users,
+    coalesce(sum(m.members), 0)::bigint AS due_members,
+    coalesce(extract(EPOCH FROM now() - (min(c.first_missing_at) + @retention::interval)), 0)::float8 AS oldest_due_age,
     (
         SELECT count(*)
         FROM (SELECT FROM conversation_members_audit_default LIMIT 100000) AS rows_there
     )::bigint AS audit_default_rows
-FROM due AS d;
+FROM orphan_candidates AS c
+    -- User by user, by the index: a join may well be planned as a scan of the table.
+CROSS JOIN LATERAL (
+    SELECT count(*) AS members
+    FROM conversation_members AS m
+    WHERE m.user_id = c.user_id
+        AND m.joined_at < now() - @retention::interval
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_holds_in_force AS h
+            WHERE h.conversation_id = m.conversation_id
+        )
+) AS m
+WHERE c.first_missing_at <= now() - @retention::interval
+    AND NOT EXISTS (
+        SELECT
+        FROM orphan_holds_in_force AS h
+        WHERE h.user_id = c.user_id
+    )
+    AND m.members > 0;
+
+-- name: MetricsCandidateMembers :one
+-- The members of all candidates, due or not.
+-- Locks: ACCESS SHARE on conversation_members and orphan_candidates.
+-- Index: conversation_members_user_id. Rows: the ledger and its members, never the whole table.
+SELECT coalesce(sum(m.members), 0)::bigint AS members
+FROM orphan_candidates AS c
+    -- User by user, by the index.
+CROSS JOIN LATERAL (
+    SELECT count(*) AS members
+    FROM conversation_members AS m
+    WHERE m.user_id = c.user_id
+) AS m;

@@ -136,11 +136,12 @@ SELECT set_config('search_path', 'pg_catalog', true);
 -- the backup along (up), the one that takes it back (down), and the condition on a row of the backup under
 -- which either would lose a value (up_loses, down_loses). Where up is empty no statement helps.
 -- Collations, defaults, identities, NOT NULL and whether a column is generated do not count: the backup
--- holds values.
+-- holds values. A new column that is never null, or generated, gets values in the older backups, too, as it
+-- did in the members that stayed, or these could not be given back; up_settle makes it a plain one again.
 -- Locks: none beyond the catalog. Rows: the columns that differ, in the order in which to run them.
 WITH RECURSIVE unwrapped AS (
     SELECT
-        a.attrelid, a.attname, a.atttypid, a.atttypmod,
+        a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod,
         a.atttypid AS base_id, a.atttypmod AS base_mod
     FROM pg_catalog.pg_attribute AS a
     WHERE a.attrelid IN (
@@ -149,7 +150,7 @@ WITH RECURSIVE unwrapped AS (
         AND a.attnum > 0
         AND NOT a.attisdropped
     UNION ALL
-    SELECT u.attrelid, u.attname, u.atttypid, u.atttypmod, d.typbasetype, d.typtypmod
+    SELECT u.attrelid, u.attnum, u.attname, u.atttypid, u.atttypmod, d.typbasetype, d.typtypmod
     FROM unwrapped AS u
     JOIN pg_catalog.pg_type AS d ON d.oid = u.base_id AND d.typtype = 'd'
 ),
@@ -160,9 +161,22 @@ columns AS (
         -- A domain is stored as its base type: its constraints would refuse old rows of the backup, and
         -- the NULLs of those that were there before the column.
         format_type(u.base_id, u.base_mod) AS stored,
-        t.typcategory
+        t.typcategory,
+        a.attgenerated <> '' AS is_generated,
+        a.attidentity <> '' AS is_identity,
+        a.attnotnull OR o.typnotnull AS is_required,
+        coalesce(
+            pg_get_expr(d.adbin, d.adrelid),
+            pg_get_expr(o.typdefaultbin, 0),
+            CASE WHEN a.attidentity <> '' THEN format(
+                'nextval(%L::regclass)', pg_get_serial_sequence('public.conversation_members', a.attname::text)
+            ) END
+        ) AS expression
     FROM unwrapped AS u
     JOIN pg_catalog.pg_type AS t ON t.oid = u.base_id AND t.typtype <> 'd'
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = u.attrelid AND a.attnum = u.attnum
+    JOIN pg_catalog.pg_type AS o ON o.oid = a.atttypid
+    LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 ),
 pairs AS (
     SELECT
@@ -172,6 +186,13 @@ pairs AS (
         m.declared AS members_type,
         b.declared AS backup_type,
         m.stored AS new_type,
+        m.expression,
+        coalesce(m.is_identity, false) AS is_identity,
+        CASE
+            WHEN m.is_generated THEN 'EXPRESSION'
+            WHEN m.is_required AND m.expression IS NOT NULL THEN 'DEFAULT'
+            ELSE ''
+        END AS filled_by,
         -- No data is thrown away: the column steps aside, under the first such name that is free.
         (
             SELECT free.new_name
@@ -217,6 +238,11 @@ SELECT
     coalesce(p.backup_type, '')::text AS backup_type,
     CASE p.kind
         WHEN 'gained' THEN format('ALTER TABLE public.conversation_members_backup ADD COLUMN %I %s', p.attname, p.new_type)
+            || CASE p.filled_by
+                WHEN 'EXPRESSION' THEN ' GENERATED ALWAYS AS (' || p.expression || ') STORED'
+                WHEN 'DEFAULT' THEN ' DEFAULT ' || p.expression
+                ELSE ''
+            END
         WHEN 'lost' THEN format('ALTER TABLE public.conversation_members_backup RENAME COLUMN %I TO %I', p.attname, p.retired_name)
         WHEN 'retyped' THEN format(
             'ALTER TABLE public.conversation_members_backup ALTER COLUMN %1$I TYPE %2$s USING %1$I%3$s%2$s',
@@ -224,6 +250,11 @@ SELECT
         )
         ELSE ''
     END::text AS up,
+    CASE
+        WHEN p.kind = 'gained' AND p.filled_by <> ''
+            THEN format('ALTER TABLE public.conversation_members_backup ALTER COLUMN %I DROP %s', p.attname, p.filled_by)
+        ELSE ''
+    END::text AS up_settle,
     CASE p.kind
         WHEN 'gained' THEN format('ALTER TABLE public.conversation_members_backup DROP COLUMN %I', p.attname)
         WHEN 'lost' THEN format('ALTER TABLE public.conversation_members_backup RENAME COLUMN %I TO %I', p.retired_name, p.attname)
@@ -242,7 +273,12 @@ SELECT
         ELSE ''
     END::text AS up_loses,
     CASE p.kind
-        WHEN 'gained' THEN format('%I IS NOT NULL', p.attname)
+        WHEN 'gained' THEN CASE
+            WHEN p.filled_by = 'EXPRESSION' THEN ''
+            -- What is the default comes back as it.
+            WHEN p.filled_by = 'DEFAULT' AND NOT p.is_identity THEN format('%I::text IS DISTINCT FROM (%s)::text', p.attname, p.expression)
+            ELSE format('%I IS NOT NULL', p.attname)
+        END
         WHEN 'retyped' THEN format(
             '%1$I%2$s%3$s%4$s%5$s::text IS DISTINCT FROM %1$I::text',
             p.attname, p.down_cast, p.backup_type, p.up_cast, p.new_type
@@ -257,8 +293,8 @@ SELECT
         p.attname, p.retired_name, p.new_type
     ))::text AS quoted_instead
 FROM pairs AS p
-    -- Who steps aside does so first.
-ORDER BY array_position(ARRAY['clash', 'needed', 'lost', 'retyped', 'gained'], p.kind), p.attname;
+    -- Who steps aside does so first, who follows others last.
+ORDER BY array_position(ARRAY['clash', 'needed', 'lost', 'retyped', 'gained'], p.kind), p.filled_by = 'EXPRESSION', p.attname;
 
 -- name: PartitionEnsure :one
 -- Makes the partitions of today and the next days where they are not there yet.

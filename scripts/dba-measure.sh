@@ -73,7 +73,8 @@ waited() {
 }
 now() { date +%s.%N; }
 
-# The locks that any session but the application holds on its tables, a hundred times a second.
+# The locks that any session but the application holds on its tables, and whether the
+# application waits for one, a hundred times a second.
 cat >"$temp/watch.sql" <<'SQL'
 SELECT extract(EPOCH FROM clock_timestamp()) || ' ' || l.relation::regclass || ' ' || l.mode
 FROM pg_locks AS l
@@ -83,6 +84,14 @@ WHERE l.locktype = 'relation'
     AND a.backend_type = 'client backend'
     AND a.application_name NOT IN ('pgbench', 'watcher')
     AND l.relation IN ('conversations'::regclass, 'conversation_members'::regclass, 'users'::regclass)
+UNION ALL
+-- The application, waiting for a lock on a table: not for a row, the disk or the processor.
+SELECT extract(EPOCH FROM clock_timestamp()) || ' application waits'
+FROM pg_locks AS l
+JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'relation'
+    AND NOT l.granted
+    AND a.application_name = 'pgbench'
 \watch 0.01
 SQL
 PGAPPNAME=watcher $psql -f "$temp/watch.sql" >"$temp/locks" 2>/dev/null &
@@ -91,9 +100,9 @@ watcher=$!
 from=$(now)
 sleep 15 # as good as nothing happens: what the application waits for by itself
 echo
-echo "| migration | seconds | strongest locks seen on messaging-service's tables | writes meanwhile | median ms | 99 % ms | longest ms |"
-echo "| --- | --- | --- | --- | --- | --- | --- |"
-echo "| none, 15 s | | | $(waited "$from" "$(now)") |"
+echo "| migration | time | strongest locks seen on messaging-service's tables | seen waiting for a lock | writes meanwhile | median ms | 99 % ms | longest ms |"
+echo "| --- | --- | --- | --- | --- | --- | --- | --- |"
+echo "| none, 15 s | | | no | $(waited "$from" "$(now)") |"
 before=$($psql -c "SELECT pg_database_size(current_database())")
 size=$($psql -c "SELECT pg_total_relation_size('conversation_members')")
 pending=$(ls migrations/*.sql | wc -l)
@@ -106,12 +115,13 @@ while [ "$pending" -gt 0 ]; do
     file=$(sed -n 's/.*OK *\([0-9a-z_]*\)\.sql.*/\1/p' "$temp/goose")
     took=$(sed -n 's/.*OK .*(\(.*\))$/\1/p' "$temp/goose")
     sleep 1 # for the writes under way at its end to be logged
-    locks=$(awk -v from="$from" -v to="$to" '$1 >= from && $1 <= to && !seen[$2 $3]++ { print $2 " " $3 }' "$temp/locks" |
+    waits=$(awk -v from="$from" -v to="$to" '$1 >= from && $1 <= to && $2 == "application" { n++ } END { print (n ? "yes" : "no") }' "$temp/locks")
+    locks=$(awk -v from="$from" -v to="$to" '$1 >= from && $1 <= to && $2 != "application" && !seen[$2 $3]++ { print $2 " " $3 }' "$temp/locks" |
         awk 'BEGIN { split("AccessShareLock RowShareLock RowExclusiveLock ShareUpdateExclusiveLock ShareLock ShareRowExclusiveLock ExclusiveLock AccessExclusiveLock", name, " ")
                 for (i in name) rank[name[i]] = i + 0 }
             rank[$2] > strongest[$1] { strongest[$1] = rank[$2] }
             END { for (table in strongest) { printf "%s%s %s", separator, table, name[strongest[table]]; separator = ", " } }')
-    echo "| $file | $took | $locks | $(waited "$from" "$to") |"
+    echo "| $file | $took | $locks | $waits | $(waited "$from" "$to") |"
 done
 after=$($psql -c "SELECT pg_database_size(current_database())")
 echo

@@ -1,13 +1,14 @@
 #!/bin/sh
-# Installs what some rows of the fault matrix need: PgBouncer, and libfaketime to
-# set the clock of a throw-away server. Does nothing where both are. No service
-# is started, and none that runs is touched. Where they cannot be installed those
-# rows are skipped, but not in CI.
+# Installs what some tests need: PgBouncer, libfaketime to set the clock of a
+# throw-away server, and Redis. Does nothing where they are. No service is
+# started, and none that runs is touched. Where they cannot be installed those
+# tests are skipped, but not in CI.
 set -eu
 
 missing() {
     packages=
     [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || packages="$packages pgbouncer"
+    command -v redis-server >/dev/null || packages="$packages redis-server"
     clock=
     for library in /usr/lib/*/faketime/libfaketime.so.1 /usr/lib*/faketime/libfaketime.so.1; do
         [ ! -e "$library" ] || clock=$library
@@ -17,7 +18,7 @@ missing() {
 }
 
 give_up() {
-    echo "not installed:$packages; the rows of the fault matrix that need them are skipped" >&2
+    echo "not installed:$packages; the tests that need them are skipped" >&2
     [ "${CI:-}" != true ]
     exit
 }
@@ -29,7 +30,7 @@ if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null && sudo -n true 2>/dev/null || give_up
     sudo=sudo
 fi
-echo "installing$packages for the fault matrix" >&2
+echo "installing$packages for the tests" >&2
 # The package would start a PgBouncer of the machine's own.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then

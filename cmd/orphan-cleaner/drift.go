@@ -84,7 +84,7 @@ func printDriftMigration(w io.Writer, drift []cleaner.Drift, now time.Time) erro
 		if d.Up == "" {
 			return fmt.Errorf("no migration of the backup helps with %s; %s", d, d.Mend())
 		}
-		data.Rewrites = data.Rewrites || d.UpLoses != ""
+		data.Rewrites = data.Rewrites || d.UpLoses != "" || d.UpSettle != ""
 		data.Refuses = data.Refuses || d.DownLoses != ""
 	}
 	migration, err := template.New("drift").Parse(driftMigration)

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/nova-social/orphan-cleaner/internal/cleaner"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
@@ -62,8 +64,8 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// The README's SQL gives back what a run deleted, byte for byte, and a hold keeps
-// it from being deleted again.
+// The README's SQL gives back what a run deleted, byte for byte, under the grants of
+// a restorer, and a hold keeps it from being deleted again.
 func TestReadmeGivesBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 300, 15)
@@ -78,13 +80,14 @@ func TestReadmeGivesBack(t *testing.T) {
 	}
 	today := testdb.One[string](w.DB, "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")
 	script := strings.NewReplacer("run_id = 42", "run_id = 1", "_20260131", "_"+today).Replace(block[1])
-	conn, err := w.Pool.Acquire(t.Context())
+	w.Roles(rolesFile)
+	conn, err := pgx.Connect(t.Context(), w.Login(restorer))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Release()
+	defer conn.Close(context.WithoutCancel(t.Context()))
 	for range 2 { // a second time there is nothing to give back
-		if _, err := conn.Conn().PgConn().Exec(t.Context(), script).ReadAll(); err != nil {
+		if _, err := conn.PgConn().Exec(t.Context(), script).ReadAll(); err != nil {
 			t.Fatalf("%v in\n%s", err, script)
 		}
 	}

@@ -215,6 +215,10 @@ func TestServeReplicas(t *testing.T) {
 	if n := w.Count("orphan_runs WHERE state <> 'succeeded' AND run_id <= $1", want); n != 0 {
 		t.Errorf("%d of the runs did not succeed", n)
 	}
+	// Each counts anew, though one process made several.
+	if n := w.Count("orphan_runs WHERE run_id <= $1 AND members_total <> CASE WHEN run_id = 1 THEN 300 ELSE 285 END", want); n != 0 {
+		t.Errorf("%d runs count members of runs before them: %v", n, w.Snapshot("orphan_runs"))
+	}
 	// The beat: the n-th run was due n intervals after the first.
 	beat := w.Snapshot(`(SELECT run_id, (extract(EPOCH FROM scheduled_for - min(scheduled_for) OVER ()) / $1::float8)::float8
 		<> row_number() OVER (ORDER BY run_id) - 1 AS off FROM orphan_runs WHERE run_id <= $2) AS b WHERE off`, interval.Seconds(), want)

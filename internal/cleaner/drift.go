@@ -34,9 +34,11 @@ func (d Drift) String() string {
 	return text
 }
 
-// Mend is the statement that brings the backup along, or what to do instead.
+// Mend is what brings the backup along, a statement or two, or what to do instead.
 func (d Drift) Mend() string {
 	switch {
+	case d.UpSettle != "":
+		return d.Up + "; " + d.UpSettle
 	case d.Up != "":
 		return d.Up
 	case d.Kind == "clash":

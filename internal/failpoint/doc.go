@@ -3,11 +3,10 @@
 // In the release build [After] returns the error it was given and is inlined
 // away. Built with the tag failpoint, the program reads
 //
-//	ORPHAN_CLEANER_FAILPOINT=name[:n]=kill|stop|hang|error
+//	ORPHAN_CLEANER_FAILPOINT=name[:n]=kill|stop|error
 //
 // and acts when it has passed the point of that name for the n-th time (1 by
-// default) without an error: kill and stop send itself SIGKILL and SIGSTOP, hang
-// blocks the goroutine for ever while the rest of the program goes on, and error
-// makes the step fail though its work is done. The program says on stderr where
-// it is before it does so.
+// default) without an error: kill and stop send itself SIGKILL and SIGSTOP, and
+// error makes the step fail though its work is done. The program says on stderr
+// where it is before it does so.
 package failpoint

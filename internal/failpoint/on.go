@@ -20,7 +20,7 @@ const Env = "ORPHAN_CLEANER_FAILPOINT"
 // ErrInjected is what a step fails with under the action error.
 var ErrInjected = errors.New("injected by a failpoint")
 
-var form = regexp.MustCompile(`^([a-z-]+)(?::([1-9][0-9]*))?=(kill|stop|hang|error)$`)
+var form = regexp.MustCompile(`^([a-z-]+)(?::([1-9][0-9]*))?=(kill|stop|error)$`)
 
 type point struct {
 	name, action string
@@ -35,7 +35,7 @@ var chosen = sync.OnceValue(func() *point {
 	}
 	parts := form.FindStringSubmatch(text)
 	if parts == nil {
-		panic(fmt.Sprintf("%s is %q, want name[:n]=kill|stop|hang|error", Env, text))
+		panic(fmt.Sprintf("%s is %q, want name[:n]=kill|stop|error", Env, text))
 	}
 	p := &point{name: parts[1], action: parts[3]}
 	p.left.Store(1)
@@ -71,10 +71,9 @@ func After(name string, err error) error {
 		<-goesOn
 		signal.Stop(goesOn)
 		return nil
-	case "kill":
-		if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
-			panic(err)
-		}
 	}
-	select {} // hang, and kill until the signal is delivered
+	if err := syscall.Kill(os.Getpid(), syscall.SIGKILL); err != nil {
+		panic(err)
+	}
+	select {} // until the signal is delivered
 }

@@ -7,9 +7,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"testing"
 
@@ -64,26 +62,15 @@ func open(t *testing.T, url string) *pgxpool.Pool {
 	return pool
 }
 
-// serverUser is whom the clusters' servers run as: root's are postgres's, and
-// everybody else's are their own.
-func serverUser(t *testing.T) *syscall.SysProcAttr {
+// serverUser is whom a cluster's server runs as: not root, where that is who we are.
+func serverUser(t *testing.T, cluster *pgtemp.Cluster) *syscall.Credential {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	u, err := user.Lookup("postgres")
+	info, err := os.Stat(cluster.DataDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	uid, err := strconv.ParseUint(u.Uid, 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gid, err := strconv.ParseUint(u.Gid, 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	owner := info.Sys().(*syscall.Stat_t)
+	return &syscall.Credential{Uid: owner.Uid, Gid: owner.Gid}
 }
 
 // standby makes a standby of a cluster, which takes no writes.
@@ -98,7 +85,10 @@ func standby(t *testing.T, primary *pgtemp.Cluster) *pgtemp.Cluster {
 	}
 	cmd := exec.Command(filepath.Join(primary.BinDir(), "pg_basebackup"),
 		"--dbname", primary.URL("postgres"), "--pgdata", cluster.DataDir(), "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
-	cmd.Dir, cmd.SysProcAttr = cluster.Dir(), serverUser(t)
+	cmd.Dir = cluster.Dir()
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: serverUser(t, primary)}
+	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("pg_basebackup: %v\n%s", err, out)
 	}

@@ -38,11 +38,11 @@ type world struct {
 
 // note is what a row of the matrix shows, written down as it was seen.
 type note struct {
-	held   map[string]bool // invariants that were asserted and held
-	exit   string
-	state  string
-	shows  string
-	failed bool
+	held            map[string]bool // invariants that were asserted and held
+	exit            string
+	state           string
+	shows           string
+	failed, skipped bool
 }
 
 const (

@@ -1,6 +1,8 @@
 package telemetry_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -270,4 +272,50 @@ func TestState(t *testing.T) {
 	db.Exec("ALTER TABLE conversation_members_backup DETACH PARTITION conversation_members_backup_" + today)
 	m.RunEnded(cleaner.Result{})
 	is(-1, "orphan_cleaner_partitions_ahead_days", `table="conversation_members_backup"`)
+}
+
+// A database that keeps a scrape waiting costs it the metrics of the database,
+// not more than seconds, and a line in the log once.
+func TestStateOfAStuckDatabase(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	var log bytes.Buffer
+	registry, m := all(t, db.Pool, slog.New(slog.NewTextHandler(&log, nil)), false)
+	is := func(want float64) {
+		t.Helper()
+		begun := time.Now()
+		if got := value(t, registry, "orphan_cleaner_database_up"); got != want {
+			t.Errorf("orphan_cleaner_database_up is %v, want %v", got, want)
+		}
+		if took := time.Since(begun); took > 8*time.Second {
+			t.Errorf("a scrape took %s", took)
+		}
+		if there := gather(t, registry)["orphan_cleaner_run_open"] != nil; there != (want == 1) {
+			t.Errorf("the metrics of the database are there: %v", there)
+		}
+		if gather(t, registry)["grpc_client_requests_total"] == nil {
+			t.Error("the metrics of the process are not there")
+		}
+	}
+	is(1)
+	tx, err := db.Pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }() // a second time it does nothing
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE orphan_runs IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		m.RunEnded(cleaner.Result{})
+		is(0)
+	}
+	if lines := strings.Count(log.String(), "level=WARN"); lines != 1 {
+		t.Errorf("%d lines in the log:\n%s", lines, log.String())
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	m.RunEnded(cleaner.Result{})
+	is(1)
 }

@@ -56,9 +56,9 @@ type Reporter struct {
 	started sync.WaitGroup
 }
 
-// reportLimit bounds telling the start of a run, beside the run, and telling its
-// end, after it. Reading the metrics of one run takes up to oneRunLimit twice
-// of the latter.
+// reportLimit bounds telling the end of a run, after it, and pingLimit each call,
+// the one at the start beside the run. Reading the metrics of one run takes up to
+// oneRunLimit three times of the former.
 const (
 	reportLimit = 3 * time.Second
 	pingLimit   = 2 * time.Second

@@ -22,9 +22,9 @@ const (
 	stateFresh   = 5 * time.Second
 	stateLimit   = 2 * time.Second
 	backlogFresh = time.Minute
-	backlogLimit = 4 * time.Second
-	// oneRunLimit is for both after a run from cron, which nobody's scrape waits for.
-	oneRunLimit = time.Second
+	backlogLimit = 3 * time.Second
+	// oneRunLimit is for each after a run from cron, which cron waits for.
+	oneRunLimit = 700 * time.Millisecond
 )
 
 // State are the metrics that live in the database, so that every runner says
@@ -39,7 +39,8 @@ type State struct {
 
 	mu      sync.Mutex
 	state   cached[state]
-	backlog cached[db.MetricsBacklogRow]
+	due     cached[db.MetricsDueRow]
+	members cached[int64] // of candidates
 }
 
 type state struct {
@@ -115,7 +116,7 @@ func NewState(registry prometheus.Registerer, m *Metrics, pool *pgxpool.Pool, re
 func (c *State) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state.until, c.backlog.until = time.Time{}, time.Time{}
+	c.state.until, c.due.until, c.members.until = time.Time{}, time.Time{}, time.Time{}
 }
 
 // Describe is for the registry.
@@ -142,16 +143,21 @@ func (c *State) Collect(to chan<- prometheus.Metric) {
 	}
 	c.gauge(to, databaseUp, 1)
 	c.collectState(to, c.state.value)
-	refresh(ctx, c, &c.backlog, backlogFresh, forBacklog, func(ctx context.Context, q *db.Queries) (db.MetricsBacklogRow, error) {
-		return q.MetricsBacklog(ctx, c.retention)
+	refresh(ctx, c, &c.due, backlogFresh, forBacklog, func(ctx context.Context, q *db.Queries) (db.MetricsDueRow, error) {
+		return q.MetricsDue(ctx, c.retention)
 	})
-	if c.backlog.err == nil {
-		b := c.backlog.value
-		c.gauge(to, candidateMembers, float64(b.CandidateMembers))
-		c.gauge(to, "orphan_cleaner_due_users", float64(b.DueUsers))
-		c.gauge(to, "orphan_cleaner_due_members", float64(b.DueMembers))
-		c.gauge(to, "orphan_cleaner_oldest_due_age_seconds", b.OldestDueAge)
-		c.gauge(to, "orphan_cleaner_audit_default_rows", float64(b.AuditDefaultRows))
+	if c.due.err == nil {
+		due := c.due.value
+		c.gauge(to, "orphan_cleaner_due_users", float64(due.DueUsers))
+		c.gauge(to, "orphan_cleaner_due_members", float64(due.DueMembers))
+		c.gauge(to, "orphan_cleaner_oldest_due_age_seconds", due.OldestDueAge)
+		c.gauge(to, "orphan_cleaner_audit_default_rows", float64(due.AuditDefaultRows))
+	}
+	refresh(ctx, c, &c.members, backlogFresh, forBacklog, func(ctx context.Context, q *db.Queries) (int64, error) {
+		return q.MetricsCandidateMembers(ctx)
+	})
+	if c.members.err == nil {
+		c.gauge(to, candidateMembers, float64(c.members.value))
 	}
 }
 

@@ -1,0 +1,47 @@
+#!/bin/sh
+# Builds what is released into DIR: an archive per platform, an SBOM of each
+# program (CycloneDX, read from the program itself), and SHA256SUMS. The same commit
+# gives the same bytes, wherever and whenever it is built: no path, no time and no
+# user of this machine goes in.
+# Usage: release.sh VERSION DIR TOOLS, where TOOLS holds cyclonedx-gomod.
+# PLATFORMS="linux/amd64 …" builds fewer.
+set -eu
+version=$1 dist=$2 tools=$3
+go=${GO:-go}
+platforms=${PLATFORMS:-linux/amd64 linux/arm64 darwin/arm64 darwin/amd64}
+
+tar=tar
+command -v gtar >/dev/null && tar=gtar
+"$tar" --version | grep -q 'GNU tar' || {
+    echo "GNU tar is needed, for archives that are the same each time: brew install gnu-tar" >&2
+    exit 1
+}
+sum=sha256sum
+command -v sha256sum >/dev/null || sum="shasum -a 256"
+# The time of the files is that of the commit.
+epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+
+rm -rf "$dist/release"
+mkdir -p "$dist/release"
+temp=$(mktemp -d)
+trap 'rm -rf "$temp"' EXIT
+
+for platform in $platforms; do
+    os=${platform%/*} arch=${platform#*/}
+    name=orphan-cleaner_${version}_${os}_${arch}
+    mkdir "$temp/$name"
+    CGO_ENABLED=0 GOOS=$os GOARCH=$arch GOFLAGS="${GOFLAGS:-} -mod=readonly" "$go" build -trimpath -buildvcs=false \
+        -ldflags "-s -w -buildid= -X main.version=$version" -o "$temp/$name/orphan-cleaner" ./cmd/orphan-cleaner
+    "$tools/cyclonedx-gomod" bin -json -noserial -notimestamp -version "$version" \
+        -output "$dist/release/$name.cdx.json" "$temp/$name/orphan-cleaner" 2>"$temp/sbom.log" || {
+        cat "$temp/sbom.log" >&2
+        exit 1
+    }
+    cp README.md CHANGELOG.md LICENSE sql/roles.sql "$temp/$name/"
+    chmod -R u=rwX,go=rX "$temp/$name"
+    "$tar" -C "$temp" --format=ustar --sort=name --mtime="@$epoch" --owner=0 --group=0 --numeric-owner -cf - "$name" |
+        gzip -9n > "$dist/release/$name.tar.gz"
+done
+cd "$dist/release"
+$sum -- *.tar.gz *.cdx.json > SHA256SUMS
+cat SHA256SUMS
