@@ -378,7 +378,7 @@ const (
 )
 
 func changes() []string {
-	return []string{dies, revives, heldUser, heldConversation, leaves, rejoins, closes, changesRole, pauses, second, takenOver}
+	return []string{dies, revives, heldUser, heldConversation, leaves, rejoins, closes, changesRole, pauses, second, takenOver, takenOver, takenOver}
 }
 
 // nested says whether a change makes a run of its own, which cannot be waited

@@ -336,6 +336,7 @@ func (h *history) revert(wants disturbance, windows []window) {
 	}
 	slices.Sort(ended)
 	of := draw(h, "restore", ended...)
+	h.use(h.restores[of])
 	u := h.begin(wants)
 	h.auditor.set(h.replies(windows))
 	check := &checker{
@@ -368,6 +369,26 @@ func (h *history) revert(wants disturbance, windows []window) {
 	h.tally.count(runEnds, "revert "+state)
 	if result.State != state || result.MembersReverted != deleted || result.UsersUnknown != unknown || result.MembersRestored != 0 {
 		h.t.Fatalf("revert %d should end %s with %d members taken again and %d users unknown, it reports %+v", u.view.id, state, deleted, unknown, result)
+	}
+}
+
+// use does something with a member that was given back, or does not: then a
+// revert may not take it.
+func (h *history) use(given givenBack) {
+	keys := slices.DeleteFunc(slices.SortedFunc(maps.Keys(given), compareKeys), func(k key) bool { return h.members[k] == nil })
+	if len(keys) == 0 {
+		return
+	}
+	k := draw(h, "given back", keys...)
+	h.tick()
+	switch draw(h, "since then", "nothing", "used", "rejoined", "held") {
+	case "used":
+		h.setRole(k)
+	case "rejoined":
+		h.leave(k)
+		h.addMember(k, 0)
+	case "held":
+		h.holdPlace(k.place, new(h.now+24*hour))
 	}
 }
 
