@@ -270,7 +270,8 @@ func (b *bench) measure(ctx context.Context, d *dataset, latency authfake.Latenc
 			c.Methods[i].ToFloor = c.Methods[i].Seconds / base.Seconds
 		}
 	}
-	return c, b.extras(ctx, d, latency, &c)
+	err := b.extras(ctx, d, latency, &c)
+	return c, err
 }
 
 // computed is how long a method waits for answers and pauses, where that is too

@@ -16,7 +16,7 @@ var chartSVG string
 const (
 	chartWidth = 860
 	chartLeft  = 190 // where bars begin
-	chartRight = 720 // where the longest ends
+	chartRight = 660 // where the longest ends
 	chartTop   = 60
 	barHeight  = 18
 )
@@ -65,7 +65,9 @@ func (r Report) WriteSVG(w io.Writer) error {
 	px := func(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }
 
 	c := chart{
-		Title: "Seconds to remove the members of dead users", Subtitle: r.Setup(),
+		Title: "Seconds to remove the members of dead users",
+		Subtitle: fmt.Sprintf("orphan-cleaner %s, medians of %d repetitions, %d CPUs, PostgreSQL %s; logarithmic scale",
+			r.Version, r.Repeat, r.Machine.CPUs, r.Machine.PostgreSQL),
 		Width: chartWidth, Left: chartLeft, LabelX: chartLeft - 8, Top: chartTop,
 	}
 	for log := low; log <= high; log++ {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 
 	"github.com/nova-social/orphan-cleaner/internal/cleaner"
@@ -25,7 +26,7 @@ func (b *bench) apart(ctx context.Context, d *dataset, r *MethodResult) (err err
 		"--max-new-missing-share="+strconv.FormatFloat(cfg.Limits.NewMissingShare, 'f', -1, 64),
 		"--max-delete-share="+strconv.FormatFloat(cfg.Limits.DeleteShare, 'f', -1, 64),
 		"--max-delete-members="+strconv.FormatInt(cfg.Limits.DeleteMembers, 10))
-	cmd.Env = append(b.ProgramEnv, "DATABASE_URL="+b.cluster.URL(name), "AUTH_SERVICE_URL="+b.auth.URL())
+	cmd.Env = slices.Concat(b.ProgramEnv, []string{"DATABASE_URL=" + b.cluster.URL(name), "AUTH_SERVICE_URL=" + b.auth.URL()})
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {
