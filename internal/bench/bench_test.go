@@ -219,6 +219,16 @@ func TestShares(t *testing.T) {
 	if many.Doomed != 1200 || many.Methods[0].Deleted != 1200 || strings.Join(many.Loosened, " ") != "new-missing-share delete-share" {
 		t.Errorf("with a fifth of dead users: %+v", many)
 	}
+
+	// So few that no breaker minds their share.
+	options = small(t, bench.Methods()[0])
+	options.Shares = []float64{0.5}
+	if report, err = bench.Run(t.Context(), options); err != nil {
+		t.Fatal(err)
+	}
+	if few := report.Cases[0]; few.Doomed != 75 || len(few.Loosened) != 0 {
+		t.Errorf("with 15 dead users: %+v", few)
+	}
 }
 
 // The application plays beside a sweep, and waits for a lock that the sweep holds.

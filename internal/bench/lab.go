@@ -12,6 +12,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp/dbsetup"
@@ -97,6 +98,9 @@ type dataset struct {
 	living   []uuid.UUID
 	expected survivors
 	doomed   int64 // members
+
+	limits   cleaner.Limits // of ours
+	loosened []string       // the breakers whose defaults would refuse it
 }
 
 func (d *dataset) settings() map[string]string {

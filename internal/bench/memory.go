@@ -21,11 +21,10 @@ func (b *bench) apart(ctx context.Context, d *dataset, r *MethodResult) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, b.drop(context.WithoutCancel(ctx), name)) }()
-	cfg, _ := loosen(b.cfg, d)
 	cmd := exec.CommandContext(ctx, b.Program, "run", "--json", "--log-level=error",
-		"--max-new-missing-share="+strconv.FormatFloat(cfg.Limits.NewMissingShare, 'f', -1, 64),
-		"--max-delete-share="+strconv.FormatFloat(cfg.Limits.DeleteShare, 'f', -1, 64),
-		"--max-delete-members="+strconv.FormatInt(cfg.Limits.DeleteMembers, 10))
+		"--max-new-missing-share="+strconv.FormatFloat(d.limits.NewMissingShare, 'f', -1, 64),
+		"--max-delete-share="+strconv.FormatFloat(d.limits.DeleteShare, 'f', -1, 64),
+		"--max-delete-members="+strconv.FormatInt(d.limits.DeleteMembers, 10))
 	cmd.Env = slices.Concat(b.ProgramEnv, []string{"DATABASE_URL=" + b.cluster.URL(name), "AUTH_SERVICE_URL=" + b.auth.URL()})
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -2,14 +2,17 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
 // ours is a run as `orphan-cleaner run` makes it.
@@ -58,20 +61,33 @@ func (*phases) ChunkDone(int64)         {}
 func (*phases) Retried(string)          {}
 func (*phases) RunEnded(cleaner.Result) {}
 
-// loosen lets a run through whose share of orphans a breaker would refuse, and
-// says which breakers had to be loosened for it.
-func loosen(cfg cleaner.Config, d *dataset) (loosened cleaner.Config, names []string) {
-	if d.share > cfg.Limits.NewMissingShare {
-		cfg.Limits.NewMissingShare = 1
-		names = append(names, "new-missing-share")
+// loosen finds out by dry runs which breakers would refuse that many orphans, and
+// loosens those: a run that is refused has no speed.
+func (b *bench) loosen(ctx context.Context, d *dataset) error {
+	pool, err := database.Open(ctx, b.cluster.URL(d.name), 0, 8)
+	if err != nil {
+		return err
 	}
-	if float64(d.doomed) > cfg.Limits.DeleteShare*float64(d.size.Members) {
-		cfg.Limits.DeleteShare = 1
-		names = append(names, "delete-share")
+	defer pool.Close()
+	d.limits = b.cfg.Limits
+	for {
+		cfg := b.cfg
+		cfg.DryRun, cfg.Limits = true, d.limits
+		_, err := cleaner.New(pool, b.client, slog.New(slog.DiscardHandler), cfg).Run(ctx)
+		trip, refused := errors.AsType[*cleaner.Trip](err)
+		if !refused || slices.Contains(d.loosened, trip.Breaker) {
+			return err
+		}
+		switch trip.Breaker {
+		case "new-missing-share":
+			d.limits.NewMissingShare = 1
+		case "delete-share":
+			d.limits.DeleteShare = 1
+		case "delete-members":
+			d.limits.DeleteMembers = d.doomed
+		default:
+			return err
+		}
+		d.loosened = append(d.loosened, trip.Breaker)
 	}
-	if d.doomed > cfg.Limits.DeleteMembers {
-		cfg.Limits.DeleteMembers = d.doomed
-		names = append(names, "delete-members")
-	}
-	return cfg, names
 }
