@@ -44,6 +44,17 @@ check-release: $(TOOLS)/cyclonedx-gomod ## build what is released twice, in two 
 demo: postgres build ## see all of it on a throw-away PostgreSQL and auth-service
 	@$(BIN)/orphan-cleaner demo
 
+BENCHFLAGS  ?=
+BENCH       = mkdir -p dist && $(BIN)/orphan-cleaner bench --json dist/bench.json --svg docs/bench.svg --markdown docs/performance.md
+
+.PHONY: bench
+bench: postgres build ## measure it beside other ways, in ten minutes, into docs/performance.md
+	@$(BENCH) $(BENCHFLAGS)
+
+.PHONY: bench-all
+bench-all: postgres build ## the same up to ten million members, for hours
+	@$(BENCH) --size 150,1500,15000,1m,10m --share own,0,3,10 --neighbours 200 $(BENCHFLAGS)
+
 .PHONY: postgres
 postgres: ## install PostgreSQL where it is missing
 	@./scripts/postgres.sh

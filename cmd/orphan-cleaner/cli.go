@@ -26,6 +26,7 @@ type CLI struct {
 	Report  ReportCmd  `cmd:"" help:"Show what was deleted in a month: per day, and by the size of conversations."`
 	Prune   PruneCmd   `cmd:"" help:"Drop backups and audit months past their windows; without --execute only show them."`
 	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
+	Bench   BenchCmd   `cmd:"" help:"Measure a run against other ways, on throw-away servers; or the speed of your own, read-only."`
 	Demo    DemoCmd    `cmd:"" help:"See all of it on a throw-away PostgreSQL and auth-service."`
 	Version VersionCmd `cmd:"" help:"Show the version."`
 }
@@ -62,6 +63,7 @@ func exampleOf(command string) string {
 		"hold list":      "orphan-cleaner hold list --json",
 		"hold remove":    "orphan-cleaner hold remove 3\n  orphan-cleaner hold remove --restore 18",
 		"status":         "orphan-cleaner status --runs 20",
+		"bench":          "orphan-cleaner bench --size 15000 --latency 0,45ms/80ms\n  orphan-cleaner bench --read-only",
 		"demo":           "orphan-cleaner demo --conversations 100 --members 1500",
 		"version":        "orphan-cleaner version",
 	}[command]

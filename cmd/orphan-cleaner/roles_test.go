@@ -49,6 +49,7 @@ func commandRoles(w *world) []commandRole {
 		{[]string{"report"}, []string{migrator, restorer, both, reader}, ""},
 		{[]string{"hold", "list"}, all, ""},
 		{[]string{"run", "--dry-run"}, []string{runner, both}, ""},
+		{[]string{"bench", "--read-only", "--call-repeat=2"}, []string{runner, both}, ""},
 		{[]string{"hold", "add", user, "--reason=a lawsuit"}, []string{migrator, restorer, both}, ""},
 		{[]string{"hold", "remove", "1"}, []string{migrator, restorer, both}, "UPDATE orphan_holds SET lifted_at = CASE WHEN hold_id > 1 THEN now() END"},
 		{[]string{"pause", "--reason=an experiment"}, []string{migrator, restorer, both}, "UPDATE orphan_pauses SET resumed_at = now()"},

@@ -1,0 +1,2 @@
+DELETE FROM conversation_members
+WHERE user_id = ANY ($1::uuid [])

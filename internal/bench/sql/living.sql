@@ -1,0 +1,3 @@
+SELECT id
+FROM users
+WHERE deleted_at IS NULL

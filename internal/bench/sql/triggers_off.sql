@@ -1,0 +1,1 @@
+ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete;
