@@ -84,14 +84,22 @@ func (q *Queries) RestoreChunks(ctx context.Context, arg RestoreChunksParams) ([
 const restoreLeft = `-- name: RestoreLeft :one
 SELECT count(*) AS members
 FROM orphan_restores AS r
+    -- One lookup a row: only few are left of a list.
+CROSS JOIN LATERAL (
+    SELECT c.id
+    FROM conversations AS c
+    WHERE c.id = r.conversation_id
+    LIMIT 1
+) AS c
+LEFT JOIN LATERAL (
+    SELECT m.user_id
+    FROM conversation_members AS m
+    WHERE m.conversation_id = r.conversation_id AND m.user_id = r.user_id
+    LIMIT 1
+) AS m ON true
 WHERE r.run_id = $1
     AND r.state = 'planned'
-    AND EXISTS (SELECT FROM conversations AS c WHERE c.id = r.conversation_id)
-    AND NOT EXISTS (
-        SELECT
-        FROM conversation_members AS m
-        WHERE m.conversation_id = r.conversation_id AND m.user_id = r.user_id
-    )
+    AND m.user_id IS NULL
     -- Who joined again and left since stays away.
     AND NOT EXISTS (
         SELECT
