@@ -65,13 +65,17 @@ func (cmd *BenchCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	report, err := bench.Run(ctx, options)
-	if err != nil {
+	if err != nil && len(report.Cases) == 0 {
 		return err
 	}
 	if err := printBench(s.out, report.Setup(), report.Tables()); err != nil {
 		return err
 	}
-	return cmd.write(report)
+	if err != nil {
+		// What was measured in hours is kept, but in no document.
+		cmd.SVG, cmd.Markdown = "", ""
+	}
+	return errors.Join(err, cmd.write(report))
 }
 
 func (cmd *BenchCmd) options(s *streams) (options bench.Options, err error) {

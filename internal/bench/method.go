@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -30,8 +31,8 @@ type Method struct {
 	Pause time.Duration
 	// Serial: one call after the other, so that what it waits for can be computed.
 	Serial bool
-	// Base is the same method without its pause: where the waits are computed and
-	// it is measured too, its repetitions serve for both.
+	// Base is the same method without its pause. Where that is measured too, its
+	// check serves for both, and so do its repetitions where waits are computed.
 	Base string
 }
 
@@ -90,10 +91,16 @@ func triggersOff(ctx context.Context, conn *pgx.Conn, _ map[string]string) error
 
 // ParseMethod finds a method by its name.
 func ParseMethod(name string) (Method, error) {
-	for _, m := range Methods() {
-		if m.Name == name {
-			return m, nil
-		}
+	if m, found := find(Methods(), name); found {
+		return m, nil
 	}
 	return Method{}, fmt.Errorf("method %q is none of ours, row-at-a-time, row-at-a-time-no-pause, fdw, fdw-audited, floor", name)
+}
+
+func find(methods []Method, name string) (Method, bool) {
+	i := slices.IndexFunc(methods, func(m Method) bool { return m.Name == name })
+	if i < 0 {
+		return Method{}, false
+	}
+	return methods[i], true
 }
