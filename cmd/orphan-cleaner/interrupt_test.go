@@ -66,7 +66,7 @@ func TestInterrupted(t *testing.T) {
 			// Meanwhile nobody else gets in, and is told who is there.
 			other := program(t, w.env, "run", "--json").expect(t, exitAnotherRun)
 			holder := testdb.One[string](w.DB, "SELECT host FROM orphan_runs WHERE state = 'running'")
-			if last := lastLine(other.stderr); !strings.HasSuffix(holder, fmt.Sprintf(":%d", p.cmd.Process.Pid)) ||
+			if last := lastLine(other.stderr); !strings.Contains(holder, fmt.Sprintf(":%d/", p.cmd.Process.Pid)) ||
 				!strings.Contains(last, "run 1 (clean, phase sweep) of "+holder) || !strings.Contains(last, "orphan-cleaner status") {
 				t.Errorf("the run of %s (pid %d) is not named: %s", holder, p.cmd.Process.Pid, last)
 			}

@@ -181,7 +181,7 @@ func (w *world) haunts(ghost *process) {
 	if after := one[string](w, fingerprint); after != before {
 		w.t.Error("the ghost changed something")
 	}
-	if state := one[string](w, `SELECT state FROM orphan_runs WHERE host LIKE '%:' || $1::text`, strconv.Itoa(ghost.cmd.Process.Pid)); state != "abandoned" {
+	if state := one[string](w, `SELECT state FROM orphan_runs WHERE host LIKE '%:' || $1::text || '/%'`, strconv.Itoa(ghost.cmd.Process.Pid)); state != "abandoned" {
 		w.t.Errorf("the ghost is on record as %s", state)
 	}
 	w.sound()

@@ -173,7 +173,7 @@ func (u *underWay) stopped() bool {
 			voids++
 		}
 	}
-	return voids >= 3*u.settings.concurrency
+	return voids >= 3*u.concurrency()
 }
 
 func (m *model) snapshot() model {
@@ -184,7 +184,7 @@ func (m *model) snapshot() model {
 
 func (u *underWay) config() cleaner.Config {
 	cfg := cleaner.DefaultConfig()
-	cfg.BatchSize, cfg.Concurrency = u.settings.batch, u.settings.concurrency
+	cfg.BatchSize, cfg.Concurrency = u.settings.batch, u.concurrency()
 	cfg.PageUsers, cfg.ChunkRows, cfg.Attempts = u.settings.page, u.settings.chunk, u.settings.attempts
 	cfg.Retention, cfg.MaxGap = duration(u.rules.retention), duration(u.rules.maxGap)
 	cfg.Lease, cfg.AnswerAge = lease, time.Hour
@@ -198,6 +198,16 @@ func (u *underWay) config() cleaner.Config {
 	}
 	cfg.SchemaVersion, cfg.Host, cfg.Version, cfg.Settings = u.schema, u.host, "model", []byte("{}")
 	return cfg
+}
+
+// concurrency is how many calls a run has in flight. One, where somebody departed:
+// who is a member again is asked about twice, and auth-service may change its mind
+// in between; which answer was the scan's, only their order tells.
+func (u *underWay) concurrency() int {
+	if len(u.pre.departed) > 0 {
+		return 1
+	}
+	return u.settings.concurrency
 }
 
 func duration(m moment) time.Duration { return time.Duration(hours(m)) * time.Hour }
