@@ -13,13 +13,17 @@ import (
 )
 
 const refusalLargest = `-- name: RefusalLargest :many
-SELECT f.user_id, count(*) AS members
+SELECT f.user_id, m.members
 FROM orphan_refusals AS f
-JOIN conversation_members AS m ON m.user_id = f.user_id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS members
+    FROM conversation_members AS i
+    WHERE i.user_id = f.user_id
+) AS m
 WHERE f.run_id = $1
     AND f.is_due
-GROUP BY f.user_id
-ORDER BY members DESC, f.user_id
+    AND m.members > 0
+ORDER BY m.members DESC, f.user_id
 LIMIT 10
 `
 
@@ -133,7 +137,13 @@ FROM orphan_runs AS r
 CROSS JOIN LATERAL (
     SELECT count(*) AS members, count(DISTINCT m.conversation_id) AS conversations
     FROM orphan_refusals AS f
-    JOIN conversation_members AS m ON m.user_id = f.user_id
+        -- User by user, by the index: a join may well be planned as a scan of the table.
+    CROSS JOIN LATERAL (
+        SELECT i.conversation_id
+        FROM conversation_members AS i
+        WHERE i.user_id = f.user_id
+        OFFSET 0
+    ) AS m
     WHERE f.run_id = r.run_id AND f.is_due
 ) AS m
 WHERE r.run_id = $1

@@ -218,10 +218,15 @@ PREPARE "CandidateBacklog" AS
 SELECT
     greatest((c.first_missing_at + $1::interval) AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')::date::text AS due_on,
     (c.first_missing_at + $1::interval <= now())::boolean AS is_due,
-    count(DISTINCT c.user_id) AS users,
-    count(m.user_id) AS members
+    count(*) AS users,
+    sum(m.members)::bigint AS members
 FROM orphan_candidates AS c
-LEFT JOIN conversation_members AS m ON m.user_id = c.user_id
+    -- User by user, by the index: a join may well be planned as a scan of the table.
+CROSS JOIN LATERAL (
+    SELECT count(*) AS members
+    FROM conversation_members AS m
+    WHERE m.user_id = c.user_id
+) AS m
 GROUP BY 1, 2
 ORDER BY 1, 2 DESC
 LIMIT $2;
@@ -1294,7 +1299,13 @@ FROM orphan_runs AS r
 CROSS JOIN LATERAL (
     SELECT count(*) AS members, count(DISTINCT m.conversation_id) AS conversations
     FROM orphan_refusals AS f
-    JOIN conversation_members AS m ON m.user_id = f.user_id
+        -- User by user, by the index: a join may well be planned as a scan of the table.
+    CROSS JOIN LATERAL (
+        SELECT i.conversation_id
+        FROM conversation_members AS i
+        WHERE i.user_id = f.user_id
+        OFFSET 0
+    ) AS m
     WHERE f.run_id = r.run_id AND f.is_due
 ) AS m
 WHERE r.run_id = $1;
@@ -1308,13 +1319,17 @@ EXPLAIN (:options) EXECUTE "RefusalSummary" (:run_id);
 -- The users of a refused run with the most members.
 -- Locks: ACCESS SHARE on conversation_members. Index: orphan_refusals_pkey, conversation_members_user_id. Rows: the members of the due users.
 PREPARE "RefusalLargest" AS
-SELECT f.user_id, count(*) AS members
+SELECT f.user_id, m.members
 FROM orphan_refusals AS f
-JOIN conversation_members AS m ON m.user_id = f.user_id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS members
+    FROM conversation_members AS i
+    WHERE i.user_id = f.user_id
+) AS m
 WHERE f.run_id = $1
     AND f.is_due
-GROUP BY f.user_id
-ORDER BY members DESC, f.user_id
+    AND m.members > 0
+ORDER BY m.members DESC, f.user_id
 LIMIT 10;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RefusalLargest, these values
