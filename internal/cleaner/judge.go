@@ -135,24 +135,22 @@ const mergeLimit = 5 * time.Minute
 
 // merge writes the ledger, in one statement.
 func (r *run) merge(ctx context.Context) error {
-	merged, err := retry(ctx, r.Cleaner, "merging sightings into the ledger", func() (db.CandidateMergeRow, error) {
-		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, mergeLimit, func(ctx context.Context, q *db.Queries) (row db.CandidateMergeRow, err error) {
-			// Locks the run's row: nobody takes the run over in between.
-			if err := r.fence.Heartbeat(ctx, q, 0); err != nil {
-				return row, err
-			}
-			if row, err = q.CandidateMerge(ctx, db.CandidateMergeParams{RunID: r.id, MaxGap: r.cfg.MaxGap}); err != nil {
-				return row, err
-			}
-			if row.Missing != r.facts.UsersMissing {
-				return row, fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
-			}
-			if err := failpoint.After("merge", r.useApproval(ctx, q)); err != nil {
-				return row, err
-			}
-			// Fresh again at COMMIT: a merge may take longer than a lease.
-			return row, r.fence.Heartbeat(ctx, q, 0)
-		})
+	merged, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, mergeLimit, "merging sightings into the ledger", func(ctx context.Context, q *db.Queries) (row db.CandidateMergeRow, err error) {
+		// Locks the run's row: nobody takes the run over in between.
+		if err := r.fence.Heartbeat(ctx, q, 0); err != nil {
+			return row, err
+		}
+		if row, err = q.CandidateMerge(ctx, db.CandidateMergeParams{RunID: r.id, MaxGap: r.cfg.MaxGap}); err != nil {
+			return row, err
+		}
+		if row.Missing != r.facts.UsersMissing {
+			return row, fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
+		}
+		if err := failpoint.After("merge", r.useApproval(ctx, q)); err != nil {
+			return row, err
+		}
+		// Fresh again at COMMIT: a merge may take longer than a lease.
+		return row, r.fence.Heartbeat(ctx, q, 0)
 	})
 	r.facts.UsersReturned = merged.Returned
 	return err

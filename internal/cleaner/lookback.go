@@ -62,11 +62,9 @@ func (r *run) lookBack(ctx context.Context) error {
 	if len(r.back.alive)+len(r.back.missing) == 0 {
 		return nil
 	}
-	risen, err := retry(ctx, r.Cleaner, "looking back at departed users", func() ([]db.DepartedCheckRow, error) {
-		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, mergeLimit, func(ctx context.Context, q *db.Queries) ([]db.DepartedCheckRow, error) {
-			// Empty, not null: null would stand for everybody.
-			return q.DepartedCheck(ctx, db.DepartedCheckParams{Alive: append([]uuid.UUID{}, r.back.alive...), Missing: append([]uuid.UUID{}, r.back.missing...)})
-		})
+	risen, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, mergeLimit, "looking back at departed users", func(ctx context.Context, q *db.Queries) ([]db.DepartedCheckRow, error) {
+		// Empty, not null: null would stand for everybody.
+		return q.DepartedCheck(ctx, db.DepartedCheckParams{Alive: append([]uuid.UUID{}, r.back.alive...), Missing: append([]uuid.UUID{}, r.back.missing...)})
 	})
 	if err != nil {
 		// What was to be deleted is deleted; who was to be looked at waits.

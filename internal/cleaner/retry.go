@@ -20,7 +20,5 @@ func retry[T any](ctx context.Context, c *Cleaner, doing string, operation func(
 // read runs queries in a READ ONLY transaction, so that nothing read by a dry
 // run, or by the verification of any run, can change anything.
 func read[T any](ctx context.Context, c *Cleaner, doing string, query func(ctx context.Context, q *db.Queries) (T, error)) (T, error) {
-	return retry(ctx, c, doing, func() (T, error) {
-		return database.Bounded(ctx, c.pool, c.patience(), pgx.ReadOnly, database.ReadLimit, query)
-	})
+	return database.Do(ctx, c.pool, c.patience(), pgx.ReadOnly, database.ReadLimit, doing, query)
 }

@@ -74,5 +74,13 @@ func Bounded[T any](ctx context.Context, pool *pgxpool.Pool, p Patience, mode pg
 	return value, err
 }
 
+// Do is Retry of a transaction that is Bounded: what most of the program does
+// with the database.
+func Do[T any](ctx context.Context, pool *pgxpool.Pool, p Patience, mode pgx.TxAccessMode, limit time.Duration, doing string,
+	query func(ctx context.Context, q *db.Queries) (T, error),
+) (T, error) {
+	return Retry(ctx, p, doing, func() (T, error) { return Bounded(ctx, pool, p, mode, limit, query) })
+}
+
 // Milliseconds is a duration as PostgreSQL's settings take it.
 func Milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) + "ms" }

@@ -79,10 +79,8 @@ func (p *Pruner) patience() database.Patience {
 
 // Look only reads: which partitions would go, and why the others would not.
 func (p *Pruner) Look(ctx context.Context) (Result, error) {
-	rows, err := database.Retry(ctx, p.patience(), "looking at partitions", func() ([]db.PartitionVerdictsRow, error) {
-		return database.Bounded(ctx, p.pool, p.patience(), pgx.ReadOnly, database.ReadLimit, func(ctx context.Context, q *db.Queries) ([]db.PartitionVerdictsRow, error) {
-			return q.PartitionVerdicts(ctx, db.PartitionVerdictsParams{RestoreWindow: p.cfg.RestoreWindow, AuditWindow: p.cfg.AuditWindow})
-		})
+	rows, err := database.Do(ctx, p.pool, p.patience(), pgx.ReadOnly, database.ReadLimit, "looking at partitions", func(ctx context.Context, q *db.Queries) ([]db.PartitionVerdictsRow, error) {
+		return q.PartitionVerdicts(ctx, db.PartitionVerdictsParams{RestoreWindow: p.cfg.RestoreWindow, AuditWindow: p.cfg.AuditWindow})
 	})
 	result := Result{Partitions: make([]Partition, len(rows))}
 	for i, row := range rows {
@@ -175,9 +173,7 @@ func (p *Pruner) forgetAll(ctx context.Context, result *Result) (err error) {
 // forget deletes in chunks, a transaction each, until there is no more.
 func (p *Pruner) forget(ctx context.Context, doing string, chunk func(ctx context.Context, q *db.Queries) (int64, error)) (forgotten int64, err error) {
 	for {
-		rows, err := database.Retry(ctx, p.patience(), doing, func() (int64, error) {
-			return database.Bounded(ctx, p.pool, p.patience(), pgx.ReadWrite, database.ReadLimit, chunk)
-		})
+		rows, err := database.Do(ctx, p.pool, p.patience(), pgx.ReadWrite, database.ReadLimit, doing, chunk)
 		forgotten += rows
 		if err != nil || rows < chunkRows {
 			return forgotten, err

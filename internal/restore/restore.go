@@ -117,11 +117,9 @@ func (r *Restorer) patience() database.Patience {
 
 // Preview says what a restore would do, by run and day. It only reads.
 func (r *Restorer) Preview(ctx context.Context, s Selection) ([]db.RestorePreviewRow, error) {
-	return database.Retry(ctx, r.patience(), "reading the backups", func() ([]db.RestorePreviewRow, error) {
-		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.PlanLimit, func(ctx context.Context, q *db.Queries) ([]db.RestorePreviewRow, error) {
-			return q.RestorePreview(ctx, db.RestorePreviewParams{
-				OfRun: orNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations, Since: orNil(s.Since), Until: orNil(s.Until),
-			})
+	return database.Do(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.PlanLimit, "reading the backups", func(ctx context.Context, q *db.Queries) ([]db.RestorePreviewRow, error) {
+		return q.RestorePreview(ctx, db.RestorePreviewParams{
+			OfRun: orNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations, Since: orNil(s.Since), Until: orNil(s.Until),
 		})
 	})
 }
@@ -148,13 +146,11 @@ func (r *Restorer) Restore(ctx context.Context, s Selection) (Result, error) {
 // settle takes the users off the list of those to be asked about again, and is
 // [ErrIncomplete] where a member could still be given back.
 func (r *Restorer) settle(ctx context.Context, run *fence.Run) error {
-	left, err := database.Retry(ctx, r.patience(), "settling the restore", func() (int64, error) {
-		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.PlanLimit, func(ctx context.Context, q *db.Queries) (int64, error) {
-			if _, err := q.DepartedSettle(ctx, run.ID); err != nil {
-				return 0, err
-			}
-			return q.RestoreLeft(ctx, run.ID)
-		})
+	left, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.PlanLimit, "settling the restore", func(ctx context.Context, q *db.Queries) (int64, error) {
+		if _, err := q.DepartedSettle(ctx, run.ID); err != nil {
+			return 0, err
+		}
+		return q.RestoreLeft(ctx, run.ID)
 	})
 	if err == nil && left > 0 {
 		err = fmt.Errorf("%w: %d members could still be given back", ErrIncomplete, left)
@@ -164,11 +160,9 @@ func (r *Restorer) settle(ctx context.Context, run *fence.Run) error {
 
 // plan writes down what is to be given back.
 func (r *Restorer) plan(ctx context.Context, run *fence.Run, s Selection) (db.RestoreStoreRow, error) {
-	return database.Retry(ctx, r.patience(), "planning the restore", func() (db.RestoreStoreRow, error) {
-		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.PlanLimit, func(ctx context.Context, q *db.Queries) (db.RestoreStoreRow, error) {
-			return q.RestoreStore(ctx, db.RestoreStoreParams{
-				RunID: run.ID, OfRun: orNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations, Since: orNil(s.Since), Until: orNil(s.Until),
-			})
+	return database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.PlanLimit, "planning the restore", func(ctx context.Context, q *db.Queries) (db.RestoreStoreRow, error) {
+		return q.RestoreStore(ctx, db.RestoreStoreParams{
+			RunID: run.ID, OfRun: orNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations, Since: orNil(s.Since), Until: orNil(s.Until),
 		})
 	})
 }
@@ -213,10 +207,8 @@ func (r *Restorer) eachChunk(ctx context.Context, run *fence.Run, of int64, stat
 }
 
 func (r *Restorer) chunks(ctx context.Context, of int64, state string) ([]db.RestoreChunksRow, error) {
-	return database.Retry(ctx, r.patience(), "finding the backup rows", func() ([]db.RestoreChunksRow, error) {
-		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.PlanLimit, func(ctx context.Context, q *db.Queries) ([]db.RestoreChunksRow, error) {
-			return q.RestoreChunks(ctx, db.RestoreChunksParams{RunID: of, State: state, Pages: r.cfg.ChunkPages})
-		})
+	return database.Do(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.PlanLimit, "finding the backup rows", func(ctx context.Context, q *db.Queries) ([]db.RestoreChunksRow, error) {
+		return q.RestoreChunks(ctx, db.RestoreChunksParams{RunID: of, State: state, Pages: r.cfg.ChunkPages})
 	})
 }
 
@@ -229,19 +221,17 @@ func passing(err error) bool {
 
 // giveBack is one transaction: fence, members and their users' holds, count.
 func (r *Restorer) giveBack(ctx context.Context, run *fence.Run, chunk db.RestoreChunksRow) (int64, error) {
-	given, err := database.Retry(ctx, r.patience(), "giving members back", func() (int64, error) {
-		return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.ChunkLimit, func(ctx context.Context, q *db.Queries) (int64, error) {
-			if err := run.Heartbeat(ctx, q, 0); err != nil {
-				return 0, err
-			}
-			given, err := q.RestoreChunk(ctx, db.RestoreChunkParams{
-				RunID: run.ID, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: r.cfg.ChunkPages, Hold: r.cfg.Hold,
-			})
-			if err != nil {
-				return 0, err
-			}
-			return given, q.RunRestored(ctx, db.RunRestoredParams{RunID: run.ID, Restored: given})
+	given, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.ChunkLimit, "giving members back", func(ctx context.Context, q *db.Queries) (int64, error) {
+		if err := run.Heartbeat(ctx, q, 0); err != nil {
+			return 0, err
+		}
+		given, err := q.RestoreChunk(ctx, db.RestoreChunkParams{
+			RunID: run.ID, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: r.cfg.ChunkPages, Hold: r.cfg.Hold,
 		})
+		if err != nil {
+			return 0, err
+		}
+		return given, q.RunRestored(ctx, db.RunRestoredParams{RunID: run.ID, Restored: given})
 	})
 	if err == nil {
 		r.advance(chunk.Members, 0)
