@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
 // findings runs `check` and returns its lines by name.
@@ -106,8 +108,8 @@ func TestCheckRedis(t *testing.T) {
 	// A run does not look at it.
 	program(t, append(w.env, "REDIS_URL=nonsense"), "run").expect(t, exitDone)
 
-	server := needed(t, "redis-server")
-	port := freePort(t)
+	server := testdb.Needed(t, "make fault-tools", "redis-server")
+	port := testdb.FreePort(t)
 	cmd := exec.Command(server, "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
 	running(t, cmd, regexp.MustCompile("Ready to accept connections"))
 	is(t, findings(t, append(w.env, fmt.Sprintf("REDIS_URL=redis://127.0.0.1:%d", port)), exitDone), "redis", "ok", "answers")
@@ -167,7 +169,7 @@ func outsideAddress(t *testing.T) string {
 // mode nothing does, and check says that.
 func TestPooler(t *testing.T) {
 	t.Parallel()
-	needed(t, "pgbouncer", "/usr/sbin/pgbouncer")
+	testdb.Needed(t, "make fault-tools", "pgbouncer", "/usr/sbin/pgbouncer")
 	for mode, says := range map[string]string{"transaction": "in transaction mode", "session": "in session mode", "statement": "pool_mode = transaction"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
@@ -214,7 +216,7 @@ func bounced(t *testing.T, w *world, mode string) string {
 	if os.Geteuid() == 0 {
 		asRoot = "user = postgres\n"
 	}
-	port := freePort(t)
+	port := testdb.FreePort(t)
 	config := filepath.Join(openTemp(t), "pgbouncer.ini")
 	if err := os.WriteFile(config, fmt.Appendf(nil, `[databases]
 * = host=127.0.0.1 port=%s user=postgres
@@ -228,7 +230,7 @@ default_pool_size = 20
 %s`, u.Port(), port, mode, asRoot), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	running(t, exec.Command(needed(t, "pgbouncer", "/usr/sbin/pgbouncer"), config), regexp.MustCompile("process up"))
+	running(t, exec.Command(testdb.Needed(t, "make fault-tools", "pgbouncer", "/usr/sbin/pgbouncer"), config), regexp.MustCompile("process up"))
 	u.Host = fmt.Sprintf("127.0.0.1:%d", port)
 	return u.String()
 }
@@ -247,31 +249,6 @@ func running(t *testing.T, cmd *exec.Cmd, ready *regexp.Regexp) {
 		_ = cmd.Wait() // it was killed
 	})
 	eventually(t, cmd.Path+" is ready", func() bool { return ready.MatchString(out.String()) })
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
-// needed finds a program that a test needs, or skips the test; not in CI.
-func needed(t *testing.T, places ...string) string {
-	t.Helper()
-	for _, place := range places {
-		if path, err := exec.LookPath(place); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed: make fault-tools", places[0])
-	}
-	t.Skipf("%s is not installed: make fault-tools", places[0])
-	return ""
 }
 
 // Clocks that are seconds apart are worth a word; a minute apart, nothing is done.

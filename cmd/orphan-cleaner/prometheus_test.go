@@ -20,9 +20,6 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
 )
 
-// prometheusEnv names the program; `make test` sets it.
-const prometheusEnv = "ORPHAN_CLEANER_PROMETHEUS"
-
 // monitor is a Prometheus that scrapes replicas and evaluates our rules.
 type monitor struct{ url string }
 
@@ -31,10 +28,7 @@ var listeningAt = regexp.MustCompile(`msg="Listening on" address=(\S+)`)
 // startPrometheus scrapes and evaluates once a second.
 func startPrometheus(t *testing.T, replicas ...*replica) *monitor {
 	t.Helper()
-	program := os.Getenv(prometheusEnv)
-	if program == "" {
-		t.Skip(prometheusEnv + " is not set: make test sets it")
-	}
+	program := needTool(t, "prometheus")
 	rules, err := filepath.Abs("../../deploy/prometheus/rules.yaml")
 	if err != nil {
 		t.Fatal(err)

@@ -191,9 +191,7 @@ func (w *runbookWorld) shell(t *testing.T) {
 	}
 	links := map[string]string{filepath.Join(w.Cluster().BinDir(), "psql"): filepath.Join(bin, "psql")}
 	for _, name := range []string{"goose", "grpcurl"} {
-		if path := tool(name); path != "" {
-			links[path] = filepath.Join(bin, name)
-		}
+		links[needTool(t, name)] = filepath.Join(bin, name)
 	}
 	for _, name := range []string{"sql", "migrations"} {
 		path, err := filepath.Abs("../../" + name)
@@ -229,26 +227,14 @@ func (w *runbookWorld) shell(t *testing.T) {
 	)
 }
 
-// tool is where a tool is that the runbook uses, or empty.
-func tool(name string) string {
-	for _, candidate := range []string{os.Getenv("ORPHAN_CLEANER_" + strings.ToUpper(name)), name} {
-		if path, err := exec.LookPath(candidate); err == nil {
-			return path
-		}
-	}
-	return ""
-}
-
-// needTool skips a test, or fails it in CI, where a tool is not there.
-func needTool(t *testing.T, name string) {
+// needTool finds a tool where `make test` says it is, or on the PATH.
+func needTool(t *testing.T, name string) string {
 	t.Helper()
-	switch {
-	case tool(name) != "":
-	case os.Getenv("CI") == "true":
-		t.Fatalf("there is no %s: make tools prometheus", name)
-	default:
-		t.Skipf("there is no %s: make tools prometheus; make test sets ORPHAN_CLEANER_%s", name, strings.ToUpper(name))
+	places := []string{name}
+	if pinned := os.Getenv("ORPHAN_CLEANER_" + strings.ToUpper(name)); pinned != "" {
+		places = []string{pinned, name}
 	}
+	return testdb.Needed(t, "make tools prometheus", places...)
 }
 
 // do runs a block and returns what it printed and its exit status.

@@ -87,7 +87,7 @@ var (
 	ErrPaused = fence.ErrPaused
 	// ErrProof is returned when rows deleted, audited and backed up are not the
 	// same number. The transaction was rolled back.
-	ErrProof = errors.New("count proof failed")
+	ErrProof = fence.ErrProof
 	// ErrInterrupted is returned when the caller's context ended the run.
 	ErrInterrupted = errors.New("interrupted; the next run goes on from here")
 	// ErrIncomplete is returned when users or chunks were left over.

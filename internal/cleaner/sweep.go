@@ -15,6 +15,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/failpoint"
+	"github.com/nova-social/orphan-cleaner/internal/fence"
 )
 
 // groupBatches is how many batches of due users are asked about again at once.
@@ -166,7 +167,7 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 			if chosen = row.Chosen; chosen == 0 {
 				return nil
 			}
-			if err := failpoint.After("proof", prove(ctx, q, row)); err != nil {
+			if err := failpoint.After("proof", fence.Prove(ctx, q, row.Chosen, row.Deleted)); err != nil {
 				return err
 			}
 			return failpoint.After("chunk-counted", r.fence.Heartbeat(ctx, q, row.Deleted))
@@ -177,20 +178,6 @@ func (r *run) deleteChunk(ctx context.Context, users []uuid.UUID, asked time.Tim
 		}
 		return chosen, failpoint.After("commit", err)
 	})
-}
-
-// prove compares rows deleted with rows audited and backed up, as the trigger
-// reported them to this very transaction.
-func prove(ctx context.Context, q *db.Queries, row db.MemberDeleteDueRow) error {
-	proof, err := q.ChunkProof(ctx)
-	if err != nil {
-		return err
-	}
-	if row.Deleted != row.Chosen || proof.Audited != row.Deleted || proof.BackedUp != row.Deleted {
-		return fmt.Errorf("%w: %d chosen, %d deleted, %d audited, %d backed up; rolled back; look closer with: orphan-cleaner check",
-			ErrProof, row.Chosen, row.Deleted, proof.Audited, proof.BackedUp)
-	}
-	return nil
 }
 
 func (r *run) forget(ctx context.Context, users []uuid.UUID, alive bool) error {

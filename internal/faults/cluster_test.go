@@ -3,7 +3,6 @@ package faults
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp/dbsetup"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
 // ownCluster moves the world to a cluster of its own, for faults of the server.
@@ -107,27 +107,11 @@ type bouncer struct {
 	now    *process
 }
 
-// needed finds a program that a row needs. Where it is not installed the row is
-// skipped, but not in CI.
-func needed(t *testing.T, places ...string) string {
-	t.Helper()
-	for _, place := range places {
-		if path, err := exec.LookPath(place); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is not installed: make fault-tools", places[0])
-	}
-	t.Skipf("%s is not installed: make fault-tools", places[0])
-	return ""
-}
-
 // bounced puts a PgBouncer between the program and the database of the world:
 // three sessions of the server for the eight connections of the program.
 func (w *world) bounced() *bouncer {
 	w.t.Helper()
-	b := &bouncer{t: w.t, path: needed(w.t, "pgbouncer", "/usr/sbin/pgbouncer"), port: freePort(w.t)}
+	b := &bouncer{t: w.t, path: testdb.Needed(w.t, "make fault-tools", "pgbouncer", "/usr/sbin/pgbouncer"), port: testdb.FreePort(w.t)}
 	server, err := url.Parse(w.url)
 	if err != nil {
 		w.t.Fatal(err)
@@ -164,17 +148,4 @@ func (b *bouncer) restart() {
 	b.now.signal(syscall.SIGKILL)
 	b.now.wait()
 	b.start()
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return port
 }

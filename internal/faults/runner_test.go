@@ -18,6 +18,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
 const sigCont = syscall.SIGCONT
@@ -262,7 +263,7 @@ func (w *world) ownClock() fakeClock {
 		}
 	}
 	if library == "" {
-		needed(w.t, "libfaketime.so.1")
+		testdb.Needed(w.t, "make fault-tools", "libfaketime.so.1")
 	}
 	// Not the test's own temporary directory: the server's user cannot enter it.
 	dir, err := os.MkdirTemp("/tmp", "orphan-cleaner-clock-")

@@ -27,6 +27,9 @@ var (
 	ErrTakenOver = errors.New("the run is no longer open: it was silent for longer than its lease and was taken over")
 	// ErrNotDue is returned by [Begin] with an interval while no run is due.
 	ErrNotDue = errors.New("no run is due yet")
+	// ErrProof is returned when rows deleted, audited and backed up are not the
+	// same number. The transaction was rolled back.
+	ErrProof = errors.New("count proof failed")
 	// ErrPaused is returned when runs were paused while this one was under way.
 	ErrPaused = errors.New("runs are paused; see why with: orphan-cleaner status; let them go on with: orphan-cleaner resume")
 )
@@ -128,6 +131,20 @@ func (r *Run) Heartbeat(ctx context.Context, q *db.Queries, deleted int64) error
 		return ErrPaused
 	}
 	return err
+}
+
+// Prove compares the rows that a statement chose and deleted with the rows
+// audited and backed up, as the trigger reported them to this very transaction.
+func Prove(ctx context.Context, q *db.Queries, chosen, deleted int64) error {
+	proof, err := q.ChunkProof(ctx)
+	if err != nil {
+		return err
+	}
+	if deleted != chosen || proof.Audited != deleted || proof.BackedUp != deleted {
+		return fmt.Errorf("%w: %d chosen, %d deleted, %d audited, %d backed up; rolled back; look closer with: orphan-cleaner check",
+			ErrProof, chosen, deleted, proof.Audited, proof.BackedUp)
+	}
+	return nil
 }
 
 // KeepAlive sends a heartbeat four times a lease until it is stopped. The

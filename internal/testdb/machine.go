@@ -1,0 +1,40 @@
+package testdb
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// Needed finds the program of a test in one of the places, names on the PATH or
+// paths. Where it is not there the test is skipped, but not in CI; mend is the
+// command that brings it.
+func Needed(tb testing.TB, mend string, places ...string) string {
+	tb.Helper()
+	for _, place := range places {
+		if path, err := exec.LookPath(place); err == nil {
+			return path
+		}
+	}
+	if os.Getenv("CI") == "true" {
+		tb.Fatalf("%s is not installed: %s", places[0], mend)
+	}
+	tb.Skipf("%s is not installed: %s", places[0], mend)
+	return ""
+}
+
+// FreePort is a port of the loopback that nobody listens on, for a server that
+// cannot choose one itself.
+func FreePort(tb testing.TB) int {
+	tb.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
+	if err != nil {
+		tb.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	if err := listener.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return port
+}
