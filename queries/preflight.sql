@@ -24,7 +24,7 @@ SELECT
             'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
             'orphan_pauses', 'orphan_refusals', 'orphan_approvals', 'conversation_members_audit',
             'conversation_members_audit_default', 'conversation_members_backup',
-            'orphan_restores', 'orphan_departed'
+            'orphan_restores', 'orphan_departed', 'orphan_coverage'
         ]) AS ours (object_name)
         WHERE to_regclass('public.' || ours.object_name) IS NULL
     ), '')::text AS objects_missing,
@@ -46,6 +46,8 @@ SELECT
                     ('orphan_approvals', 'SELECT'),
                     ('orphan_departed', 'SELECT'), ('orphan_departed', 'INSERT'),
                     ('orphan_departed', 'UPDATE'), ('orphan_departed', 'DELETE'),
+                    ('orphan_coverage', 'SELECT'), ('orphan_coverage', 'INSERT'),
+                    ('orphan_coverage', 'UPDATE'), ('orphan_coverage', 'DELETE'),
                     ('goose_db_version', 'SELECT')
             ) AS need (relation, privilege)
             WHERE to_regclass('public.' || need.relation) IS NOT NULL

@@ -150,7 +150,7 @@ DO $$
 DECLARE
     tables CONSTANT text [] := ARRAY[
         'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
-        'orphan_refusals', 'orphan_approvals', 'orphan_pauses', 'orphan_restores', 'orphan_departed',
+        'orphan_refusals', 'orphan_approvals', 'orphan_pauses', 'orphan_restores', 'orphan_departed', 'orphan_coverage',
         'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'goose_db_version', 'orphan_drift_version'
     ];
     functions CONSTANT text [] := ARRAY[
@@ -206,7 +206,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON public.orphan_candidates TO orphan_clean
 GRANT SELECT, INSERT, DELETE ON public.orphan_sightings TO orphan_cleaner_runner;
 GRANT SELECT, INSERT ON public.orphan_refusals TO orphan_cleaner_runner;
 GRANT SELECT, UPDATE (used_at, used_by_run) ON public.orphan_approvals TO orphan_cleaner_runner;
-GRANT SELECT, INSERT, UPDATE, DELETE ON public.orphan_departed TO orphan_cleaner_runner;
+GRANT SELECT, INSERT, UPDATE, DELETE ON public.orphan_departed, public.orphan_coverage TO orphan_cleaner_runner;
 GRANT SELECT ON public.orphan_holds_in_force, public.orphan_pauses, public.goose_db_version TO orphan_cleaner_runner;
 GRANT SELECT (run_id, conversation_id, state) ON public.orphan_restores TO orphan_cleaner_runner;
 GRANT SELECT (conversation_id, run_id, deleted_at) ON public.conversation_members_audit TO orphan_cleaner_runner;
@@ -232,8 +232,8 @@ GRANT EXECUTE ON FUNCTION public.orphan_restore_chunks(bigint, text, integer) TO
 GRANT EXECUTE ON FUNCTION public.orphan_restore_users(bigint, date, bigint, integer) TO orphan_cleaner_restorer;
 GRANT EXECUTE ON FUNCTION public.orphan_revert_chunk(bigint, bigint, date, bigint, integer, uuid []) TO orphan_cleaner_restorer;
 GRANT SELECT ON
-    public.orphan_candidates, public.orphan_holds_in_force, public.orphan_refusals, public.orphan_approvals,
-    public.conversation_members_audit, public.conversation_members_audit_default,
+    public.orphan_candidates, public.orphan_coverage, public.orphan_holds_in_force, public.orphan_refusals,
+    public.orphan_approvals, public.conversation_members_audit, public.conversation_members_audit_default,
     public.conversation_members_backup, public.deleted_members_list, public.goose_db_version
     TO orphan_cleaner_restorer;
 DO $$
@@ -253,7 +253,7 @@ ALTER DEFAULT PRIVILEGES FOR ROLE orphan_cleaner_owner IN SCHEMA public
 -- 6. reader.
 GRANT SELECT ON
     public.orphan_runs, public.orphan_candidates, public.orphan_holds_in_force, public.orphan_refusals,
-    public.orphan_approvals, public.orphan_pauses, public.orphan_departed, public.conversation_members_audit,
+    public.orphan_approvals, public.orphan_pauses, public.orphan_departed, public.orphan_coverage, public.conversation_members_audit,
     public.conversation_members_audit_default, public.goose_db_version
     TO orphan_cleaner_reader;
 GRANT SELECT (run_id, conversation_id, state) ON public.orphan_restores TO orphan_cleaner_reader;

@@ -60,6 +60,7 @@ type run struct {
 	started   time.Time
 	entered   time.Time // the phase it is in
 	facts     Facts
+	turn      turn
 	calls     callTimes
 	back      departed
 	totals    db.MemberTotalsRow // of the table, where judgeEarly counted
@@ -145,6 +146,9 @@ func (r *run) verifyAndJudge(ctx context.Context) error {
 		return err
 	}
 	if err := r.recall(ctx); err != nil {
+		return err
+	}
+	if err := r.takeShare(ctx); err != nil {
 		return err
 	}
 	err := failpoint.After("verify", r.verify(ctx))

@@ -17,12 +17,14 @@ type Checker interface {
 	Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error)
 }
 
-// Config is what a run goes by. Every duration and limit is positive.
+// Config is what a run goes by. Every duration and limit is positive, but for those
+// that say what 0 means.
 type Config struct {
 	BatchSize   int           // users per call, 1 to 100
 	Concurrency int           // calls in flight
 	Retention   time.Duration // missing for this long without a break: due
 	MaxGap      time.Duration // a longer gap between sightings starts the clock anew
+	CheckEvery  time.Duration // ask each user once in this time, a share of them in each run; 0: all in each run
 	Lease       time.Duration // a run silent for longer is taken over
 	DryRun      bool          // verify and judge, change nothing
 	JudgeLate   bool          // ask about everybody even when the run is sure to be refused

@@ -69,9 +69,10 @@ func (r *run) recall(ctx context.Context) error {
 
 // judgeEarly stops the asking once the run is sure to be refused: what was found
 // so far is too much whatever the rest of the answers. A dry run asks on: it is
-// there to look closer.
+// there to look closer. So does a run that checks a share: what it is a share of is
+// not the table, whose totals this judges by, and it ends soon anyway.
 func (r *run) judgeEarly(ctx context.Context) error {
-	if r.cfg.DryRun || r.judgeLate || judgeFacts(r.facts, r.cfg.Limits) == nil {
+	if r.cfg.DryRun || r.judgeLate || !r.turn.isWhole() || judgeFacts(r.facts, r.cfg.Limits) == nil {
 		return nil
 	}
 	if r.totals.Users == 0 {
@@ -133,7 +134,7 @@ func (r *run) stagingIsWhole(ctx context.Context) error {
 // mergeLimit bounds the one statement whose size is the number of missing users.
 const mergeLimit = 5 * time.Minute
 
-// merge writes the ledger, in one statement.
+// merge writes the ledger, in one statement, and who was asked about, in another.
 func (r *run) merge(ctx context.Context) error {
 	merged, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, mergeLimit, "merging sightings into the ledger", func(ctx context.Context, q *db.Queries) (row db.CandidateMergeRow, err error) {
 		// Locks the run's row: nobody takes the run over in between.
@@ -147,6 +148,10 @@ func (r *run) merge(ctx context.Context) error {
 			return row, fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
 		}
 		if err := failpoint.After("merge", r.useApproval(ctx, q)); err != nil {
+			return row, err
+		}
+		// With the ledger or not at all: a run that came to nothing was nobody's turn.
+		if _, err := q.CoverageWrite(ctx, r.turn.written(r.id)); err != nil {
 			return row, err
 		}
 		// Fresh again at COMMIT: a merge may take longer than a lease.

@@ -13,11 +13,5 @@ func (u userRange) after(id uuid.UUID) (rest userRange, ok bool) {
 	if id == u.through {
 		return u, false
 	}
-	for i := len(id) - 1; i >= 0; i-- {
-		id[i]++
-		if id[i] != 0 {
-			break
-		}
-	}
-	return userRange{from: id, through: u.through}, true
+	return userRange{from: idAfter(id), through: u.through}, true
 }

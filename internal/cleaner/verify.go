@@ -55,6 +55,7 @@ type answer struct {
 type batch struct {
 	ids               []uuid.UUID
 	members, departed int
+	spans             []span // of the members, those that a range holds
 }
 
 func (r *run) newBatch() batch { return batch{ids: make([]uuid.UUID, 0, r.cfg.BatchSize)} }
@@ -66,7 +67,7 @@ const voidInARow = 3
 // stageSize is how many users are written to staging at once.
 const stageSize = 2000
 
-// verify streams the distinct users of the table, asks auth-service about each
+// verify streams the distinct users whose turn it is, asks auth-service about each
 // once and stages who is missing and who is unknown. Memory is bounded by a
 // page, the batches in flight and one staging write.
 func (r *run) verify(ctx context.Context) error {
@@ -77,7 +78,7 @@ func (r *run) verify(ctx context.Context) error {
 
 	group.Go(func() error {
 		defer close(batches)
-		return r.scan(ctx, allUsers(), known, batches)
+		return r.scan(ctx, known, batches)
 	})
 	group.Go(func() error {
 		defer close(answers)
@@ -101,9 +102,9 @@ func (r *run) verify(ctx context.Context) error {
 	return group.Wait()
 }
 
-// scan cuts the distinct users of a range into batches of exactly BatchSize; only
-// the last one may be smaller.
-func (r *run) scan(ctx context.Context, left userRange, known *canaries, batches chan<- batch) error {
+// scan cuts the users of the run's share, and the candidates beside it, into
+// batches of exactly BatchSize; only the last one may be smaller.
+func (r *run) scan(ctx context.Context, known *canaries, batches chan<- batch) error {
 	next, sent := r.newBatch(), 0
 	send := func(b batch) error {
 		select {
@@ -115,29 +116,24 @@ func (r *run) scan(ctx context.Context, left userRange, known *canaries, batches
 			return ctx.Err()
 		}
 	}
-	for more := true; more; {
-		page, err := read(ctx, r.Cleaner, "reading user ids", func(ctx context.Context, q *db.Queries) ([]db.MemberUserPageRow, error) {
-			return q.MemberUserPage(ctx, db.MemberUserPageParams{
-				FromUser: left.from, ThroughUser: left.through, MaxUsers: int64(r.cfg.PageUsers),
-			})
-		})
-		if err != nil {
+	take := func(user uuid.UUID, members int64, at int) error {
+		r.report(func(p *Progress) { p.MembersSeen += members })
+		delete(known.unmet, user)
+		r.turn.note(&next, user, at)
+		if next.members++; len(next.ids) == r.cfg.BatchSize {
+			return send(next)
+		}
+		return nil
+	}
+	for at := range r.turn.ranges {
+		if err := r.scanRange(ctx, at, take); err != nil {
 			return err
 		}
-		for _, user := range page {
-			r.report(func(p *Progress) { p.MembersSeen += user.Members })
-			delete(known.unmet, user.UserID)
-			next.ids = append(next.ids, user.UserID)
-			if next.members++; len(next.ids) == r.cfg.BatchSize {
-				if err := send(next); err != nil {
-					return err
-				}
-			}
+	}
+	if !r.turn.isWhole() {
+		if err := r.takeCandidates(ctx, take); err != nil {
+			return err
 		}
-		if len(page) < r.cfg.PageUsers {
-			break
-		}
-		left, more = left.after(page[len(page)-1].UserID)
 	}
 	for canary := range known.unmet {
 		if next.ids = append(next.ids, canary); len(next.ids) == r.cfg.BatchSize {
@@ -179,6 +175,7 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 			r.facts.Cause = a.err
 			known.unknown(&r.facts, a.ids)
 			unknown = append(unknown, a.ids[:a.members]...)
+			r.turn.void = append(r.turn.void, a.spans...)
 			if inARow++; inARow >= voidInARow*r.cfg.Concurrency {
 				return fmt.Errorf("%w: auth-service gave no correct answer to %d batches in a row, stopped asking; last cause: %w",
 					ErrIncomplete, inARow, a.err)

@@ -56,11 +56,15 @@ FROM run, users
 \set application_name '\'orphan-cleaner\''
 \set approval_id 1
 \set approved_by '\'explain\''
+\set are_checked 'ARRAY[true]'
+\set are_unknown 'ARRAY[false]'
 \set audit_window '\'400 days\''
 \set batch_calls 0
+\set batch_size 100
 \set breaker NULL
 \set call_ms_buckets NULL
 \set call_ms_max NULL
+\set check_every '\'1 day\''
 \set chunks_left 0
 \set conversation_id NULL
 \set day 'CURRENT_DATE::text'
@@ -70,6 +74,7 @@ FROM run, users
 \set every_boolean false
 \set every_interval '\'1 hour\''
 \set first_page 0
+\set from_users 'ARRAY[\'00000000-0000-0000-0000-000000000000\'::uuid]'
 \set hold '\'30 days\''
 \set hold_id 1
 \set host '\'explain\''
@@ -102,6 +107,8 @@ FROM run, users
 \set statement_timeout '\'30000\''
 \set through_user '\'ffffffff-ffff-ffff-ffff-ffffffffffff\''
 \set until 'now()'
+\set until_users 'ARRAY[\'00000000-0000-0000-0000-000000000000\'::uuid]'
+\set users 'ARRAY[0::bigint]'
 \set users_checked 0
 \set users_due 0
 \set users_missing 0
