@@ -1,7 +1,7 @@
 -- name: MetricsState :one
 -- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 -- Locks: ACCESS SHARE on our tables.
--- Index: orphan_runs_pkey, orphan_departed_alive, orphan_pauses_one_in_force; runs and ledger are read whole.
+-- Index: orphan_runs_pkey, orphan_departed_alive, orphan_pauses_one_in_force; runs, ledger and coverage are read whole.
 -- Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
 SELECT
     r.last_success::float8 AS last_success,
@@ -15,6 +15,14 @@ SELECT
     coalesce(f.members_held, 0)::bigint AS members_held,
     coalesce(f.members_kept_young, 0)::bigint AS members_kept_young,
     coalesce(t.breaker, '')::text AS tripped,
+    (
+        SELECT CASE
+            -- Some were never asked about.
+            WHEN NOT coalesce(bool_or(v.from_user = '00000000-0000-0000-0000-000000000000') AND bool_and(v.checked_at IS NOT NULL), false) THEN 0
+            ELSE extract(EPOCH FROM min(v.checked_at))
+        END
+        FROM orphan_coverage AS v
+    )::float8 AS everybody_checked,
     (SELECT count(*) FROM orphan_candidates)::bigint AS candidate_users,
     (SELECT count(*) FROM orphan_departed WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
     (p.paused_at IS NOT NULL)::boolean AS paused,

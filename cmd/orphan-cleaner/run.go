@@ -41,7 +41,9 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	cfg.DryRun = cmd.DryRun
 	log := cmd.logger(s)
 	registry := prometheus.NewRegistry()
-	settings := telemetry.Settings{Version: version, Interval: time.Duration(cmd.Interval), Concurrency: cfg.Concurrency, OneRun: true}
+	settings := telemetry.Settings{
+		Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency, OneRun: true,
+	}
 	metrics, err := telemetry.NewMetrics(registry, settings)
 	if err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)

@@ -272,17 +272,17 @@ func TestCheck(t *testing.T) {
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 300, 15)
-	var st struct{ Runs, Backlog []map[string]any }
+	var st struct{ Runs, Backlog, Coverage []map[string]any }
 	read := func() {
 		e := program(t, w.env, "status", "--json").expect(t, exitDone)
 		if err := json.Unmarshal([]byte(e.stdout), &st); err != nil {
 			t.Fatalf("%v: %s", err, e)
 		}
-		if st.Runs == nil || st.Backlog == nil {
+		if st.Runs == nil || st.Backlog == nil || st.Coverage == nil {
 			t.Errorf("an empty list is null: %s", e.stdout)
 		}
 	}
-	if read(); len(st.Runs) != 0 || len(st.Backlog) != 0 {
+	if read(); len(st.Runs) != 0 || len(st.Backlog) != 0 || len(st.Coverage) != 0 {
 		t.Errorf("before the first run: %v", st)
 	}
 	program(t, w.env, "status").expect(t, exitDone)
@@ -304,14 +304,57 @@ func TestStatus(t *testing.T) {
 	if b := st.Backlog[0]; b["users"] != 2.0 || b["members"] != 2.0 || b["is_due"] != false {
 		t.Errorf("backlog: %v", b)
 	}
+	if c := st.Coverage[0]; c["is_whole"] != true || c["users"] != 285.0 || c["users_last"] != 285.0 || c["users_unknown"] != 0.0 {
+		t.Errorf("coverage: %v", c)
+	}
 	e := program(t, w.env, "status").expect(t, exitDone)
-	for _, part := range []string{"Recent runs", "succeeded", "refused", "run 3: refused by breaker new-missing-share", "Backlog"} {
+	for _, part := range []string{
+		"Recent runs", "succeeded", "refused", "run 3: refused by breaker new-missing-share", "Backlog",
+		"every user has been asked about since 2", "; the last share was 285 of 285 users",
+	} {
 		if !strings.Contains(e.stdout, part) {
 			t.Errorf("status does not show %q:\n%s", part, e.stdout)
 		}
 	}
 	if after := contents(t, w.DB); after != before {
 		t.Error("status changed the database")
+	}
+}
+
+// With CHECK_EVERY a run checks its share, says so in the log, and status shows
+// how far the checking is.
+func TestCheckEvery(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 300, 15)
+	env := append(w.env, "ORPHAN_CLEANER_CHECK_EVERY=24h")
+	run := func(checked float64, says bool) {
+		t.Helper()
+		e := program(t, env, "run", "--json", "--batch-size=10").expect(t, exitDone)
+		var r map[string]any
+		if err := json.Unmarshal([]byte(e.stdout), &r); err != nil || r["users_checked"] != checked {
+			t.Errorf("%v, %v, want %v checked", err, r, checked)
+		}
+		if said := strings.Contains(e.stderr, "INFO orphan_cleaner: Checking a share of the users, and all candidates "); said != says {
+			t.Errorf("the log says that it is a share: %t\n%s", said, e.stderr)
+		}
+	}
+	users := float64(w.Count("(SELECT DISTINCT user_id FROM conversation_members) AS u"))
+	run(users, false)
+	w.Exec(`UPDATE orphan_coverage SET checked_at = checked_at - interval '1 hour'`)
+	run(20, true) // a twentysecond
+	e := program(t, env, "status").expect(t, exitDone)
+	if want := "; the last share was 20 of "; !strings.Contains(e.stdout, want) {
+		t.Errorf("status does not say %q:\n%s", want, e.stdout)
+	}
+	w.Exec(`UPDATE orphan_coverage SET checked_at = NULL, run_id = NULL, is_unknown = true WHERE users < 100`)
+	e = program(t, env, "status").expect(t, exitDone)
+	if want := "some users have never been asked about; the last share was "; !strings.Contains(e.stdout, want) || !strings.Contains(e.stdout, ", the next one asks again about 20 unknown ones\n") {
+		t.Errorf("status does not say %q:\n%s", want, e.stdout)
+	}
+	for _, wrong := range []string{"59s", "31d", "0s", "often"} {
+		if e := program(t, w.env, "run", "--check-every="+wrong).expect(t, exitUsage); !strings.Contains(e.stderr, "CHECK_EVERY") && !strings.Contains(e.stderr, "--check-every") {
+			t.Errorf("%s", e)
+		}
 	}
 }
 

@@ -228,6 +228,7 @@ func (f *CanaryFlags) canaries() (alive, dead []uuid.UUID, err error) {
 // CleanerFlags are the settings of a run.
 type CleanerFlags struct {
 	Interval            Duration `help:"Time between the runs of serve." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
+	CheckEvery          Duration `help:"Ask about each user once in this time, a share of them in each run and all candidates, 1m to 30d; not set: each run asks about everybody." env:"ORPHAN_CLEANER_CHECK_EVERY" placeholder:"24h"`
 	BatchSize           int      `help:"Users per call, 1 to 100." env:"ORPHAN_CLEANER_BATCH_SIZE" default:"100"`
 	Retention           Duration `help:"How long a user must have been missing without a break." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
 	AllowShortRetention bool     `help:"Accept a retention under one day." env:"ORPHAN_CLEANER_ALLOW_SHORT_RETENTION"`
@@ -243,6 +244,10 @@ type CleanerFlags struct {
 	ChunkRows int      `help:"Members per transaction, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"2000"`
 }
 
+// maxCheckEvery is against a 24d that was meant to be 24h. MAX_GAP is no limit:
+// each run asks about all candidates, so that no clock has a gap of this length.
+const maxCheckEvery = 30 * day
+
 func (f *CleanerFlags) config() (cleaner.Config, error) {
 	wrong := func(format string, args ...any) (cleaner.Config, error) {
 		return cleaner.Config{}, fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))
@@ -257,6 +262,8 @@ func (f *CleanerFlags) config() (cleaner.Config, error) {
 		return wrong("CONCURRENCY is %d, it must be 1 to 64", f.Concurrency)
 	case time.Duration(f.Interval) < time.Second:
 		return wrong("INTERVAL is %s, it must be 1s or more", f.Interval)
+	case f.CheckEvery != 0 && (time.Duration(f.CheckEvery) < time.Minute || time.Duration(f.CheckEvery) > maxCheckEvery):
+		return wrong("CHECK_EVERY is %s, it must be 1m to 30d: that late a deleted user may be noticed; without it each run asks about everybody", f.CheckEvery)
 	case time.Duration(f.Lease) < time.Second:
 		return wrong("LEASE is %s, it must be 1s or more", f.Lease)
 	case !share(f.MaxNewMissingShare), !share(f.MaxDeleteShare):
@@ -271,6 +278,7 @@ func (f *CleanerFlags) config() (cleaner.Config, error) {
 	cfg := cleaner.DefaultConfig()
 	cfg.BatchSize, cfg.Concurrency, cfg.ChunkRows = f.BatchSize, f.Concurrency, f.ChunkRows
 	cfg.Retention, cfg.MaxGap, cfg.Lease = time.Duration(f.Retention), time.Duration(f.MaxGap), time.Duration(f.Lease)
+	cfg.CheckEvery = time.Duration(f.CheckEvery)
 	cfg.Limits = cleaner.Limits{NewMissingShare: f.MaxNewMissingShare, DeleteShare: f.MaxDeleteShare, DeleteMembers: f.MaxDeleteMembers, RecentlyActive: f.MaxRecentlyActive}
 	cfg.JudgeLate = f.JudgeLate
 	var err error
@@ -290,12 +298,16 @@ func finishConfig(cfg cleaner.Config) (cleaner.Config, error) {
 	if err != nil {
 		host = "unknown"
 	}
-	settings, err := json.Marshal(map[string]any{
+	kept := map[string]any{
 		"batch_size": cfg.BatchSize, "concurrency": cfg.Concurrency, "retention": Duration(cfg.Retention).String(),
 		"max_gap": Duration(cfg.MaxGap).String(), "lease": Duration(cfg.Lease).String(), "chunk_rows": cfg.ChunkRows,
 		"max_new_missing_share": cfg.Limits.NewMissingShare, "max_delete_share": cfg.Limits.DeleteShare,
 		"max_delete_members": cfg.Limits.DeleteMembers, "max_recently_active": cfg.Limits.RecentlyActive,
-	})
+	}
+	if cfg.CheckEvery > 0 {
+		kept["check_every"] = Duration(cfg.CheckEvery).String()
+	}
+	settings, err := json.Marshal(kept)
 	cfg.SchemaVersion, cfg.Version, cfg.Settings = latest, version, settings
 	cfg.Host = fmt.Sprintf("%s:%d", host, os.Getpid())
 	return cfg, err

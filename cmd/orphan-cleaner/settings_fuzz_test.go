@@ -107,6 +107,10 @@ func settings(dir string) []setting {
 		{env: "ORPHAN_CLEANER_JUDGE_LATE", good: []string{"true", "false", "1", "0"}, bad: []string{"perhaps", "2"}},
 		number("CONCURRENCY", []string{"1", "64"}, []string{"0", "65", "-1"}),
 		duration("ORPHAN_CLEANER_MAX_GAP", nil, nil),
+		{
+			env: "ORPHAN_CLEANER_CHECK_EVERY", good: []string{"24h", "1m", "30d", "1d12h"},
+			bad: slices.Concat([]string{"59s", "30d1s", "40d"}, notDurations),
+		},
 		share("MAX_NEW_MISSING_SHARE"), share("MAX_DELETE_SHARE"),
 		number("MAX_DELETE_MEMBERS", []string{"0", "1", "9223372036854775807"}, []string{"-1", "9223372036854775808"}),
 		number("MAX_RECENTLY_ACTIVE", []string{"0", "5", "9223372036854775807"}, []string{"-1"}),
@@ -324,6 +328,9 @@ func inBounds(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
 	within("interval", time.Duration(cmd.Interval).Seconds(), 1, math.MaxFloat64)
 	within("lease", cfg.Lease.Seconds(), 1, math.MaxFloat64)
 	within("gap", cfg.MaxGap.Seconds(), 1e-9, math.MaxFloat64)
+	if cfg.CheckEvery != 0 {
+		within("check every", cfg.CheckEvery.Seconds(), 60, 30*24*3600)
+	}
 	within("timeout", time.Duration(cmd.AuthServiceTimeout).Seconds(), 1e-9, math.MaxFloat64)
 	if !cmd.AllowShortRetention {
 		within("retention in hours", cfg.Retention.Hours(), 24, math.MaxFloat64)

@@ -25,6 +25,7 @@ type status struct {
 	Paused    []db.PauseInForceRow     `json:"paused"`
 	Holds     int                      `json:"holds"`
 	Alive     []db.DepartedAliveRow    `json:"resurrected"`
+	Coverage  []db.CoverageStateRow    `json:"coverage"`
 	Runs      []db.RunRecentRow        `json:"runs"`
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
 }
@@ -64,9 +65,13 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 	if st.Alive, err = q.DepartedAlive(ctx); err != nil {
 		return fmt.Errorf("reading who is alive again: %w; see: orphan-cleaner check", err)
 	}
+	if st.Coverage, err = q.CoverageState(ctx); err != nil {
+		return fmt.Errorf("reading who was asked about when: %w; see: orphan-cleaner check", err)
+	}
 	if cmd.JSON {
 		// An empty list is [], never null.
 		st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
+		st.Coverage = append([]db.CoverageStateRow{}, st.Coverage...)
 		return printJSON(s.out, st)
 	}
 	return printStatus(s, st)
@@ -104,6 +109,23 @@ func printStatus(s *streams, st status) error {
 	}
 	if err := printTable(s.out, backlog); err != nil {
 		return err
+	}
+	for _, c := range st.Coverage {
+		since := "some users have never been asked about"
+		if c.IsWhole {
+			since = fmt.Sprintf("every user has been asked about since %s UTC", c.CheckedSince.UTC().Format(time.DateTime))
+		}
+		if _, err := fmt.Fprintf(s.out, "%s; the last share was %d of %d users", since, c.UsersLast, c.Users); err != nil {
+			return err
+		}
+		if c.UsersUnknown > 0 {
+			if _, err := fmt.Fprintf(s.out, ", the next one asks again about %d unknown ones", c.UsersUnknown); err != nil {
+				return err
+			}
+		}
+		if _, err := fmt.Fprintln(s.out); err != nil {
+			return err
+		}
 	}
 	if n := len(st.Alive); n > 0 {
 		restore := "orphan-cleaner restore --resurrected --execute"

@@ -264,27 +264,39 @@ func TestShareWithUnknownUsers(t *testing.T) {
 	s.cfg.BatchSize = 2
 	slices.SortFunc(users, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
 	s.must(s.share())
-	s.pass(time.Hour)
-	s.check = func(call int, _ []uuid.UUID) error {
-		if call == 3 {
+	s.pass(3 * time.Hour)
+	var unknown []uuid.UUID
+	s.check = func(call int, ids []uuid.UUID) error {
+		// The first two, one in the middle and the last.
+		if call == 1 || call == 2 || call == 20 || call == 55 {
+			unknown = append(unknown, ids...)
 			return errors.New("once")
 		}
 		return nil
 	}
-	if _, err := s.share(); !errors.Is(err, cleaner.ErrIncomplete) {
-		t.Fatal(err)
+	if r, err := s.share(); !errors.Is(err, cleaner.ErrIncomplete) || s.calls != 55 || r.UsersUnknown != 8 {
+		t.Fatalf("%d calls, %v, %+v", s.calls, err, r)
 	}
-	unknown := slices.Clone(s.last[4:6])
+	if n := testdb.One[int64](s.db, `SELECT sum(users) FILTER (WHERE is_unknown)::bigint FROM orphan_coverage`); n != 8 {
+		t.Errorf("%d users are written down as unknown", n)
+	}
 	s.check = nil
 	s.pass(time.Minute)
-	s.must(s.share())
-	if !slices.Contains(s.last, unknown[0]) || !slices.Contains(s.last, unknown[1]) || len(s.last) > 4 {
-		t.Errorf("of %v the next run asked about %v", unknown, s.last)
+	r := s.must(s.share())
+	for _, id := range unknown {
+		if !slices.Contains(s.last, id) {
+			t.Errorf("the next run did not ask about %s", id)
+		}
+	}
+	if r.UsersChecked > 10 || s.db.Count(`orphan_coverage WHERE is_unknown`) != 0 {
+		t.Errorf("the next run: %+v", r)
 	}
 	s.pass(time.Minute)
 	s.must(s.share())
-	if slices.Contains(s.last, unknown[0]) || slices.Contains(s.last, unknown[1]) {
-		t.Error("the run after that asked once more")
+	for _, id := range unknown {
+		if slices.Contains(s.last, id) {
+			t.Errorf("the run after that asked about %s once more", id)
+		}
 	}
 
 	poison := users[100]

@@ -36,6 +36,7 @@ var (
 type Settings struct {
 	Version     string
 	Interval    time.Duration
+	CheckEvery  time.Duration // 0: each run asks about everybody
 	Concurrency int
 	// OneRun is a process that makes one run and ends, as from cron. A count of
 	// its own would start anew with each run: [State] then has the totals.
@@ -111,6 +112,11 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 		Help: "The setting INTERVAL: time between runs as it is scheduled.",
 	})
 	interval.Set(s.Interval.Seconds())
+	checkEvery := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "orphan_cleaner_check_every_seconds",
+		Help: "The setting CHECK_EVERY: time in which each user is asked about once; 0: each run asks about everybody.",
+	})
+	checkEvery.Set(s.CheckEvery.Seconds())
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "orphan_cleaner_build_info", ConstLabels: prometheus.Labels{"version": s.Version, "goversion": runtime.Version()},
 		Help: "1, labelled with the version of this program and of Go.",
@@ -118,7 +124,7 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 	build.Set(1)
 
 	all := []prometheus.Collector{
-		m.requests, m.errors, m.duration, m.voidBatches, m.retries, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, build,
+		m.requests, m.errors, m.duration, m.voidBatches, m.retries, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, checkEvery, build,
 	}
 	if !s.OneRun {
 		all = append(all, m.batchCalls, m.deletedMembers)

@@ -222,6 +222,19 @@ func TestState(t *testing.T) {
 			is(0, "orphan_cleaner_breaker_tripped", fmt.Sprintf("breaker=%q", breaker))
 		}
 	}
+	// Nobody was ever checked; some were not; all were, the first two hours ago.
+	const everybody = "orphan_cleaner_everybody_checked_timestamp_seconds"
+	coverage := `INSERT INTO orphan_coverage (from_user, checked_at, run_id, users, is_unknown) SELECT $1::uuid, now() - $2::interval, r.run_id, 1, false FROM (SELECT min(run_id) AS run_id FROM orphan_runs) AS r`
+	is(0, everybody)
+	db.Exec(coverage, "80000000-0000-0000-0000-000000000000", "1 hour")
+	m.RunEnded(cleaner.Result{})
+	is(0, everybody)
+	db.Exec(coverage, "00000000-0000-0000-0000-000000000000", "2 hours")
+	m.RunEnded(cleaner.Result{})
+	about(now-2*3600-30, everybody)
+	db.Exec(`INSERT INTO orphan_coverage (from_user, users, is_unknown) VALUES ('90000000-0000-0000-0000-000000000000', 1, true)`)
+	m.RunEnded(cleaner.Result{})
+	is(0, everybody)
 	is(10, "orphan_cleaner_users_checked")
 	is(1, "orphan_cleaner_users_unknown")
 	is(4, "orphan_cleaner_held_members")

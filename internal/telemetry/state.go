@@ -69,6 +69,7 @@ func stateMetrics() []stateMetric {
 		{runsTotal, "Runs that ended, by kind and state.", []string{"kind", "state"}},
 		{"orphan_cleaner_last_success_timestamp_seconds", "When a run last succeeded; 0: never.", nil},
 		{"orphan_cleaner_last_attempt_timestamp_seconds", "When a run last began; 0: never.", nil},
+		{"orphan_cleaner_everybody_checked_timestamp_seconds", "When the run began since which every user has been asked about; 0: some never were.", nil},
 		{"orphan_cleaner_users_checked", "Users with a correct answer in the last run that ended.", nil},
 		{"orphan_cleaner_users_unknown", "Users without a correct answer in the last run that ended.", nil},
 		{"orphan_cleaner_candidate_users", "Users in the ledger: missing, their clock running.", nil},
@@ -164,6 +165,7 @@ func (c *State) Collect(to chan<- prometheus.Metric) {
 func (c *State) collectState(to chan<- prometheus.Metric, s state) {
 	c.gauge(to, "orphan_cleaner_last_success_timestamp_seconds", s.LastSuccess)
 	c.gauge(to, "orphan_cleaner_last_attempt_timestamp_seconds", s.LastAttempt)
+	c.gauge(to, "orphan_cleaner_everybody_checked_timestamp_seconds", s.EverybodyChecked)
 	c.gauge(to, "orphan_cleaner_users_checked", float64(s.UsersChecked))
 	c.gauge(to, "orphan_cleaner_users_unknown", float64(s.UsersUnknown))
 	c.gauge(to, "orphan_cleaner_candidate_users", float64(s.CandidateUsers))
