@@ -37,7 +37,8 @@ type asking struct {
 // view is a run as auth-service saw it, and how far the model knows it to be.
 type view struct {
 	id       int64
-	isMember map[person]bool // not a canary, nor one who departed, that rode along
+	isMember map[person]bool   // not a canary, nor one who departed, that rode along
+	takes    func(person) bool // does the run ask about this member?
 	// What the askings before the ledger was written said about each person, in
 	// order, and those after it. A person who departed and is a member again is
 	// asked about twice before: the second time to look back.

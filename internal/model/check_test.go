@@ -117,6 +117,7 @@ func (h *history) check() {
 	if got := h.readDeparted(); !maps.Equal(h.departed, got) {
 		h.t.Fatalf("departed (known to be alive?) are\n%v, they should be\n%v", got, h.departed)
 	}
+	h.checkCoverage()
 	wrong := h.lines(`
 		WITH a AS (SELECT run_id, count(*) AS n FROM conversation_members_audit WHERE run_id IS NOT NULL GROUP BY run_id),
 		b AS (SELECT run_id, count(*) AS n FROM conversation_members_backup GROUP BY run_id),

@@ -5,6 +5,10 @@
 // each step against a model that knows the guarantees and nothing of the
 // queries that keep them.
 //
+// The model does not know whose turn it is where runs ask about a share: it hears
+// whom the run reads, and knows who must be among them, so that everybody is asked
+// about in time even if the next run is missed.
+//
 // The model predicts for each run who goes, what the ledger holds, how the run
 // ends and each number that it reports. It hears what auth-service answered to
 // each call from the server itself. A run that was broken off cannot be

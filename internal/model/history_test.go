@@ -53,7 +53,7 @@ func (s *stage) history(t *rapid.T) {
 		"join": h.join, "join again": h.join, "leave": h.leaveSomewhere, "close a conversation": h.close,
 		"delete users": h.deleteUsers, "delete a user": h.deleteUser, "revive a user": h.reviveUser,
 		"hold": h.hold, "lift a hold": h.lift, "pause or resume": h.pauseOrResume, "change a role": h.changeRole,
-		"time passes": h.timePasses, "days pass": h.daysPass, "lie": h.startLying,
+		"time passes": h.timePasses, "days pass": h.daysPass, "hours pass": h.hoursPass, "lie": h.startLying,
 		"give back": h.giveBack, "give back again": h.giveBack, "give back, disturbed": h.giveBackDisturbed,
 		"take again": h.takeBack, "take again and again": h.takeBack, "take again, disturbed": h.takeBackDisturbed,
 		"approve": h.approve, "other limits": h.otherLimits,
@@ -229,6 +229,17 @@ func (h *history) daysPass() {
 	}
 }
 
+// hoursPass with a run after each few of them, on a beat that may miss one: the
+// way of shares.
+func (h *history) hoursPass() {
+	beat := hour * draw[moment](h, "beat", 1, 6, 12, 24)
+	for range draw(h, "times", 2, 4, 8) {
+		h.pass(beat * draw[moment](h, "beats", 1, 1, 1, 2))
+		h.run(disturbance{}, h.replies(nil))
+		h.tick()
+	}
+}
+
 // startLying gives auth-service a fault until further notice, or takes it away.
 func (h *history) startLying() {
 	names := []string{"", "", "half", "nothing", "flapping"}
@@ -296,7 +307,7 @@ func statements() []string {
 		"MemberDeleteDue", "commit of MemberDeleteDue", "CandidateMerge", "commit of CandidateMerge", "CandidateForget", "DepartedPage", "DepartedCheck",
 		"commit of MemberDeleteDue", "MemberDeleteDue", "ChunkSettings", "ChunkProof", "RunHeartbeat", "CandidateDuePage",
 		"PreflightServer", "PartitionEnsure", "RunBegin", "commit of RunBegin", "MemberUserPage", "SightingAssess",
-		"SightingStage", "RunClock", "SightingCount", "RefusalStore", "ApprovalOpen", "ApprovalUse",
+		"CoverageShare", "CandidateMemberPage", "CoverageWrite", "SightingStage", "RunClock", "SightingCount", "RefusalStore", "ApprovalOpen", "ApprovalUse",
 		"RunFacts", "RunDeleted", "RunProof", "SightingDrop", "RunFinish",
 	}
 }
@@ -435,6 +446,7 @@ func (u *underWay) nest(after moment) bool {
 		u.view.over = true
 	}
 	served := u.auditor.plan()
+	u.everybody = true
 	if u.wants.target%2 == 1 {
 		// A run that hears nothing leaves the ledger as this one wrote it: nothing
 		// but the fence is between this one and its next chunk.
@@ -442,6 +454,7 @@ func (u *underWay) nest(after moment) bool {
 	}
 	u.run(disturbance{}, nil)
 	u.auditor.set(served)
+	u.everybody = false
 	if after == 0 {
 		u.open = nil
 	}
@@ -507,6 +520,7 @@ func (h *history) approve() {
 func (h *history) otherLimits() {
 	h.rules.deleteMembers = draw[int64](h, "max delete members", 100_000, 100_000, 3, 0)
 	h.rules.newMissingShare = draw(h, "max new missing share", 0.1, 1)
+	h.rules.checkEvery = drawCheckEvery(h.t)
 }
 
 // converge ends a history well (I4): auth-service is honest, nobody is held,
@@ -516,6 +530,7 @@ func (h *history) converge() {
 	h.lie = ""
 	h.rules.deleteMembers, h.rules.newMissingShare, h.rules.recentlyActive = 100_000, 1, 100_000
 	h.rules.alive, h.rules.dead = nil, nil
+	h.rules.checkEvery = 0
 	if h.paused {
 		h.setPaused(false)
 	}

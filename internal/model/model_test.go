@@ -81,6 +81,7 @@ type rules struct {
 	newMissingShare   float64
 	deleteMembers     int64
 	recentlyActive    int64
+	checkEvery        moment   // 0: every run asks about everybody
 	alive, dead       []person // canaries
 }
 
@@ -115,6 +116,12 @@ type model struct {
 	started   map[int64]moment // when each run began
 	open      *openRun
 	lastEnd   moment // the newest moment that any run has recorded
+	// Since when each member's person has been known: the start of the last run that wrote down
+	// that it had a correct answer, or when the person became a member.
+	known map[person]moment
+	// Of whom the last run that wrote down whom it checked had no correct answer.
+	unknown   map[person]bool
+	lastShare *moment // when that run began
 	tags      int
 }
 
@@ -204,7 +211,7 @@ type findings struct {
 
 // findings judges the first asking.
 func (m *model) findings(v *view, r rules) findings {
-	f := findings{total: int64(len(m.members))}
+	f := findings{}
 	calls, voidCalls := 0, 0
 	for _, call := range v.first {
 		calls++
@@ -214,6 +221,10 @@ func (m *model) findings(v *view, r rules) findings {
 	}
 	f.nothingSwept = voidCalls*10 > calls
 	for _, p := range m.persons() {
+		if !v.takes(p) {
+			continue
+		}
+		f.total += int64(len(m.membersOf(p)))
 		verdict := v.scan(p)
 		if verdict == void {
 			f.unknown++
@@ -297,7 +308,7 @@ func (m *model) breaker(f findings, v *view, r rules) string {
 func (m *model) refuse(v *view, r rules) map[person]bool {
 	kept := map[person]bool{}
 	for _, p := range m.persons() {
-		if v.scan(p) != missing {
+		if v.scan(p) != missing || !v.takes(p) {
 			continue
 		}
 		_, known := m.ledger[p]

@@ -247,6 +247,7 @@ func (h *history) absorbRestore(u *underWay, want plan) {
 		newest, _, _ := h.newestBackup(k)
 		row = newest.member
 		given[k] = row
+		h.appears(k.person)
 		h.members[k] = &row
 		delete(h.departed, k.person)
 		h.tally.add("restored", 1)

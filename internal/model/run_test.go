@@ -44,6 +44,7 @@ type underWay struct {
 	wants   disturbance
 	reached bool
 	begun   moment
+	every   moment // the setting CHECK_EVERY
 	ctx     context.Context
 	cancel  context.CancelFunc
 	// meanwhile changes the world in the middle of a restore; nil for a cleaning run.
@@ -58,6 +59,7 @@ func (h *history) begin(wants disturbance) *underWay {
 	u := &underWay{
 		history: h, wants: wants, host: fmt.Sprintf("model:%d", h.runs), view: newView(), pre: h.snapshot(), begun: h.now,
 	}
+	u.listen()
 	u.ctx, u.cancel = context.WithCancel(context.Background())
 	if wants.at != "" && wants.at != atAsking {
 		h.wire.arm(wants.at, wants.nth, u.happen)
@@ -92,6 +94,7 @@ func (h *history) run(wants disturbance, plan func(served int) authfake.FaultFun
 	result, err := cleaner.New(h.wire.pool, check, discard(), u.config()).Run(u.ctx)
 	u.end()
 	u.judge(result, err)
+	u.covered()
 	if u.wants.kind == killed && u.reached {
 		if err := h.revive(); err != nil {
 			h.t.Fatalf("starting another runner: %v", err)
@@ -105,7 +108,7 @@ func (u *underWay) checker() *checker {
 	wire, merges := u.wire, u.wire.merges.Load()
 	return &checker{
 		auditor: u.auditor, client: u.client, view: u.view,
-		isMember: func(p person) bool { return len(u.pre.membersOf(p)) > 0 },
+		isMember: u.view.takes,
 		isAgain:  func() bool { return wire.hasMerged(merges) },
 	}
 }
@@ -159,6 +162,7 @@ func (h *history) dryRun() {
 		h.t.Fatalf("a dry run should be refused by %q and was by %q: %v", f.breaker, tripped, err)
 	}
 	u.askedEverybodyOnce()
+	u.inTime()
 	if got != want || len(u.view.again) > 0 {
 		h.t.Fatalf("a dry run reports\n%+v, it should be\n%+v; it asked again %d times", got, want, len(u.view.again))
 	}
@@ -179,6 +183,7 @@ func (u *underWay) stopped() bool {
 func (m *model) snapshot() model {
 	pre := *m
 	pre.members, pre.ledger, pre.departed = maps.Clone(m.members), maps.Clone(m.ledger), maps.Clone(m.departed)
+	pre.known, pre.unknown = maps.Clone(m.known), maps.Clone(m.unknown)
 	return pre
 }
 
@@ -188,6 +193,7 @@ func (u *underWay) config() cleaner.Config {
 	cfg.PageUsers, cfg.ChunkRows, cfg.Attempts = u.settings.page, u.settings.chunk, u.settings.attempts
 	cfg.Retention, cfg.MaxGap = duration(u.rules.retention), duration(u.rules.maxGap)
 	cfg.Lease, cfg.AnswerAge = lease, time.Hour
+	cfg.CheckEvery = duration(u.every)
 	cfg.Limits.NewMissingShare, cfg.Limits.DeleteMembers = u.rules.newMissingShare, u.rules.deleteMembers
 	cfg.Limits.RecentlyActive = u.rules.recentlyActive
 	for _, p := range u.rules.alive {
@@ -510,6 +516,7 @@ func (u *underWay) exact(result cleaner.Result, err error) {
 		f.nothingSwept, f.breaker = true, ""
 	} else if !changed {
 		u.askedEverybodyOnce()
+		u.inTime()
 	}
 	want := cleaner.Result{State: "succeeded"}
 	unknownAgain, returnedAgain := int64(0), int64(0)
@@ -632,12 +639,12 @@ func (u *underWay) compareCounts(got, want cleaner.Result) {
 	}
 }
 
-// askedEverybodyOnce: each person with a member and each canary, in full batches;
+// askedEverybodyOnce: each person with a member whose turn it is, each candidate and each canary, in full batches;
 // in what is left of the last one, and in a tenth more, those who departed.
 func (u *underWay) askedEverybodyOnce() {
 	v := u.view
 	everybody := map[person]bool{}
-	for _, p := range slices.Concat(u.pre.persons(), u.rules.alive, u.rules.dead) {
+	for _, p := range slices.Concat(slices.DeleteFunc(u.pre.persons(), func(p person) bool { return !v.takes(p) }), u.rules.alive, u.rules.dead) {
 		everybody[p] = true
 	}
 	asked, riders := 0, 0

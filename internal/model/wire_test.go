@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -30,6 +31,8 @@ type wire struct {
 	nth     int
 	act     func(conn *pgx.Conn)
 	reached bool
+	// Whom the runs read to ask about, nil: nobody listens.
+	onPage func(page)
 	// How often a run wrote the ledger, over all of the wire's life.
 	merges atomic.Int64
 }
@@ -82,6 +85,13 @@ func (w *wire) arm(at string, nth int, act func(conn *pgx.Conn)) {
 // calm disarms it.
 func (w *wire) calm() { w.arm("", 0, nil) }
 
+// listen has every reading of user ids reported, nil: none.
+func (w *wire) listen(onPage func(page)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.onPage = onPage
+}
+
 // kill cuts the runner off for good, as kill -9 would.
 func (w *wire) kill() {
 	w.mu.Lock()
@@ -110,6 +120,9 @@ func (w *wire) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.Tra
 	w.counts[name]++
 	if name == "commit of CandidateMerge" {
 		w.merges.Add(1)
+	}
+	if name == "MemberUserPage" && w.onPage != nil {
+		w.onPage(page{data.Args[0].(uuid.UUID), data.Args[1].(uuid.UUID), data.Args[2].(int64)})
 	}
 	act := w.act
 	if name != w.at || w.counts[name] != w.nth || w.reached {

@@ -75,11 +75,12 @@ func (s *stage) revive() error {
 type history struct {
 	*stage
 	*model
-	t        *rapid.T
-	settings settings
-	rules    rules
-	lie      string // the fault that auth-service has until further notice
-	runs     int    // runners so far
+	t         *rapid.T
+	settings  settings
+	rules     rules
+	everybody bool   // runs ask about everybody, whatever the rules
+	lie       string // the fault that auth-service has until further notice
+	runs      int    // runners so far
 	// lastRefused is the newest run that an approval could be about, 0 if none.
 	lastRefused int64
 }
@@ -94,7 +95,7 @@ func (s *stage) newHistory(t *rapid.T) *history {
 		living: map[person]bool{}, shadow: map[person]moment{}, members: map[key]*member{},
 		ledger: map[person]candidate{}, refusals: map[int64]map[person]bool{},
 		departed: map[person]bool{}, closed: map[place]bool{}, restores: map[int64]givenBack{}, started: map[int64]moment{},
-		lastEnd: -1 << 62,
+		lastEnd: -1 << 62, known: map[person]moment{}, unknown: map[person]bool{},
 	}}
 	persons := rapid.SampledFrom([]int{4, 12, 30, 70}).Draw(t, "persons")
 	for p := range persons {
@@ -121,6 +122,7 @@ func (s *stage) newHistory(t *rapid.T) *history {
 		newMissingShare: rapid.SampledFrom([]float64{0.1, 1}).Draw(t, "max new missing share"),
 		deleteMembers:   rapid.SampledFrom([]int64{100_000, 100_000, 6, 0}).Draw(t, "max delete members"),
 		recentlyActive:  rapid.SampledFrom([]int64{1000, 1000, 5, 1}).Draw(t, "max recently active"),
+		checkEvery:      drawCheckEvery(t),
 	}
 	// The last two persons may be canaries, and are ordinary people all the same.
 	if rapid.IntRange(0, 3).Draw(t, "canaries") == 3 {
@@ -167,6 +169,12 @@ func drawAge(t *rapid.T) moment {
 	return hour * rapid.SampledFrom([]moment{90 * 24, 60 * 24, 40 * 24, 31 * 24, 30 * 24, 29 * 24, 48, 24, 0}).Draw(t, "hours ago")
 }
 
+// drawCheckEvery is around the times that pass between runs, so that some ask
+// about everybody and some about a share.
+func drawCheckEvery(t *rapid.T) moment {
+	return hour * rapid.SampledFrom([]moment{0, 0, 24, 5 * 24, 20 * 24, 30 * 24}).Draw(t, "check every hours")
+}
+
 func id(kind string, n int) uuid.UUID {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", kind, n))
 	return uuid.Must(uuid.FromBytes(sum[:16]))
@@ -205,7 +213,7 @@ func (h *history) reset() {
 			DELETE FROM conversation_members_audit;
 			DELETE FROM conversation_members_backup;
 			TRUNCATE orphan_runs, orphan_candidates, orphan_sightings, orphan_holds, orphan_approvals,
-				orphan_refusals, orphan_pauses, orphan_restores, orphan_departed RESTART IDENTITY;
+				orphan_refusals, orphan_pauses, orphan_restores, orphan_departed, orphan_coverage RESTART IDENTITY;
 			DROP TABLE IF EXISTS users;
 			CREATE TABLE users (id uuid PRIMARY KEY, username text NOT NULL, deleted_at timestamptz);
 		END $$`)
@@ -243,6 +251,7 @@ func (h *history) addMember(k key, ago moment) {
 	if h.closed[k.place] {
 		h.openPlace(k.place)
 	}
+	h.appears(k.person)
 	row := &member{key: k, tag: fmt.Sprintf("k%03d", h.tags), role: []string{"member", "admin", "owner"}[h.tags%3], muted: h.tags%2 == 0, joined: h.now - ago}
 	var readAgo *int // hours
 	switch h.tags % 5 {
@@ -263,6 +272,19 @@ func (h *history) addMember(k key, ago moment) {
 		h.t.Fatalf("joining %s: %v", k, err)
 	}
 	h.members[k] = row
+}
+
+// appears notes that a person is about to have a membership: who has none already
+// is nobody that a run could have asked about.
+func (h *history) appears(p person) {
+	if len(h.membersOf(p)) > 0 {
+		return
+	}
+	h.known[p] = h.now
+	if h.lastShare != nil {
+		// The clock was turned back: no run is let pass before it has caught up with that one.
+		h.known[p] = max(h.now, *h.lastShare)
+	}
 }
 
 // leave is the application's own delete.
@@ -365,6 +387,7 @@ func (h *history) moved() []string {
 		"orphan_pauses: paused_at resumed_at",
 		"orphan_restores: backed_up_at",
 		"orphan_departed: departed_at checked_at alive_at",
+		"orphan_coverage: checked_at",
 		"conversation_members_audit: joined_at deleted_at",
 		"conversation_members_backup: joined_at last_read_at backed_up_at",
 	}
