@@ -438,9 +438,14 @@ func (h *history) absorbRevert(u *underWay, of int64) (deleted, unknown int64) {
 	return deleted, unknown
 }
 
+// heldOtherwise says whether a hold keeps a member from a revert. That of the
+// restore itself does not; that of another one is about what it gave back itself.
 func (h *history) heldOtherwise(k key, of int64) bool {
 	return slices.ContainsFunc(h.holds, func(held hold) bool {
-		return held.run != of && h.inForce(held) && (held.person != nil && *held.person == k.person || held.place != nil && *held.place == k.place)
+		if _, itsOwn := h.restores[held.run][k]; held.run == of || held.run != 0 && !itsOwn {
+			return false
+		}
+		return h.inForce(held) && (held.person != nil && *held.person == k.person || held.place != nil && *held.place == k.place)
 	})
 }
 
