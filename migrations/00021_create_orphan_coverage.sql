@@ -1,7 +1,8 @@
 -- Why:      which users were asked about when, by ranges of their ids. With --check-every a run asks about
 --           a share of the users: this says whose turn it is, how many there are, and how long ago
 --           everybody was asked.
--- Locks:    none on messaging-service's tables.
+-- Locks:    none on messaging-service's tables. SHARE ROW EXCLUSIVE on orphan_runs, for milliseconds; a run that is
+--           open waits for it.
 -- Duration: milliseconds.
 -- Rollback: drops the table; after the next up the first run asks about everybody. Nothing is deleted by that.
 
