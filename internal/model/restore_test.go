@@ -232,6 +232,11 @@ func (h *history) absorbRestore(u *underWay, want plan) {
 		given = givenBack{}
 		h.restores[u.view.id] = given
 	}
+	listed := map[person]bool{}
+	if u.reached && u.wants.interrupts() {
+		// Whom it gave back leaves the list after the last chunk: it may not have come that far.
+		listed = h.readDeparted()
+	}
 	for k, state := range h.restoreRows(u.view.id) {
 		row, planned := want.back[k]
 		if !planned {
@@ -249,7 +254,9 @@ func (h *history) absorbRestore(u *underWay, want plan) {
 		given[k] = row
 		h.appears(k.person)
 		h.members[k] = &row
-		delete(h.departed, k.person)
+		if _, still := listed[k.person]; !still {
+			delete(h.departed, k.person)
+		}
 		h.tally.add("restored", 1)
 	}
 	h.readHolds(u.view.id, given)
