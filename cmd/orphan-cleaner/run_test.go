@@ -326,7 +326,7 @@ func TestStatus(t *testing.T) {
 func TestCheckEvery(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 300, 15)
-	env := append(w.env, "ORPHAN_CLEANER_CHECK_EVERY=24h")
+	env := append(slices.Clone(w.env), "ORPHAN_CLEANER_CHECK_EVERY=24h")
 	run := func(checked float64, says bool) {
 		t.Helper()
 		e := program(t, env, "run", "--json", "--batch-size=10").expect(t, exitDone)

@@ -35,19 +35,16 @@ type span struct {
 	before, users int64 // users of the range in front of it and in it
 }
 
-// atEnd is an until, which no id comes after.
-var atEnd = uuid.Nil
-
 // isWhole says whether the run asks about everybody.
 func (t *turn) isWhole() bool {
 	at := uuid.Nil
-	for i, a := range t.ranges {
-		if a.from != at || a.maxUsers > 0 || i > 0 && at == atEnd {
+	for _, a := range t.ranges {
+		if a.from != at || a.maxUsers > 0 {
 			return false
 		}
 		at = a.until
 	}
-	return at == atEnd && len(t.ranges) > 0
+	return at == uuid.Nil && len(t.ranges) > 0
 }
 
 // takeShare finds out whom to ask about, and says so where that is not everybody.
@@ -93,14 +90,14 @@ func (t *turn) note(b *batch, user uuid.UUID, at int) {
 	b.spans = append(b.spans, span{at: at, first: user, last: user, before: t.ranges[at].asked, users: 1})
 }
 
-// take is a user to be asked about, and how many members it has.
-type take func(user uuid.UUID, members int64, at int) error
+// taker is told of each user to be asked about, how many members it has, and by which range.
+type taker func(user uuid.UUID, members int64, at int) error
 
 // elsewhere is a user in none of the ranges that are scanned.
 const elsewhere = -1
 
 // scanRange takes the users of a range, page by page.
-func (r *run) scanRange(ctx context.Context, at int, take take) error {
+func (r *run) scanRange(ctx context.Context, at int, take taker) error {
 	a := r.turn.ranges[at]
 	a.end = a.until
 	left := userRange{from: a.from, through: idBefore(a.until)}
@@ -134,7 +131,7 @@ func (r *run) scanRange(ctx context.Context, at int, take take) error {
 
 // takeCandidates takes the candidates that no range holds, those who are members
 // still: the ledger is whole after each run, and whoever is due is found out.
-func (r *run) takeCandidates(ctx context.Context, take take) error {
+func (r *run) takeCandidates(ctx context.Context, take taker) error {
 	left := allUsers()
 	for more := true; more; {
 		page, err := read(ctx, r.Cleaner, "reading candidates", func(ctx context.Context, q *db.Queries) ([]db.CandidateMemberPageRow, error) {
@@ -222,7 +219,7 @@ func (t *turn) written(runID int64) db.CoverageWriteParams {
 func compare(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }
 
 // isBefore says whether an id is in a range that ends before until.
-func isBefore(id, until uuid.UUID) bool { return until == atEnd || compare(id, until) < 0 }
+func isBefore(id, until uuid.UUID) bool { return until == uuid.Nil || compare(id, until) < 0 }
 
 // idAfter is where what comes after an id begins: an until.
 func idAfter(id uuid.UUID) uuid.UUID {
