@@ -99,8 +99,9 @@ ORDER BY c.user_id
 LIMIT @max_users::bigint;
 
 -- name: CandidateForget :execrows
--- Takes users out of the ledger, alive again at the second asking or without a member left, and lists
--- them to be asked about again. Follows SettingsForKeys.
+-- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
+-- at the second asking, or where as many members went as they had when staged; else those without a member
+-- left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForKeys.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 -- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
@@ -113,7 +114,7 @@ WITH forgotten AS (
             WHERE r.run_id = @run_id AND r.state = 'running'
         )
         AND (
-            @alive::boolean
+            @certain::boolean
             OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
         )
     RETURNING c.user_id

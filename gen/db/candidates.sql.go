@@ -166,16 +166,17 @@ SET departed_at = now(), checked_at = NULL
 type CandidateForgetParams struct {
 	UserIds []uuid.UUID `json:"user_ids"`
 	RunID   int64       `json:"run_id"`
-	Alive   bool        `json:"alive"`
+	Certain bool        `json:"certain"`
 }
 
-// Takes users out of the ledger, alive again at the second asking or without a member left, and lists
-// them to be asked about again. Follows SettingsForKeys.
+// Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
+// at the second asking, or where as many members went as they had when staged; else those without a member
+// left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForKeys.
 // Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 // Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 // Rows: as many as given.
 func (q *Queries) CandidateForget(ctx context.Context, arg CandidateForgetParams) (int64, error) {
-	result, err := q.db.Exec(ctx, candidateForget, arg.UserIds, arg.RunID, arg.Alive)
+	result, err := q.db.Exec(ctx, candidateForget, arg.UserIds, arg.RunID, arg.Certain)
 	if err != nil {
 		return 0, err
 	}

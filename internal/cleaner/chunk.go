@@ -33,6 +33,7 @@ func newDueUser(row db.CandidateDuePageRow) dueUser {
 // one user in a range of conversations.
 type chunk struct {
 	users         []uuid.UUID
+	members       int64     // of whole users, when they were staged; -1 of a part
 	from, through uuid.UUID // conversations, both included
 	rest          []dueUser // what is left of the users then
 }
@@ -50,6 +51,7 @@ func (r *run) nextChunk(ctx context.Context, users []dueUser) (chunk, error) {
 			break
 		}
 		rows -= user.members
+		c.members += user.members
 		c.users = append(c.users, user.id)
 	}
 	return c, nil
@@ -57,7 +59,7 @@ func (r *run) nextChunk(ctx context.Context, users []dueUser) (chunk, error) {
 
 // partOf is the next part of a user; others come after it.
 func (r *run) partOf(ctx context.Context, user dueUser, others []dueUser) (chunk, error) {
-	c := chunk{users: []uuid.UUID{user.id}, from: user.from, through: uuid.Max, rest: others}
+	c := chunk{users: []uuid.UUID{user.id}, members: -1, from: user.from, through: uuid.Max, rest: others}
 	end, err := read(ctx, r.Cleaner, "reading a user's conversations", func(ctx context.Context, q *db.Queries) (uuid.UUID, error) {
 		return q.MemberConversationEnd(ctx, db.MemberConversationEndParams{UserID: user.id, FromConversation: user.from, MaxRows: r.pace.rows()})
 	})

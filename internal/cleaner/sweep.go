@@ -199,7 +199,7 @@ func (r *run) deleteChunk(ctx context.Context, c chunk, asked time.Time) error {
 			if err := failpoint.After("proof", fence.Prove(ctx, q, deleted)); err != nil {
 				return err
 			}
-			_, err := q.CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: c.users, Alive: false})
+			_, err := q.CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: c.users, Certain: deleted == c.members})
 			if err := failpoint.After("forget", err); err != nil {
 				return err
 			}
@@ -242,7 +242,7 @@ func (r *run) forgetAlive(ctx context.Context, users []uuid.UUID) error {
 		if err := q.SettingsForKeys(ctx); err != nil {
 			return 0, err
 		}
-		return q.CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: users, Alive: true})
+		return q.CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: users, Certain: true})
 	})
 	return err
 }

@@ -296,7 +296,7 @@ func statements() []string {
 		"MemberDeleteDue", "commit of MemberDeleteDue", "CandidateMerge", "commit of CandidateMerge", "CandidateForget", "DepartedPage", "DepartedCheck",
 		"commit of MemberDeleteDue", "MemberDeleteDue", "ChunkSettings", "ChunkProof", "RunHeartbeat", "CandidateDuePage",
 		"PreflightServer", "PartitionEnsure", "RunBegin", "commit of RunBegin", "MemberUserPage", "SightingAssess",
-		"SightingStage", "RunClock", "SightingCount", "RefusalStore", "ApprovalOpen", "ApprovalUse",
+		"SightingStageMissing", "SightingStageUnknown", "RunClock", "SightingCount", "RefusalStore", "ApprovalOpen", "ApprovalUse",
 		"RunFacts", "RunDeleted", "RunProof", "SightingDrop", "RunFinish",
 	}
 }

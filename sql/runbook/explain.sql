@@ -52,7 +52,6 @@ SELECT
     quote_nullable(users.ids[1]) AS user_id
 FROM run, users
 \gset
-\set alive_boolean false
 \set application_name '\'orphan-cleaner\''
 \set approval_id 1
 \set approved_by '\'explain\''
@@ -61,6 +60,7 @@ FROM run, users
 \set breaker NULL
 \set call_ms_buckets NULL
 \set call_ms_max NULL
+\set certain false
 \set chunks_left 0
 \set conversation_id NULL
 \set day 'CURRENT_DATE::text'

@@ -182,8 +182,9 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "CandidateDuePage" (:from_user, :through_user, :run_id, :retention, :approved_run, :max_users);
 ROLLBACK TO SAVEPOINT keys;
 
--- Takes users out of the ledger, alive again at the second asking or without a member left, and lists
--- them to be asked about again. Follows SettingsForKeys.
+-- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
+-- at the second asking, or where as many members went as they had when staged; else those without a member
+-- left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForKeys.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 -- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
@@ -211,10 +212,10 @@ SAVEPOINT keys;
 :settings_for_keys
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == CandidateForget, these values
-EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :alive_boolean);
+EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :certain);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateForget, any values
-EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :alive_boolean);
+EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :certain);
 ROLLBACK TO SAVEPOINT keys;
 
 -- Candidates by the day their retention ends; the first row holds what is due already.
@@ -2004,13 +2005,14 @@ SET state = $1,
     breaker = $3,
     error = $4,
     conversations = (
-        SELECT count(DISTINCT touched.conversation_id)
+        SELECT count(*)
+            -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
         FROM (
             SELECT a.conversation_id
             FROM conversation_members_audit AS a
             WHERE a.run_id = r.run_id
                 AND a.deleted_at >= r.started_at
-            UNION ALL
+            UNION
             SELECT g.conversation_id
             FROM orphan_restores AS g
             WHERE g.run_id = r.run_id
