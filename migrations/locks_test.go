@@ -145,6 +145,7 @@ func TestLocksOfEachMigration(t *testing.T) {
 		11:             "conversation_members AccessShareLock, conversations AccessShareLock",
 		16:             "conversation_members AccessShareLock, conversations AccessShareLock",
 		20:             "conversation_members AccessShareLock, conversations AccessShareLock",
+		23:             "conversation_members AccessShareLock",
 	}
 	db, m := upTo(t, 0)
 	ctx := context.WithoutCancel(t.Context())

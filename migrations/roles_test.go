@@ -80,16 +80,18 @@ func TestRunnerOwnsNothing(t *testing.T) {
 	missing := []uuid.UUID{user, held}
 	_, err = q.MemberUserPage(ctx, db.MemberUserPageParams{ThroughUser: uuid.Max, MaxUsers: 10})
 	must("MemberUserPage", err)
-	_, err = q.SightingStage(ctx, db.SightingStageParams{RunID: run, UserIds: missing, Verdict: "missing"})
-	must("SightingStage", err)
+	staged, err := q.SightingStageMissing(ctx, db.SightingStageMissingParams{RunID: run, UserIds: missing, MaxGap: maxGap, Retention: retention})
+	must("SightingStageMissing", err)
+	_, err = q.SightingStageUnknown(ctx, db.SightingStageUnknownParams{RunID: run, UserIds: []uuid.UUID{uuid.New()}})
+	must("SightingStageUnknown", err)
 	_, err = q.SightingCount(ctx, run)
 	must("SightingCount", err)
 
 	// Judge.
 	facts, err := q.SightingAssess(ctx, db.SightingAssessParams{UserIds: missing, MaxGap: maxGap, Retention: retention})
 	must("SightingAssess", err)
-	if facts.MembersDue != 5 || facts.MembersHeld != 2 {
-		t.Errorf("assessed: %+v", facts)
+	if facts.MembersDue != 5 || facts.MembersHeld != 2 || db.SightingStageMissingRow(facts) != staged {
+		t.Errorf("assessed: %+v, staged: %+v", facts, staged)
 	}
 	_, err = q.RefusalStore(ctx, db.RefusalStoreParams{RunID: run, MaxGap: maxGap, Retention: retention})
 	must("RefusalStore", err)
@@ -101,7 +103,7 @@ func TestRunnerOwnsNothing(t *testing.T) {
 		ThroughUser: uuid.Max, RunID: run, Retention: retention, MaxUsers: 10,
 	})
 	must("CandidateDuePage", err)
-	if len(due) != 1 || due[0] != user {
+	if len(due) != 1 || due[0].UserID != user || *due[0].Members != 5 {
 		t.Errorf("due: %v, not %v", due, user)
 	}
 	_, err = q.MemberTotals(ctx)
@@ -119,18 +121,26 @@ func TestRunnerOwnsNothing(t *testing.T) {
 		if _, err := q.ChunkSettings(ctx, db.ChunkSettingsParams{RunID: run, LockTimeout: "3000", StatementTimeout: "10000"}); err != nil {
 			return err
 		}
-		row, err := q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{RunID: run, UserIds: missing, Retention: retention, MaxRows: 100})
+		if err := q.SettingsForKeys(ctx); err != nil {
+			return err
+		}
+		if _, err := q.MemberConversationEnd(ctx, db.MemberConversationEndParams{UserID: user, MaxRows: 5}); err != nil {
+			return err
+		}
+		deleted, err := q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{
+			RunID: run, UserIds: missing, Retention: retention, ThroughConversation: uuid.Max,
+		})
 		if err != nil {
 			return err
 		}
 		proof, err := q.ChunkProof(ctx)
-		if row.Chosen != 5 || row.Deleted != 5 || proof.Audited != 5 || proof.BackedUp != 5 {
-			t.Errorf("a chunk: %+v %+v", row, proof)
+		if deleted != 5 || proof.Audited != 5 || proof.BackedUp != 5 {
+			t.Errorf("a chunk: %d %+v", deleted, proof)
 		}
 		if err != nil {
 			return err
 		}
-		_, err = q.RunHeartbeat(ctx, db.RunHeartbeatParams{RunID: run, Phase: "sweep", Deleted: row.Deleted})
+		_, err = q.RunHeartbeat(ctx, db.RunHeartbeatParams{RunID: run, Phase: "sweep", Deleted: deleted})
 		return err
 	}))
 	_, err = q.CandidateForget(ctx, db.CandidateForgetParams{RunID: run, UserIds: missing})

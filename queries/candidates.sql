@@ -16,15 +16,12 @@ merged AS (
     )
     SELECT
         s.user_id,
-        orphan_clock_start(NULL, NULL, e.deleted_at, @max_gap::interval),
+        orphan_clock_start(NULL, NULL, s.shadow_deleted_at, @max_gap::interval),
         now(),
         r.run_id,
-        CASE WHEN e.deleted_at < now() THEN 'shadow' ELSE 'sightings' END
+        CASE WHEN s.shadow_deleted_at < now() THEN 'shadow' ELSE 'sightings' END
     FROM open_run AS r
     JOIN orphan_sightings AS s ON s.run_id = r.run_id AND s.verdict = 'missing'
-    LEFT JOIN orphan_shadow_evidence(
-        ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = @run_id AND x.verdict = 'missing')
-    ) AS e ON e.user_id = s.user_id
     ON CONFLICT (user_id) DO UPDATE
     SET first_missing_at = orphan_clock_start(
             c.first_missing_at, c.last_missing_at, excluded.first_missing_at, @max_gap::interval
@@ -73,10 +70,13 @@ SELECT
     )::bigint AS returned;
 
 -- name: CandidateDuePage :many
--- The next due users of this run, from from_user on; with an approval (approved_run, else 0) only its set.
--- Locks: ACCESS SHARE on orphan_candidates. Index: orphan_candidates_pkey, in order. Rows: max_users.
-SELECT c.user_id
+-- The next due users of this run, from from_user on, with the members they had when they were staged (null
+-- where staging forgot); with an approval (approved_run, else 0) only its set. Follows SettingsForKeys.
+-- Locks: ACCESS SHARE on orphan_candidates and orphan_sightings.
+-- Index: orphan_candidates_pkey, in order; orphan_sightings_pkey. Rows: max_users.
+SELECT c.user_id, s.members
 FROM orphan_candidates AS c
+LEFT JOIN orphan_sightings AS s ON s.run_id = c.last_missing_run AND s.user_id = c.user_id
 WHERE c.user_id >= @from_user
     AND c.user_id <= @through_user
     AND c.last_missing_run = @run_id
@@ -99,10 +99,11 @@ ORDER BY c.user_id
 LIMIT @max_users::bigint;
 
 -- name: CandidateForget :execrows
--- Takes users out of the ledger, alive again at the second asking or without a member left, and lists
--- them to be asked about again.
+-- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
+-- at the second asking, or where as many members went as they had when staged; else those without a member
+-- left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForKeys.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
--- Index: orphan_departed_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+-- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
 WITH forgotten AS (
     DELETE FROM orphan_candidates AS c
@@ -113,7 +114,7 @@ WITH forgotten AS (
             WHERE r.run_id = @run_id AND r.state = 'running'
         )
         AND (
-            @alive::boolean
+            @certain::boolean
             OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
         )
     RETURNING c.user_id

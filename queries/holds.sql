@@ -12,14 +12,6 @@ WHERE ends.at IS NULL
     OR ends.at > now()
 RETURNING hold_id;
 
--- name: HoldSettle :execrows
--- Waits for the chunk in flight, if there is one: it may have been planned before
--- the hold was placed, every later chunk sees it.
--- Locks: the row of the open run, for a moment. Index: orphan_runs_one_open. Rows: at most one.
-UPDATE orphan_runs
-SET phase = phase
-WHERE state = 'running';
-
 -- name: HoldList :many
 -- The holds in force, with the members they keep: each that was placed by hand, and those of a restore as one.
 -- Locks: ACCESS SHARE. Index: conversation_members_user_id, conversation_members_pkey. Rows: the holds and their members.

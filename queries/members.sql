@@ -23,69 +23,73 @@ FROM (
     GROUP BY user_id
 ) AS u;
 
--- name: MemberDeleteDue :one
--- Deletes up to max_rows members of users whom auth-service has just again left
--- out. Every condition is stated once more here, whatever the runner believes.
--- Locks: ROW EXCLUSIVE on conversation_members, the rows that go.
--- Index: conversation_members_user_id, conversation_members_pkey, orphan_candidates_pkey. Rows: max_rows.
-WITH doomed AS (
-    SELECT m.conversation_id, m.user_id
+-- name: MemberDeleteDue :execrows
+-- Deletes the members, in a range of conversations, of users whom auth-service has just again left out.
+-- Every condition is stated once more here, whatever the runner believes. Follows SettingsForKeys.
+-- Locks: ROW EXCLUSIVE on conversation_members, the rows that go; user by user in the order of their ids, so
+-- that two deleters do not block each other. One who does all the same is repeated.
+-- Index: orphan_candidates_pkey, conversation_members_user_id. Rows: the members of the users given.
+DELETE FROM conversation_members AS m
+USING orphan_candidates AS c
+WHERE c.user_id = ANY (@user_ids::uuid [])
+    AND m.user_id = c.user_id
+    AND m.conversation_id >= @from_conversation
+    AND m.conversation_id <= @through_conversation
+    -- The run is open, and this session's triggers fire.
+    AND EXISTS (
+        SELECT
+        FROM orphan_runs AS r
+        WHERE r.run_id = @run_id AND r.state = 'running'
+    )
+    AND current_setting('session_replication_role') = 'origin'
+    -- Missing in this very run, and for longer than the retention. By the time
+    -- at which the ledger was written: the clock may have jumped forward since.
+    AND c.last_missing_run = @run_id
+    AND c.first_missing_at <= least(c.last_missing_at, now()) - @retention::interval
+    -- A young member of a missing user means that something is wrong.
+    AND m.joined_at < least(c.last_missing_at, now()) - @retention::interval
+    AND NOT EXISTS (
+        SELECT
+        FROM orphan_holds_in_force AS h
+        WHERE h.user_id = c.user_id
+    )
+    -- NOT IN is hashed once, NOT EXISTS would be looked up for each member. It is never null here.
+    AND m.conversation_id NOT IN (
+        SELECT h.conversation_id
+        FROM orphan_holds_in_force AS h
+        WHERE h.conversation_id IS NOT NULL
+    )
+    -- With an approval, nobody but those it names.
+    AND (
+        @approved_run::bigint = 0
+        OR EXISTS (
+            SELECT
+            FROM orphan_refusals AS f
+            WHERE f.run_id = @approved_run::bigint AND f.user_id = c.user_id AND f.is_due
+        )
+    );
+
+-- name: MemberConversationEnd :one
+-- Where a chunk of max_rows members of one user ends that begins with from_conversation: for a user with
+-- more members than one chunk takes. No row: none is left.
+-- Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: the members of the user.
+SELECT chunk.conversation_id
+FROM (
+    SELECT m.conversation_id
     FROM conversation_members AS m
-    JOIN orphan_candidates AS c ON c.user_id = m.user_id
-    WHERE m.user_id = ANY (@user_ids::uuid [])
-        -- The run is open, and this session's triggers fire.
-        AND EXISTS (
-            SELECT
-            FROM orphan_runs AS r
-            WHERE r.run_id = @run_id AND r.state = 'running'
-        )
-        AND current_setting('session_replication_role') = 'origin'
-        -- Missing in this very run, and for longer than the retention. By the time
-        -- at which the ledger was written: the clock may have jumped forward since.
-        AND c.last_missing_run = @run_id
-        AND c.first_missing_at <= least(c.last_missing_at, now()) - @retention::interval
-        -- A young member of a missing user means that something is wrong.
-        AND m.joined_at < least(c.last_missing_at, now()) - @retention::interval
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.user_id = m.user_id
-        )
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
-        )
-        -- With an approval, nobody but those it names.
-        AND (
-            @approved_run::bigint = 0
-            OR EXISTS (
-                SELECT
-                FROM orphan_refusals AS f
-                WHERE f.run_id = @approved_run::bigint AND f.user_id = c.user_id AND f.is_due
-            )
-        )
-    ORDER BY m.user_id, m.conversation_id
+    WHERE m.user_id = @user_id
+        AND m.conversation_id >= @from_conversation
+    ORDER BY m.conversation_id
     LIMIT @max_rows::bigint
-    -- Always in one order: two deleters cannot deadlock.
-    FOR UPDATE OF m
-),
-deleted AS (
-    DELETE FROM conversation_members AS m
-    USING doomed AS d
-    WHERE m.conversation_id = d.conversation_id
-        AND m.user_id = d.user_id
-    RETURNING m.conversation_id
-)
-SELECT
-    (SELECT count(*) FROM doomed)::bigint AS chosen,
-    (SELECT count(*) FROM deleted)::bigint AS deleted;
+) AS chunk
+ORDER BY chunk.conversation_id DESC
+LIMIT 1;
 
 -- name: ChunkSettings :one
 -- Opens a chunk: bounds its waiting and names its run to the audit trigger. All
 -- of it is local to the transaction, so that a pooler may hand the session on.
 -- Returns the session's replication_role: in another than origin a chunk would choose nobody.
--- Locks: none.
+-- Locks: an advisory lock of our own, shared by all chunks, until the transaction ends; see ChunkSettle. Index: none.
 SELECT
     set_config('jit', 'off', true) AS jit,
     set_config('lock_timeout', @lock_timeout::text, true) AS lock_timeout,
@@ -94,7 +98,14 @@ SELECT
     set_config('orphan_cleaner.run_id', (@run_id::bigint)::text, true) AS run_id,
     set_config('orphan_cleaner.audited', '0', true) AS audited,
     set_config('orphan_cleaner.backed_up', '0', true) AS backed_up,
-    current_setting('session_replication_role')::text AS replication_role;
+    current_setting('session_replication_role')::text AS replication_role,
+    pg_advisory_xact_lock_shared(hashtextextended('orphan_cleaner_chunk', 0))::text AS in_flight;
+
+-- name: ChunkSettle :exec
+-- Waits for the chunks in flight: they may have been planned before a hold or a pause was committed that
+-- this follows, every later chunk sees it.
+-- Locks: the advisory lock that chunks share, alone, for a moment. Index: none.
+SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_chunk', 0));
 
 -- name: ChunkProof :one
 -- What the audit trigger reported of this transaction, for the count proof.

@@ -5,11 +5,8 @@ INSERT INTO orphan_refusals (run_id, user_id, is_due)
 SELECT s.run_id, s.user_id, k.is_due
 FROM orphan_sightings AS s
 LEFT JOIN orphan_candidates AS c ON c.user_id = s.user_id
-LEFT JOIN orphan_shadow_evidence(
-    ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = @run_id AND x.verdict = 'missing')
-) AS e ON e.user_id = s.user_id
 CROSS JOIN LATERAL (
-    SELECT orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, @max_gap::interval)
+    SELECT orphan_clock_start(c.first_missing_at, c.last_missing_at, s.shadow_deleted_at, @max_gap::interval)
         <= now() - @retention::interval AS is_due
 ) AS k
 WHERE s.run_id = @run_id

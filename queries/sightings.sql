@@ -1,72 +1,66 @@
--- name: SightingStage :execrows
--- Stages users of this run as missing or unknown, while the run is open.
+-- name: SightingStageUnknown :execrows
+-- Stages users of this run as unknown, while the run is open.
 -- Locks: ROW EXCLUSIVE on orphan_sightings. Index: orphan_sightings_pkey. Rows: as many as given.
 INSERT INTO orphan_sightings (run_id, user_id, verdict)
-SELECT r.run_id, u.user_id, @verdict
+SELECT r.run_id, u.user_id, 'unknown'
 FROM unnest(@user_ids::uuid []) AS u (user_id)
 JOIN orphan_runs AS r ON r.run_id = @run_id AND r.state = 'running'
     -- Staged before, by an attempt whose answer was lost.
 ON CONFLICT (run_id, user_id) DO NOTHING;
 
--- name: SightingAssess :one
--- What these missing users mean for the run, before anything is written: how
--- many are new, due, and what the sweep would delete and keep. Reads only.
--- Locks: ACCESS SHARE on conversation_members and our tables.
--- With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
--- Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
+-- name: SightingStageMissing :one
+-- Stages users of this run as missing, while the run is open, with what orphan_assess() found out about
+-- them. Returns what SightingAssess does.
+-- Locks: ROW EXCLUSIVE on orphan_sightings, ACCESS SHARE on conversation_members and our other tables.
+-- Index: conversation_members_user_id, orphan_sightings_pkey; ledger and refusals by their keys, or whole where they are small.
 -- Rows: the users given and their members.
-WITH clocks AS (
+WITH assessed AS MATERIALIZED (
     SELECT
-        u.user_id,
-        c.user_id IS NULL AS is_new,
-        orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, @max_gap::interval)
-            <= now() - @retention::interval AS is_old,
-        EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.user_id = u.user_id
-        ) AS is_held,
-        f.user_id IS NOT NULL AS is_foreseen,
-        coalesce(f.is_due, false) AS is_approved
-    FROM unnest(@user_ids::uuid []) AS u (user_id)
-    LEFT JOIN orphan_refusals AS f ON f.run_id = @approved_run::bigint AND f.user_id = u.user_id
-    LEFT JOIN orphan_candidates AS c ON c.user_id = u.user_id
-    LEFT JOIN orphan_shadow_evidence(@user_ids::uuid []) AS e ON e.user_id = u.user_id
+        a.user_id::uuid AS user_id,
+        a.shadow_deleted_at::timestamptz AS shadow_deleted_at,
+        a.is_new::boolean AS is_new,
+        a.is_foreseen::boolean AS is_foreseen,
+        a.is_due::boolean AS is_due,
+        a.is_recently_active::boolean AS is_recently_active,
+        a.members::bigint AS members,
+        a.members_due::bigint AS members_due,
+        a.members_kept_young::bigint AS members_kept_young,
+        a.members_held::bigint AS members_held
+    FROM orphan_assess(@user_ids::uuid [], @retention::interval, @max_gap::interval, @approved_run::bigint) AS a
 ),
-old_members AS (
-    SELECT
-        k.user_id,
-        k.is_approved,
-        m.conversation_id,
-        coalesce(m.joined_at < now() - @retention::interval, false) AS is_old,
-        k.is_held OR EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
-        ) AS is_held
-    FROM clocks AS k
-    JOIN conversation_members AS m ON m.user_id = k.user_id
-    WHERE k.is_old
+staged AS (
+    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at, members)
+    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at, a.members
+    FROM assessed AS a
+    JOIN orphan_runs AS r ON r.run_id = @run_id AND r.state = 'running'
+        -- Staged before, by an attempt whose answer was lost.
+    ON CONFLICT (run_id, user_id) DO NOTHING
 )
 SELECT
-    (SELECT count(*) FROM clocks WHERE is_new)::bigint AS users_new,
-    (SELECT count(*) FROM clocks WHERE is_new AND NOT is_foreseen)::bigint AS users_new_unforeseen,
-    -- Who read a message within a day is expected to be alive. Not EXISTS, which
-    -- may be planned as one read of all members: nothing indexes last_read_at.
-    (
-        SELECT count(*)
-        FROM clocks AS k
-        WHERE (
-            SELECT max(m.last_read_at)
-            FROM conversation_members AS m
-            WHERE m.user_id = k.user_id
-        ) > now() - interval '1 day'
-    )::bigint AS users_recently_active,
-    (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held AND (is_approved OR @approved_run::bigint = 0))::bigint AS users_due,
-    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND (is_approved OR @approved_run::bigint = 0))::bigint AS members_due,
-    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND NOT is_approved)::bigint AS members_due_unapproved,
-    (SELECT count(*) FROM old_members WHERE NOT is_old AND NOT is_held)::bigint AS members_kept_young,
-    (SELECT count(*) FROM old_members WHERE is_held)::bigint AS members_held;
+    count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
+    count(*) FILTER (WHERE a.is_new AND NOT a.is_foreseen)::bigint AS users_new_unforeseen,
+    count(*) FILTER (WHERE a.is_recently_active)::bigint AS users_recently_active,
+    count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
+    coalesce(sum(a.members_due), 0)::bigint AS members_due,
+    coalesce(sum(a.members_kept_young), 0)::bigint AS members_kept_young,
+    coalesce(sum(a.members_held), 0)::bigint AS members_held
+FROM assessed AS a;
+
+-- name: SightingAssess :one
+-- What these missing users mean for the run, before anything is written: how many are new, due, and what
+-- the sweep would delete and keep. Reads only: what a dry run does in place of SightingStageMissing.
+-- Locks: ACCESS SHARE on conversation_members and our tables.
+-- Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
+-- Rows: the users given and their members.
+SELECT
+    count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
+    count(*) FILTER (WHERE a.is_new AND NOT a.is_foreseen)::bigint AS users_new_unforeseen,
+    count(*) FILTER (WHERE a.is_recently_active)::bigint AS users_recently_active,
+    count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
+    coalesce(sum(a.members_due), 0)::bigint AS members_due,
+    coalesce(sum(a.members_kept_young), 0)::bigint AS members_kept_young,
+    coalesce(sum(a.members_held), 0)::bigint AS members_held
+FROM orphan_assess(@user_ids::uuid [], @retention::interval, @max_gap::interval, @approved_run::bigint) AS a;
 
 -- name: SightingCount :one
 -- What is staged for this run: an unlogged table forgets after a crash, and the run must notice.

@@ -23,13 +23,15 @@ for file in queries/*.sql; do
     function finish() {
         call = "EXPLAIN (:options) EXECUTE \"" query "\"" (parameters ? " (" values ")" : "") ";"
         printf "PREPARE \"%s\" AS\n%s\n", query, body
+        if (keys) printf "SAVEPOINT keys;\n:settings_for_keys\n"
         printf "SET LOCAL plan_cache_mode = force_custom_plan;\n\\echo == %s, these values\n%s\n", query, call
         printf "SET LOCAL plan_cache_mode = force_generic_plan;\n\\echo == %s, any values\n%s\n", query, call
+        if (keys) printf "ROLLBACK TO SAVEPOINT keys;\n"
         query = ""
     }
     /^-- name: / {
         query = $3
-        parameters = 0
+        parameters = keys = 0
         values = body = ""
         split("", number)
         print ""
@@ -37,7 +39,11 @@ for file in queries/*.sql; do
     }
     query == "" { next }
     # The header of the DBA.
-    /^--/ { print; next }
+    /^--/ {
+        print
+        if (/Follows SettingsForKeys/) keys = 1
+        next
+    }
     /^ *--/ { body = body (body == "" ? "" : "\n") $0; next }
     {
         line = ""

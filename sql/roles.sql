@@ -154,7 +154,7 @@ DECLARE
         'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'goose_db_version', 'orphan_drift_version'
     ];
     functions CONSTANT text [] := ARRAY[
-        'orphan_add_partition', 'orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence',
+        'orphan_add_partition', 'orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence', 'orphan_assess',
         'conversation_members_audit_delete', 'conversation_members_refuse_truncate', 'orphan_same_member',
         'orphan_restore_plan', 'orphan_restore_chunk', 'orphan_restore_chunks', 'orphan_restore_users', 'orphan_revert_chunk',
         'orphan_partitions', 'orphan_partition_need', 'orphan_partition_verdicts', 'orphan_drop_partition'
@@ -215,6 +215,7 @@ GRANT SELECT (run_id, backed_up_at) ON public.conversation_members_backup TO orp
 GRANT EXECUTE ON FUNCTION public.orphan_ensure_partitions(integer) TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION public.orphan_clock_start(timestamptz, timestamptz, timestamptz, interval) TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION public.orphan_shadow_evidence(uuid []) TO orphan_cleaner_runner;
+GRANT EXECUTE ON FUNCTION public.orphan_assess(uuid [], interval, interval, bigint) TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION public.orphan_restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz) TO orphan_cleaner_runner;
 
 -- 5. restorer. Whoever is on call: stops runs, places holds, gives members back. The default privilege

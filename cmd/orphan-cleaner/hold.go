@@ -82,7 +82,7 @@ func (cmd *HoldAddCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return fmt.Errorf("placing the hold: %w; see: orphan-cleaner check", err)
 	}
-	if _, err := q.HoldSettle(ctx); err != nil {
+	if err := q.ChunkSettle(ctx); err != nil {
 		return fmt.Errorf("hold %d is placed, but waiting for a chunk in flight failed: %w", id, err)
 	}
 	_, err = fmt.Fprintf(s.out, "hold %d is in force; lift it with: orphan-cleaner hold remove %d\n", id, id)

@@ -102,6 +102,8 @@ func TestWrongUsage(t *testing.T) {
 		"lease":           {args: []string{"run", "--lease=10ms"}, says: []string{"LEASE", "1s"}},
 		"interval":        {args: []string{"run", "--interval=10ms"}, says: []string{"INTERVAL", "1s"}},
 		"chunk":           {args: []string{"run", "--chunk-rows=0"}, says: []string{"CHUNK_ROWS", "1 to"}},
+		"chunk target":    {args: []string{"run", "--chunk-target=11s"}, says: []string{"CHUNK_TARGET", "1ms to 10s"}},
+		"sweepers":        {args: []string{"run", "--sweep-connections=17"}, says: []string{"SWEEP_CONNECTIONS", "1 to 16"}},
 		"unknown flag":    {args: []string{"run", "--dryrun"}, says: []string{"unknown flag --dryrun", "--help"}},
 		"stray argument":  {args: []string{"run", "now"}, says: []string{"unexpected argument now", "--help"}},
 		"unknown command": {args: []string{"clean"}, says: []string{"unexpected argument clean", "--help"}},

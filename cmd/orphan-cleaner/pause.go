@@ -39,7 +39,7 @@ func (cmd *PauseCmd) Run(ctx context.Context, s *streams) error {
 	case err != nil:
 		return fmt.Errorf("pausing: %w; see: orphan-cleaner check", err)
 	}
-	if _, err := q.HoldSettle(ctx); err != nil {
+	if err := q.ChunkSettle(ctx); err != nil {
 		return fmt.Errorf("runs are paused, but waiting for a chunk in flight failed: %w", err)
 	}
 	_, err = fmt.Fprintln(s.out, "all runs are paused; let them go on with: orphan-cleaner resume")

@@ -240,8 +240,10 @@ type CleanerFlags struct {
 	MaxRecentlyActive   int64    `help:"Breaker: missing users who read a message within a day, once they are over 0.1 % of those checked." env:"ORPHAN_CLEANER_MAX_RECENTLY_ACTIVE" default:"5"`
 	JudgeLate           bool     `help:"Ask about everybody even when the run is sure to be refused, so that approve is about all of them." env:"ORPHAN_CLEANER_JUDGE_LATE"`
 	CanaryFlags
-	Lease     Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
-	ChunkRows int      `help:"Members per transaction, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"2000"`
+	Lease            Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
+	ChunkTarget      Duration `help:"How long a deleting transaction should last: chunks grow and shrink to it." env:"ORPHAN_CLEANER_CHUNK_TARGET" default:"100ms"`
+	ChunkRows        int      `help:"Members per transaction at most, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"10000"`
+	SweepConnections int      `help:"Connections that delete at the same time, 1 to 16." env:"ORPHAN_CLEANER_SWEEP_CONNECTIONS" default:"2"`
 }
 
 // maxCheckEvery is against a 24d that was meant to be 24h. MAX_GAP is no limit:
@@ -274,9 +276,14 @@ func (f *CleanerFlags) config() (cleaner.Config, error) {
 		return wrong("MAX_RECENTLY_ACTIVE is %d, it must be 0 or more", f.MaxRecentlyActive)
 	case f.ChunkRows < 1 || f.ChunkRows > 100_000:
 		return wrong("CHUNK_ROWS is %d, it must be 1 to 100000", f.ChunkRows)
+	case time.Duration(f.ChunkTarget) < time.Millisecond || time.Duration(f.ChunkTarget) > 10*time.Second:
+		return wrong("CHUNK_TARGET is %s, it must be 1ms to 10s: for so long a chunk keeps its locks", f.ChunkTarget)
+	case f.SweepConnections < 1 || f.SweepConnections > 16:
+		return wrong("SWEEP_CONNECTIONS is %d, it must be 1 to 16", f.SweepConnections)
 	}
 	cfg := cleaner.DefaultConfig()
-	cfg.BatchSize, cfg.Concurrency, cfg.ChunkRows = f.BatchSize, f.Concurrency, f.ChunkRows
+	cfg.BatchSize, cfg.Concurrency = f.BatchSize, f.Concurrency
+	cfg.ChunkTarget, cfg.ChunkRows, cfg.SweepConnections = time.Duration(f.ChunkTarget), f.ChunkRows, f.SweepConnections
 	cfg.Retention, cfg.MaxGap, cfg.Lease = time.Duration(f.Retention), time.Duration(f.MaxGap), time.Duration(f.Lease)
 	cfg.CheckEvery = time.Duration(f.CheckEvery)
 	cfg.Limits = cleaner.Limits{NewMissingShare: f.MaxNewMissingShare, DeleteShare: f.MaxDeleteShare, DeleteMembers: f.MaxDeleteMembers, RecentlyActive: f.MaxRecentlyActive}
@@ -301,6 +308,7 @@ func finishConfig(cfg cleaner.Config) (cleaner.Config, error) {
 	kept := map[string]any{
 		"batch_size": cfg.BatchSize, "concurrency": cfg.Concurrency, "retention": Duration(cfg.Retention).String(),
 		"max_gap": Duration(cfg.MaxGap).String(), "lease": Duration(cfg.Lease).String(), "chunk_rows": cfg.ChunkRows,
+		"chunk_target": Duration(cfg.ChunkTarget).String(), "sweep_connections": cfg.SweepConnections,
 		"max_new_missing_share": cfg.Limits.NewMissingShare, "max_delete_share": cfg.Limits.DeleteShare,
 		"max_delete_members": cfg.Limits.DeleteMembers, "max_recently_active": cfg.Limits.RecentlyActive,
 	}

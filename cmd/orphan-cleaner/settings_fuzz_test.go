@@ -118,6 +118,8 @@ func settings(dir string) []setting {
 		{env: "ORPHAN_CLEANER_CANARY_DEAD", good: []string{other}, bad: []string{"me", "," + other, other + " " + id}},
 		duration("ORPHAN_CLEANER_LEASE", nil, []string{"1ms", "999ms"}),
 		number("CHUNK_ROWS", []string{"1", "100000"}, []string{"0", "100001", "-1"}),
+		{env: "ORPHAN_CLEANER_CHUNK_TARGET", good: []string{"1ms", "100ms", "10s"}, bad: slices.Concat([]string{"999us", "10s1ms"}, notDurations)},
+		number("SWEEP_CONNECTIONS", []string{"1", "16"}, []string{"0", "17", "-1"}),
 		{env: "ORPHAN_CLEANER_METRICS_TEXTFILE", good: []string{filepath.Join(dir, "run.prom"), filepath.Join(dir, "not there", "run.prom")}},
 		{
 			env:  "ORPHAN_CLEANER_PUSHGATEWAY_URL",

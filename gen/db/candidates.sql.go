@@ -71,8 +71,9 @@ func (q *Queries) CandidateBacklog(ctx context.Context, arg CandidateBacklogPara
 }
 
 const candidateDuePage = `-- name: CandidateDuePage :many
-SELECT c.user_id
+SELECT c.user_id, s.members
 FROM orphan_candidates AS c
+LEFT JOIN orphan_sightings AS s ON s.run_id = c.last_missing_run AND s.user_id = c.user_id
 WHERE c.user_id >= $1
     AND c.user_id <= $2
     AND c.last_missing_run = $3
@@ -104,9 +105,16 @@ type CandidateDuePageParams struct {
 	MaxUsers    int64         `json:"max_users"`
 }
 
-// The next due users of this run, from from_user on; with an approval (approved_run, else 0) only its set.
-// Locks: ACCESS SHARE on orphan_candidates. Index: orphan_candidates_pkey, in order. Rows: max_users.
-func (q *Queries) CandidateDuePage(ctx context.Context, arg CandidateDuePageParams) ([]uuid.UUID, error) {
+type CandidateDuePageRow struct {
+	UserID  uuid.UUID `json:"user_id"`
+	Members *int64    `json:"members"`
+}
+
+// The next due users of this run, from from_user on, with the members they had when they were staged (null
+// where staging forgot); with an approval (approved_run, else 0) only its set. Follows SettingsForKeys.
+// Locks: ACCESS SHARE on orphan_candidates and orphan_sightings.
+// Index: orphan_candidates_pkey, in order; orphan_sightings_pkey. Rows: max_users.
+func (q *Queries) CandidateDuePage(ctx context.Context, arg CandidateDuePageParams) ([]CandidateDuePageRow, error) {
 	rows, err := q.db.Query(ctx, candidateDuePage,
 		arg.FromUser,
 		arg.ThroughUser,
@@ -119,13 +127,13 @@ func (q *Queries) CandidateDuePage(ctx context.Context, arg CandidateDuePagePara
 		return nil, err
 	}
 	defer rows.Close()
-	var items []uuid.UUID
+	var items []CandidateDuePageRow
 	for rows.Next() {
-		var user_id uuid.UUID
-		if err := rows.Scan(&user_id); err != nil {
+		var i CandidateDuePageRow
+		if err := rows.Scan(&i.UserID, &i.Members); err != nil {
 			return nil, err
 		}
-		items = append(items, user_id)
+		items = append(items, i)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -158,16 +166,17 @@ SET departed_at = now(), checked_at = NULL
 type CandidateForgetParams struct {
 	UserIds []uuid.UUID `json:"user_ids"`
 	RunID   int64       `json:"run_id"`
-	Alive   bool        `json:"alive"`
+	Certain bool        `json:"certain"`
 }
 
-// Takes users out of the ledger, alive again at the second asking or without a member left, and lists
-// them to be asked about again.
+// Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
+// at the second asking, or where as many members went as they had when staged; else those without a member
+// left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForKeys.
 // Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
-// Index: orphan_departed_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+// Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 // Rows: as many as given.
 func (q *Queries) CandidateForget(ctx context.Context, arg CandidateForgetParams) (int64, error) {
-	result, err := q.db.Exec(ctx, candidateForget, arg.UserIds, arg.RunID, arg.Alive)
+	result, err := q.db.Exec(ctx, candidateForget, arg.UserIds, arg.RunID, arg.Certain)
 	if err != nil {
 		return 0, err
 	}
@@ -186,15 +195,12 @@ merged AS (
     )
     SELECT
         s.user_id,
-        orphan_clock_start(NULL, NULL, e.deleted_at, $2::interval),
+        orphan_clock_start(NULL, NULL, s.shadow_deleted_at, $2::interval),
         now(),
         r.run_id,
-        CASE WHEN e.deleted_at < now() THEN 'shadow' ELSE 'sightings' END
+        CASE WHEN s.shadow_deleted_at < now() THEN 'shadow' ELSE 'sightings' END
     FROM open_run AS r
     JOIN orphan_sightings AS s ON s.run_id = r.run_id AND s.verdict = 'missing'
-    LEFT JOIN orphan_shadow_evidence(
-        ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = $1 AND x.verdict = 'missing')
-    ) AS e ON e.user_id = s.user_id
     ON CONFLICT (user_id) DO UPDATE
     SET first_missing_at = orphan_clock_start(
             c.first_missing_at, c.last_missing_at, excluded.first_missing_at, $2::interval

@@ -172,20 +172,3 @@ func (q *Queries) HoldRemoveOfRun(ctx context.Context, arg HoldRemoveOfRunParams
 	}
 	return result.RowsAffected(), nil
 }
-
-const holdSettle = `-- name: HoldSettle :execrows
-UPDATE orphan_runs
-SET phase = phase
-WHERE state = 'running'
-`
-
-// Waits for the chunk in flight, if there is one: it may have been planned before
-// the hold was placed, every later chunk sees it.
-// Locks: the row of the open run, for a moment. Index: orphan_runs_one_open. Rows: at most one.
-func (q *Queries) HoldSettle(ctx context.Context) (int64, error) {
-	result, err := q.db.Exec(ctx, holdSettle)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}

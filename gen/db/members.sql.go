@@ -41,7 +41,8 @@ SELECT
     set_config('orphan_cleaner.run_id', ($3::bigint)::text, true) AS run_id,
     set_config('orphan_cleaner.audited', '0', true) AS audited,
     set_config('orphan_cleaner.backed_up', '0', true) AS backed_up,
-    current_setting('session_replication_role')::text AS replication_role
+    current_setting('session_replication_role')::text AS replication_role,
+    pg_advisory_xact_lock_shared(hashtextextended('orphan_cleaner_chunk', 0))::text AS in_flight
 `
 
 type ChunkSettingsParams struct {
@@ -59,12 +60,13 @@ type ChunkSettingsRow struct {
 	Audited          string `json:"audited"`
 	BackedUp         string `json:"backed_up"`
 	ReplicationRole  string `json:"replication_role"`
+	InFlight         string `json:"in_flight"`
 }
 
 // Opens a chunk: bounds its waiting and names its run to the audit trigger. All
 // of it is local to the transaction, so that a pooler may hand the session on.
 // Returns the session's replication_role: in another than origin a chunk would choose nobody.
-// Locks: none.
+// Locks: an advisory lock of our own, shared by all chunks, until the transaction ends; see ChunkSettle. Index: none.
 func (q *Queries) ChunkSettings(ctx context.Context, arg ChunkSettingsParams) (ChunkSettingsRow, error) {
 	row := q.db.QueryRow(ctx, chunkSettings, arg.LockTimeout, arg.StatementTimeout, arg.RunID)
 	var i ChunkSettingsRow
@@ -77,93 +79,122 @@ func (q *Queries) ChunkSettings(ctx context.Context, arg ChunkSettingsParams) (C
 		&i.Audited,
 		&i.BackedUp,
 		&i.ReplicationRole,
+		&i.InFlight,
 	)
 	return i, err
 }
 
-const memberDeleteDue = `-- name: MemberDeleteDue :one
-WITH doomed AS (
-    SELECT m.conversation_id, m.user_id
+const chunkSettle = `-- name: ChunkSettle :exec
+SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_chunk', 0))
+`
+
+// Waits for the chunks in flight: they may have been planned before a hold or a pause was committed that
+// this follows, every later chunk sees it.
+// Locks: the advisory lock that chunks share, alone, for a moment. Index: none.
+func (q *Queries) ChunkSettle(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, chunkSettle)
+	return err
+}
+
+const memberConversationEnd = `-- name: MemberConversationEnd :one
+SELECT chunk.conversation_id
+FROM (
+    SELECT m.conversation_id
     FROM conversation_members AS m
-    JOIN orphan_candidates AS c ON c.user_id = m.user_id
-    WHERE m.user_id = ANY ($1::uuid [])
-        -- The run is open, and this session's triggers fire.
-        AND EXISTS (
+    WHERE m.user_id = $1
+        AND m.conversation_id >= $2
+    ORDER BY m.conversation_id
+    LIMIT $3::bigint
+) AS chunk
+ORDER BY chunk.conversation_id DESC
+LIMIT 1
+`
+
+type MemberConversationEndParams struct {
+	UserID           uuid.UUID `json:"user_id"`
+	FromConversation uuid.UUID `json:"from_conversation"`
+	MaxRows          int64     `json:"max_rows"`
+}
+
+// Where a chunk of max_rows members of one user ends that begins with from_conversation: for a user with
+// more members than one chunk takes. No row: none is left.
+// Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: the members of the user.
+func (q *Queries) MemberConversationEnd(ctx context.Context, arg MemberConversationEndParams) (uuid.UUID, error) {
+	row := q.db.QueryRow(ctx, memberConversationEnd, arg.UserID, arg.FromConversation, arg.MaxRows)
+	var conversation_id uuid.UUID
+	err := row.Scan(&conversation_id)
+	return conversation_id, err
+}
+
+const memberDeleteDue = `-- name: MemberDeleteDue :execrows
+DELETE FROM conversation_members AS m
+USING orphan_candidates AS c
+WHERE c.user_id = ANY ($1::uuid [])
+    AND m.user_id = c.user_id
+    AND m.conversation_id >= $2
+    AND m.conversation_id <= $3
+    -- The run is open, and this session's triggers fire.
+    AND EXISTS (
+        SELECT
+        FROM orphan_runs AS r
+        WHERE r.run_id = $4 AND r.state = 'running'
+    )
+    AND current_setting('session_replication_role') = 'origin'
+    -- Missing in this very run, and for longer than the retention. By the time
+    -- at which the ledger was written: the clock may have jumped forward since.
+    AND c.last_missing_run = $4
+    AND c.first_missing_at <= least(c.last_missing_at, now()) - $5::interval
+    -- A young member of a missing user means that something is wrong.
+    AND m.joined_at < least(c.last_missing_at, now()) - $5::interval
+    AND NOT EXISTS (
+        SELECT
+        FROM orphan_holds_in_force AS h
+        WHERE h.user_id = c.user_id
+    )
+    -- NOT IN is hashed once, NOT EXISTS would be looked up for each member. It is never null here.
+    AND m.conversation_id NOT IN (
+        SELECT h.conversation_id
+        FROM orphan_holds_in_force AS h
+        WHERE h.conversation_id IS NOT NULL
+    )
+    -- With an approval, nobody but those it names.
+    AND (
+        $6::bigint = 0
+        OR EXISTS (
             SELECT
-            FROM orphan_runs AS r
-            WHERE r.run_id = $2 AND r.state = 'running'
+            FROM orphan_refusals AS f
+            WHERE f.run_id = $6::bigint AND f.user_id = c.user_id AND f.is_due
         )
-        AND current_setting('session_replication_role') = 'origin'
-        -- Missing in this very run, and for longer than the retention. By the time
-        -- at which the ledger was written: the clock may have jumped forward since.
-        AND c.last_missing_run = $2
-        AND c.first_missing_at <= least(c.last_missing_at, now()) - $3::interval
-        -- A young member of a missing user means that something is wrong.
-        AND m.joined_at < least(c.last_missing_at, now()) - $3::interval
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.user_id = m.user_id
-        )
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
-        )
-        -- With an approval, nobody but those it names.
-        AND (
-            $4::bigint = 0
-            OR EXISTS (
-                SELECT
-                FROM orphan_refusals AS f
-                WHERE f.run_id = $4::bigint AND f.user_id = c.user_id AND f.is_due
-            )
-        )
-    ORDER BY m.user_id, m.conversation_id
-    LIMIT $5::bigint
-    -- Always in one order: two deleters cannot deadlock.
-    FOR UPDATE OF m
-),
-deleted AS (
-    DELETE FROM conversation_members AS m
-    USING doomed AS d
-    WHERE m.conversation_id = d.conversation_id
-        AND m.user_id = d.user_id
-    RETURNING m.conversation_id
-)
-SELECT
-    (SELECT count(*) FROM doomed)::bigint AS chosen,
-    (SELECT count(*) FROM deleted)::bigint AS deleted
+    )
 `
 
 type MemberDeleteDueParams struct {
-	UserIds     []uuid.UUID   `json:"user_ids"`
-	RunID       int64         `json:"run_id"`
-	Retention   time.Duration `json:"retention"`
-	ApprovedRun int64         `json:"approved_run"`
-	MaxRows     int64         `json:"max_rows"`
+	UserIds             []uuid.UUID   `json:"user_ids"`
+	FromConversation    uuid.UUID     `json:"from_conversation"`
+	ThroughConversation uuid.UUID     `json:"through_conversation"`
+	RunID               int64         `json:"run_id"`
+	Retention           time.Duration `json:"retention"`
+	ApprovedRun         int64         `json:"approved_run"`
 }
 
-type MemberDeleteDueRow struct {
-	Chosen  int64 `json:"chosen"`
-	Deleted int64 `json:"deleted"`
-}
-
-// Deletes up to max_rows members of users whom auth-service has just again left
-// out. Every condition is stated once more here, whatever the runner believes.
-// Locks: ROW EXCLUSIVE on conversation_members, the rows that go.
-// Index: conversation_members_user_id, conversation_members_pkey, orphan_candidates_pkey. Rows: max_rows.
-func (q *Queries) MemberDeleteDue(ctx context.Context, arg MemberDeleteDueParams) (MemberDeleteDueRow, error) {
-	row := q.db.QueryRow(ctx, memberDeleteDue,
+// Deletes the members, in a range of conversations, of users whom auth-service has just again left out.
+// Every condition is stated once more here, whatever the runner believes. Follows SettingsForKeys.
+// Locks: ROW EXCLUSIVE on conversation_members, the rows that go; user by user in the order of their ids, so
+// that two deleters do not block each other. One who does all the same is repeated.
+// Index: orphan_candidates_pkey, conversation_members_user_id. Rows: the members of the users given.
+func (q *Queries) MemberDeleteDue(ctx context.Context, arg MemberDeleteDueParams) (int64, error) {
+	result, err := q.db.Exec(ctx, memberDeleteDue,
 		arg.UserIds,
+		arg.FromConversation,
+		arg.ThroughConversation,
 		arg.RunID,
 		arg.Retention,
 		arg.ApprovedRun,
-		arg.MaxRows,
 	)
-	var i MemberDeleteDueRow
-	err := row.Scan(&i.Chosen, &i.Deleted)
-	return i, err
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const memberTotals = `-- name: MemberTotals :one

@@ -373,7 +373,7 @@ SELECT
                 AND NOT a.attisdropped
             WHERE NOT has_column_privilege(a.attrelid, a.attnum, need.privilege)
             UNION ALL
-            -- FOR UPDATE of the rows that go wants UPDATE on a column, whichever: on the most harmless one.
+            -- A revert locks the rows that go FOR UPDATE, which wants UPDATE on a column, whichever: on the most harmless one.
             (
                 SELECT 'UPDATE (' || a.attname || ') on conversation_members'
                 FROM pg_catalog.pg_attribute AS a
@@ -388,7 +388,7 @@ SELECT
             SELECT 'EXECUTE on ' || p.proname
             FROM pg_catalog.pg_proc AS p
             WHERE p.pronamespace = 'public'::regnamespace
-                AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence', 'orphan_restore_plan')
+                AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence', 'orphan_assess', 'orphan_restore_plan')
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
     ), '')::text AS grants_missing

@@ -97,28 +97,25 @@ INSERT INTO orphan_refusals (run_id, user_id, is_due)
 SELECT s.run_id, s.user_id, k.is_due
 FROM orphan_sightings AS s
 LEFT JOIN orphan_candidates AS c ON c.user_id = s.user_id
-LEFT JOIN orphan_shadow_evidence(
-    ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = $1 AND x.verdict = 'missing')
-) AS e ON e.user_id = s.user_id
 CROSS JOIN LATERAL (
-    SELECT orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, $2::interval)
-        <= now() - $3::interval AS is_due
+    SELECT orphan_clock_start(c.first_missing_at, c.last_missing_at, s.shadow_deleted_at, $1::interval)
+        <= now() - $2::interval AS is_due
 ) AS k
-WHERE s.run_id = $1
+WHERE s.run_id = $3
     AND s.verdict = 'missing'
     AND (k.is_due OR c.user_id IS NULL)
 `
 
 type RefusalStoreParams struct {
-	RunID     int64         `json:"run_id"`
 	MaxGap    time.Duration `json:"max_gap"`
 	Retention time.Duration `json:"retention"`
+	RunID     int64         `json:"run_id"`
 }
 
 // Keeps the users that a refused run found due or newly missing: what an approval of it is about.
 // Locks: ROW EXCLUSIVE on orphan_refusals. Index: none: staging and the ledger are read whole. Rows: the missing users.
 func (q *Queries) RefusalStore(ctx context.Context, arg RefusalStoreParams) (int64, error) {
-	result, err := q.db.Exec(ctx, refusalStore, arg.RunID, arg.MaxGap, arg.Retention)
+	result, err := q.db.Exec(ctx, refusalStore, arg.MaxGap, arg.Retention, arg.RunID)
 	if err != nil {
 		return 0, err
 	}

@@ -227,13 +227,14 @@ SET state = $1,
     breaker = $3,
     error = $4,
     conversations = (
-        SELECT count(DISTINCT touched.conversation_id)
+        SELECT count(*)
+            -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
         FROM (
             SELECT a.conversation_id
             FROM conversation_members_audit AS a
             WHERE a.run_id = r.run_id
                 AND a.deleted_at >= r.started_at
-            UNION ALL
+            UNION
             SELECT g.conversation_id
             FROM orphan_restores AS g
             WHERE g.run_id = r.run_id

@@ -13,90 +13,45 @@ import (
 )
 
 const sightingAssess = `-- name: SightingAssess :one
-WITH clocks AS (
-    SELECT
-        u.user_id,
-        c.user_id IS NULL AS is_new,
-        orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, $2::interval)
-            <= now() - $3::interval AS is_old,
-        EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.user_id = u.user_id
-        ) AS is_held,
-        f.user_id IS NOT NULL AS is_foreseen,
-        coalesce(f.is_due, false) AS is_approved
-    FROM unnest($4::uuid []) AS u (user_id)
-    LEFT JOIN orphan_refusals AS f ON f.run_id = $1::bigint AND f.user_id = u.user_id
-    LEFT JOIN orphan_candidates AS c ON c.user_id = u.user_id
-    LEFT JOIN orphan_shadow_evidence($4::uuid []) AS e ON e.user_id = u.user_id
-),
-old_members AS (
-    SELECT
-        k.user_id,
-        k.is_approved,
-        m.conversation_id,
-        coalesce(m.joined_at < now() - $3::interval, false) AS is_old,
-        k.is_held OR EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
-        ) AS is_held
-    FROM clocks AS k
-    JOIN conversation_members AS m ON m.user_id = k.user_id
-    WHERE k.is_old
-)
 SELECT
-    (SELECT count(*) FROM clocks WHERE is_new)::bigint AS users_new,
-    (SELECT count(*) FROM clocks WHERE is_new AND NOT is_foreseen)::bigint AS users_new_unforeseen,
-    -- Who read a message within a day is expected to be alive. Not EXISTS, which
-    -- may be planned as one read of all members: nothing indexes last_read_at.
-    (
-        SELECT count(*)
-        FROM clocks AS k
-        WHERE (
-            SELECT max(m.last_read_at)
-            FROM conversation_members AS m
-            WHERE m.user_id = k.user_id
-        ) > now() - interval '1 day'
-    )::bigint AS users_recently_active,
-    (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held AND (is_approved OR $1::bigint = 0))::bigint AS users_due,
-    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND (is_approved OR $1::bigint = 0))::bigint AS members_due,
-    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND NOT is_approved)::bigint AS members_due_unapproved,
-    (SELECT count(*) FROM old_members WHERE NOT is_old AND NOT is_held)::bigint AS members_kept_young,
-    (SELECT count(*) FROM old_members WHERE is_held)::bigint AS members_held
+    count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
+    count(*) FILTER (WHERE a.is_new AND NOT a.is_foreseen)::bigint AS users_new_unforeseen,
+    count(*) FILTER (WHERE a.is_recently_active)::bigint AS users_recently_active,
+    count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
+    coalesce(sum(a.members_due), 0)::bigint AS members_due,
+    coalesce(sum(a.members_kept_young), 0)::bigint AS members_kept_young,
+    coalesce(sum(a.members_held), 0)::bigint AS members_held
+FROM orphan_assess($1::uuid [], $2::interval, $3::interval, $4::bigint) AS a
 `
 
 type SightingAssessParams struct {
-	ApprovedRun int64         `json:"approved_run"`
-	MaxGap      time.Duration `json:"max_gap"`
-	Retention   time.Duration `json:"retention"`
 	UserIds     []uuid.UUID   `json:"user_ids"`
+	Retention   time.Duration `json:"retention"`
+	MaxGap      time.Duration `json:"max_gap"`
+	ApprovedRun int64         `json:"approved_run"`
 }
 
 type SightingAssessRow struct {
-	UsersNew             int64 `json:"users_new"`
-	UsersNewUnforeseen   int64 `json:"users_new_unforeseen"`
-	UsersRecentlyActive  int64 `json:"users_recently_active"`
-	UsersDue             int64 `json:"users_due"`
-	MembersDue           int64 `json:"members_due"`
-	MembersDueUnapproved int64 `json:"members_due_unapproved"`
-	MembersKeptYoung     int64 `json:"members_kept_young"`
-	MembersHeld          int64 `json:"members_held"`
+	UsersNew            int64 `json:"users_new"`
+	UsersNewUnforeseen  int64 `json:"users_new_unforeseen"`
+	UsersRecentlyActive int64 `json:"users_recently_active"`
+	UsersDue            int64 `json:"users_due"`
+	MembersDue          int64 `json:"members_due"`
+	MembersKeptYoung    int64 `json:"members_kept_young"`
+	MembersHeld         int64 `json:"members_held"`
 }
 
-// What these missing users mean for the run, before anything is written: how
-// many are new, due, and what the sweep would delete and keep. Reads only.
+// What these missing users mean for the run, before anything is written: how many are new, due, and what
+// the sweep would delete and keep. Reads only: what a dry run does in place of SightingStageMissing.
 // Locks: ACCESS SHARE on conversation_members and our tables.
-// With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
 // Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
 // Rows: the users given and their members.
 func (q *Queries) SightingAssess(ctx context.Context, arg SightingAssessParams) (SightingAssessRow, error) {
 	row := q.db.QueryRow(ctx, sightingAssess,
-		arg.ApprovedRun,
-		arg.MaxGap,
-		arg.Retention,
 		arg.UserIds,
+		arg.Retention,
+		arg.MaxGap,
+		arg.ApprovedRun,
 	)
 	var i SightingAssessRow
 	err := row.Scan(
@@ -105,7 +60,6 @@ func (q *Queries) SightingAssess(ctx context.Context, arg SightingAssessParams) 
 		&i.UsersRecentlyActive,
 		&i.UsersDue,
 		&i.MembersDue,
-		&i.MembersDueUnapproved,
 		&i.MembersKeptYoung,
 		&i.MembersHeld,
 	)
@@ -149,25 +103,102 @@ func (q *Queries) SightingDrop(ctx context.Context, runID int64) (int64, error) 
 	return result.RowsAffected(), nil
 }
 
-const sightingStage = `-- name: SightingStage :execrows
+const sightingStageMissing = `-- name: SightingStageMissing :one
+WITH assessed AS MATERIALIZED (
+    SELECT
+        a.user_id::uuid AS user_id,
+        a.shadow_deleted_at::timestamptz AS shadow_deleted_at,
+        a.is_new::boolean AS is_new,
+        a.is_foreseen::boolean AS is_foreseen,
+        a.is_due::boolean AS is_due,
+        a.is_recently_active::boolean AS is_recently_active,
+        a.members::bigint AS members,
+        a.members_due::bigint AS members_due,
+        a.members_kept_young::bigint AS members_kept_young,
+        a.members_held::bigint AS members_held
+    FROM orphan_assess($1::uuid [], $2::interval, $3::interval, $4::bigint) AS a
+),
+staged AS (
+    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at, members)
+    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at, a.members
+    FROM assessed AS a
+    JOIN orphan_runs AS r ON r.run_id = $5 AND r.state = 'running'
+        -- Staged before, by an attempt whose answer was lost.
+    ON CONFLICT (run_id, user_id) DO NOTHING
+)
+SELECT
+    count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
+    count(*) FILTER (WHERE a.is_new AND NOT a.is_foreseen)::bigint AS users_new_unforeseen,
+    count(*) FILTER (WHERE a.is_recently_active)::bigint AS users_recently_active,
+    count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
+    coalesce(sum(a.members_due), 0)::bigint AS members_due,
+    coalesce(sum(a.members_kept_young), 0)::bigint AS members_kept_young,
+    coalesce(sum(a.members_held), 0)::bigint AS members_held
+FROM assessed AS a
+`
+
+type SightingStageMissingParams struct {
+	UserIds     []uuid.UUID   `json:"user_ids"`
+	Retention   time.Duration `json:"retention"`
+	MaxGap      time.Duration `json:"max_gap"`
+	ApprovedRun int64         `json:"approved_run"`
+	RunID       int64         `json:"run_id"`
+}
+
+type SightingStageMissingRow struct {
+	UsersNew            int64 `json:"users_new"`
+	UsersNewUnforeseen  int64 `json:"users_new_unforeseen"`
+	UsersRecentlyActive int64 `json:"users_recently_active"`
+	UsersDue            int64 `json:"users_due"`
+	MembersDue          int64 `json:"members_due"`
+	MembersKeptYoung    int64 `json:"members_kept_young"`
+	MembersHeld         int64 `json:"members_held"`
+}
+
+// Stages users of this run as missing, while the run is open, with what orphan_assess() found out about
+// them. Returns what SightingAssess does.
+// Locks: ROW EXCLUSIVE on orphan_sightings, ACCESS SHARE on conversation_members and our other tables.
+// Index: conversation_members_user_id, orphan_sightings_pkey; ledger and refusals by their keys, or whole where they are small.
+// Rows: the users given and their members.
+func (q *Queries) SightingStageMissing(ctx context.Context, arg SightingStageMissingParams) (SightingStageMissingRow, error) {
+	row := q.db.QueryRow(ctx, sightingStageMissing,
+		arg.UserIds,
+		arg.Retention,
+		arg.MaxGap,
+		arg.ApprovedRun,
+		arg.RunID,
+	)
+	var i SightingStageMissingRow
+	err := row.Scan(
+		&i.UsersNew,
+		&i.UsersNewUnforeseen,
+		&i.UsersRecentlyActive,
+		&i.UsersDue,
+		&i.MembersDue,
+		&i.MembersKeptYoung,
+		&i.MembersHeld,
+	)
+	return i, err
+}
+
+const sightingStageUnknown = `-- name: SightingStageUnknown :execrows
 INSERT INTO orphan_sightings (run_id, user_id, verdict)
-SELECT r.run_id, u.user_id, $1
-FROM unnest($2::uuid []) AS u (user_id)
-JOIN orphan_runs AS r ON r.run_id = $3 AND r.state = 'running'
+SELECT r.run_id, u.user_id, 'unknown'
+FROM unnest($1::uuid []) AS u (user_id)
+JOIN orphan_runs AS r ON r.run_id = $2 AND r.state = 'running'
     -- Staged before, by an attempt whose answer was lost.
 ON CONFLICT (run_id, user_id) DO NOTHING
 `
 
-type SightingStageParams struct {
-	Verdict string      `json:"verdict"`
+type SightingStageUnknownParams struct {
 	UserIds []uuid.UUID `json:"user_ids"`
 	RunID   int64       `json:"run_id"`
 }
 
-// Stages users of this run as missing or unknown, while the run is open.
+// Stages users of this run as unknown, while the run is open.
 // Locks: ROW EXCLUSIVE on orphan_sightings. Index: orphan_sightings_pkey. Rows: as many as given.
-func (q *Queries) SightingStage(ctx context.Context, arg SightingStageParams) (int64, error) {
-	result, err := q.db.Exec(ctx, sightingStage, arg.Verdict, arg.UserIds, arg.RunID)
+func (q *Queries) SightingStageUnknown(ctx context.Context, arg SightingStageUnknownParams) (int64, error) {
+	result, err := q.db.Exec(ctx, sightingStageUnknown, arg.UserIds, arg.RunID)
 	if err != nil {
 		return 0, err
 	}

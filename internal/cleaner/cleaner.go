@@ -60,8 +60,10 @@ type run struct {
 	started   time.Time
 	entered   time.Time // the phase it is in
 	facts     Facts
+	tallying  sync.Mutex // of facts, where several goroutines add to them
 	turn      turn
 	calls     callTimes
+	pace      *pace
 	back      departed
 	totals    db.MemberTotalsRow // of the table, where judgeEarly counted
 	judgeLate bool
@@ -74,7 +76,7 @@ type run struct {
 // the error.
 func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	c.report(func(p *Progress) { *p = Progress{} })
-	r := &run{Cleaner: c, started: time.Now(), judgeLate: c.cfg.JudgeLate}
+	r := &run{Cleaner: c, started: time.Now(), judgeLate: c.cfg.JudgeLate, pace: newPace(c.cfg)}
 	result, err := r.live(ctx)
 	r.leave()
 	c.cfg.Observer.RunEnded(result)
@@ -126,6 +128,13 @@ func (r *run) live(ctx context.Context) (Result, error) {
 	}
 	stop()
 	return r.finish(ctx, err)
+}
+
+// tally adds to the facts while others may, too.
+func (r *run) tally(add func(f *Facts)) {
+	r.tallying.Lock()
+	defer r.tallying.Unlock()
+	add(&r.facts)
 }
 
 func (r *run) scheduled() bool { return r.cfg.Every > 0 }

@@ -29,12 +29,14 @@ type Config struct {
 	DryRun      bool          // verify and judge, change nothing
 	JudgeLate   bool          // ask about everybody even when the run is sure to be refused
 
-	PageUsers   int           // distinct users per page of the scan
-	ChunkRows   int           // members per transaction of the sweep
-	LockTimeout time.Duration // per statement of a chunk
-	ChunkLimit  time.Duration // statement_timeout of a chunk
-	AnswerAge   time.Duration // an answer older than this is asked for again before a delete
-	Attempts    int           // of a chunk or a read that meets a passing error
+	PageUsers        int           // distinct users per page of the scan
+	ChunkTarget      time.Duration // how long a transaction of the sweep should last
+	ChunkRows        int           // members per transaction of the sweep, at most
+	SweepConnections int           // that delete at the same time
+	LockTimeout      time.Duration // per statement of a chunk
+	ChunkLimit       time.Duration // statement_timeout of a chunk
+	AnswerAge        time.Duration // an answer older than this is asked for again before a delete
+	Attempts         int           // of a chunk or a read that meets a passing error
 
 	Limits Limits
 
@@ -67,7 +69,7 @@ func DefaultConfig() Config {
 	const day = 24 * time.Hour
 	return Config{
 		BatchSize: 100, Concurrency: 8, Retention: 30 * day, MaxGap: 7 * day, Lease: time.Minute,
-		PageUsers: 5000, ChunkRows: 2000, LockTimeout: 2 * time.Second, ChunkLimit: 30 * time.Second,
+		PageUsers: 5000, ChunkTarget: 100 * time.Millisecond, ChunkRows: 10_000, SweepConnections: 2, LockTimeout: 2 * time.Second, ChunkLimit: 30 * time.Second,
 		AnswerAge: 10 * time.Second, Attempts: 5,
 		Limits: Limits{NewMissingShare: 0.10, DeleteShare: 0.05, DeleteMembers: 100_000, RecentlyActive: 5},
 	}

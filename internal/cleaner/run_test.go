@@ -798,6 +798,23 @@ func TestManyMembersOfOneUserGoInChunks(t *testing.T) {
 	w.invariant(450)
 }
 
+// Several connections delete at the same time, and none of them more than a chunk.
+func TestChunksAreBoundedByRows(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.ChunkRows, w.cfg.SweepConnections, w.cfg.BatchSize = 50, 4, 10
+	w.cfg.Limits.DeleteShare, w.cfg.Limits.NewMissingShare = 1, 1
+	users := w.people(900, 7)
+	w.die(40, users[:700]...)
+	r := w.must(w.run())
+	if want := int64(90 + 70); r.MembersDeleted != 4900 || r.BatchCalls != want {
+		t.Errorf("%d members deleted in %d calls, not 4900 in %d", r.MembersDeleted, r.BatchCalls, want)
+	}
+	if n := testdb.One[int64](w.db, `SELECT max(n) FROM (SELECT count(*) AS n FROM conversation_members_audit GROUP BY txid) AS x`); n != 49 {
+		t.Errorf("largest transaction deleted %d members, want 49: seven whole users", n)
+	}
+	w.invariant(4900)
+}
+
 func TestLockedRowIsLeftForTheNextRun(t *testing.T) {
 	w := newWorld(t)
 	w.cfg.LockTimeout, w.cfg.Attempts = 20*time.Millisecond, 2

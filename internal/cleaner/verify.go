@@ -7,9 +7,11 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
@@ -64,16 +66,23 @@ func (r *run) newBatch() batch { return batch{ids: make([]uuid.UUID, 0, r.cfg.Ba
 // call in flight, before the run stops asking.
 const voidInARow = 3
 
-// stageSize is how many users are written to staging at once.
-const stageSize = 2000
+const (
+	// stageSize is how many users are written to staging at once.
+	stageSize = 2000
+	// answersAhead is how many batches may be answered and not yet counted: a
+	// megabyte at most.
+	answersAhead = 256
+)
 
 // verify streams the distinct users whose turn it is, asks auth-service about each
-// once and stages who is missing and who is unknown. Memory is bounded by a
-// page, the batches in flight and one staging write.
+// once and stages who is missing and who is unknown. Memory is bounded by two
+// pages, answersAhead batches and one staging write.
 func (r *run) verify(ctx context.Context) error {
-	batches := make(chan batch)
+	// A page ahead: auth-service is asked while the next one is read.
+	batches := make(chan batch, r.cfg.PageUsers/r.cfg.BatchSize)
 	known := newCanaries(r.cfg)
-	answers := make(chan answer, r.cfg.Concurrency)
+	// What is answered while a write to staging is under way.
+	answers := make(chan answer, answersAhead)
 	group, ctx := errgroup.WithContext(ctx)
 
 	group.Go(func() error {
@@ -158,7 +167,7 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 			missing = missing[:0]
 		}
 		if len(unknown) >= atLeast {
-			if err := r.stageAs(ctx, "unknown", unknown); err != nil {
+			if err := r.stageUnknown(ctx, unknown); err != nil {
 				return err
 			}
 			unknown = unknown[:0]
@@ -209,10 +218,9 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 	return flush(1)
 }
 
+// stageMissing stages missing users and adds up what they mean for the run.
 func (r *run) stageMissing(ctx context.Context, users []uuid.UUID) error {
-	found, err := read(ctx, r.Cleaner, "assessing missing users", func(ctx context.Context, q *db.Queries) (db.SightingAssessRow, error) {
-		return q.SightingAssess(ctx, db.SightingAssessParams{UserIds: users, Retention: r.cfg.Retention, MaxGap: r.cfg.MaxGap, ApprovedRun: r.approval.RunID})
-	})
+	found, err := r.assess(ctx, users)
 	if err != nil {
 		return err
 	}
@@ -220,21 +228,36 @@ func (r *run) stageMissing(ctx context.Context, users []uuid.UUID) error {
 	r.facts.NewUnforeseen += found.UsersNewUnforeseen
 	r.facts.RecentlyActive += found.UsersRecentlyActive
 	if r.approval.ApprovalID == 0 { // an approved run deletes nothing else
-		r.facts.DueUnapproved += found.MembersDueUnapproved
+		r.facts.DueUnapproved += found.MembersDue
 	}
 	r.facts.UsersDue += found.UsersDue
 	r.facts.MembersDue += found.MembersDue
 	r.facts.MembersKeptYoung += found.MembersKeptYoung
 	r.facts.MembersHeld += found.MembersHeld
-	return r.stageAs(ctx, "missing", users)
+	return nil
 }
 
-func (r *run) stageAs(ctx context.Context, verdict string, users []uuid.UUID) error {
+func (r *run) assess(ctx context.Context, users []uuid.UUID) (db.SightingStageMissingRow, error) {
+	params := db.SightingAssessParams{UserIds: users, Retention: r.cfg.Retention, MaxGap: r.cfg.MaxGap, ApprovedRun: r.approval.RunID}
+	if r.cfg.DryRun {
+		found, err := read(ctx, r.Cleaner, "assessing missing users", func(ctx context.Context, q *db.Queries) (db.SightingAssessRow, error) {
+			return q.SightingAssess(ctx, params)
+		})
+		return db.SightingStageMissingRow(found), err
+	}
+	return database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, database.ReadLimit, "staging missing users", func(ctx context.Context, q *db.Queries) (db.SightingStageMissingRow, error) {
+		return q.SightingStageMissing(ctx, db.SightingStageMissingParams{
+			RunID: r.id, UserIds: params.UserIds, Retention: params.Retention, MaxGap: params.MaxGap, ApprovedRun: params.ApprovedRun,
+		})
+	})
+}
+
+func (r *run) stageUnknown(ctx context.Context, users []uuid.UUID) error {
 	if r.cfg.DryRun {
 		return nil
 	}
 	_, err := retry(ctx, r.Cleaner, "staging users", func() (int64, error) {
-		return db.New(r.pool).SightingStage(ctx, db.SightingStageParams{RunID: r.id, Verdict: verdict, UserIds: users})
+		return db.New(r.pool).SightingStageUnknown(ctx, db.SightingStageUnknownParams{RunID: r.id, UserIds: users})
 	})
 	return err
 }

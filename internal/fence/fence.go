@@ -133,16 +133,16 @@ func (r *Run) Heartbeat(ctx context.Context, q *db.Queries, deleted int64) error
 	return err
 }
 
-// Prove compares the rows that a statement chose and deleted with the rows
-// audited and backed up, as the trigger reported them to this very transaction.
-func Prove(ctx context.Context, q *db.Queries, chosen, deleted int64) error {
+// Prove compares the rows that a statement deleted with the rows audited and
+// backed up, as the trigger reported them to this very transaction.
+func Prove(ctx context.Context, q *db.Queries, deleted int64) error {
 	proof, err := q.ChunkProof(ctx)
 	if err != nil {
 		return err
 	}
-	if deleted != chosen || proof.Audited != deleted || proof.BackedUp != deleted {
-		return fmt.Errorf("%w: %d chosen, %d deleted, %d audited, %d backed up; rolled back; look closer with: orphan-cleaner check",
-			ErrProof, chosen, deleted, proof.Audited, proof.BackedUp)
+	if proof.Audited != deleted || proof.BackedUp != deleted {
+		return fmt.Errorf("%w: %d deleted, %d audited, %d backed up; rolled back; look closer with: orphan-cleaner check",
+			ErrProof, deleted, proof.Audited, proof.BackedUp)
 	}
 	return nil
 }

@@ -307,7 +307,7 @@ func statements() []string {
 		"MemberDeleteDue", "commit of MemberDeleteDue", "CandidateMerge", "commit of CandidateMerge", "CandidateForget", "DepartedPage", "DepartedCheck",
 		"commit of MemberDeleteDue", "MemberDeleteDue", "ChunkSettings", "ChunkProof", "RunHeartbeat", "CandidateDuePage",
 		"PreflightServer", "PartitionEnsure", "RunBegin", "commit of RunBegin", "MemberUserPage", "SightingAssess",
-		"CoverageShare", "CandidateMemberPage", "CoverageWrite", "SightingStage", "RunClock", "SightingCount", "RefusalStore", "ApprovalOpen", "ApprovalUse",
+		"CoverageShare", "CandidateMemberPage", "CoverageWrite", "SightingStageMissing", "SightingStageUnknown", "RunClock", "SightingCount", "RefusalStore", "ApprovalOpen", "ApprovalUse",
 		"RunFacts", "RunDeleted", "RunProof", "SightingDrop", "RunFinish",
 	}
 }

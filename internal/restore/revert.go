@@ -130,8 +130,7 @@ func (r *Restorer) takeAgain(ctx context.Context, run *fence.Run, of int64, chun
 			if err != nil {
 				return 0, err
 			}
-			// That all that were chosen were deleted, RevertChunk has proved itself.
-			if err := fence.Prove(ctx, q, taken, taken); err != nil {
+			if err := fence.Prove(ctx, q, taken); err != nil {
 				return 0, err
 			}
 			return taken, run.Heartbeat(ctx, q, taken)

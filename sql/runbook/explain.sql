@@ -52,7 +52,6 @@ SELECT
     quote_nullable(users.ids[1]) AS user_id
 FROM run, users
 \gset
-\set alive_boolean false
 \set application_name '\'orphan-cleaner\''
 \set approval_id 1
 \set approved_by '\'explain\''
@@ -64,6 +63,7 @@ FROM run, users
 \set breaker NULL
 \set call_ms_buckets NULL
 \set call_ms_max NULL
+\set certain false
 \set check_every '\'1 day\''
 \set chunks_left 0
 \set conversation_id NULL
@@ -74,6 +74,7 @@ FROM run, users
 \set every_boolean false
 \set every_interval '\'1 hour\''
 \set first_page 0
+\set from_conversation '\'00000000-0000-0000-0000-000000000000\''
 \set from_users 'ARRAY[\'00000000-0000-0000-0000-000000000000\'::uuid]'
 \set hold '\'30 days\''
 \set hold_id 1
@@ -102,9 +103,12 @@ FROM run, users
 \set retention '\'30 days\''
 \set revoked_by '\'explain\''
 \set settings '\'{}\''
+-- As SettingsForKeys makes them, for the queries that follow it.
+\set settings_for_keys 'SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;'
 \set since 'now() - interval \'1 day\''
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''
+\set through_conversation '\'ffffffff-ffff-ffff-ffff-ffffffffffff\''
 \set through_user '\'ffffffff-ffff-ffff-ffff-ffffffffffff\''
 \set until 'now()'
 \set until_users 'ARRAY[\'00000000-0000-0000-0000-000000000000\'::uuid]'
@@ -115,7 +119,6 @@ FROM run, users
 \set users_new 0
 \set users_returned 0
 \set users_unknown 0
-\set verdict '\'missing\''
 \set version '\'explain\''
 
 \ir explain_queries.sql

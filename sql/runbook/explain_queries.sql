@@ -85,15 +85,12 @@ merged AS (
     )
     SELECT
         s.user_id,
-        orphan_clock_start(NULL, NULL, e.deleted_at, $2::interval),
+        orphan_clock_start(NULL, NULL, s.shadow_deleted_at, $2::interval),
         now(),
         r.run_id,
-        CASE WHEN e.deleted_at < now() THEN 'shadow' ELSE 'sightings' END
+        CASE WHEN s.shadow_deleted_at < now() THEN 'shadow' ELSE 'sightings' END
     FROM open_run AS r
     JOIN orphan_sightings AS s ON s.run_id = r.run_id AND s.verdict = 'missing'
-    LEFT JOIN orphan_shadow_evidence(
-        ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = $1 AND x.verdict = 'missing')
-    ) AS e ON e.user_id = s.user_id
     ON CONFLICT (user_id) DO UPDATE
     SET first_missing_at = orphan_clock_start(
             c.first_missing_at, c.last_missing_at, excluded.first_missing_at, $2::interval
@@ -147,11 +144,14 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateMerge, any values
 EXPLAIN (:options) EXECUTE "CandidateMerge" (:run_id, :max_gap);
 
--- The next due users of this run, from from_user on; with an approval (approved_run, else 0) only its set.
--- Locks: ACCESS SHARE on orphan_candidates. Index: orphan_candidates_pkey, in order. Rows: max_users.
+-- The next due users of this run, from from_user on, with the members they had when they were staged (null
+-- where staging forgot); with an approval (approved_run, else 0) only its set. Follows SettingsForKeys.
+-- Locks: ACCESS SHARE on orphan_candidates and orphan_sightings.
+-- Index: orphan_candidates_pkey, in order; orphan_sightings_pkey. Rows: max_users.
 PREPARE "CandidateDuePage" AS
-SELECT c.user_id
+SELECT c.user_id, s.members
 FROM orphan_candidates AS c
+LEFT JOIN orphan_sightings AS s ON s.run_id = c.last_missing_run AND s.user_id = c.user_id
 WHERE c.user_id >= $1
     AND c.user_id <= $2
     AND c.last_missing_run = $3
@@ -172,17 +172,21 @@ WHERE c.user_id >= $1
     )
 ORDER BY c.user_id
 LIMIT $6::bigint;
+SAVEPOINT keys;
+:settings_for_keys
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == CandidateDuePage, these values
 EXPLAIN (:options) EXECUTE "CandidateDuePage" (:from_user, :through_user, :run_id, :retention, :approved_run, :max_users);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateDuePage, any values
 EXPLAIN (:options) EXECUTE "CandidateDuePage" (:from_user, :through_user, :run_id, :retention, :approved_run, :max_users);
+ROLLBACK TO SAVEPOINT keys;
 
--- Takes users out of the ledger, alive again at the second asking or without a member left, and lists
--- them to be asked about again.
+-- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
+-- at the second asking, or where as many members went as they had when staged; else those without a member
+-- left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForKeys.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
--- Index: orphan_departed_pkey, conversation_members_user_id; the ledger by its key, or whole where it is small.
+-- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
 PREPARE "CandidateForget" AS
 WITH forgotten AS (
@@ -204,12 +208,15 @@ SELECT f.user_id
 FROM forgotten AS f
 ON CONFLICT (user_id) DO UPDATE
 SET departed_at = now(), checked_at = NULL;
+SAVEPOINT keys;
+:settings_for_keys
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == CandidateForget, these values
-EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :alive_boolean);
+EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :certain);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateForget, any values
-EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :alive_boolean);
+EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :certain);
+ROLLBACK TO SAVEPOINT keys;
 
 -- Candidates by the day their retention ends; the first row holds what is due already.
 -- Locks: ACCESS SHARE on orphan_candidates and conversation_members.
@@ -563,20 +570,6 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == HoldAdd, any values
 EXPLAIN (:options) EXECUTE "HoldAdd" (:user_id, :conversation_id, :reason, :until, :lasting);
 
--- Waits for the chunk in flight, if there is one: it may have been planned before
--- the hold was placed, every later chunk sees it.
--- Locks: the row of the open run, for a moment. Index: orphan_runs_one_open. Rows: at most one.
-PREPARE "HoldSettle" AS
-UPDATE orphan_runs
-SET phase = phase
-WHERE state = 'running';
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == HoldSettle, these values
-EXPLAIN (:options) EXECUTE "HoldSettle";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == HoldSettle, any values
-EXPLAIN (:options) EXECUTE "HoldSettle";
-
 -- The holds in force, with the members they keep: each that was placed by hand, and those of a restore as one.
 -- Locks: ACCESS SHARE. Index: conversation_members_user_id, conversation_members_pkey. Rows: the holds and their members.
 PREPARE "HoldList" AS
@@ -689,74 +682,87 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == MemberTotals, any values
 EXPLAIN (:options) EXECUTE "MemberTotals";
 
--- Deletes up to max_rows members of users whom auth-service has just again left
--- out. Every condition is stated once more here, whatever the runner believes.
--- Locks: ROW EXCLUSIVE on conversation_members, the rows that go.
--- Index: conversation_members_user_id, conversation_members_pkey, orphan_candidates_pkey. Rows: max_rows.
+-- Deletes the members, in a range of conversations, of users whom auth-service has just again left out.
+-- Every condition is stated once more here, whatever the runner believes. Follows SettingsForKeys.
+-- Locks: ROW EXCLUSIVE on conversation_members, the rows that go; user by user in the order of their ids, so
+-- that two deleters do not block each other. One who does all the same is repeated.
+-- Index: orphan_candidates_pkey, conversation_members_user_id. Rows: the members of the users given.
 PREPARE "MemberDeleteDue" AS
-WITH doomed AS (
-    SELECT m.conversation_id, m.user_id
-    FROM conversation_members AS m
-    JOIN orphan_candidates AS c ON c.user_id = m.user_id
-    WHERE m.user_id = ANY ($1::uuid [])
-        -- The run is open, and this session's triggers fire.
-        AND EXISTS (
+DELETE FROM conversation_members AS m
+USING orphan_candidates AS c
+WHERE c.user_id = ANY ($1::uuid [])
+    AND m.user_id = c.user_id
+    AND m.conversation_id >= $2
+    AND m.conversation_id <= $3
+    -- The run is open, and this session's triggers fire.
+    AND EXISTS (
+        SELECT
+        FROM orphan_runs AS r
+        WHERE r.run_id = $4 AND r.state = 'running'
+    )
+    AND current_setting('session_replication_role') = 'origin'
+    -- Missing in this very run, and for longer than the retention. By the time
+    -- at which the ledger was written: the clock may have jumped forward since.
+    AND c.last_missing_run = $4
+    AND c.first_missing_at <= least(c.last_missing_at, now()) - $5::interval
+    -- A young member of a missing user means that something is wrong.
+    AND m.joined_at < least(c.last_missing_at, now()) - $5::interval
+    AND NOT EXISTS (
+        SELECT
+        FROM orphan_holds_in_force AS h
+        WHERE h.user_id = c.user_id
+    )
+    -- NOT IN is hashed once, NOT EXISTS would be looked up for each member. It is never null here.
+    AND m.conversation_id NOT IN (
+        SELECT h.conversation_id
+        FROM orphan_holds_in_force AS h
+        WHERE h.conversation_id IS NOT NULL
+    )
+    -- With an approval, nobody but those it names.
+    AND (
+        $6::bigint = 0
+        OR EXISTS (
             SELECT
-            FROM orphan_runs AS r
-            WHERE r.run_id = $2 AND r.state = 'running'
+            FROM orphan_refusals AS f
+            WHERE f.run_id = $6::bigint AND f.user_id = c.user_id AND f.is_due
         )
-        AND current_setting('session_replication_role') = 'origin'
-        -- Missing in this very run, and for longer than the retention. By the time
-        -- at which the ledger was written: the clock may have jumped forward since.
-        AND c.last_missing_run = $2
-        AND c.first_missing_at <= least(c.last_missing_at, now()) - $3::interval
-        -- A young member of a missing user means that something is wrong.
-        AND m.joined_at < least(c.last_missing_at, now()) - $3::interval
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.user_id = m.user_id
-        )
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
-        )
-        -- With an approval, nobody but those it names.
-        AND (
-            $4::bigint = 0
-            OR EXISTS (
-                SELECT
-                FROM orphan_refusals AS f
-                WHERE f.run_id = $4::bigint AND f.user_id = c.user_id AND f.is_due
-            )
-        )
-    ORDER BY m.user_id, m.conversation_id
-    LIMIT $5::bigint
-    -- Always in one order: two deleters cannot deadlock.
-    FOR UPDATE OF m
-),
-deleted AS (
-    DELETE FROM conversation_members AS m
-    USING doomed AS d
-    WHERE m.conversation_id = d.conversation_id
-        AND m.user_id = d.user_id
-    RETURNING m.conversation_id
-)
-SELECT
-    (SELECT count(*) FROM doomed)::bigint AS chosen,
-    (SELECT count(*) FROM deleted)::bigint AS deleted;
+    );
+SAVEPOINT keys;
+:settings_for_keys
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == MemberDeleteDue, these values
-EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:user_ids, :run_id, :retention, :approved_run, :max_rows);
+EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:user_ids, :from_conversation, :through_conversation, :run_id, :retention, :approved_run);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == MemberDeleteDue, any values
-EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:user_ids, :run_id, :retention, :approved_run, :max_rows);
+EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:user_ids, :from_conversation, :through_conversation, :run_id, :retention, :approved_run);
+ROLLBACK TO SAVEPOINT keys;
+
+-- Where a chunk of max_rows members of one user ends that begins with from_conversation: for a user with
+-- more members than one chunk takes. No row: none is left.
+-- Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: the members of the user.
+PREPARE "MemberConversationEnd" AS
+SELECT chunk.conversation_id
+FROM (
+    SELECT m.conversation_id
+    FROM conversation_members AS m
+    WHERE m.user_id = $1
+        AND m.conversation_id >= $2
+    ORDER BY m.conversation_id
+    LIMIT $3::bigint
+) AS chunk
+ORDER BY chunk.conversation_id DESC
+LIMIT 1;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == MemberConversationEnd, these values
+EXPLAIN (:options) EXECUTE "MemberConversationEnd" (:user_id, :from_conversation, :max_rows);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == MemberConversationEnd, any values
+EXPLAIN (:options) EXECUTE "MemberConversationEnd" (:user_id, :from_conversation, :max_rows);
 
 -- Opens a chunk: bounds its waiting and names its run to the audit trigger. All
 -- of it is local to the transaction, so that a pooler may hand the session on.
 -- Returns the session's replication_role: in another than origin a chunk would choose nobody.
--- Locks: none.
+-- Locks: an advisory lock of our own, shared by all chunks, until the transaction ends; see ChunkSettle. Index: none.
 PREPARE "ChunkSettings" AS
 SELECT
     set_config('jit', 'off', true) AS jit,
@@ -766,13 +772,26 @@ SELECT
     set_config('orphan_cleaner.run_id', ($3::bigint)::text, true) AS run_id,
     set_config('orphan_cleaner.audited', '0', true) AS audited,
     set_config('orphan_cleaner.backed_up', '0', true) AS backed_up,
-    current_setting('session_replication_role')::text AS replication_role;
+    current_setting('session_replication_role')::text AS replication_role,
+    pg_advisory_xact_lock_shared(hashtextextended('orphan_cleaner_chunk', 0))::text AS in_flight;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == ChunkSettings, these values
 EXPLAIN (:options) EXECUTE "ChunkSettings" (:lock_timeout, :statement_timeout, :run_id);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ChunkSettings, any values
 EXPLAIN (:options) EXECUTE "ChunkSettings" (:lock_timeout, :statement_timeout, :run_id);
+
+-- Waits for the chunks in flight: they may have been planned before a hold or a pause was committed that
+-- this follows, every later chunk sees it.
+-- Locks: the advisory lock that chunks share, alone, for a moment. Index: none.
+PREPARE "ChunkSettle" AS
+SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_chunk', 0));
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == ChunkSettle, these values
+EXPLAIN (:options) EXECUTE "ChunkSettle";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == ChunkSettle, any values
+EXPLAIN (:options) EXECUTE "ChunkSettle";
 
 -- What the audit trigger reported of this transaction, for the count proof.
 -- Locks: none.
@@ -1111,7 +1130,7 @@ SELECT
                 AND NOT a.attisdropped
             WHERE NOT has_column_privilege(a.attrelid, a.attnum, need.privilege)
             UNION ALL
-            -- FOR UPDATE of the rows that go wants UPDATE on a column, whichever: on the most harmless one.
+            -- A revert locks the rows that go FOR UPDATE, which wants UPDATE on a column, whichever: on the most harmless one.
             (
                 SELECT 'UPDATE (' || a.attname || ') on conversation_members'
                 FROM pg_catalog.pg_attribute AS a
@@ -1126,7 +1145,7 @@ SELECT
             SELECT 'EXECUTE on ' || p.proname
             FROM pg_catalog.pg_proc AS p
             WHERE p.pronamespace = 'public'::regnamespace
-                AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence', 'orphan_restore_plan')
+                AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence', 'orphan_assess', 'orphan_restore_plan')
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
     ), '')::text AS grants_missing;
@@ -1436,22 +1455,19 @@ INSERT INTO orphan_refusals (run_id, user_id, is_due)
 SELECT s.run_id, s.user_id, k.is_due
 FROM orphan_sightings AS s
 LEFT JOIN orphan_candidates AS c ON c.user_id = s.user_id
-LEFT JOIN orphan_shadow_evidence(
-    ARRAY(SELECT x.user_id FROM orphan_sightings AS x WHERE x.run_id = $1 AND x.verdict = 'missing')
-) AS e ON e.user_id = s.user_id
 CROSS JOIN LATERAL (
-    SELECT orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, $2::interval)
-        <= now() - $3::interval AS is_due
+    SELECT orphan_clock_start(c.first_missing_at, c.last_missing_at, s.shadow_deleted_at, $1::interval)
+        <= now() - $2::interval AS is_due
 ) AS k
-WHERE s.run_id = $1
+WHERE s.run_id = $3
     AND s.verdict = 'missing'
     AND (k.is_due OR c.user_id IS NULL);
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RefusalStore, these values
-EXPLAIN (:options) EXECUTE "RefusalStore" (:run_id, :max_gap, :retention);
+EXPLAIN (:options) EXECUTE "RefusalStore" (:max_gap, :retention, :run_id);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RefusalStore, any values
-EXPLAIN (:options) EXECUTE "RefusalStore" (:run_id, :max_gap, :retention);
+EXPLAIN (:options) EXECUTE "RefusalStore" (:max_gap, :retention, :run_id);
 
 -- The last refused run, unless a later run succeeded.
 -- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: at most one.
@@ -2178,13 +2194,14 @@ SET state = $1,
     breaker = $3,
     error = $4,
     conversations = (
-        SELECT count(DISTINCT touched.conversation_id)
+        SELECT count(*)
+            -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
         FROM (
             SELECT a.conversation_id
             FROM conversation_members_audit AS a
             WHERE a.run_id = r.run_id
                 AND a.deleted_at >= r.started_at
-            UNION ALL
+            UNION
             SELECT g.conversation_id
             FROM orphan_restores AS g
             WHERE g.run_id = r.run_id
@@ -2321,87 +2338,107 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == SettingsForBulk, any values
 EXPLAIN (:options) EXECUTE "SettingsForBulk" (:lock_timeout, :statement_timeout);
 
--- Stages users of this run as missing or unknown, while the run is open.
+-- Has a chunk, or the page of users before it, planned by keys in their order, whatever the statistics say:
+-- ledger and staging were filled a moment ago, and nobody has analyzed them since. COMMIT does not wait
+-- for the disk: a crash then loses whole chunks, the delete together with its evidence, and the COMMIT
+-- that ends the run waits for all before it. Local to the transaction.
+-- Locks: none.
+PREPARE "SettingsForKeys" AS
+SELECT
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_bitmapscan', 'off', true),
+    set_config('enable_sort', 'off', true),
+    set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true),
+    set_config('synchronous_commit', 'off', true);
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == SettingsForKeys, these values
+EXPLAIN (:options) EXECUTE "SettingsForKeys";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == SettingsForKeys, any values
+EXPLAIN (:options) EXECUTE "SettingsForKeys";
+
+-- Stages users of this run as unknown, while the run is open.
 -- Locks: ROW EXCLUSIVE on orphan_sightings. Index: orphan_sightings_pkey. Rows: as many as given.
-PREPARE "SightingStage" AS
+PREPARE "SightingStageUnknown" AS
 INSERT INTO orphan_sightings (run_id, user_id, verdict)
-SELECT r.run_id, u.user_id, $1
-FROM unnest($2::uuid []) AS u (user_id)
-JOIN orphan_runs AS r ON r.run_id = $3 AND r.state = 'running'
+SELECT r.run_id, u.user_id, 'unknown'
+FROM unnest($1::uuid []) AS u (user_id)
+JOIN orphan_runs AS r ON r.run_id = $2 AND r.state = 'running'
     -- Staged before, by an attempt whose answer was lost.
 ON CONFLICT (run_id, user_id) DO NOTHING;
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SightingStage, these values
-EXPLAIN (:options) EXECUTE "SightingStage" (:verdict, :user_ids, :run_id);
+\echo == SightingStageUnknown, these values
+EXPLAIN (:options) EXECUTE "SightingStageUnknown" (:user_ids, :run_id);
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SightingStage, any values
-EXPLAIN (:options) EXECUTE "SightingStage" (:verdict, :user_ids, :run_id);
+\echo == SightingStageUnknown, any values
+EXPLAIN (:options) EXECUTE "SightingStageUnknown" (:user_ids, :run_id);
 
--- What these missing users mean for the run, before anything is written: how
--- many are new, due, and what the sweep would delete and keep. Reads only.
+-- Stages users of this run as missing, while the run is open, with what orphan_assess() found out about
+-- them. Returns what SightingAssess does.
+-- Locks: ROW EXCLUSIVE on orphan_sightings, ACCESS SHARE on conversation_members and our other tables.
+-- Index: conversation_members_user_id, orphan_sightings_pkey; ledger and refusals by their keys, or whole where they are small.
+-- Rows: the users given and their members.
+PREPARE "SightingStageMissing" AS
+WITH assessed AS MATERIALIZED (
+    SELECT
+        a.user_id::uuid AS user_id,
+        a.shadow_deleted_at::timestamptz AS shadow_deleted_at,
+        a.is_new::boolean AS is_new,
+        a.is_foreseen::boolean AS is_foreseen,
+        a.is_due::boolean AS is_due,
+        a.is_recently_active::boolean AS is_recently_active,
+        a.members::bigint AS members,
+        a.members_due::bigint AS members_due,
+        a.members_kept_young::bigint AS members_kept_young,
+        a.members_held::bigint AS members_held
+    FROM orphan_assess($1::uuid [], $2::interval, $3::interval, $4::bigint) AS a
+),
+staged AS (
+    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at, members)
+    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at, a.members
+    FROM assessed AS a
+    JOIN orphan_runs AS r ON r.run_id = $5 AND r.state = 'running'
+        -- Staged before, by an attempt whose answer was lost.
+    ON CONFLICT (run_id, user_id) DO NOTHING
+)
+SELECT
+    count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
+    count(*) FILTER (WHERE a.is_new AND NOT a.is_foreseen)::bigint AS users_new_unforeseen,
+    count(*) FILTER (WHERE a.is_recently_active)::bigint AS users_recently_active,
+    count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
+    coalesce(sum(a.members_due), 0)::bigint AS members_due,
+    coalesce(sum(a.members_kept_young), 0)::bigint AS members_kept_young,
+    coalesce(sum(a.members_held), 0)::bigint AS members_held
+FROM assessed AS a;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == SightingStageMissing, these values
+EXPLAIN (:options) EXECUTE "SightingStageMissing" (:user_ids, :retention, :max_gap, :approved_run, :run_id);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == SightingStageMissing, any values
+EXPLAIN (:options) EXECUTE "SightingStageMissing" (:user_ids, :retention, :max_gap, :approved_run, :run_id);
+
+-- What these missing users mean for the run, before anything is written: how many are new, due, and what
+-- the sweep would delete and keep. Reads only: what a dry run does in place of SightingStageMissing.
 -- Locks: ACCESS SHARE on conversation_members and our tables.
--- With an approval (approved_run, else 0) only its set is due, and its set is not counted as unexpected.
 -- Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
 -- Rows: the users given and their members.
 PREPARE "SightingAssess" AS
-WITH clocks AS (
-    SELECT
-        u.user_id,
-        c.user_id IS NULL AS is_new,
-        orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, $1::interval)
-            <= now() - $2::interval AS is_old,
-        EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.user_id = u.user_id
-        ) AS is_held,
-        f.user_id IS NOT NULL AS is_foreseen,
-        coalesce(f.is_due, false) AS is_approved
-    FROM unnest($3::uuid []) AS u (user_id)
-    LEFT JOIN orphan_refusals AS f ON f.run_id = $4::bigint AND f.user_id = u.user_id
-    LEFT JOIN orphan_candidates AS c ON c.user_id = u.user_id
-    LEFT JOIN orphan_shadow_evidence($3::uuid []) AS e ON e.user_id = u.user_id
-),
-old_members AS (
-    SELECT
-        k.user_id,
-        k.is_approved,
-        m.conversation_id,
-        coalesce(m.joined_at < now() - $2::interval, false) AS is_old,
-        k.is_held OR EXISTS (
-            SELECT
-            FROM orphan_holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
-        ) AS is_held
-    FROM clocks AS k
-    JOIN conversation_members AS m ON m.user_id = k.user_id
-    WHERE k.is_old
-)
 SELECT
-    (SELECT count(*) FROM clocks WHERE is_new)::bigint AS users_new,
-    (SELECT count(*) FROM clocks WHERE is_new AND NOT is_foreseen)::bigint AS users_new_unforeseen,
-    -- Who read a message within a day is expected to be alive. Not EXISTS, which
-    -- may be planned as one read of all members: nothing indexes last_read_at.
-    (
-        SELECT count(*)
-        FROM clocks AS k
-        WHERE (
-            SELECT max(m.last_read_at)
-            FROM conversation_members AS m
-            WHERE m.user_id = k.user_id
-        ) > now() - interval '1 day'
-    )::bigint AS users_recently_active,
-    (SELECT count(*) FROM clocks WHERE is_old AND NOT is_held AND (is_approved OR $4::bigint = 0))::bigint AS users_due,
-    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND (is_approved OR $4::bigint = 0))::bigint AS members_due,
-    (SELECT count(*) FROM old_members WHERE is_old AND NOT is_held AND NOT is_approved)::bigint AS members_due_unapproved,
-    (SELECT count(*) FROM old_members WHERE NOT is_old AND NOT is_held)::bigint AS members_kept_young,
-    (SELECT count(*) FROM old_members WHERE is_held)::bigint AS members_held;
+    count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
+    count(*) FILTER (WHERE a.is_new AND NOT a.is_foreseen)::bigint AS users_new_unforeseen,
+    count(*) FILTER (WHERE a.is_recently_active)::bigint AS users_recently_active,
+    count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
+    coalesce(sum(a.members_due), 0)::bigint AS members_due,
+    coalesce(sum(a.members_kept_young), 0)::bigint AS members_kept_young,
+    coalesce(sum(a.members_held), 0)::bigint AS members_held
+FROM orphan_assess($1::uuid [], $2::interval, $3::interval, $4::bigint) AS a;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == SightingAssess, these values
-EXPLAIN (:options) EXECUTE "SightingAssess" (:max_gap, :retention, :user_ids, :approved_run);
+EXPLAIN (:options) EXECUTE "SightingAssess" (:user_ids, :retention, :max_gap, :approved_run);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == SightingAssess, any values
-EXPLAIN (:options) EXECUTE "SightingAssess" (:max_gap, :retention, :user_ids, :approved_run);
+EXPLAIN (:options) EXECUTE "SightingAssess" (:user_ids, :retention, :max_gap, :approved_run);
 
 -- What is staged for this run: an unlogged table forgets after a crash, and the run must notice.
 -- Locks: ACCESS SHARE on orphan_sightings. Index: none: staging holds little but this run. Rows: the run's.

@@ -235,6 +235,14 @@ func (p *place) plansInFunctions() map[string][]plan {
 		p.t.Fatal(err)
 	}
 	run := begun.RunID
+	take("SightingAssess", func() error {
+		_, err := q.SightingAssess(ctx, db.SightingAssessParams{UserIds: users})
+		return err
+	})
+	take("SightingStageMissing", func() error {
+		_, err := q.SightingStageMissing(ctx, db.SightingStageMissingParams{RunID: run, UserIds: users})
+		return err
+	})
 	take("RestoreStore", func() error {
 		planned, err := q.RestoreStore(ctx, db.RestoreStoreParams{RunID: run, OfRun: &last})
 		if planned.Restore != 44 {

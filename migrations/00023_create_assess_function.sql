@@ -1,0 +1,99 @@
+-- Why:      what a missing user means for a run, in one place that the staging of a run and a dry run share.
+-- Locks:    ACCESS SHARE on conversation_members, for a moment, while the body is checked.
+-- Duration: milliseconds.
+-- Rollback: drops the function; runs refuse to start.
+
+-- +goose Up
+SET LOCAL lock_timeout = '3s';
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_assess(user_ids uuid [], retention interval, max_gap interval, approved_run bigint)
+RETURNS TABLE (
+    user_id uuid,
+    shadow_deleted_at timestamptz,
+    is_new boolean,
+    is_foreseen boolean,
+    is_due boolean,
+    is_recently_active boolean,
+    members bigint,
+    members_due bigint,
+    members_kept_young bigint,
+    members_held bigint
+)
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+-- By keys, whatever the statistics say: ledger and staging were filled a moment ago.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $$
+    SELECT
+        k.user_id,
+        k.shadow_deleted_at,
+        k.is_new,
+        k.is_foreseen,
+        k.is_due,
+        -- Who read a message within a day is expected to be alive.
+        coalesce(m.last_read_at > now() - interval '1 day', false),
+        m.members,
+        CASE WHEN k.is_due THEN m.old ELSE 0 END,
+        CASE WHEN k.is_old THEN m.young ELSE 0 END,
+        CASE WHEN k.is_old THEN m.held ELSE 0 END
+    FROM (
+        SELECT
+            c.*,
+            c.is_old AND NOT c.is_held AND (c.is_approved OR approved_run = 0) AS is_due
+        FROM (
+            SELECT
+                u.user_id,
+                e.deleted_at AS shadow_deleted_at,
+                c.user_id IS NULL AS is_new,
+                f.user_id IS NOT NULL AS is_foreseen,
+                coalesce(f.is_due, false) AS is_approved,
+                public.orphan_clock_start(c.first_missing_at, c.last_missing_at, e.deleted_at, max_gap)
+                    <= now() - retention AS is_old,
+                EXISTS (
+                    SELECT
+                    FROM public.orphan_holds_in_force AS h
+                    WHERE h.user_id = u.user_id
+                ) AS is_held
+            FROM unnest(user_ids) AS u (user_id)
+            LEFT JOIN public.orphan_refusals AS f ON f.run_id = approved_run AND f.user_id = u.user_id
+            LEFT JOIN public.orphan_candidates AS c ON c.user_id = u.user_id
+            LEFT JOIN public.orphan_shadow_evidence(user_ids) AS e ON e.user_id = u.user_id
+        ) AS c
+    ) AS k
+        -- User by user, by the index on user_id: a join may well be planned as a read of the whole table.
+    CROSS JOIN LATERAL (
+        SELECT
+            count(*) AS members,
+            count(*) FILTER (WHERE o.is_old AND NOT o.is_held) AS old,
+            count(*) FILTER (WHERE NOT o.is_old AND NOT o.is_held) AS young,
+            count(*) FILTER (WHERE o.is_held) AS held,
+            max(o.last_read_at) AS last_read_at
+        FROM (
+            SELECT
+                coalesce(m.joined_at < now() - retention, false) AS is_old,
+                -- IN, which is hashed once, and not EXISTS, which would be looked up for each member.
+                k.is_held OR m.conversation_id IN (
+                    SELECT h.conversation_id
+                    FROM public.orphan_holds_in_force AS h
+                    WHERE h.conversation_id IS NOT NULL
+                ) AS is_held,
+                m.last_read_at
+            FROM public.conversation_members AS m
+            WHERE m.user_id = k.user_id
+        ) AS o
+    ) AS m
+$$;
+-- +goose StatementEnd
+
+REVOKE EXECUTE ON FUNCTION orphan_assess(uuid [], interval, interval, bigint) FROM PUBLIC;
+
+COMMENT ON FUNCTION orphan_assess(uuid [], interval, interval, bigint) IS
+    'What missing users mean for a run: who is new, due or held, and how many of their members would go or stay.';
+
+-- +goose Down
+SET LOCAL lock_timeout = '3s';
+
+DROP FUNCTION orphan_assess(uuid [], interval, interval, bigint);
