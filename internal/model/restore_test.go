@@ -232,9 +232,10 @@ func (h *history) absorbRestore(u *underWay, want plan) {
 		given = givenBack{}
 		h.restores[u.view.id] = given
 	}
+	// Whom it gave back leaves the list of the departed after the last chunk, if it came that far; not who is
+	// known to be alive while there is more to give back.
 	listed := map[person]bool{}
 	if u.reached && u.wants.interrupts() {
-		// Whom it gave back leaves the list after the last chunk: it may not have come that far.
 		listed = h.readDeparted()
 	}
 	for k, state := range h.restoreRows(u.view.id) {
@@ -254,10 +255,13 @@ func (h *history) absorbRestore(u *underWay, want plan) {
 		given[k] = row
 		h.appears(k.person)
 		h.members[k] = &row
-		if _, still := listed[k.person]; !still {
+		h.tally.add("restored", 1)
+	}
+	for k := range given {
+		_, still := listed[k.person]
+		if more := h.departed[k.person] && h.losses(k.person) > 0; !still && !more {
 			delete(h.departed, k.person)
 		}
-		h.tally.add("restored", 1)
 	}
 	h.readHolds(u.view.id, given)
 }
