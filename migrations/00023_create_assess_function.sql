@@ -26,6 +26,7 @@ SET search_path = pg_catalog, pg_temp
 -- By keys, whatever the statistics say: ledger and staging were filled a moment ago.
 SET enable_seqscan = off
 SET enable_bitmapscan = off
+SET jit = off
 AS $$
     SELECT
         k.user_id,

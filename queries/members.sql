@@ -103,7 +103,7 @@ SELECT
 
 -- name: ChunkSettle :exec
 -- Waits for the chunks in flight: they may have been planned before a hold or a pause was committed that
--- this follows, every later chunk sees it.
+-- this follows, every later chunk sees it. Chunks that come meanwhile wait behind it.
 -- Locks: the advisory lock that chunks share, alone, for a moment. Index: none.
 SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_chunk', 0));
 

@@ -8,7 +8,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_begin', 0));
 -- Opens a run, and in the same statement gives up a run whose heartbeat stopped
 -- for longer than its own lease. Fails on orphan_runs_one_open while another
 -- run is open. With an interval (every) it returns no row unless a run is due; see RunSchedule.
--- Locks: ROW EXCLUSIVE on orphan_runs; waits for a chunk in flight of the run it gives up.
+-- Locks: ROW EXCLUSIVE on orphan_runs. ChunkSettle comes before it: no chunk of the run it gives up is in flight.
 -- Index: orphan_runs_one_open. Rows: one or two.
 WITH abandoned AS (
     UPDATE orphan_runs

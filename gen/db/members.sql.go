@@ -89,7 +89,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_chunk', 0))
 `
 
 // Waits for the chunks in flight: they may have been planned before a hold or a pause was committed that
-// this follows, every later chunk sees it.
+// this follows, every later chunk sees it. Chunks that come meanwhile wait behind it.
 // Locks: the advisory lock that chunks share, alone, for a moment. Index: none.
 func (q *Queries) ChunkSettle(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, chunkSettle)

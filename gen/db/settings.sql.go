@@ -36,14 +36,11 @@ SELECT
     set_config('enable_bitmapscan', 'off', true),
     set_config('enable_sort', 'off', true),
     set_config('enable_hashjoin', 'off', true),
-    set_config('enable_mergejoin', 'off', true),
-    set_config('synchronous_commit', 'off', true)
+    set_config('enable_mergejoin', 'off', true)
 `
 
 // Has a chunk, or the page of users before it, planned by keys in their order, whatever the statistics say:
-// ledger and staging were filled a moment ago, and nobody has analyzed them since. COMMIT does not wait
-// for the disk: a crash then loses whole chunks, the delete together with its evidence, and the COMMIT
-// that ends the run waits for all before it. Local to the transaction.
+// ledger and staging were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
 // Locks: none.
 func (q *Queries) SettingsForKeys(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, settingsForKeys)

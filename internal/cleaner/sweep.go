@@ -176,13 +176,14 @@ func (r *run) askAgain(ctx context.Context, group []dueUser) (missing []dueUser,
 // so that chunks of several connections stand in each other's way no longer.
 // A run that was taken over finds out there, and its chunk is rolled back.
 func (r *run) deleteChunk(ctx context.Context, c chunk, asked time.Time) error {
+	before := "it took too long to come" // what the last attempt met
 	deleted, err := retry(ctx, r.Cleaner, "deleting a chunk", func() (deleted int64, err error) {
 		// Each attempt: a retry must not outlive the answer it deletes by.
 		if time.Since(asked) >= r.cfg.AnswerAge {
-			return 0, errStale
+			return 0, fmt.Errorf("%w: %s", errStale, before)
 		}
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(ctx, r.cfg.ChunkLimit)
+		ctx, cancel := context.WithTimeout(ctx, r.cfg.ChunkLimit+database.Grace)
 		defer cancel()
 		err = pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 			q := db.New(tx)
@@ -208,7 +209,10 @@ func (r *run) deleteChunk(ctx context.Context, c chunk, asked time.Time) error {
 		if err == nil {
 			r.pace.note(deleted, time.Since(began))
 		}
-		return deleted, failpoint.After("commit", err)
+		if err = failpoint.After("commit", err); err != nil {
+			before = err.Error()
+		}
+		return deleted, err
 	})
 	if err == nil && deleted > 0 {
 		r.report(func(p *Progress) { p.MembersDeleted += deleted })

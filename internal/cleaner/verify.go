@@ -7,11 +7,9 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
-	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
@@ -245,8 +243,8 @@ func (r *run) assess(ctx context.Context, users []uuid.UUID) (db.SightingStageMi
 		})
 		return db.SightingStageMissingRow(found), err
 	}
-	return database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, database.ReadLimit, "staging missing users", func(ctx context.Context, q *db.Queries) (db.SightingStageMissingRow, error) {
-		return q.SightingStageMissing(ctx, db.SightingStageMissingParams{
+	return retry(ctx, r.Cleaner, "staging missing users", func() (db.SightingStageMissingRow, error) {
+		return db.New(r.pool).SightingStageMissing(ctx, db.SightingStageMissingParams{
 			RunID: r.id, UserIds: params.UserIds, Retention: params.Retention, MaxGap: params.MaxGap, ApprovedRun: params.ApprovedRun,
 		})
 	})

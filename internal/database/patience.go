@@ -24,6 +24,10 @@ type Patience struct {
 	Retried func(cause string)
 }
 
+// Grace is how much longer this side waits than the server is told to: what the
+// server says about a statement that took too long is worth waiting for.
+const Grace = 2 * time.Second
+
 // ReadLimit bounds one reading transaction, on both sides of the wire.
 const ReadLimit = time.Minute
 
@@ -59,7 +63,7 @@ func Retry[T any](ctx context.Context, p Patience, doing string, operation func(
 func Bounded[T any](ctx context.Context, pool *pgxpool.Pool, p Patience, mode pgx.TxAccessMode, limit time.Duration,
 	query func(ctx context.Context, q *db.Queries) (T, error),
 ) (value T, err error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, limit+Grace)
 	defer cancel()
 	err = pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: mode}, func(tx pgx.Tx) error {
 		q := db.New(tx)

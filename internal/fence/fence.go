@@ -73,6 +73,11 @@ func Begin(ctx context.Context, pool *pgxpool.Pool, options Options) (*Run, erro
 			if err := q.RunTurn(ctx); err != nil {
 				return 0, err
 			}
+			// The run that is given up may have a chunk in flight, which would be rolled
+			// back, and would stand in the way of ours until then.
+			if err := q.ChunkSettle(ctx); err != nil {
+				return 0, err
+			}
 			params := db.RunBeginParams{
 				Kind: options.Kind, Phase: options.Phase, Lease: options.Lease,
 				Host: host, Version: options.Version, Settings: options.Settings,

@@ -782,7 +782,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "ChunkSettings" (:lock_timeout, :statement_timeout, :run_id);
 
 -- Waits for the chunks in flight: they may have been planned before a hold or a pause was committed that
--- this follows, every later chunk sees it.
+-- this follows, every later chunk sees it. Chunks that come meanwhile wait behind it.
 -- Locks: the advisory lock that chunks share, alone, for a moment. Index: none.
 PREPARE "ChunkSettle" AS
 SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_chunk', 0));
@@ -2026,7 +2026,7 @@ EXPLAIN (:options) EXECUTE "RunTurn";
 -- Opens a run, and in the same statement gives up a run whose heartbeat stopped
 -- for longer than its own lease. Fails on orphan_runs_one_open while another
 -- run is open. With an interval (every) it returns no row unless a run is due; see RunSchedule.
--- Locks: ROW EXCLUSIVE on orphan_runs; waits for a chunk in flight of the run it gives up.
+-- Locks: ROW EXCLUSIVE on orphan_runs. ChunkSettle comes before it: no chunk of the run it gives up is in flight.
 -- Index: orphan_runs_one_open. Rows: one or two.
 PREPARE "RunBegin" AS
 WITH abandoned AS (
@@ -2339,9 +2339,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "SettingsForBulk" (:lock_timeout, :statement_timeout);
 
 -- Has a chunk, or the page of users before it, planned by keys in their order, whatever the statistics say:
--- ledger and staging were filled a moment ago, and nobody has analyzed them since. COMMIT does not wait
--- for the disk: a crash then loses whole chunks, the delete together with its evidence, and the COMMIT
--- that ends the run waits for all before it. Local to the transaction.
+-- ledger and staging were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
 -- Locks: none.
 PREPARE "SettingsForKeys" AS
 SELECT
@@ -2349,8 +2347,7 @@ SELECT
     set_config('enable_bitmapscan', 'off', true),
     set_config('enable_sort', 'off', true),
     set_config('enable_hashjoin', 'off', true),
-    set_config('enable_mergejoin', 'off', true),
-    set_config('synchronous_commit', 'off', true);
+    set_config('enable_mergejoin', 'off', true);
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == SettingsForKeys, these values
 EXPLAIN (:options) EXECUTE "SettingsForKeys";
