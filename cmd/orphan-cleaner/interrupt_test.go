@@ -21,7 +21,7 @@ const (
 	sweepGroupCalls      = 10
 )
 
-var sweepFlags = []string{"run", "--json", "--batch-size=10", "--chunk-rows=7"}
+var sweepFlags = []string{"run", "--json", "--batch-size=10", "--chunk-rows=7", "--sweep-connections=1"}
 
 // stuckInSweep starts a run that has swept its first group and now waits for
 // auth-service's word about the second.

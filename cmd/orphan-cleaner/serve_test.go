@@ -239,7 +239,7 @@ func TestServeInterrupted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sweepUsers, sweepDue)
 	living := w.living()
-	p := stuckWith(t, w, "serve", "--metrics-addr=127.0.0.1:0", "--batch-size=10", "--chunk-rows=7", "--auth-service-timeout=1m")
+	p := stuckWith(t, w, "serve", "--metrics-addr=127.0.0.1:0", "--batch-size=10", "--chunk-rows=7", "--sweep-connections=1", "--auth-service-timeout=1m")
 	r := serving(t, p)
 	if got := r.metrics(t); got["orphan_cleaner_run_open"] != 1 || got["orphan_cleaner_deleted_members_total"] != 100 {
 		t.Errorf("in mid-sweep: %v", got)
@@ -291,7 +291,7 @@ func TestServeTakesOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sweepUsers, sweepDue)
 	living := w.living()
-	flags := []string{"serve", "--metrics-addr=127.0.0.1:0", "--batch-size=10", "--chunk-rows=7", "--auth-service-timeout=1m", "--lease=2s"}
+	flags := []string{"serve", "--metrics-addr=127.0.0.1:0", "--batch-size=10", "--chunk-rows=7", "--sweep-connections=1", "--auth-service-timeout=1m", "--lease=2s"}
 	p := stuckWith(t, w, flags...)
 	other := serving(t, start(t, w.env, flags...))
 	p.signal(t, syscall.SIGKILL)

@@ -30,6 +30,10 @@ const (
 // connections. A group is asked about again right before its members go.
 func (r *run) sweep(ctx context.Context) error {
 	r.enter("sweep")
+	// Whoever looks sees the phase, and a run that is over or paused stops here.
+	if err := r.fence.Heartbeat(ctx, db.New(r.pool), 0); err != nil {
+		return err
+	}
 	groups := make(chan []dueUser)
 	sweepers, ctx := errgroup.WithContext(ctx)
 	sweepers.Go(func() error {
@@ -166,8 +170,9 @@ func (r *run) askAgain(ctx context.Context, group []dueUser) (missing []dueUser,
 			return nil
 		})
 	}
-	// Wait first: the operands of one return have no order.
 	err = askers.Wait()
+	// By id again, as the index has them, and not as the answers came.
+	slices.SortFunc(missing, func(a, b dueUser) int { return compare(a.id, b.id) })
 	return missing, alive, err
 }
 
