@@ -121,7 +121,7 @@ func TestRunnerOwnsNothing(t *testing.T) {
 		if _, err := q.ChunkSettings(ctx, db.ChunkSettingsParams{RunID: run, LockTimeout: "3000", StatementTimeout: "10000"}); err != nil {
 			return err
 		}
-		if err := q.SettingsForKeys(ctx); err != nil {
+		if err := q.SettingsForChunk(ctx); err != nil {
 			return err
 		}
 		if _, err := q.MemberConversationEnd(ctx, db.MemberConversationEndParams{UserID: user, MaxRows: 5}); err != nil {

@@ -101,7 +101,7 @@ LIMIT @max_users::bigint;
 -- name: CandidateForget :execrows
 -- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 -- at the second asking, or where as many members went as they had when staged; else those without a member
--- left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForKeys.
+-- left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForChunk.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 -- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.

@@ -25,14 +25,16 @@ FROM (
 
 -- name: MemberDeleteDue :execrows
 -- Deletes the members, in a range of conversations, of users whom auth-service has just again left out.
--- Every condition is stated once more here, whatever the runner believes. Follows SettingsForKeys.
--- Locks: ROW EXCLUSIVE on conversation_members, the rows that go; user by user in the order of their ids, so
--- that two deleters do not block each other. One who does all the same is repeated.
+-- Every condition is stated once more here, whatever the runner believes. Follows SettingsForChunk.
+-- Locks: ROW EXCLUSIVE on conversation_members, the rows that go, as they lie in the table. Chunks of one run
+-- have no user in common; a deadlock with the application is its victim, and repeated.
 -- Index: orphan_candidates_pkey, conversation_members_user_id. Rows: the members of the users given.
 DELETE FROM conversation_members AS m
 USING orphan_candidates AS c
 WHERE c.user_id = ANY (@user_ids::uuid [])
     AND m.user_id = c.user_id
+    -- Said twice, so that the rows of all users are found first and then read page by page.
+    AND m.user_id = ANY (@user_ids::uuid [])
     AND m.conversation_id >= @from_conversation
     AND m.conversation_id <= @through_conversation
     -- The run is open, and this session's triggers fire.

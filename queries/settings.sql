@@ -9,12 +9,21 @@ SELECT
     set_config('statement_timeout', @statement_timeout::text, true);
 
 -- name: SettingsForKeys :exec
--- Has a chunk, or the page of users before it, planned by keys in their order, whatever the statistics say:
--- ledger and staging were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
+-- Has a page of the ledger planned by keys in their order, whatever the statistics say: ledger and staging
+-- were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
 -- Locks: none.
 SELECT
     set_config('enable_seqscan', 'off', true),
     set_config('enable_bitmapscan', 'off', true),
     set_config('enable_sort', 'off', true),
     set_config('enable_hashjoin', 'off', true),
+    set_config('enable_mergejoin', 'off', true);
+
+-- name: SettingsForChunk :exec
+-- Has a chunk find its rows by keys and visit each page of the table once, whatever the statistics say: user
+-- by user it would come to a page again and again, and PostgreSQL would tidy it up each time. Local to the transaction.
+-- Locks: none.
+SELECT
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_nestloop', 'off', true),
     set_config('enable_mergejoin', 'off', true);

@@ -23,16 +23,16 @@ for file in queries/*.sql; do
     function finish() {
         call = "EXPLAIN (:options) EXECUTE \"" query "\"" (parameters ? " (" values ")" : "") ";"
         printf "PREPARE \"%s\" AS\n%s\n", query, body
-        if (keys) printf "SAVEPOINT keys;\n:settings_for_keys\n"
+        if (planned != "") printf "SAVEPOINT planned;\n:settings_for_%s\n", planned
         printf "SET LOCAL plan_cache_mode = force_custom_plan;\n\\echo == %s, these values\n%s\n", query, call
         printf "SET LOCAL plan_cache_mode = force_generic_plan;\n\\echo == %s, any values\n%s\n", query, call
-        if (keys) printf "ROLLBACK TO SAVEPOINT keys;\n"
+        if (planned != "") printf "ROLLBACK TO SAVEPOINT planned;\n"
         query = ""
     }
     /^-- name: / {
         query = $3
-        parameters = keys = 0
-        values = body = ""
+        parameters = 0
+        values = body = planned = ""
         split("", number)
         print ""
         next
@@ -41,7 +41,8 @@ for file in queries/*.sql; do
     # The header of the DBA.
     /^--/ {
         print
-        if (/Follows SettingsForKeys/) keys = 1
+        if (/Follows SettingsForKeys/) planned = "keys"
+        if (/Follows SettingsForChunk/) planned = "chunk"
         next
     }
     /^ *--/ { body = body (body == "" ? "" : "\n") $0; next }

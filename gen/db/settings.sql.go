@@ -30,6 +30,21 @@ func (q *Queries) SettingsForBulk(ctx context.Context, arg SettingsForBulkParams
 	return err
 }
 
+const settingsForChunk = `-- name: SettingsForChunk :exec
+SELECT
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_nestloop', 'off', true),
+    set_config('enable_mergejoin', 'off', true)
+`
+
+// Has a chunk find its rows by keys and visit each page of the table once, whatever the statistics say: user
+// by user it would come to a page again and again, and PostgreSQL would tidy it up each time. Local to the transaction.
+// Locks: none.
+func (q *Queries) SettingsForChunk(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, settingsForChunk)
+	return err
+}
+
 const settingsForKeys = `-- name: SettingsForKeys :exec
 SELECT
     set_config('enable_seqscan', 'off', true),
@@ -39,8 +54,8 @@ SELECT
     set_config('enable_mergejoin', 'off', true)
 `
 
-// Has a chunk, or the page of users before it, planned by keys in their order, whatever the statistics say:
-// ledger and staging were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
+// Has a page of the ledger planned by keys in their order, whatever the statistics say: ledger and staging
+// were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
 // Locks: none.
 func (q *Queries) SettingsForKeys(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, settingsForKeys)

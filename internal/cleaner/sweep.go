@@ -21,9 +21,9 @@ import (
 const (
 	// groupBatches is how many batches of due users are asked about again at once.
 	// Groups of whole batches keep the calls at ceil(due / batch size).
-	groupBatches = 10
+	groupBatches = 25
 	// dueGroups is how many groups are read from the ledger at once.
-	dueGroups = 5
+	dueGroups = 2
 )
 
 // sweep deletes the members of due users, group by group, over several
@@ -238,7 +238,7 @@ func (r *run) openChunk(ctx context.Context, q *db.Queries) error {
 	if session.ReplicationRole != "origin" {
 		return fmt.Errorf("session_replication_role is %s by now; look closer with: orphan-cleaner check", session.ReplicationRole)
 	}
-	return failpoint.After("fence", q.SettingsForKeys(ctx))
+	return failpoint.After("fence", q.SettingsForChunk(ctx))
 }
 
 // forgetAlive takes users out of the ledger who turned out to be alive.
@@ -248,7 +248,7 @@ func (r *run) forgetAlive(ctx context.Context, users []uuid.UUID) error {
 	}
 	r.tally(func(f *Facts) { f.UsersReturned += int64(len(users)) })
 	_, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, database.ReadLimit, "taking users out of the ledger", func(ctx context.Context, q *db.Queries) (int64, error) {
-		if err := q.SettingsForKeys(ctx); err != nil {
+		if err := q.SettingsForChunk(ctx); err != nil {
 			return 0, err
 		}
 		return q.CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: users, Certain: true})

@@ -103,7 +103,8 @@ FROM run, users
 \set retention '\'30 days\''
 \set revoked_by '\'explain\''
 \set settings '\'{}\''
--- As SettingsForKeys makes them, for the queries that follow it.
+-- As SettingsForKeys and SettingsForChunk make them, for the queries that follow those.
+\set settings_for_chunk 'SET LOCAL enable_seqscan = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off;'
 \set settings_for_keys 'SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;'
 \set since 'now() - interval \'1 day\''
 \set state '\'succeeded\''

@@ -172,7 +172,7 @@ WHERE c.user_id >= $1
     )
 ORDER BY c.user_id
 LIMIT $6::bigint;
-SAVEPOINT keys;
+SAVEPOINT planned;
 :settings_for_keys
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == CandidateDuePage, these values
@@ -180,11 +180,11 @@ EXPLAIN (:options) EXECUTE "CandidateDuePage" (:from_user, :through_user, :run_i
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateDuePage, any values
 EXPLAIN (:options) EXECUTE "CandidateDuePage" (:from_user, :through_user, :run_id, :retention, :approved_run, :max_users);
-ROLLBACK TO SAVEPOINT keys;
+ROLLBACK TO SAVEPOINT planned;
 
 -- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 -- at the second asking, or where as many members went as they had when staged; else those without a member
--- left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForKeys.
+-- left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForChunk.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 -- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
@@ -208,15 +208,15 @@ SELECT f.user_id
 FROM forgotten AS f
 ON CONFLICT (user_id) DO UPDATE
 SET departed_at = now(), checked_at = NULL;
-SAVEPOINT keys;
-:settings_for_keys
+SAVEPOINT planned;
+:settings_for_chunk
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == CandidateForget, these values
 EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :certain);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateForget, any values
 EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :certain);
-ROLLBACK TO SAVEPOINT keys;
+ROLLBACK TO SAVEPOINT planned;
 
 -- Candidates by the day their retention ends; the first row holds what is due already.
 -- Locks: ACCESS SHARE on orphan_candidates and conversation_members.
@@ -683,15 +683,17 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "MemberTotals";
 
 -- Deletes the members, in a range of conversations, of users whom auth-service has just again left out.
--- Every condition is stated once more here, whatever the runner believes. Follows SettingsForKeys.
--- Locks: ROW EXCLUSIVE on conversation_members, the rows that go; user by user in the order of their ids, so
--- that two deleters do not block each other. One who does all the same is repeated.
+-- Every condition is stated once more here, whatever the runner believes. Follows SettingsForChunk.
+-- Locks: ROW EXCLUSIVE on conversation_members, the rows that go, as they lie in the table. Chunks of one run
+-- have no user in common; a deadlock with the application is its victim, and repeated.
 -- Index: orphan_candidates_pkey, conversation_members_user_id. Rows: the members of the users given.
 PREPARE "MemberDeleteDue" AS
 DELETE FROM conversation_members AS m
 USING orphan_candidates AS c
 WHERE c.user_id = ANY ($1::uuid [])
     AND m.user_id = c.user_id
+    -- Said twice, so that the rows of all users are found first and then read page by page.
+    AND m.user_id = ANY ($1::uuid [])
     AND m.conversation_id >= $2
     AND m.conversation_id <= $3
     -- The run is open, and this session's triggers fire.
@@ -727,15 +729,15 @@ WHERE c.user_id = ANY ($1::uuid [])
             WHERE f.run_id = $6::bigint AND f.user_id = c.user_id AND f.is_due
         )
     );
-SAVEPOINT keys;
-:settings_for_keys
+SAVEPOINT planned;
+:settings_for_chunk
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == MemberDeleteDue, these values
 EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:user_ids, :from_conversation, :through_conversation, :run_id, :retention, :approved_run);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == MemberDeleteDue, any values
 EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:user_ids, :from_conversation, :through_conversation, :run_id, :retention, :approved_run);
-ROLLBACK TO SAVEPOINT keys;
+ROLLBACK TO SAVEPOINT planned;
 
 -- Where a chunk of max_rows members of one user ends that begins with from_conversation: for a user with
 -- more members than one chunk takes. No row: none is left.
@@ -2338,8 +2340,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == SettingsForBulk, any values
 EXPLAIN (:options) EXECUTE "SettingsForBulk" (:lock_timeout, :statement_timeout);
 
--- Has a chunk, or the page of users before it, planned by keys in their order, whatever the statistics say:
--- ledger and staging were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
+-- Has a page of the ledger planned by keys in their order, whatever the statistics say: ledger and staging
+-- were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
 -- Locks: none.
 PREPARE "SettingsForKeys" AS
 SELECT
@@ -2354,6 +2356,21 @@ EXPLAIN (:options) EXECUTE "SettingsForKeys";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == SettingsForKeys, any values
 EXPLAIN (:options) EXECUTE "SettingsForKeys";
+
+-- Has a chunk find its rows by keys and visit each page of the table once, whatever the statistics say: user
+-- by user it would come to a page again and again, and PostgreSQL would tidy it up each time. Local to the transaction.
+-- Locks: none.
+PREPARE "SettingsForChunk" AS
+SELECT
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_nestloop', 'off', true),
+    set_config('enable_mergejoin', 'off', true);
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == SettingsForChunk, these values
+EXPLAIN (:options) EXECUTE "SettingsForChunk";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == SettingsForChunk, any values
+EXPLAIN (:options) EXECUTE "SettingsForChunk";
 
 -- Stages users of this run as unknown, while the run is open.
 -- Locks: ROW EXCLUSIVE on orphan_sightings. Index: orphan_sightings_pkey. Rows: as many as given.
