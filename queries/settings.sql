@@ -27,3 +27,10 @@ SELECT
     set_config('enable_seqscan', 'off', true),
     set_config('enable_nestloop', 'off', true),
     set_config('enable_mergejoin', 'off', true);
+
+-- name: NeighbourActivity :one
+-- How many transactions this database has seen, ours and everybody's; up to a second late.
+-- Locks: none.
+SELECT (s.xact_commit + s.xact_rollback)::bigint AS transactions
+FROM pg_catalog.pg_stat_database AS s
+WHERE s.datname = current_database();

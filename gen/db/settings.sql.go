@@ -9,6 +9,21 @@ import (
 	"context"
 )
 
+const neighbourActivity = `-- name: NeighbourActivity :one
+SELECT (s.xact_commit + s.xact_rollback)::bigint AS transactions
+FROM pg_catalog.pg_stat_database AS s
+WHERE s.datname = current_database()
+`
+
+// How many transactions this database has seen, ours and everybody's; up to a second late.
+// Locks: none.
+func (q *Queries) NeighbourActivity(ctx context.Context) (int64, error) {
+	row := q.db.QueryRow(ctx, neighbourActivity)
+	var transactions int64
+	err := row.Scan(&transactions)
+	return transactions, err
+}
+
 const settingsForBulk = `-- name: SettingsForBulk :exec
 SELECT
     set_config('jit', 'off', true),

@@ -64,6 +64,8 @@ type run struct {
 	turn      turn
 	calls     callTimes
 	pace      *pace
+	around    neighbours // at the beginning of verify
+	gentle    bool       // the sweep rests after each chunk
 	back      departed
 	totals    db.MemberTotalsRow // of the table, where judgeEarly counted
 	judgeLate bool
@@ -160,6 +162,7 @@ func (r *run) verifyAndJudge(ctx context.Context) error {
 	if err := r.takeShare(ctx); err != nil {
 		return err
 	}
+	r.around = r.lookAround(ctx)
 	err := failpoint.After("verify", r.verify(ctx))
 	if trip, ok := errors.AsType[*Trip](err); ok {
 		return r.pass(ctx, trip)

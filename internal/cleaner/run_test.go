@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
@@ -100,6 +101,12 @@ func (w *world) run() (cleaner.Result, error) { return w.runWith(w.t.Context(), 
 func (w *world) runWith(ctx context.Context, checker cleaner.Checker) (cleaner.Result, error) {
 	w.t.Helper()
 	return cleaner.New(w.db.Pool, checker, slog.New(slog.NewTextHandler(w, nil)), w.cfg).Run(ctx)
+}
+
+func (w *world) runDebug() (cleaner.Result, error) {
+	w.t.Helper()
+	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return cleaner.New(w.db.Pool, w.client(), log, w.cfg).Run(w.t.Context())
 }
 
 // invariant asserts I3: gone, audited and backed up are the same rows.
@@ -813,6 +820,45 @@ func TestChunksAreBoundedByRows(t *testing.T) {
 		t.Errorf("largest transaction deleted %d members, want 49: seven whole users", n)
 	}
 	w.invariant(4900)
+}
+
+// Where others are at work, the sweep lets them go first.
+func TestSweepIsGentleToNeighbours(t *testing.T) {
+	for name, busy := range map[string]bool{"alone": false, "beside others": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.cfg.BatchSize = 10
+			users := w.people(400, 1)
+			w.die(40, users[:5]...)
+			// PostgreSQL counts transactions with a delay of a second.
+			w.auth.SetLatency(authfake.Latency{P50: 400 * time.Millisecond, P99: 400 * time.Millisecond})
+			ctx, cancel := context.WithCancel(t.Context())
+			var others errgroup.Group
+			if busy {
+				others.Go(func() error {
+					conn, err := pgx.Connect(ctx, w.db.URL)
+					if err != nil {
+						return err
+					}
+					defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+					for ctx.Err() == nil {
+						if _, err := conn.Exec(ctx, "SELECT FROM conversations LIMIT 1"); err != nil && ctx.Err() == nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+			r := w.must(w.runDebug())
+			cancel()
+			if err := others.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			if gentle := strings.Contains(w.log.String(), "Sweeping gently"); gentle != busy || r.MembersDeleted != 5 {
+				t.Errorf("gentle: %v, %+v\n%s", gentle, r, w.log.String())
+			}
+		})
+	}
 }
 
 func TestLockedRowIsLeftForTheNextRun(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -21,18 +22,25 @@ import (
 const (
 	// groupBatches is how many batches of due users are asked about again at once.
 	// Groups of whole batches keep the calls at ceil(due / batch size).
-	groupBatches = 25
+	groupBatches = 15
 	// dueGroups is how many groups are read from the ledger at once.
-	dueGroups = 2
+	dueGroups = 4
 )
 
 // sweep deletes the members of due users, group by group, over several
-// connections. A group is asked about again right before its members go.
+// connections; or gently, over one and a quarter of the time, where others are
+// at work. A group is asked about again right before its members go.
 func (r *run) sweep(ctx context.Context) error {
 	r.enter("sweep")
 	// Whoever looks sees the phase, and a run that is over or paused stops here.
 	if err := r.fence.Heartbeat(ctx, db.New(r.pool), 0); err != nil {
 		return err
+	}
+	connections := r.cfg.SweepConnections
+	if rate := r.lookAround(ctx).busySince(r.around); rate > 0 {
+		connections, r.gentle = 1, true
+		r.pace.target /= gentleShare
+		r.log.Debug("Sweeping gently: others are at work", "their_transactions_per_second", math.Round(rate))
 	}
 	groups := make(chan []dueUser)
 	sweepers, ctx := errgroup.WithContext(ctx)
@@ -40,7 +48,7 @@ func (r *run) sweep(ctx context.Context) error {
 		defer close(groups)
 		return r.readDue(ctx, allUsers(), groups)
 	})
-	for range r.cfg.SweepConnections {
+	for range connections {
 		sweepers.Go(func() error {
 			for group := range groups {
 				if err := r.sweepGroup(ctx, group); err != nil {
@@ -108,6 +116,7 @@ func (r *run) sweepGroup(ctx context.Context, group []dueUser) error {
 		return err
 	}
 	for len(missing) > 0 {
+		began := time.Now()
 		chunk, err := r.nextChunk(ctx, missing)
 		if err == nil {
 			err = r.deleteChunk(ctx, chunk, asked)
@@ -122,7 +131,11 @@ func (r *run) sweepGroup(ctx context.Context, group []dueUser) error {
 		case err != nil:
 			return err
 		}
-		missing = chunk.rest
+		if missing = chunk.rest; r.gentle {
+			if err := rest(ctx, time.Since(began)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

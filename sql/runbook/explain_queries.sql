@@ -2372,6 +2372,19 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == SettingsForChunk, any values
 EXPLAIN (:options) EXECUTE "SettingsForChunk";
 
+-- How many transactions this database has seen, ours and everybody's; up to a second late.
+-- Locks: none.
+PREPARE "NeighbourActivity" AS
+SELECT (s.xact_commit + s.xact_rollback)::bigint AS transactions
+FROM pg_catalog.pg_stat_database AS s
+WHERE s.datname = current_database();
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == NeighbourActivity, these values
+EXPLAIN (:options) EXECUTE "NeighbourActivity";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == NeighbourActivity, any values
+EXPLAIN (:options) EXECUTE "NeighbourActivity";
+
 -- Stages users of this run as unknown, while the run is open.
 -- Locks: ROW EXCLUSIVE on orphan_sightings. Index: orphan_sightings_pkey. Rows: as many as given.
 PREPARE "SightingStageUnknown" AS

@@ -1,0 +1,65 @@
+package cleaner
+
+import (
+	"context"
+	"time"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+)
+
+const (
+	// neighbourRate is how many transactions a second make others busy. Monitoring
+	// and the other replicas of serve make fewer.
+	neighbourRate = 10
+	// gentleShare is the part of the time in which a gentle sweep works, and the
+	// part of the usual time that its chunks last.
+	gentleShare = 4
+)
+
+// neighbours are the others who work with the database.
+type neighbours struct {
+	since              time.Time
+	transactions, ours int64
+}
+
+// lookAround counts transactions: all that the database has seen, and ours. A
+// count that fails is no reason not to run.
+func (r *run) lookAround(ctx context.Context) (n neighbours) {
+	n.since = time.Now()
+	// Every transaction and every single statement acquires a connection once.
+	n.ours = r.pool.Stat().AcquireCount()
+	all, err := read(ctx, r.Cleaner, "counting transactions", func(ctx context.Context, q *db.Queries) (int64, error) {
+		return q.NeighbourActivity(ctx)
+	})
+	if err != nil {
+		r.log.Warn("Whether others are at work is not known", "error", err)
+	}
+	n.transactions = all
+	return n
+}
+
+// busySince returns the transactions of others a second from one look to the
+// next, where they are many, else 0.
+func (n neighbours) busySince(before neighbours) float64 {
+	if n.transactions == 0 || before.transactions == 0 {
+		return 0
+	}
+	others := n.transactions - before.transactions - (n.ours - before.ours)
+	rate := float64(others) / n.since.Sub(before.since).Seconds()
+	if rate < neighbourRate {
+		return 0
+	}
+	return rate
+}
+
+// rest lets others go first for a while, after so much work.
+func rest(ctx context.Context, worked time.Duration) error {
+	timer := time.NewTimer((gentleShare - 1) * worked)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,30 @@
+package cleaner
+
+import (
+	"testing"
+	"time"
+)
+
+// Our own transactions are nobody's, few are monitoring, and an unknown count is none.
+func TestBusySince(t *testing.T) {
+	t.Parallel()
+	began := time.Now()
+	before := neighbours{since: began, transactions: 1000, ours: 10}
+	for name, c := range map[string]struct {
+		transactions, ours int64
+		want               float64
+	}{
+		"nobody":    {1500, 510, 0},
+		"a few":     {1500 + 99, 510, 0},
+		"many":      {1500 + 2000, 510, 200},
+		"not known": {0, 510, 0},
+	} {
+		now := neighbours{since: began.Add(10 * time.Second), transactions: c.transactions, ours: c.ours}
+		if got := now.busySince(before); got != c.want {
+			t.Errorf("%s: %v transactions a second, not %v", name, got, c.want)
+		}
+	}
+	if got := before.busySince(neighbours{}); got != 0 {
+		t.Errorf("%v transactions a second since nobody knows when", got)
+	}
+}
