@@ -66,7 +66,7 @@ func (r *run) partOf(ctx context.Context, user dueUser, others []dueUser) (chunk
 	if errors.Is(err, pgx.ErrNoRows) {
 		return c, nil // the last part
 	}
-	if left, more := (userRange{from: user.from, through: uuid.Max}).after(end); err == nil && more {
+	if left, more := (idRange{from: user.from, through: uuid.Max}).after(end); err == nil && more {
 		c.through, user.from = end, left.from
 		c.rest = append([]dueUser{user}, others...)
 	}

@@ -11,6 +11,10 @@ const (
 	// neighbourRate is how many transactions a second make others busy. Monitoring
 	// and the other replicas of serve make fewer.
 	neighbourRate = 10
+	// neighbourLag is how many of our own transactions PostgreSQL may not have
+	// counted yet at the first look: it does so once a second, and a preflight
+	// makes some twenty.
+	neighbourLag = 50
 	// gentleShare is the part of the time in which a gentle sweep works, and the
 	// part of the usual time that its chunks last.
 	gentleShare = 4
@@ -44,7 +48,7 @@ func (n neighbours) busySince(before neighbours) float64 {
 	if n.transactions == 0 || before.transactions == 0 {
 		return 0
 	}
-	others := n.transactions - before.transactions - (n.ours - before.ours)
+	others := n.transactions - before.transactions - (n.ours - before.ours) - neighbourLag
 	rate := float64(others) / n.since.Sub(before.since).Seconds()
 	if rate < neighbourRate {
 		return 0

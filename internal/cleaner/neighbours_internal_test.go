@@ -15,14 +15,19 @@ func TestBusySince(t *testing.T) {
 		want               float64
 	}{
 		"nobody":    {1500, 510, 0},
-		"a few":     {1500 + 99, 510, 0},
-		"many":      {1500 + 2000, 510, 200},
+		"a few":     {1500 + neighbourLag + 99, 510, 0},
+		"many":      {1500 + neighbourLag + 2000, 510, 200},
 		"not known": {0, 510, 0},
 	} {
 		now := neighbours{since: began.Add(10 * time.Second), transactions: c.transactions, ours: c.ours}
 		if got := now.busySince(before); got != c.want {
 			t.Errorf("%s: %v transactions a second, not %v", name, got, c.want)
 		}
+	}
+	// At the end of a short verify, with all of the preflight counted late.
+	soon := neighbours{since: began.Add(100 * time.Millisecond), transactions: 1040, ours: 20}
+	if got := soon.busySince(before); got != 0 {
+		t.Errorf("%v transactions a second, all of them our own", got)
 	}
 	if got := before.busySince(neighbours{}); got != 0 {
 		t.Errorf("%v transactions a second since nobody knows when", got)

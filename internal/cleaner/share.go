@@ -1,7 +1,6 @@
 package cleaner
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"slices"
@@ -100,7 +99,7 @@ const elsewhere = -1
 func (r *run) scanRange(ctx context.Context, at int, take taker) error {
 	a := r.turn.ranges[at]
 	a.end = a.until
-	left := userRange{from: a.from, through: idBefore(a.until)}
+	left := idRange{from: a.from, through: idBefore(a.until)}
 	for more := true; more; {
 		most := int64(r.cfg.PageUsers)
 		if a.maxUsers > 0 {
@@ -132,7 +131,7 @@ func (r *run) scanRange(ctx context.Context, at int, take taker) error {
 // takeCandidates takes the candidates that no range holds, those who are members
 // still: the ledger is whole after each run, and whoever is due is found out.
 func (r *run) takeCandidates(ctx context.Context, take taker) error {
-	left := allUsers()
+	left := allIDs()
 	for more := true; more; {
 		page, err := read(ctx, r.Cleaner, "reading candidates", func(ctx context.Context, q *db.Queries) ([]db.CandidateMemberPageRow, error) {
 			return q.CandidateMemberPage(ctx, db.CandidateMemberPageParams{
@@ -214,31 +213,4 @@ func (t *turn) written(runID int64) db.CoverageWriteParams {
 		}
 	}
 	return params
-}
-
-func compare(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }
-
-// isBefore says whether an id is in a range that ends before until.
-func isBefore(id, until uuid.UUID) bool { return until == uuid.Nil || compare(id, until) < 0 }
-
-// idAfter is where what comes after an id begins: an until.
-func idAfter(id uuid.UUID) uuid.UUID {
-	for i := len(id) - 1; i >= 0; i-- {
-		id[i]++
-		if id[i] != 0 {
-			break
-		}
-	}
-	return id
-}
-
-// idBefore is the last id of a range that ends before until.
-func idBefore(until uuid.UUID) uuid.UUID {
-	for i := len(until) - 1; i >= 0; i-- {
-		until[i]--
-		if until[i] != 0xff {
-			break
-		}
-	}
-	return until
 }

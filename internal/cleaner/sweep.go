@@ -46,7 +46,7 @@ func (r *run) sweep(ctx context.Context) error {
 	sweepers, ctx := errgroup.WithContext(ctx)
 	sweepers.Go(func() error {
 		defer close(groups)
-		return r.readDue(ctx, allUsers(), groups)
+		return r.readDue(ctx, allIDs(), groups)
 	})
 	for range connections {
 		sweepers.Go(func() error {
@@ -62,7 +62,7 @@ func (r *run) sweep(ctx context.Context) error {
 }
 
 // readDue cuts the due users of a range into groups.
-func (r *run) readDue(ctx context.Context, left userRange, groups chan<- []dueUser) error {
+func (r *run) readDue(ctx context.Context, left idRange, groups chan<- []dueUser) error {
 	size := groupBatches * r.cfg.BatchSize
 	for more := true; more; {
 		page, err := read(ctx, r.Cleaner, "reading due users", func(ctx context.Context, q *db.Queries) ([]db.CandidateDuePageRow, error) {
