@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/uuid"
+
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
@@ -222,4 +224,28 @@ func stuckInDelete(t *testing.T, w *world) (p *started, release func()) {
 			AND application_name = 'orphan-cleaner' AND wait_event_type = 'Lock' AND query LIKE '%MemberDeleteDue%'`, w.Name) > 0
 	})
 	return p, release
+}
+
+// Whoever places a hold or pauses the runs waits for the chunk in flight, which
+// may not have seen it.
+func TestHoldWaitsForTheChunkInFlight(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{
+		"hold":  {"hold", "add", "--conversation=" + uuid.NewString(), "--reason=test"},
+		"pause": {"pause", "--reason=test"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, sweepUsers, sweepDue)
+			p, release := stuckInDelete(t, w)
+			asker := start(t, w.env, args...)
+			eventually(t, "it waits for the chunk", func() bool {
+				return w.Count(`pg_locks WHERE locktype = 'advisory' AND NOT granted
+					AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) > 0
+			})
+			release()
+			asker.wait(t).expect(t, exitDone)
+			<-p.exited
+		})
+	}
 }
