@@ -16,11 +16,12 @@ import (
 )
 
 // The sweep of these settings takes the 200 due users of sweepWorld in two
-// groups of 100, each asked about in 10 calls.
+// groups of 150 at most, each asked about in 15 calls.
 const (
 	sweepUsers, sweepDue = 2000, 200
 	sweepVerifyCalls     = sweepUsers / 10
-	sweepGroupCalls      = 10
+	sweepGroupCalls      = 15
+	sweptFirst           = 10 * sweepGroupCalls // members of the first group
 )
 
 var sweepFlags = []string{"run", "--json", "--batch-size=10", "--chunk-rows=7", "--sweep-connections=1"}
@@ -78,16 +79,16 @@ func TestInterrupted(t *testing.T) {
 
 			p.signal(t, signal)
 			e := p.wait(t).expect(t, exitFailed)
-			if got := e.result(t); got["state"] != "incomplete" || got["members_deleted"] != 100.0 {
+			if got := e.result(t); got["state"] != "incomplete" || got["members_deleted"] != float64(sweptFirst) {
 				t.Errorf("%s", e)
 			}
-			if row := testdb.One[string](w.DB, "SELECT state || ' in ' || phase || ', ' || members_deleted FROM orphan_runs WHERE finished_at IS NOT NULL AND run_id = 1"); row != "incomplete in sweep, 100" {
+			if row := testdb.One[string](w.DB, "SELECT state || ' in ' || phase || ', ' || members_deleted FROM orphan_runs WHERE finished_at IS NOT NULL AND run_id = 1"); row != fmt.Sprintf("incomplete in sweep, %d", sweptFirst) {
 				t.Errorf("the run's row says %q", row)
 			}
 			if last := lastLine(e.stderr); !strings.Contains(last, "interrupted") {
 				t.Errorf("the last line is %q", last)
 			}
-			gone(t, w, living, 100)
+			gone(t, w, living, sweptFirst)
 
 			w.auth.SetFaultFunc(nil)
 			program(t, w.env, sweepFlags...).expect(t, exitDone)

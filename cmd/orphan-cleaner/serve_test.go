@@ -241,7 +241,7 @@ func TestServeInterrupted(t *testing.T) {
 	living := w.living()
 	p := stuckWith(t, w, "serve", "--metrics-addr=127.0.0.1:0", "--batch-size=10", "--chunk-rows=7", "--sweep-connections=1", "--auth-service-timeout=1m")
 	r := serving(t, p)
-	if got := r.metrics(t); got["orphan_cleaner_run_open"] != 1 || got["orphan_cleaner_deleted_members_total"] != 100 {
+	if got := r.metrics(t); got["orphan_cleaner_run_open"] != 1 || got["orphan_cleaner_deleted_members_total"] != sweptFirst {
 		t.Errorf("in mid-sweep: %v", got)
 	}
 	begun := time.Now()
@@ -250,10 +250,10 @@ func TestServeInterrupted(t *testing.T) {
 	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("it took %s to end", took)
 	}
-	if row := testdb.One[string](w.DB, "SELECT state || ' in ' || phase || ', ' || members_deleted FROM orphan_runs"); row != "incomplete in sweep, 100" {
+	if row := testdb.One[string](w.DB, "SELECT state || ' in ' || phase || ', ' || members_deleted FROM orphan_runs"); row != fmt.Sprintf("incomplete in sweep, %d", sweptFirst) {
 		t.Errorf("the run's row says %q", row)
 	}
-	gone(t, w, living, 100)
+	gone(t, w, living, sweptFirst)
 	w.auth.SetFaultFunc(nil)
 	program(t, w.env, "run").expect(t, exitDone)
 	gone(t, w, living, sweepDue)
