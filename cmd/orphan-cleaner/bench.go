@@ -214,19 +214,8 @@ func printBench(w io.Writer, setup string, tables []bench.Table) error {
 	for _, t := range tables {
 		fmt.Fprintln(w)
 		out := newTable(t.Title)
-		header := make(table.Row, len(t.Header))
-		for i, cell := range t.Header {
-			header[i] = cell
-		}
-		out.AppendHeader(header)
+		t.Fill(out)
 		out.SetColumnConfigs(figuresToTheRight(t.Header))
-		for _, cells := range t.Rows {
-			row := make(table.Row, len(cells))
-			for i, cell := range cells {
-				row[i] = cell
-			}
-			out.AppendRow(row)
-		}
 		if err := printTable(w, out); err != nil {
 			return err
 		}

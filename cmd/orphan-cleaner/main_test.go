@@ -164,16 +164,7 @@ func (e ended) object(t *testing.T) map[string]any {
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.After(limit)
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for !holds() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("not within %s: %s", limit, what)
-		}
-	}
+	testdb.Eventually(t, limit, what, holds)
 }
 
 // world is a messaging-service, its auth-service, and the settings to reach both.

@@ -21,6 +21,7 @@ import (
 
 	authservicev1 "github.com/nova-social/orphan-cleaner/gen/nova/auth_service/v1"
 	identityservicev2 "github.com/nova-social/orphan-cleaner/gen/nova/identity_service/v2"
+	"github.com/nova-social/orphan-cleaner/internal/wait"
 )
 
 // Response is the reply of GetUsersByIds.
@@ -209,15 +210,5 @@ func user(id uuid.UUID) *authservicev1.User {
 
 // pause waits for d or for the end of the call.
 func pause(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return status.FromContextError(ctx.Err()).Err()
-	}
+	return status.FromContextError(wait.For(ctx, d)).Err()
 }

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/nova-social/orphan-cleaner/internal/wait"
 )
 
 // neighbourClients are the application's connections.
@@ -102,7 +104,7 @@ func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string
 type span struct{ from, to time.Time }
 
 func (b *bench) sweepBeside(ctx context.Context, d *dataset, m Method, name string) (during span, held Held, err error) {
-	if err := pause(ctx, b.NeighbourQuiet); err != nil {
+	if err := wait.For(ctx, b.NeighbourQuiet); err != nil {
 		return during, held, err
 	}
 	stop := watch(ctx, b.admin, name)

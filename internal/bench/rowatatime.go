@@ -4,10 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/nova-social/orphan-cleaner/internal/wait"
 )
 
 // rowAtATime is the algorithm of the first implementation, with the index on
@@ -39,24 +40,9 @@ func rowAtATime(ctx context.Context, s Subject) (Outcome, error) {
 			continue
 		}
 		out.Pauses++
-		if err := pause(ctx, s.Pause); err != nil {
+		if err := wait.For(ctx, s.Pause); err != nil {
 			return out, err
 		}
 	}
 	return out, nil
-}
-
-// pause is part of what is measured.
-func pause(ctx context.Context, d time.Duration) error {
-	if d == 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

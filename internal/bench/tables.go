@@ -21,6 +21,14 @@ type Table struct {
 	Notes  []string
 }
 
+// Fill writes header and rows.
+func (t Table) Fill(w table.Writer) {
+	w.AppendHeader(row(t.Header))
+	for _, cells := range t.Rows {
+		w.AppendRow(row(cells))
+	}
+}
+
 // Tables are a report for people, the runbook's two first.
 func (r Report) Tables() []Table {
 	var tables []Table
@@ -207,10 +215,7 @@ func (r Report) Markdown() string {
 	fmt.Fprintf(&b, "%s\n", r.Setup())
 	for _, t := range r.Tables() {
 		w := table.NewWriter()
-		w.AppendHeader(row(t.Header))
-		for _, cells := range t.Rows {
-			w.AppendRow(row(cells))
-		}
+		t.Fill(w)
 		fmt.Fprintf(&b, "\n### %s\n\n%s\n", t.Title, w.RenderMarkdown())
 		for _, note := range t.Notes {
 			fmt.Fprintf(&b, "\n%s\n", note)

@@ -66,8 +66,8 @@ func (r *run) partOf(ctx context.Context, user dueUser, others []dueUser) (chunk
 	if errors.Is(err, pgx.ErrNoRows) {
 		return c, nil // the last part
 	}
-	if left, more := (idRange{from: user.from, through: uuid.Max}).after(end); err == nil && more {
-		c.through, user.from = end, left.from
+	if err == nil && end != uuid.Max {
+		c.through, user.from = end, idAfter(end)
 		c.rest = append([]dueUser{user}, others...)
 	}
 	return c, err

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
@@ -53,7 +54,7 @@ func (r *run) finish(ctx context.Context, runErr error) (Result, error) {
 	result := r.result(runErr)
 	row, err := retry(ctx, r.Cleaner, "finishing the run", func() (db.RunFinishRow, error) {
 		return q.RunFinish(ctx, db.RunFinishParams{
-			RunID: r.id, State: result.State, Phase: phase, Breaker: result.Breaker, Error: orNil(result.Error),
+			RunID: r.id, State: result.State, Phase: phase, Breaker: result.Breaker, Error: database.OrNil(result.Error),
 		})
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -177,11 +178,4 @@ func (r *run) result(err error) Result {
 		result.Error = err.Error()
 	}
 	return result
-}
-
-func orNil(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
 }

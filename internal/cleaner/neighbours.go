@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/wait"
 )
 
 const (
@@ -58,12 +59,5 @@ func (n neighbours) busySince(before neighbours) float64 {
 
 // rest lets others go first for a while, after so much work.
 func rest(ctx context.Context, worked time.Duration) error {
-	timer := time.NewTimer((gentleShare - 1) * worked)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return wait.For(ctx, (gentleShare-1)*worked)
 }

@@ -88,3 +88,12 @@ func Do[T any](ctx context.Context, pool *pgxpool.Pool, p Patience, mode pgx.TxA
 
 // Milliseconds is a duration as PostgreSQL's settings take it.
 func Milliseconds(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) + "ms" }
+
+// OrNil is a parameter of a query: null where the value is its type's zero.
+func OrNil[T comparable](value T) *T {
+	var zero T
+	if value == zero {
+		return nil
+	}
+	return &value
+}

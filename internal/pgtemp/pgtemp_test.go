@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
 func TestMain(m *testing.M) {
@@ -69,16 +70,7 @@ func execute(t *testing.T, c *pgtemp.Cluster, statement string) {
 // eventually waits until a condition holds.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for !holds() {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatalf("not within 30 s: %s", what)
-		}
-	}
+	testdb.Eventually(t, 30*time.Second, what, holds)
 }
 
 func exists(path string) bool {

@@ -119,7 +119,7 @@ func (r *Restorer) patience() database.Patience {
 func (r *Restorer) Preview(ctx context.Context, s Selection) ([]db.RestorePreviewRow, error) {
 	return database.Do(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.PlanLimit, "reading the backups", func(ctx context.Context, q *db.Queries) ([]db.RestorePreviewRow, error) {
 		return q.RestorePreview(ctx, db.RestorePreviewParams{
-			OfRun: orNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations, Since: orNil(s.Since), Until: orNil(s.Until),
+			OfRun: database.OrNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations, Since: database.OrNil(s.Since), Until: database.OrNil(s.Until),
 		})
 	})
 }
@@ -162,7 +162,7 @@ func (r *Restorer) settle(ctx context.Context, run *fence.Run) error {
 func (r *Restorer) plan(ctx context.Context, run *fence.Run, s Selection) (db.RestoreStoreRow, error) {
 	return database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.PlanLimit, "planning the restore", func(ctx context.Context, q *db.Queries) (db.RestoreStoreRow, error) {
 		return q.RestoreStore(ctx, db.RestoreStoreParams{
-			RunID: run.ID, OfRun: orNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations, Since: orNil(s.Since), Until: orNil(s.Until),
+			RunID: run.ID, OfRun: database.OrNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations, Since: database.OrNil(s.Since), Until: database.OrNil(s.Until),
 		})
 	})
 }
@@ -315,12 +315,4 @@ func (r *Restorer) end(ctx context.Context, run *fence.Run, result *Result, work
 	}
 	result.Conversations = row.Conversations
 	return errors.Join(workErr, err)
-}
-
-func orNil[T comparable](value T) *T {
-	var zero T
-	if value == zero {
-		return nil
-	}
-	return &value
 }

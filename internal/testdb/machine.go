@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 )
 
 // Needed finds the program of a test in one of the places, names on the PATH or
@@ -37,4 +38,19 @@ func FreePort(tb testing.TB) int {
 		tb.Fatal(err)
 	}
 	return port
+}
+
+// Eventually waits until a condition holds, or fails the test after so long.
+func Eventually(tb testing.TB, within time.Duration, what string, holds func() bool) {
+	tb.Helper()
+	deadline := time.After(within)
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for !holds() {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			tb.Fatalf("not within %s: %s", within, what)
+		}
+	}
 }
