@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
@@ -103,7 +104,7 @@ func TestRunnerOwnsNothing(t *testing.T) {
 		ThroughUser: uuid.Max, RunID: run, Retention: retention, MaxUsers: 10,
 	})
 	must("CandidateDuePage", err)
-	if len(due) != 1 || due[0].UserID != user || *due[0].Members != 5 {
+	if len(due) != 1 || due[0] != user {
 		t.Errorf("due: %v, not %v", due, user)
 	}
 	_, err = q.MemberTotals(ctx)
@@ -124,12 +125,15 @@ func TestRunnerOwnsNothing(t *testing.T) {
 		if err := q.SettingsForChunk(ctx); err != nil {
 			return err
 		}
-		if _, err := q.MemberConversationEnd(ctx, db.MemberConversationEndParams{UserID: user, MaxRows: 5}); err != nil {
+		found, err := q.MemberPlaces(ctx, db.MemberPlacesParams{UserIds: missing, After: pgtype.TID{Valid: true}, MaxMembers: 100})
+		if err != nil {
 			return err
 		}
-		deleted, err := q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{
-			RunID: run, UserIds: missing, Retention: retention, ThroughConversation: uuid.Max,
-		})
+		places := make([]pgtype.TID, len(found))
+		for i, member := range found {
+			places[i] = member.Place
+		}
+		deleted, err := q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{RunID: run, Places: places, UserIds: missing, Retention: retention})
 		if err != nil {
 			return err
 		}
@@ -153,10 +157,12 @@ func TestRunnerOwnsNothing(t *testing.T) {
 	must("SightingDrop", err)
 	_, err = q.RunDeleted(ctx, run)
 	must("RunDeleted", err)
-	finished, err := q.RunFinish(ctx, db.RunFinishParams{RunID: run, State: "succeeded", Phase: "finish"})
+	conversations, err := q.RunConversations(ctx, run)
+	must("RunConversations", err)
+	finished, err := q.RunFinish(ctx, db.RunFinishParams{RunID: run, State: "succeeded", Phase: "finish", Conversations: conversations})
 	must("RunFinish", err)
-	if finished.MembersDeleted != 5 || finished.Conversations != 5 {
-		t.Errorf("finished: %+v", finished)
+	if finished.MembersDeleted != 5 || conversations != 5 {
+		t.Errorf("finished: %+v, %d conversations", finished, conversations)
 	}
 	proof, err := q.RunProof(ctx, db.RunProofParams{RunID: run, StartedAt: begun.StartedAt})
 	must("RunProof", err)

@@ -1,45 +1,57 @@
 -- name: CandidateMerge :one
 -- Merges this run's sightings into the ledger: new candidates start their clock,
 -- a candidate not seen for longer than max_gap starts it anew, users who are alive
--- again leave, to be asked about again later. Unknown users stay as they are.
+-- again leave, to be asked about again later. Unknown users stay as they are. Follows SettingsForMerge.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed; no lock on conversation_members but ACCESS SHARE.
--- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id; staging and the ledger are read whole.
+-- Index: orphan_departed_pkey, conversation_members_user_id; staging and the ledger are read whole.
 -- Rows: as many as are missing or came back.
 WITH open_run AS (
     SELECT o.run_id
     FROM orphan_runs AS o
     WHERE o.run_id = @run_id AND o.state = 'running'
 ),
-merged AS (
-    INSERT INTO orphan_candidates AS c (
-        user_id, first_missing_at, last_missing_at, last_missing_run, evidence
-    )
-    SELECT
-        s.user_id,
-        orphan_clock_start(NULL, NULL, s.shadow_deleted_at, @max_gap::interval),
-        now(),
-        r.run_id,
-        CASE WHEN s.shadow_deleted_at < now() THEN 'shadow' ELSE 'sightings' END
+missing AS MATERIALIZED (
+    SELECT s.user_id, s.shadow_deleted_at, r.run_id
     FROM open_run AS r
     JOIN orphan_sightings AS s ON s.run_id = r.run_id AND s.verdict = 'missing'
-    ON CONFLICT (user_id) DO UPDATE
-    SET first_missing_at = orphan_clock_start(
-            c.first_missing_at, c.last_missing_at, excluded.first_missing_at, @max_gap::interval
-        ),
-        last_missing_at = excluded.last_missing_at,
-        last_missing_run = excluded.last_missing_run,
+),
+known AS (
+    UPDATE orphan_candidates AS c
+    SET first_missing_at = orphan_clock_start(c.first_missing_at, c.last_missing_at, s.shadow_deleted_at, @max_gap::interval),
+        last_missing_at = now(),
+        last_missing_run = s.run_id,
         sightings = CASE
-            WHEN c.last_missing_run = excluded.last_missing_run THEN c.sightings
+            WHEN c.last_missing_run = s.run_id THEN c.sightings
             WHEN c.last_missing_at >= now() - @max_gap::interval THEN c.sightings + 1
             ELSE 1
         END,
         evidence = CASE
-            WHEN excluded.first_missing_at < orphan_clock_start(
+            WHEN s.shadow_deleted_at < orphan_clock_start(
                 c.first_missing_at, c.last_missing_at, NULL, @max_gap::interval
-            ) THEN excluded.evidence
+            ) THEN 'shadow'
             WHEN c.last_missing_at >= now() - @max_gap::interval THEN c.evidence
-            ELSE excluded.evidence
+            ELSE 'sightings'
         END
+    FROM missing AS s
+    WHERE c.user_id = s.user_id
+    RETURNING c.user_id
+),
+-- Two statements and not ON CONFLICT, which takes twice as long: nobody else adds to the ledger while the
+-- run's row is locked.
+added AS (
+    INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+    SELECT
+        s.user_id,
+        orphan_clock_start(NULL, NULL, s.shadow_deleted_at, @max_gap::interval),
+        now(),
+        s.run_id,
+        CASE WHEN s.shadow_deleted_at < now() THEN 'shadow' ELSE 'sightings' END
+    FROM missing AS s
+    WHERE NOT EXISTS (
+        SELECT
+        FROM orphan_candidates AS c
+        WHERE c.user_id = s.user_id
+    )
     RETURNING user_id
 ),
 gone_from_ledger AS (
@@ -61,22 +73,20 @@ departed AS (
 )
 SELECT
     (SELECT count(*) FROM open_run)::bigint AS open_runs,
-    (SELECT count(*) FROM merged)::bigint AS missing,
-    -- A candidate whose last member went otherwise leaves too, but did not return.
+    ((SELECT count(*) FROM known) + (SELECT count(*) FROM added))::bigint AS missing,
+    -- A candidate whose last member went otherwise leaves too, but did not return. Looked up one by one: a join
+    -- would be planned as a read of the whole table.
     (
-        SELECT count(*)
+        SELECT count((SELECT 1 FROM conversation_members AS m WHERE m.user_id = g.user_id LIMIT 1))
         FROM gone_from_ledger AS g
-        WHERE EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = g.user_id)
     )::bigint AS returned;
 
 -- name: CandidateDuePage :many
--- The next due users of this run, from from_user on, with the members they had when they were staged (null
--- where staging forgot); with an approval (approved_run, else 0) only its set. Follows SettingsForKeys.
--- Locks: ACCESS SHARE on orphan_candidates and orphan_sightings.
--- Index: orphan_candidates_pkey, in order; orphan_sightings_pkey. Rows: max_users.
-SELECT c.user_id, s.members
+-- The next due users of this run, from from_user on; with an approval (approved_run, else 0) only its set.
+-- Follows SettingsForKeys.
+-- Locks: ACCESS SHARE on orphan_candidates. Index: orphan_candidates_pkey, in order. Rows: max_users.
+SELECT c.user_id
 FROM orphan_candidates AS c
-LEFT JOIN orphan_sightings AS s ON s.run_id = c.last_missing_run AND s.user_id = c.user_id
 WHERE c.user_id >= @from_user
     AND c.user_id <= @through_user
     AND c.last_missing_run = @run_id
@@ -100,14 +110,14 @@ LIMIT @max_users::bigint;
 
 -- name: CandidateForget :execrows
 -- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
--- at the second asking, or where as many members went as they had when staged; else those without a member
--- left. (Who joined meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForChunk.
+-- at the second asking, or where each of their members went; else those without a member left. (Who joined
+-- meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForChunk.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 -- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
 WITH forgotten AS (
     DELETE FROM orphan_candidates AS c
-    WHERE c.user_id = ANY (@user_ids::uuid [])
+    WHERE c.user_id = ANY (ARRAY(SELECT unnest(@user_ids::uuid [])))
         AND EXISTS (
             SELECT
             FROM orphan_runs AS r
@@ -118,12 +128,20 @@ WITH forgotten AS (
             OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
         )
     RETURNING c.user_id
+),
+again AS (
+    UPDATE orphan_departed AS d
+    SET departed_at = now(), checked_at = NULL
+    FROM forgotten AS f
+    WHERE d.user_id = f.user_id
+        -- Said twice, so that the list is met by its key.
+        AND d.user_id = ANY (ARRAY(SELECT unnest(@user_ids::uuid [])))
+    RETURNING d.user_id
 )
-INSERT INTO orphan_departed AS d (user_id)
+INSERT INTO orphan_departed (user_id)
 SELECT f.user_id
 FROM forgotten AS f
-ON CONFLICT (user_id) DO UPDATE
-SET departed_at = now(), checked_at = NULL;
+WHERE f.user_id NOT IN (SELECT a.user_id FROM again AS a);
 
 -- name: CandidateBacklog :many
 -- Candidates by the day their retention ends; the first row holds what is due already.

@@ -1,14 +1,20 @@
--- name: MemberUserPage :many
--- The next distinct user ids from from_user on, with the number of their members.
+-- name: MemberUserPage :one
+-- The next distinct user ids from from_user on, in order, and how many members they have. As one array: a row
+-- for each of 5,000 users costs both sides more than finding them.
 -- Locks: ACCESS SHARE on conversation_members.
 -- Index: conversation_members_user_id, in order, mostly index-only. Rows: the members of max_users users.
-SELECT user_id, count(*) AS members
-FROM conversation_members
-WHERE user_id >= @from_user
-    AND user_id <= @through_user
-GROUP BY user_id
-ORDER BY user_id
-LIMIT @max_users::bigint;
+SELECT
+    coalesce(array_agg(u.user_id), '{}')::uuid [] AS users,
+    coalesce(sum(u.members), 0)::bigint AS members
+FROM (
+    SELECT user_id, count(*) AS members
+    FROM conversation_members
+    WHERE user_id >= @from_user
+        AND user_id <= @through_user
+    GROUP BY user_id
+    ORDER BY user_id
+    LIMIT @max_users::bigint
+) AS u;
 
 -- name: MemberTotals :one
 -- How many users and members there are; asked only when a run looks like being refused.
@@ -23,20 +29,32 @@ FROM (
     GROUP BY user_id
 ) AS u;
 
+-- name: MemberPlaces :many
+-- Where the members of these users lie behind a place of the table, in its order: what the sweep cuts its
+-- chunks from. Members of any age, on hold or not: whether one may go decides MemberDeleteDue. Follows SettingsForPlaces.
+-- Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: max_members.
+SELECT
+    m.ctid::tid AS place,
+    m.user_id
+FROM conversation_members AS m
+WHERE m.user_id = ANY (@user_ids::uuid [])
+    AND m.ctid > @after::tid
+ORDER BY place
+LIMIT @max_members::bigint;
+
 -- name: MemberDeleteDue :execrows
--- Deletes the members, in a range of conversations, of users whom auth-service has just again left out.
--- Every condition is stated once more here, whatever the runner believes. Follows SettingsForChunk.
+-- Deletes members of users whom auth-service has just again left out. A place says where to look and no more:
+-- every condition is stated once more here, whatever the runner believes, and whoever lies there. A row that was
+-- changed since lies elsewhere, and stays. Follows SettingsForChunk.
 -- Locks: ROW EXCLUSIVE on conversation_members, the rows that go, as they lie in the table. Chunks of one run
--- have no user in common; a deadlock with the application is its victim, and repeated.
--- Index: orphan_candidates_pkey, conversation_members_user_id. Rows: the members of the users given.
+-- have no row in common; a deadlock with the application is its victim, and repeated.
+-- Index: orphan_candidates_pkey; the members by their places. Rows: the places given, each page read once.
 DELETE FROM conversation_members AS m
 USING orphan_candidates AS c
-WHERE c.user_id = ANY (@user_ids::uuid [])
-    AND m.user_id = c.user_id
-    -- Said twice, so that the rows of all users are found first and then read page by page.
-    AND m.user_id = ANY (@user_ids::uuid [])
-    AND m.conversation_id >= @from_conversation
-    AND m.conversation_id <= @through_conversation
+WHERE m.user_id = c.user_id
+    AND m.ctid = ANY (@places::tid [])
+    -- A subquery, so that the planner does not weigh thousands of users one by one, and hashes these few.
+    AND c.user_id = ANY (ARRAY(SELECT unnest(@user_ids::uuid [])))
     -- The run is open, and this session's triggers fire.
     AND EXISTS (
         SELECT
@@ -70,22 +88,6 @@ WHERE c.user_id = ANY (@user_ids::uuid [])
             WHERE f.run_id = @approved_run::bigint AND f.user_id = c.user_id AND f.is_due
         )
     );
-
--- name: MemberConversationEnd :one
--- Where a chunk of max_rows members of one user ends that begins with from_conversation: for a user with
--- more members than one chunk takes. No row: none is left.
--- Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: the members of the user.
-SELECT chunk.conversation_id
-FROM (
-    SELECT m.conversation_id
-    FROM conversation_members AS m
-    WHERE m.user_id = @user_id
-        AND m.conversation_id >= @from_conversation
-    ORDER BY m.conversation_id
-    LIMIT @max_rows::bigint
-) AS chunk
-ORDER BY chunk.conversation_id DESC
-LIMIT 1;
 
 -- name: ChunkSettings :one
 -- Opens a chunk: bounds its waiting and names its run to the audit trigger. All

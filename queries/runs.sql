@@ -94,8 +94,8 @@ FROM orphan_runs
 WHERE run_id <> @run_id;
 
 -- name: RunHeartbeat :one
--- The fence: proves that the run is still open, and keeps it so. In a chunk's
--- transaction it comes first and locks the row, so that nobody takes the run over in between.
+-- The fence: proves that the run is still open, and keeps it so. In a chunk's transaction it comes
+-- last: it locks the row for the COMMIT alone, and nobody takes the run over in between.
 -- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
@@ -127,10 +127,27 @@ SET heartbeat_at = clock_timestamp(),
 WHERE run_id = @run_id
     AND state = 'running';
 
+-- name: RunConversations :one
+-- In how many conversations a run deleted members, from the audit, or gave them back, from the list of the restore.
+-- Locks: ACCESS SHARE on orphan_runs and both tables.
+-- Index: conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: the run's members.
+SELECT count(*) AS conversations
+    -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
+FROM (
+    SELECT a.conversation_id
+    FROM conversation_members_audit AS a
+    WHERE a.run_id = @run_id::bigint
+        AND a.deleted_at >= (SELECT r.started_at FROM orphan_runs AS r WHERE r.run_id = @run_id::bigint)
+    UNION
+    SELECT g.conversation_id
+    FROM orphan_restores AS g
+    WHERE g.run_id = @run_id::bigint
+        AND g.state <> 'planned'
+) AS touched;
+
 -- name: RunFinish :one
--- Ends a run: state, reason, and the number of conversations from the audit, or of a restore from its list.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
--- Index: orphan_runs_pkey or orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
+-- Ends a run: state, reason, and what RunConversations counted.
+-- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs AS r
 SET state = @state,
     phase = @phase,
@@ -138,25 +155,11 @@ SET state = @state,
     finished_at = clock_timestamp(),
     breaker = sqlc.narg('breaker'),
     error = sqlc.narg('error'),
-    conversations = (
-        SELECT count(*)
-            -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
-        FROM (
-            SELECT a.conversation_id
-            FROM conversation_members_audit AS a
-            WHERE a.run_id = r.run_id
-                AND a.deleted_at >= r.started_at
-            UNION
-            SELECT g.conversation_id
-            FROM orphan_restores AS g
-            WHERE g.run_id = r.run_id
-                AND g.state <> 'planned'
-        ) AS touched
-    )
+    conversations = @conversations
 WHERE r.run_id = @run_id
     -- Ended so before: by this very run, whose answer was lost. Nobody else writes that state.
     AND r.state IN ('running', @state)
-RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, r.finished_at;
+RETURNING r.members_deleted, r.members_restored, r.started_at, r.finished_at;
 
 -- name: RunRecordFailure :one
 -- Records a run that failed its preflight, so that `status` shows it.

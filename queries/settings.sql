@@ -19,12 +19,31 @@ SELECT
     set_config('enable_hashjoin', 'off', true),
     set_config('enable_mergejoin', 'off', true);
 
+-- name: SettingsForMerge :exec
+-- Has the ledger and staging joined whole, whatever the statistics say: nobody has analyzed what was staged a
+-- moment ago. Local to the transaction.
+-- Locks: none.
+SELECT
+    set_config('enable_nestloop', 'off', true),
+    set_config('enable_mergejoin', 'off', true);
+
+-- name: SettingsForPlaces :exec
+-- Has the members of a group found by their users, each page of the table visited once, and sorted in memory
+-- (15 MB for the most that are read at once). Local to the transaction.
+-- Locks: none.
+SELECT
+    set_config('work_mem', '24MB', true),
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_indexscan', 'off', true),
+    set_config('enable_tidscan', 'off', true);
+
 -- name: SettingsForChunk :exec
--- Has a chunk find its rows by keys and visit each page of the table once, whatever the statistics say: user
--- by user it would come to a page again and again, and PostgreSQL would tidy it up each time. Local to the transaction.
+-- Has a chunk find its rows by their places and its users by their keys, whatever the statistics say. Local to
+-- the transaction.
 -- Locks: none.
 SELECT
     set_config('enable_seqscan', 'off', true),
+    set_config('enable_indexscan', 'off', true),
     set_config('enable_nestloop', 'off', true),
     set_config('enable_mergejoin', 'off', true);
 

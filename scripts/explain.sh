@@ -41,8 +41,7 @@ for file in queries/*.sql; do
     # The header of the DBA.
     /^--/ {
         print
-        if (/Follows SettingsForKeys/) planned = "keys"
-        if (/Follows SettingsForChunk/) planned = "chunk"
+        if (match($0, /Follows SettingsFor[A-Z][a-z]+/)) planned = tolower(substr($0, RSTART + 19, RLENGTH - 19))
         next
     }
     /^ *--/ { body = body (body == "" ? "" : "\n") $0; next }

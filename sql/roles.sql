@@ -115,8 +115,8 @@ REVOKE ALL ON public.conversations, public.conversation_members
 GRANT SELECT (id) ON public.conversations TO orphan_cleaner_owner;
 GRANT SELECT ON public.conversation_members TO orphan_cleaner_owner;
 
--- runner: who is a member since when, and was active when; the keys it cannot even read.
-GRANT SELECT (conversation_id, user_id, joined_at, last_read_at) ON public.conversation_members TO orphan_cleaner_runner;
+-- runner: who is a member since when, was active when, and lies where (ctid); the keys it cannot even read.
+GRANT SELECT (ctid, conversation_id, user_id, joined_at, last_read_at) ON public.conversation_members TO orphan_cleaner_runner;
 GRANT DELETE ON public.conversation_members TO orphan_cleaner_runner;
 GRANT UPDATE (:"lock_column") ON public.conversation_members TO orphan_cleaner_runner;
 

@@ -360,7 +360,7 @@ SELECT
             SELECT need.privilege || ' (' || a.attname || ') on ' || need.relation
             FROM (
                 VALUES
-                    ('conversation_members', 'SELECT', ARRAY['conversation_id', 'user_id', 'joined_at', 'last_read_at']),
+                    ('conversation_members', 'SELECT', ARRAY['ctid', 'conversation_id', 'user_id', 'joined_at', 'last_read_at']),
                     ('orphan_approvals', 'UPDATE', ARRAY['used_at', 'used_by_run']),
                     ('orphan_restores', 'SELECT', ARRAY['run_id', 'conversation_id', 'state']),
                     ('conversation_members_audit', 'SELECT', ARRAY['conversation_id', 'run_id', 'deleted_at']),

@@ -108,6 +108,32 @@ func (q *Queries) RunClock(ctx context.Context, runID int64) (RunClockRow, error
 	return i, err
 }
 
+const runConversations = `-- name: RunConversations :one
+SELECT count(*) AS conversations
+    -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
+FROM (
+    SELECT a.conversation_id
+    FROM conversation_members_audit AS a
+    WHERE a.run_id = $1::bigint
+        AND a.deleted_at >= (SELECT r.started_at FROM orphan_runs AS r WHERE r.run_id = $1::bigint)
+    UNION
+    SELECT g.conversation_id
+    FROM orphan_restores AS g
+    WHERE g.run_id = $1::bigint
+        AND g.state <> 'planned'
+) AS touched
+`
+
+// In how many conversations a run deleted members, from the audit, or gave them back, from the list of the restore.
+// Locks: ACCESS SHARE on orphan_runs and both tables.
+// Index: conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: the run's members.
+func (q *Queries) RunConversations(ctx context.Context, runID int64) (int64, error) {
+	row := q.db.QueryRow(ctx, runConversations, runID)
+	var conversations int64
+	err := row.Scan(&conversations)
+	return conversations, err
+}
+
 const runDeleted = `-- name: RunDeleted :one
 SELECT members_deleted, started_at
 FROM orphan_runs
@@ -226,59 +252,44 @@ SET state = $1,
     finished_at = clock_timestamp(),
     breaker = $3,
     error = $4,
-    conversations = (
-        SELECT count(*)
-            -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
-        FROM (
-            SELECT a.conversation_id
-            FROM conversation_members_audit AS a
-            WHERE a.run_id = r.run_id
-                AND a.deleted_at >= r.started_at
-            UNION
-            SELECT g.conversation_id
-            FROM orphan_restores AS g
-            WHERE g.run_id = r.run_id
-                AND g.state <> 'planned'
-        ) AS touched
-    )
-WHERE r.run_id = $5
+    conversations = $5
+WHERE r.run_id = $6
     -- Ended so before: by this very run, whose answer was lost. Nobody else writes that state.
     AND r.state IN ('running', $1)
-RETURNING r.members_deleted, r.members_restored, r.conversations, r.started_at, r.finished_at
+RETURNING r.members_deleted, r.members_restored, r.started_at, r.finished_at
 `
 
 type RunFinishParams struct {
-	State   string  `json:"state"`
-	Phase   string  `json:"phase"`
-	Breaker *string `json:"breaker"`
-	Error   *string `json:"error"`
-	RunID   int64   `json:"run_id"`
+	State         string  `json:"state"`
+	Phase         string  `json:"phase"`
+	Breaker       *string `json:"breaker"`
+	Error         *string `json:"error"`
+	Conversations int64   `json:"conversations"`
+	RunID         int64   `json:"run_id"`
 }
 
 type RunFinishRow struct {
 	MembersDeleted  int64      `json:"members_deleted"`
 	MembersRestored int64      `json:"members_restored"`
-	Conversations   int64      `json:"conversations"`
 	StartedAt       time.Time  `json:"started_at"`
 	FinishedAt      *time.Time `json:"finished_at"`
 }
 
-// Ends a run: state, reason, and the number of conversations from the audit, or of a restore from its list.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run.
-// Index: orphan_runs_pkey or orphan_runs_one_open; conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: one, and the run's members.
+// Ends a run: state, reason, and what RunConversations counted.
+// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunFinish(ctx context.Context, arg RunFinishParams) (RunFinishRow, error) {
 	row := q.db.QueryRow(ctx, runFinish,
 		arg.State,
 		arg.Phase,
 		arg.Breaker,
 		arg.Error,
+		arg.Conversations,
 		arg.RunID,
 	)
 	var i RunFinishRow
 	err := row.Scan(
 		&i.MembersDeleted,
 		&i.MembersRestored,
-		&i.Conversations,
 		&i.StartedAt,
 		&i.FinishedAt,
 	)
@@ -301,8 +312,8 @@ type RunHeartbeatParams struct {
 	RunID   int64  `json:"run_id"`
 }
 
-// The fence: proves that the run is still open, and keeps it so. In a chunk's
-// transaction it comes first and locks the row, so that nobody takes the run over in between.
+// The fence: proves that the run is still open, and keeps it so. In a chunk's transaction it comes
+// last: it locks the row for the COMMIT alone, and nobody takes the run over in between.
 // Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunHeartbeat(ctx context.Context, arg RunHeartbeatParams) (bool, error) {
 	row := q.db.QueryRow(ctx, runHeartbeat, arg.Phase, arg.Deleted, arg.RunID)

@@ -48,12 +48,13 @@ func (q *Queries) SettingsForBulk(ctx context.Context, arg SettingsForBulkParams
 const settingsForChunk = `-- name: SettingsForChunk :exec
 SELECT
     set_config('enable_seqscan', 'off', true),
+    set_config('enable_indexscan', 'off', true),
     set_config('enable_nestloop', 'off', true),
     set_config('enable_mergejoin', 'off', true)
 `
 
-// Has a chunk find its rows by keys and visit each page of the table once, whatever the statistics say: user
-// by user it would come to a page again and again, and PostgreSQL would tidy it up each time. Local to the transaction.
+// Has a chunk find its rows by their places and its users by their keys, whatever the statistics say. Local to
+// the transaction.
 // Locks: none.
 func (q *Queries) SettingsForChunk(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, settingsForChunk)
@@ -74,5 +75,35 @@ SELECT
 // Locks: none.
 func (q *Queries) SettingsForKeys(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, settingsForKeys)
+	return err
+}
+
+const settingsForMerge = `-- name: SettingsForMerge :exec
+SELECT
+    set_config('enable_nestloop', 'off', true),
+    set_config('enable_mergejoin', 'off', true)
+`
+
+// Has the ledger and staging joined whole, whatever the statistics say: nobody has analyzed what was staged a
+// moment ago. Local to the transaction.
+// Locks: none.
+func (q *Queries) SettingsForMerge(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, settingsForMerge)
+	return err
+}
+
+const settingsForPlaces = `-- name: SettingsForPlaces :exec
+SELECT
+    set_config('work_mem', '24MB', true),
+    set_config('enable_seqscan', 'off', true),
+    set_config('enable_indexscan', 'off', true),
+    set_config('enable_tidscan', 'off', true)
+`
+
+// Has the members of a group found by their users, each page of the table visited once, and sorted in memory
+// (15 MB for the most that are read at once). Local to the transaction.
+// Locks: none.
+func (q *Queries) SettingsForPlaces(ctx context.Context) error {
+	_, err := q.db.Exec(ctx, settingsForPlaces)
 	return err
 }

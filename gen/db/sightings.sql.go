@@ -112,19 +112,22 @@ WITH assessed AS MATERIALIZED (
         a.is_foreseen::boolean AS is_foreseen,
         a.is_due::boolean AS is_due,
         a.is_recently_active::boolean AS is_recently_active,
-        a.members::bigint AS members,
         a.members_due::bigint AS members_due,
         a.members_kept_young::bigint AS members_kept_young,
         a.members_held::bigint AS members_held
     FROM orphan_assess($1::uuid [], $2::interval, $3::interval, $4::bigint) AS a
 ),
 staged AS (
-    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at, members)
-    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at, a.members
+    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at)
+    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at
     FROM assessed AS a
     JOIN orphan_runs AS r ON r.run_id = $5 AND r.state = 'running'
-        -- Staged before, by an attempt whose answer was lost.
-    ON CONFLICT (run_id, user_id) DO NOTHING
+    WHERE NOT EXISTS (
+        -- Staged before, by an attempt whose answer was lost. One look: ON CONFLICT takes twice as long.
+        SELECT
+        FROM orphan_sightings AS s
+        WHERE s.run_id = $5 AND s.user_id = ($1::uuid [])[1]
+    )
 )
 SELECT
     count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
@@ -156,7 +159,7 @@ type SightingStageMissingRow struct {
 }
 
 // Stages users of this run as missing, while the run is open, with what orphan_assess() found out about
-// them. Returns what SightingAssess does.
+// them; all of them or none. Returns what SightingAssess does.
 // Locks: ROW EXCLUSIVE on orphan_sightings, ACCESS SHARE on conversation_members and our other tables.
 // Index: conversation_members_user_id, orphan_sightings_pkey; ledger and refusals by their keys, or whole where they are small.
 // Rows: the users given and their members.

@@ -66,17 +66,13 @@ func ReadOnly(ctx context.Context, pool *pgxpool.Pool, checker cleaner.Checker, 
 // someUsers reads ids of users, in a transaction that can only read.
 func someUsers(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, cfg cleaner.Config, most int) ([]uuid.UUID, error) {
 	patience := database.Patience{Log: log, Attempts: cfg.Attempts, LockTimeout: cfg.LockTimeout}
-	page, err := database.Bounded(ctx, pool, patience, pgx.ReadOnly, database.ReadLimit, func(ctx context.Context, q *db.Queries) ([]db.MemberUserPageRow, error) {
+	page, err := database.Bounded(ctx, pool, patience, pgx.ReadOnly, database.ReadLimit, func(ctx context.Context, q *db.Queries) (db.MemberUserPageRow, error) {
 		return q.MemberUserPage(ctx, db.MemberUserPageParams{FromUser: uuid.Nil, ThroughUser: uuid.Max, MaxUsers: int64(most)})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading user ids: %w", err)
 	}
-	users := make([]uuid.UUID, len(page))
-	for i, row := range page {
-		users[i] = row.UserID
-	}
-	return users, nil
+	return page.Users, nil
 }
 
 // Tables are the report for people.

@@ -1,76 +1,46 @@
 package cleaner
 
 import (
-	"context"
-	"errors"
-	"math"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 )
 
-// dueUser is due, and had so many members when it was staged.
-type dueUser struct {
-	id      uuid.UUID
-	members int64
-	// from is the first conversation that is left to do: who has more members than
-	// a chunk takes is taken in parts.
-	from uuid.UUID
-}
-
-func newDueUser(row db.CandidateDuePageRow) dueUser {
-	if row.Members == nil { // staging forgot; perhaps they are many
-		return dueUser{id: row.UserID, members: math.MaxInt64}
-	}
-	return dueUser{id: row.UserID, members: *row.Members}
-}
-
-// chunk is what one transaction deletes: all members of some users, or those of
-// one user in a range of conversations.
+// chunk is what one transaction deletes: members that lie next to each other in
+// the table, so that a sweep reads and writes each page of it once.
 type chunk struct {
-	users         []uuid.UUID
-	members       int64     // of whole users, when they were staged; -1 of a part
-	from, through uuid.UUID // conversations, both included
-	rest          []dueUser // what is left of the users then
+	places []pgtype.TID
+	users  []uuid.UUID // whose members they are; one with several stands there as often
 }
 
-// nextChunk takes as many users as the pace allows, or a part of the first one.
-func (r *run) nextChunk(ctx context.Context, users []dueUser) (chunk, error) {
-	rows := r.pace.rows()
-	c := chunk{from: uuid.Nil, through: uuid.Max}
-	for i, user := range users {
-		if user.members > rows {
-			if i == 0 {
-				return r.partOf(ctx, user, users[1:])
-			}
-			c.rest = users[i:]
-			break
-		}
-		rows -= user.members
-		c.members += user.members
-		c.users = append(c.users, user.id)
-	}
-	return c, nil
+// cutter cuts members into chunks, for several connections at once.
+type cutter struct {
+	mu   sync.Mutex
+	left []db.MemberPlacesRow // in the order of the table
 }
 
-// partOf is the next part of a user; others come after it.
-func (r *run) partOf(ctx context.Context, user dueUser, others []dueUser) (chunk, error) {
-	c := chunk{users: []uuid.UUID{user.id}, members: -1, from: user.from, through: uuid.Max, rest: others}
-	end, err := read(ctx, r.Cleaner, "reading a user's conversations", func(ctx context.Context, q *db.Queries) (uuid.UUID, error) {
-		return q.MemberConversationEnd(ctx, db.MemberConversationEndParams{UserID: user.id, FromConversation: user.from, MaxRows: r.pace.rows()})
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return c, nil // the last part
+// next is a chunk of at most so many members; false when none is left.
+func (c *cutter) next(members int64) (chunk, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	taken := c.left[:min(int64(len(c.left)), members)]
+	c.left = c.left[len(taken):]
+	next := chunk{places: make([]pgtype.TID, len(taken)), users: make([]uuid.UUID, len(taken))}
+	for i, member := range taken {
+		next.places[i], next.users[i] = member.Place, member.UserID
 	}
-	if err == nil && end != uuid.Max {
-		c.through, user.from = end, idAfter(end)
-		c.rest = append([]dueUser{user}, others...)
-	}
-	return c, err
+	return next, len(taken) > 0
+}
+
+// stop leaves what is left.
+func (c *cutter) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = nil
 }
 
 const (

@@ -1,11 +1,12 @@
 package cleaner
 
 import (
-	"context"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 )
@@ -49,25 +50,33 @@ func TestPaceIsSteady(t *testing.T) {
 	}
 }
 
-// A chunk takes whole users while they fit.
-func TestNextChunk(t *testing.T) {
+// Each member is in one chunk, in the order of the table, and its user with it.
+func TestCutter(t *testing.T) {
 	t.Parallel()
-	cfg := DefaultConfig()
-	cfg.ChunkRows = 10
-	r := &run{Cleaner: &Cleaner{cfg: cfg}, pace: newPace(cfg)}
-	four := int64(4)
-	var users []dueUser
-	for range 5 {
-		users = append(users, newDueUser(db.CandidateDuePageRow{UserID: uuid.New(), Members: &four}))
+	var members []db.MemberPlacesRow
+	for at := range uint16(25) {
+		members = append(members, db.MemberPlacesRow{Place: pgtype.TID{BlockNumber: 7, OffsetNumber: at, Valid: true}, UserID: uuid.UUID{byte(at)}})
 	}
-	for _, want := range []int{2, 2, 1} {
-		c, err := r.nextChunk(context.Background(), users)
-		if err != nil || len(c.users) != want || c.users[0] != users[0].id || len(c.rest) != len(users)-want || c.from != uuid.Nil || c.through != uuid.Max {
-			t.Fatalf("%d users in a chunk, %d left, not %d: %v", len(c.users), len(c.rest), want, err)
+	cut := &cutter{left: members}
+	var seen []db.MemberPlacesRow
+	for _, want := range []int{10, 10, 5} {
+		c, ok := cut.next(10)
+		if !ok || len(c.places) != want || len(c.users) != want {
+			t.Fatalf("%d places and %d users in a chunk, not %d", len(c.places), len(c.users), want)
 		}
-		users = c.rest
+		for i := range c.places {
+			seen = append(seen, db.MemberPlacesRow{Place: c.places[i], UserID: c.users[i]})
+		}
 	}
-	if unknown := newDueUser(db.CandidateDuePageRow{}); unknown.members <= int64(cfg.ChunkRows) {
-		t.Errorf("a user of whom nobody knows how many members it has counts %d", unknown.members)
+	if !slices.Equal(seen, members) {
+		t.Errorf("the chunks hold %v", seen)
+	}
+	if _, ok := cut.next(10); ok {
+		t.Error("there is a chunk more")
+	}
+	cut = &cutter{left: members}
+	cut.stop()
+	if _, ok := cut.next(10); ok {
+		t.Error("there is a chunk after the end")
 	}
 }

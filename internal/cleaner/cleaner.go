@@ -55,20 +55,21 @@ func (c *Cleaner) report(update func(p *Progress)) {
 // run is one cycle under way.
 type run struct {
 	*Cleaner
-	id        int64      // 0 in a dry run
-	fence     *fence.Run // nil in a dry run
-	started   time.Time
-	entered   time.Time // the phase it is in
-	facts     Facts
-	tallying  sync.Mutex // of facts, where several goroutines add to them
-	turn      turn
-	calls     callTimes
-	pace      *pace
-	around    neighbours // at the beginning of verify
-	gentle    bool       // the sweep rests after each chunk
-	back      departed
-	totals    db.MemberTotalsRow // of the table, where judgeEarly counted
-	judgeLate bool
+	id          int64      // 0 in a dry run
+	fence       *fence.Run // nil in a dry run
+	started     time.Time
+	entered     time.Time // the phase it is in
+	facts       Facts
+	tallying    sync.Mutex // of facts, where several goroutines add to them
+	turn        turn
+	calls       callTimes
+	pace        *pace
+	around      neighbours // at the beginning of verify
+	gentle      bool       // the sweep rests after each chunk
+	connections int        // of the sweep
+	back        departed
+	totals      db.MemberTotalsRow // of the table, where judgeEarly counted
+	judgeLate   bool
 	// approval is what this run goes by, if somebody approved a refused run: it
 	// sweeps that run's users and no others.
 	approval db.ApprovalOpenRow

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
@@ -55,6 +56,7 @@ func (r *run) finish(ctx context.Context, runErr error) (Result, error) {
 	row, err := retry(ctx, r.Cleaner, "finishing the run", func() (db.RunFinishRow, error) {
 		return q.RunFinish(ctx, db.RunFinishParams{
 			RunID: r.id, State: result.State, Phase: phase, Breaker: result.Breaker, Error: database.OrNil(result.Error),
+			Conversations: r.facts.Conversations,
 		})
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -64,7 +66,7 @@ func (r *run) finish(ctx context.Context, runErr error) (Result, error) {
 		err = errors.Join(runErr, err)
 		return r.result(err), err
 	}
-	result.MembersDeleted, result.Conversations = row.MembersDeleted, row.Conversations
+	result.MembersDeleted = row.MembersDeleted
 	return result, failpoint.After("finish", runErr)
 }
 
@@ -98,10 +100,21 @@ func (r *run) proveWhole(ctx context.Context, q *db.Queries) error {
 	if deleted.MembersDeleted == 0 {
 		return nil
 	}
-	proof, err := retry(ctx, r.Cleaner, "proving the run", func() (db.RunProofRow, error) {
-		return q.RunProof(ctx, db.RunProofParams{RunID: r.id, StartedAt: deleted.StartedAt})
+	var proof db.RunProofRow
+	counters, ctx := errgroup.WithContext(ctx)
+	counters.Go(func() (err error) {
+		proof, err = retry(ctx, r.Cleaner, "proving the run", func() (db.RunProofRow, error) {
+			return q.RunProof(ctx, db.RunProofParams{RunID: r.id, StartedAt: deleted.StartedAt})
+		})
+		return err
 	})
-	if err != nil {
+	counters.Go(func() (err error) {
+		r.facts.Conversations, err = retry(ctx, r.Cleaner, "counting conversations", func() (int64, error) {
+			return q.RunConversations(ctx, r.id)
+		})
+		return err
+	})
+	if err := counters.Wait(); err != nil {
 		return err
 	}
 	if proof.Audited != deleted.MembersDeleted || proof.BackedUp != deleted.MembersDeleted {

@@ -141,6 +141,9 @@ func (r *run) merge(ctx context.Context) error {
 		if err := r.fence.Heartbeat(ctx, q, 0); err != nil {
 			return row, err
 		}
+		if err := q.SettingsForMerge(ctx); err != nil {
+			return row, err
+		}
 		if row, err = q.CandidateMerge(ctx, db.CandidateMergeParams{RunID: r.id, MaxGap: r.cfg.MaxGap}); err != nil {
 			return row, err
 		}

@@ -89,8 +89,8 @@ func (t *turn) note(b *batch, user uuid.UUID, at int) {
 	b.spans = append(b.spans, span{at: at, first: user, last: user, before: t.ranges[at].asked, users: 1})
 }
 
-// taker is told of each user to be asked about, how many members it has, and by which range.
-type taker func(user uuid.UUID, members int64, at int) error
+// taker is told of each user to be asked about, and by which range.
+type taker func(user uuid.UUID, at int) error
 
 // elsewhere is a user in none of the ranges that are scanned.
 const elsewhere = -1
@@ -105,22 +105,23 @@ func (r *run) scanRange(ctx context.Context, at int, take taker) error {
 		if a.maxUsers > 0 {
 			most = min(most, a.maxUsers-a.asked)
 		}
-		page, err := read(ctx, r.Cleaner, "reading user ids", func(ctx context.Context, q *db.Queries) ([]db.MemberUserPageRow, error) {
+		page, err := read(ctx, r.Cleaner, "reading user ids", func(ctx context.Context, q *db.Queries) (db.MemberUserPageRow, error) {
 			return q.MemberUserPage(ctx, db.MemberUserPageParams{FromUser: left.from, ThroughUser: left.through, MaxUsers: most})
 		})
 		if err != nil {
 			return err
 		}
-		for _, user := range page {
-			if err := take(user.UserID, user.Members, at); err != nil {
+		r.report(func(p *Progress) { p.MembersSeen += page.Members })
+		for _, user := range page.Users {
+			if err := take(user, at); err != nil {
 				return err
 			}
 			a.asked++
 		}
-		if int64(len(page)) < most {
+		if int64(len(page.Users)) < most {
 			return nil
 		}
-		if left, more = left.after(page[len(page)-1].UserID); more && a.asked == a.maxUsers {
+		if left, more = left.after(page.Users[len(page.Users)-1]); more && a.asked == a.maxUsers {
 			a.end = left.from
 			return nil
 		}
@@ -145,7 +146,8 @@ func (r *run) takeCandidates(ctx context.Context, take taker) error {
 			if c.Members == 0 || r.turn.holds(c.UserID) {
 				continue
 			}
-			if err := take(c.UserID, c.Members, elsewhere); err != nil {
+			r.report(func(p *Progress) { p.MembersSeen += c.Members })
+			if err := take(c.UserID, elsewhere); err != nil {
 				return err
 			}
 		}

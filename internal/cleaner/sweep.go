@@ -1,6 +1,7 @@
 package cleaner
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
@@ -20,11 +22,13 @@ import (
 )
 
 const (
-	// groupBatches is how many batches of due users are asked about again at once.
+	// firstGroup is how many batches of due users are asked about again at first.
 	// Groups of whole batches keep the calls at ceil(due / batch size).
-	groupBatches = 15
-	// dueGroups is how many groups are read from the ledger at once.
-	dueGroups = 4
+	firstGroup = 3
+	// largestGroup is how many users are asked about again at once, at most.
+	largestGroup = 50_000
+	// mostPlaces is of how many members the places are read at once: 10 MB.
+	mostPlaces = 200_000
 )
 
 // sweep deletes the members of due users, group by group, over several
@@ -36,132 +40,235 @@ func (r *run) sweep(ctx context.Context) error {
 	if err := r.fence.Heartbeat(ctx, db.New(r.pool), 0); err != nil {
 		return err
 	}
-	connections := r.cfg.SweepConnections
+	r.connections = r.cfg.SweepConnections
 	if rate := r.lookAround(ctx).busySince(r.around); rate > 0 {
-		connections, r.gentle = 1, true
+		r.connections, r.gentle = 1, true
 		r.pace.target /= gentleShare
 		r.log.Debug("Sweeping gently: others are at work", "their_transactions_per_second", math.Round(rate))
 	}
-	groups := make(chan []dueUser)
-	sweepers, ctx := errgroup.WithContext(ctx)
-	sweepers.Go(func() error {
-		defer close(groups)
-		return r.readDue(ctx, allIDs(), groups)
-	})
-	for range connections {
-		sweepers.Go(func() error {
-			for group := range groups {
-				if err := r.sweepGroup(ctx, group); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	return sweepers.Wait()
-}
-
-// readDue cuts the due users of a range into groups.
-func (r *run) readDue(ctx context.Context, left idRange, groups chan<- []dueUser) error {
-	size := groupBatches * r.cfg.BatchSize
+	size := firstGroup * r.cfg.BatchSize
+	left := allIDs()
 	for more := true; more; {
-		page, err := read(ctx, r.Cleaner, "reading due users", func(ctx context.Context, q *db.Queries) ([]db.CandidateDuePageRow, error) {
-			if err := q.SettingsForKeys(ctx); err != nil {
-				return nil, err
-			}
-			return q.CandidateDuePage(ctx, db.CandidateDuePageParams{
-				RunID: r.id, ApprovedRun: r.approval.RunID, Retention: r.cfg.Retention, FromUser: left.from, ThroughUser: left.through,
-				MaxUsers: int64(dueGroups * size),
-			})
-		})
-		if err != nil || len(page) == 0 {
+		began := time.Now()
+		group, err := r.readDue(ctx, left, size)
+		if err != nil || len(group) == 0 {
 			return err
 		}
-		// A run across midnight needs the next day's partition; without a place for
-		// the backup the delete itself fails.
-		if _, err := db.New(r.pool).PartitionEnsure(ctx, daysAhead); err != nil {
-			r.log.Warn("Making partitions failed", "error", err)
+		if err := r.sweepGroup(ctx, group); err != nil {
+			return err
 		}
-		for rows := range slices.Chunk(page, size) {
-			group := make([]dueUser, len(rows))
-			for i, row := range rows {
-				group[i] = newDueUser(row)
-			}
-			select {
-			case groups <- group:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		if len(page) < dueGroups*size {
+		if len(group) < size {
 			return nil
 		}
-		left, more = left.after(page[len(page)-1].UserID)
+		left, more = left.after(group[len(group)-1])
+		size = r.nextGroup(size, time.Since(began))
 	}
 	return nil
+}
+
+// readDue reads the next due users of a range.
+func (r *run) readDue(ctx context.Context, left idRange, size int) ([]uuid.UUID, error) {
+	group, err := read(ctx, r.Cleaner, "reading due users", func(ctx context.Context, q *db.Queries) ([]uuid.UUID, error) {
+		if err := q.SettingsForKeys(ctx); err != nil {
+			return nil, err
+		}
+		return q.CandidateDuePage(ctx, db.CandidateDuePageParams{
+			RunID: r.id, ApprovedRun: r.approval.RunID, Retention: r.cfg.Retention, FromUser: left.from, ThroughUser: left.through,
+			MaxUsers: int64(size),
+		})
+	})
+	if err != nil || len(group) == 0 {
+		return nil, err
+	}
+	// A run across midnight needs the next day's partition; without a place for
+	// the backup the delete itself fails.
+	if _, err := db.New(r.pool).PartitionEnsure(ctx, daysAhead); err != nil {
+		r.log.Warn("Making partitions failed", "error", err)
+	}
+	return group, nil
+}
+
+// nextGroup is how many users can be asked about and swept in half of the time
+// that an answer is good for, going by those before. The more at once, the fewer
+// chunks come to the same page of the table.
+func (r *run) nextGroup(users int, took time.Duration) int {
+	fit := float64(users) * r.cfg.AnswerAge.Seconds() / 2 / max(took.Seconds(), 1e-6)
+	batches := int(min(fit, largestGroup)) / r.cfg.BatchSize
+	return max(batches, 1) * r.cfg.BatchSize
 }
 
 // errStale says that an answer grew older than AnswerAge before its delete.
 var errStale = errors.New("the answer of auth-service is too old to delete by")
 
+// passes is how often the members of a group are looked for: one that was changed
+// while the sweep was under way lies somewhere else afterwards.
+const passes = 2
+
 // sweepGroup asks, deletes in chunks, and asks anew, for half as many users at a
 // time, whenever the answer has grown too old before the last chunk.
-func (r *run) sweepGroup(ctx context.Context, group []dueUser) error {
+func (r *run) sweepGroup(ctx context.Context, group []uuid.UUID) error {
 	asked := time.Now()
 	missing, alive, err := r.askAgain(ctx, group)
 	if err := failpoint.After("second-asking", err); err != nil {
 		return err
 	}
-	if err := r.forgetAlive(ctx, alive); err != nil {
+	if err := r.forget(ctx, alive, true); err != nil {
 		return err
 	}
-	for len(missing) > 0 {
-		began := time.Now()
-		chunk, err := r.nextChunk(ctx, missing)
-		if err == nil {
-			err = r.deleteChunk(ctx, chunk, asked)
+	r.tally(func(f *Facts) { f.UsersReturned += int64(len(alive)) })
+	if len(missing) == 0 {
+		return nil
+	}
+	var done deletion
+	for pass := 0; pass < passes && !done.isWhole() && !done.isLeft; pass++ {
+		if done, err = r.deleteMembers(ctx, missing, asked); err != nil {
+			break
 		}
-		switch {
-		case errors.Is(err, errStale) && len(missing) > r.cfg.BatchSize:
-			return r.sweepHalves(ctx, missing)
-		case errors.Is(err, errStale), database.Contended(err), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-			r.tally(func(f *Facts) { f.ChunksLeft++; f.Cause = err })
-			r.log.Warn("Chunk left for the next run", "users", len(missing), "error", err)
-			return nil
-		case err != nil:
-			return err
-		}
-		if missing = chunk.rest; r.gentle {
-			if err := rest(ctx, time.Since(began)); err != nil {
+	}
+	switch {
+	case errors.Is(err, errStale) && len(missing) > r.cfg.BatchSize:
+		for half := range slices.Chunk(missing, (len(missing)+1)/2) {
+			if err := r.sweepGroup(ctx, half); err != nil {
 				return err
 			}
 		}
+		return nil
+	case errors.Is(err, errStale):
+		r.leaveChunk(len(missing), err)
+	case err != nil:
+		return err
 	}
-	return nil
+	return failpoint.After("forget", r.forget(ctx, missing, err == nil && done.isWhole()))
 }
 
-func (r *run) sweepHalves(ctx context.Context, users []dueUser) error {
-	for half := range slices.Chunk(users, (len(users)+1)/2) {
-		if err := r.sweepGroup(ctx, half); err != nil {
-			return err
+// deletion is what became of the members of some users.
+type deletion struct {
+	found, deleted int64
+	isLeft         bool // a chunk of them was left for the next run
+	isOver         bool
+}
+
+// isWhole says that none of them is left.
+func (d deletion) isWhole() bool { return d.isOver && d.deleted == d.found }
+
+// leaveChunk leaves members of so many users for the next run.
+func (r *run) leaveChunk(users int, err error) {
+	r.tally(func(f *Facts) { f.ChunksLeft++; f.Cause = err })
+	r.log.Warn("Chunk left for the next run", "users", users, "error", err)
+}
+
+// deleteMembers deletes the members of users that may go, as they lie in the table.
+func (r *run) deleteMembers(ctx context.Context, users []uuid.UUID, asked time.Time) (done deletion, err error) {
+	for after, more := (pgtype.TID{Valid: true}), true; more; {
+		var places []db.MemberPlacesRow
+		if places, more, err = r.places(ctx, users, after); err != nil {
+			return done, err
+		}
+		done.found += int64(len(places))
+		if err := r.deleteChunks(ctx, places, asked, &done); err != nil {
+			return done, err
+		}
+		if more {
+			after = places[len(places)-1].Place
 		}
 	}
-	return nil
+	done.isOver = true
+	return done, nil
+}
+
+// places are where members of users lie, in the order of the table, from after on.
+// There may be more of them behind those.
+func (r *run) places(ctx context.Context, users []uuid.UUID, after pgtype.TID) (places []db.MemberPlacesRow, more bool, err error) {
+	var mu sync.Mutex
+	end := pgtype.TID{BlockNumber: math.MaxUint32, OffsetNumber: math.MaxUint16}
+	err = r.share(ctx, users, func(ctx context.Context, users []uuid.UUID) error {
+		found, err := read(ctx, r.Cleaner, "reading where members lie", func(ctx context.Context, q *db.Queries) ([]db.MemberPlacesRow, error) {
+			if err := q.SettingsForPlaces(ctx); err != nil {
+				return nil, err
+			}
+			return q.MemberPlaces(ctx, db.MemberPlacesParams{UserIds: users, After: after, MaxMembers: mostPlaces})
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		places = append(places, found...)
+		if len(found) == mostPlaces {
+			// All of them are known up to here.
+			if last := found[len(found)-1].Place; comparePlaces(last, end) < 0 {
+				end, more = last, true
+			}
+		}
+		return err
+	})
+	slices.SortFunc(places, func(a, b db.MemberPlacesRow) int { return comparePlaces(a.Place, b.Place) })
+	if more {
+		i, _ := slices.BinarySearchFunc(places, end, func(p db.MemberPlacesRow, end pgtype.TID) int { return comparePlaces(p.Place, end) })
+		places = places[:i+1]
+	}
+	return places, more, err
+}
+
+func comparePlaces(a, b pgtype.TID) int {
+	return cmp.Or(cmp.Compare(a.BlockNumber, b.BlockNumber), cmp.Compare(a.OffsetNumber, b.OffsetNumber))
+}
+
+// share shares many users out to the connections of the sweep.
+func (r *run) share(ctx context.Context, users []uuid.UUID, do func(ctx context.Context, users []uuid.UUID) error) error {
+	sharers, ctx := errgroup.WithContext(ctx)
+	for part := range slices.Chunk(users, max((len(users)+r.connections-1)/r.connections, r.cfg.BatchSize)) {
+		sharers.Go(func() error { return do(ctx, part) })
+	}
+	return sharers.Wait()
+}
+
+// deleteChunks deletes chunk by chunk, over all connections of the sweep.
+func (r *run) deleteChunks(ctx context.Context, places []db.MemberPlacesRow, asked time.Time, done *deletion) error {
+	cut := &cutter{left: places}
+	var mu sync.Mutex // of done and stale
+	var stale error
+	sweepers, ctx := errgroup.WithContext(ctx)
+	for range r.connections {
+		sweepers.Go(func() error {
+			for {
+				next, ok := cut.next(r.pace.rows())
+				if !ok {
+					return nil
+				}
+				began := time.Now()
+				deleted, err := r.deleteChunk(ctx, next, asked)
+				mu.Lock()
+				done.deleted += deleted
+				switch {
+				case err == nil:
+				case errors.Is(err, errStale):
+					stale, err = err, nil
+					cut.stop() // other connections end their chunks
+				case database.Contended(err), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+					done.isLeft = true
+					r.leaveChunk(len(slices.Compact(slices.SortedFunc(slices.Values(next.users), compare))), err)
+					err = nil
+				}
+				mu.Unlock()
+				if err == nil && r.gentle {
+					err = rest(ctx, time.Since(began))
+				}
+				if err != nil {
+					return err
+				}
+			}
+		})
+	}
+	return cmp.Or(sweepers.Wait(), stale)
 }
 
 // askAgain sorts a group of due users into those still missing and those alive.
 // Users of a void batch are in neither: they are unknown, and wait.
-func (r *run) askAgain(ctx context.Context, group []dueUser) (missing []dueUser, alive []uuid.UUID, err error) {
+func (r *run) askAgain(ctx context.Context, group []uuid.UUID) (missing, alive []uuid.UUID, err error) {
 	var mu sync.Mutex
 	askers, ctx := errgroup.WithContext(ctx)
 	askers.SetLimit(r.cfg.Concurrency)
 	for batch := range slices.Chunk(group, r.cfg.BatchSize) {
 		askers.Go(func() error {
-			ids := make([]uuid.UUID, len(batch))
-			for i, user := range batch {
-				ids[i] = user.id
-			}
-			gone, err := r.calls.ask(ctx, r.checker, ids)
+			gone, err := r.calls.ask(ctx, r.checker, batch)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -174,10 +281,10 @@ func (r *run) askAgain(ctx context.Context, group []dueUser) (missing []dueUser,
 			mu.Lock()
 			defer mu.Unlock()
 			for _, user := range batch {
-				if slices.Contains(gone, user.id) {
+				if slices.Contains(gone, user) {
 					missing = append(missing, user)
 				} else {
-					alive = append(alive, user.id)
+					alive = append(alive, user)
 				}
 			}
 			return nil
@@ -185,15 +292,15 @@ func (r *run) askAgain(ctx context.Context, group []dueUser) (missing []dueUser,
 	}
 	err = askers.Wait()
 	// By id again, as the index has them, and not as the answers came.
-	slices.SortFunc(missing, func(a, b dueUser) int { return compare(a.id, b.id) })
+	slices.SortFunc(missing, compare)
 	return missing, alive, err
 }
 
-// deleteChunk is one transaction: settings, delete, count proof, ledger, fence,
-// commit. The fence comes last: what it locks is locked for the COMMIT alone,
-// so that chunks of several connections stand in each other's way no longer.
+// deleteChunk is one transaction: settings, delete, count proof, fence, commit.
+// The fence comes last: what it locks is locked for the COMMIT alone, so that
+// chunks of several connections stand in each other's way no longer.
 // A run that was taken over finds out there, and its chunk is rolled back.
-func (r *run) deleteChunk(ctx context.Context, c chunk, asked time.Time) error {
+func (r *run) deleteChunk(ctx context.Context, c chunk, asked time.Time) (int64, error) {
 	before := "it took too long to come" // what the last attempt met
 	deleted, err := retry(ctx, r.Cleaner, "deleting a chunk", func() (deleted int64, err error) {
 		// Each attempt: a retry must not outlive the answer it deletes by.
@@ -210,16 +317,12 @@ func (r *run) deleteChunk(ctx context.Context, c chunk, asked time.Time) error {
 			}
 			deleted, err = q.MemberDeleteDue(ctx, db.MemberDeleteDueParams{
 				RunID: r.id, ApprovedRun: r.approval.RunID, Retention: r.cfg.Retention,
-				UserIds: c.users, FromConversation: c.from, ThroughConversation: c.through,
+				Places: c.places, UserIds: c.users,
 			})
 			if err := failpoint.After("delete", err); err != nil {
 				return err
 			}
 			if err := failpoint.After("proof", fence.Prove(ctx, q, deleted)); err != nil {
-				return err
-			}
-			_, err := q.CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: c.users, Certain: deleted == c.members})
-			if err := failpoint.After("forget", err); err != nil {
 				return err
 			}
 			return failpoint.After("chunk-counted", r.fence.Heartbeat(ctx, q, deleted))
@@ -236,7 +339,7 @@ func (r *run) deleteChunk(ctx context.Context, c chunk, asked time.Time) error {
 		r.report(func(p *Progress) { p.MembersDeleted += deleted })
 		r.cfg.Observer.ChunkDone(deleted)
 	}
-	return err
+	return deleted, err
 }
 
 // openChunk makes the settings of a chunk's transaction.
@@ -254,17 +357,20 @@ func (r *run) openChunk(ctx context.Context, q *db.Queries) error {
 	return failpoint.After("fence", q.SettingsForChunk(ctx))
 }
 
-// forgetAlive takes users out of the ledger who turned out to be alive.
-func (r *run) forgetAlive(ctx context.Context, users []uuid.UUID) error {
+// forget takes users out of the ledger: all of them where that is certain, else
+// those who have no member left. One whom a crash leaves there goes with the next
+// run's merge.
+func (r *run) forget(ctx context.Context, users []uuid.UUID, certain bool) error {
 	if len(users) == 0 {
 		return nil
 	}
-	r.tally(func(f *Facts) { f.UsersReturned += int64(len(users)) })
-	_, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, database.ReadLimit, "taking users out of the ledger", func(ctx context.Context, q *db.Queries) (int64, error) {
-		if err := q.SettingsForChunk(ctx); err != nil {
-			return 0, err
-		}
-		return q.CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: users, Certain: true})
+	return r.share(ctx, users, func(ctx context.Context, users []uuid.UUID) error {
+		_, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, database.ReadLimit, "taking users out of the ledger", func(ctx context.Context, q *db.Queries) (int64, error) {
+			if err := q.SettingsForChunk(ctx); err != nil {
+				return 0, err
+			}
+			return q.CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: users, Certain: certain})
+		})
+		return err
 	})
-	return err
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 )
 
@@ -65,11 +66,13 @@ func (r *run) newBatch() batch { return batch{ids: make([]uuid.UUID, 0, r.cfg.Ba
 const voidInARow = 3
 
 const (
-	// stageSize is how many users are written to staging at once.
-	stageSize = 2000
+	// stageSize is how many users are written to staging at once. The more at once,
+	// the less often a page of the table is visited; but the first come sooner, so
+	// that a run that is sure to be refused soon stops asking.
+	stageSize, stageFirst = 5000, 2000
 	// answersAhead is how many batches may be answered and not yet counted: a
 	// megabyte at most.
-	answersAhead = 256
+	answersAhead = 512
 )
 
 // verify streams the distinct users whose turn it is, asks auth-service about each
@@ -123,8 +126,7 @@ func (r *run) scan(ctx context.Context, known *canaries, batches chan<- batch) e
 			return ctx.Err()
 		}
 	}
-	take := func(user uuid.UUID, members int64, at int) error {
-		r.report(func(p *Progress) { p.MembersSeen += members })
+	take := func(user uuid.UUID, at int) error {
 		delete(known.unmet, user)
 		r.turn.note(&next, user, at)
 		if next.members++; len(next.ids) == r.cfg.BatchSize {
@@ -156,7 +158,7 @@ func (r *run) scan(ctx context.Context, known *canaries, batches chan<- batch) e
 // the missing ones mean for the run is summed up on the way.
 func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer) error {
 	var missing, unknown []uuid.UUID
-	inARow := 0
+	inARow, size := 0, stageFirst
 	flush := func(atLeast int) error {
 		if len(missing) >= atLeast {
 			if err := r.stageMissing(ctx, missing); err != nil {
@@ -199,11 +201,12 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 			r.facts.UsersMissing += int64(len(ofMembers))
 			missing = append(missing, ofMembers...)
 		}
-		full := len(missing) >= stageSize
-		if err := failpoint.After("answer", flush(stageSize)); err != nil {
+		full := len(missing) >= size
+		if err := failpoint.After("answer", flush(size)); err != nil {
 			return err
 		}
 		if full {
+			size = stageSize
 			if err := r.judgeEarly(ctx); err != nil {
 				return errors.Join(err, flush(1))
 			}
@@ -243,11 +246,17 @@ func (r *run) assess(ctx context.Context, users []uuid.UUID) (db.SightingStageMi
 		})
 		return db.SightingStageMissingRow(found), err
 	}
-	return retry(ctx, r.Cleaner, "staging missing users", func() (db.SightingStageMissingRow, error) {
+	stage := func() (db.SightingStageMissingRow, error) {
 		return db.New(r.pool).SightingStageMissing(ctx, db.SightingStageMissingParams{
 			RunID: r.id, UserIds: params.UserIds, Retention: params.Retention, MaxGap: params.MaxGap, ApprovedRun: params.ApprovedRun,
 		})
-	})
+	}
+	found, err := retry(ctx, r.Cleaner, "staging missing users", stage)
+	if database.Code(err) == database.UniqueViolation {
+		// An attempt whose answer was lost was at work still; by now it has staged them.
+		found, err = retry(ctx, r.Cleaner, "staging missing users", stage)
+	}
+	return found, err
 }
 
 func (r *run) stageUnknown(ctx context.Context, users []uuid.UUID) error {

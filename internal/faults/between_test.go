@@ -58,20 +58,22 @@ func (w *world) due(ids ...uuid.UUID) {
 	w.exec(`INSERT INTO witness.due SELECT conversation_id, user_id FROM conversation_members WHERE user_id = ANY ($1)`, ids)
 }
 
+const thatMember = ` WHERE conversation_id = $1 AND user_id = $2`
+
 // memberRejoins: before the delete, and while the delete waits for the very row.
 func memberRejoins(w *world) {
 	const rejoin = `UPDATE %s SET joined_at = '` + tomorrow + `' WHERE user_id = $1`
 	p := w.stopped("second-asking")
 	w.app(rejoin, w.dead[0])
 
-	app, member := w.locks(9)
+	app, conversation, user := w.locks(9)
 	p.signal(sigCont)
 	w.waitsInDelete()
-	if _, err := app.Exec(context.Background(), `UPDATE conversation_members SET joined_at = '`+tomorrow+`' WHERE user_id = $1`, member); err != nil {
+	if _, err := app.Exec(context.Background(), `UPDATE conversation_members SET joined_at = '`+tomorrow+`'`+thatMember, conversation, user); err != nil {
 		w.t.Fatal(err)
 	}
-	w.exec(`UPDATE witness.members SET joined_at = '`+tomorrow+`' WHERE user_id = $1`, member)
-	w.spare(`user_id = $1`, member)
+	w.exec(`UPDATE witness.members SET joined_at = '`+tomorrow+`'`+thatMember, conversation, user)
+	w.spare(`conversation_id = $1 AND user_id = $2`, conversation, user)
 	if err := app.Commit(context.Background()); err != nil {
 		w.t.Fatal(err)
 	}
@@ -88,13 +90,13 @@ func rowChanges(w *world) {
 	p := w.stopped("second-asking")
 	w.app(change, w.dead[0])
 
-	app, member := w.locks(9)
+	app, conversation, user := w.locks(9)
 	p.signal(sigCont)
 	w.waitsInDelete()
-	if _, err := app.Exec(context.Background(), `UPDATE conversation_members SET user_public_key = 'new' WHERE user_id = $1`, member); err != nil {
+	if _, err := app.Exec(context.Background(), `UPDATE conversation_members SET user_public_key = 'new'`+thatMember, conversation, user); err != nil {
 		w.t.Fatal(err)
 	}
-	w.exec(`UPDATE witness.members SET user_public_key = 'new' WHERE user_id = $1`, member)
+	w.exec(`UPDATE witness.members SET user_public_key = 'new'`+thatMember, conversation, user)
 	if err := app.Commit(context.Background()); err != nil {
 		w.t.Fatal(err)
 	}

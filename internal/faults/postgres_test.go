@@ -84,8 +84,8 @@ func serverKilled(w *world) {
 		}
 		w.restart(cluster)
 		w.sound()
-		if gone := w.count(`conversation_members_backup`); gone != 4 {
-			w.t.Errorf("%d members are gone, want those of the first chunk, of two whole users", gone)
+		if gone := w.count(`conversation_members_backup`); gone != chunkRows {
+			w.t.Errorf("%d members are gone, want those of the first chunk, %d", gone, chunkRows)
 		}
 	})
 	w.expect(e, want{exit: 0, state: "succeeded", shows: "Database in the way, trying again", gone: all})
@@ -153,22 +153,24 @@ func readOnlyStandby(w *world) {
 	w.converges()
 }
 
+// inOrder are the places of the due members, as the sweep takes them.
+const inOrder = `SELECT m.ctid FROM conversation_members AS m JOIN witness.due AS d USING (conversation_id, user_id) ORDER BY m.ctid`
+
 // locks holds a due member, counted in the order of the sweep, in a session of
 // the application.
-func (w *world) locks(offset int) (session pgx.Tx, member uuid.UUID) {
+func (w *world) locks(offset int) (session pgx.Tx, conversation, user uuid.UUID) {
 	w.t.Helper()
 	session, err := w.pool.Begin(context.Background())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = session.Rollback(context.Background()) }) // a second time it does nothing
-	err = session.QueryRow(context.Background(), `SELECT user_id FROM conversation_members
-		WHERE (conversation_id, user_id) = (SELECT conversation_id, user_id FROM witness.due ORDER BY user_id, conversation_id OFFSET $1 LIMIT 1)
-		FOR UPDATE`, offset).Scan(&member)
+	err = session.QueryRow(context.Background(), `SELECT conversation_id, user_id FROM conversation_members
+		WHERE ctid = (`+inOrder+` OFFSET $1 LIMIT 1) FOR UPDATE`, offset).Scan(&conversation, &user)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return session, member
+	return session, conversation, user
 }
 
 // waitsInDelete waits until the delete of a run waits for a lock.
@@ -181,7 +183,7 @@ func (w *world) waitsInDelete() {
 }
 
 func deadlock(w *world) {
-	app, _ := w.locks(3)
+	app, _, _ := w.locks(3)
 	if _, err := app.Exec(context.Background(), `SET LOCAL deadlock_timeout = '60s'`); err != nil { // the run is to be the victim
 		w.t.Fatal(err)
 	}
@@ -189,7 +191,7 @@ func deadlock(w *world) {
 	w.waitsInDelete()
 	// The run has locked the members before; the application now wants the first.
 	if _, err := app.Exec(context.Background(), `UPDATE conversation_members SET is_muted = is_muted
-		WHERE (conversation_id, user_id) = (SELECT conversation_id, user_id FROM witness.due ORDER BY user_id, conversation_id LIMIT 1)`); err != nil {
+		WHERE ctid = (`+inOrder+` LIMIT 1)`); err != nil {
 		w.t.Fatalf("the application was the victim: %v", err)
 	}
 	if err := app.Commit(context.Background()); err != nil {
@@ -202,7 +204,7 @@ func deadlock(w *world) {
 }
 
 func lockTimeout(w *world) {
-	app, _ := w.locks(12)
+	app, _, _ := w.locks(12)
 	e := w.run()
 	w.expect(e, want{exit: 1, state: "incomplete", shows: "chunks left for the next run", gone: some})
 	w.within(e, 30*time.Second)

@@ -144,8 +144,10 @@ func pausedPastLease(w *world) {
 	if other := w.run(); other.status != 4 {
 		w.t.Errorf("the other, while a chunk is in flight: %s", other)
 	}
+	// The one that has written: the other connection may have begun a transaction and no more, which is in nobody's way.
 	eventually(w.t, "the server ends the session", func() bool {
-		return w.count(`pg_stat_activity WHERE datname = current_database() AND application_name = 'orphan-cleaner' AND state = 'idle in transaction'`) == 0
+		return w.count(`pg_stat_activity WHERE datname = current_database() AND application_name = 'orphan-cleaner'
+			AND state = 'idle in transaction' AND backend_xid IS NOT NULL`) == 0
 	})
 	w.takesOver()
 	w.haunts(ghost)

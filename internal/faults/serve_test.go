@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -12,7 +13,7 @@ import (
 // serve starts `serve` with its metrics at an address.
 func (w *world) serving(address string) *process {
 	w.t.Helper()
-	return spawn(w.t, w.settings(), w.program, "serve", "--metrics-addr="+address, "--batch-size=20", "--chunk-rows=5")
+	return spawn(w.t, w.settings(), w.program, "serve", "--metrics-addr="+address, "--batch-size=20", fmt.Sprintf("--chunk-rows=%d", chunkRows))
 }
 
 // portTaken: a runner that nobody could watch does not run. With the port free it

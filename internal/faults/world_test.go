@@ -49,11 +49,13 @@ const (
 	users   = 600
 	perUser = 2
 	due     = 10 * perUser // members, plus one of the user with a young one
+
+	chunkRows = 5
 )
 
 // flags are those of every run: 30 batches to verify, the 21 due members in five chunks.
 func flags() []string {
-	return []string{"run", "--json", "--batch-size=20", "--chunk-rows=5", "--lease=1m"}
+	return []string{"run", "--json", "--batch-size=20", fmt.Sprintf("--chunk-rows=%d", chunkRows), "--lease=1m"}
 }
 
 // newWorld is a world in a database of the cluster that all rows share.

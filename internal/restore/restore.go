@@ -303,16 +303,21 @@ func (r *Restorer) finish(ctx context.Context, run *fence.Run, result *Result, w
 
 // end ends the run's row.
 func (r *Restorer) end(ctx context.Context, run *fence.Run, result *Result, workErr error) error {
+	q := db.New(r.pool)
+	conversations, err := database.Retry(ctx, r.patience(), "counting conversations", func() (int64, error) {
+		return q.RunConversations(ctx, run.ID)
+	})
+	workErr = errors.Join(workErr, err)
 	var message *string
 	if workErr != nil {
 		message = new(workErr.Error())
 	}
-	row, err := database.Retry(ctx, r.patience(), "finishing the run", func() (db.RunFinishRow, error) {
-		return db.New(r.pool).RunFinish(ctx, db.RunFinishParams{RunID: run.ID, State: state(workErr), Phase: "finish", Error: message})
+	_, err = database.Retry(ctx, r.patience(), "finishing the run", func() (db.RunFinishRow, error) {
+		return q.RunFinish(ctx, db.RunFinishParams{RunID: run.ID, State: state(workErr), Phase: "finish", Error: message, Conversations: conversations})
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fence.ErrTakenOver
 	}
-	result.Conversations = row.Conversations
+	result.Conversations = conversations
 	return errors.Join(workErr, err)
 }

@@ -49,10 +49,12 @@ SELECT
     quote_literal(users.ids[1:100]) AS missing,
     quote_literal(users.ids[1:1]) AS alive_uuid,
     quote_literal(coalesce(users.ids[1], '00000000-0000-0000-0000-000000000000')) AS from_user,
-    quote_nullable(users.ids[1]) AS user_id
+    quote_nullable(users.ids[1]) AS user_id,
+    quote_literal(ARRAY(SELECT m.ctid FROM conversation_members AS m WHERE m.user_id = ANY (users.ids) LIMIT 2000)) AS places
 FROM run, users
 \gset
 \set application_name '\'orphan-cleaner\''
+\set after '\'(0,0)\''
 \set approval_id 1
 \set approved_by '\'explain\''
 \set are_checked 'ARRAY[true]'
@@ -67,6 +69,7 @@ FROM run, users
 \set check_every '\'1 day\''
 \set chunks_left 0
 \set conversation_id NULL
+\set conversations 0
 \set day 'CURRENT_DATE::text'
 \set days_ahead 7
 \set deleted 0
@@ -74,7 +77,6 @@ FROM run, users
 \set every_boolean false
 \set every_interval '\'1 hour\''
 \set first_page 0
-\set from_conversation '\'00000000-0000-0000-0000-000000000000\''
 \set from_users 'ARRAY[\'00000000-0000-0000-0000-000000000000\'::uuid]'
 \set hold '\'30 days\''
 \set hold_id 1
@@ -85,6 +87,7 @@ FROM run, users
 \set lease '\'1 minute\''
 \set lock_timeout '\'2000\''
 \set max_gap '\'7 days\''
+\set max_members 200000
 \set max_rows 2000
 \set max_users 5000
 \set members_due 0
@@ -103,13 +106,14 @@ FROM run, users
 \set retention '\'30 days\''
 \set revoked_by '\'explain\''
 \set settings '\'{}\''
--- As SettingsForKeys and SettingsForChunk make them, for the queries that follow those.
-\set settings_for_chunk 'SET LOCAL enable_seqscan = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off;'
+-- As SettingsForKeys and its like make them, for the queries that follow those.
+\set settings_for_chunk 'SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off;'
 \set settings_for_keys 'SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;'
+\set settings_for_merge 'SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off;'
+\set settings_for_places 'SET LOCAL work_mem = \'24MB\'; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; SET LOCAL enable_tidscan = off;'
 \set since 'now() - interval \'1 day\''
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''
-\set through_conversation '\'ffffffff-ffff-ffff-ffff-ffffffffffff\''
 \set through_user '\'ffffffff-ffff-ffff-ffff-ffffffffffff\''
 \set until 'now()'
 \set until_users 'ARRAY[\'00000000-0000-0000-0000-000000000000\'::uuid]'
