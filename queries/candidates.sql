@@ -128,20 +128,13 @@ WITH forgotten AS (
             OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
         )
     RETURNING c.user_id
-),
-again AS (
-    UPDATE orphan_departed AS d
-    SET departed_at = now(), checked_at = NULL
-    FROM forgotten AS f
-    WHERE d.user_id = f.user_id
-        -- Said twice, so that the list is met by its key.
-        AND d.user_id = ANY (ARRAY(SELECT unnest(@user_ids::uuid [])))
-    RETURNING d.user_id
 )
-INSERT INTO orphan_departed (user_id)
+    -- ON CONFLICT always goes by the key; a join would be planned by any index, while the list is empty.
+INSERT INTO orphan_departed AS d (user_id)
 SELECT f.user_id
 FROM forgotten AS f
-WHERE f.user_id NOT IN (SELECT a.user_id FROM again AS a);
+ON CONFLICT (user_id) DO UPDATE
+SET departed_at = now(), checked_at = NULL;
 
 -- name: CandidateBacklog :many
 -- Candidates by the day their retention ends; the first row holds what is due already.

@@ -19,22 +19,39 @@ import (
 // neighbourClients are the application's connections.
 const neighbourClients = 4
 
+// felt is what the application's transactions took, in milliseconds.
+type felt struct{ quiet, swept []float64 }
+
 // beside has pgbench play the application at a fixed rate, first alone and then
-// beside a sweep, and reads what its transactions took.
+// beside a sweep, as often as everything else is repeated. The 99th percentiles
+// are those of all transactions: one repetition has some dozen that are slower.
 func (b *bench) beside(ctx context.Context, d *dataset, m Method, r *MethodResult) error {
-	name, err := b.clone(ctx, d)
-	if err != nil {
-		return err
+	n := &Neighbours{Rate: b.NeighbourRate}
+	var all felt
+	for range b.Repeat {
+		name, err := b.clone(ctx, d)
+		if err != nil {
+			return err
+		}
+		err = scratch(func(dir string) error {
+			once, held, err := b.play(ctx, d, m, name, dir, r.Seconds)
+			all.quiet, all.swept = append(all.quiet, once.quiet...), append(all.swept, once.swept...)
+			n.Held.LongestTransaction = max(n.Held.LongestTransaction, held.LongestTransaction)
+			n.Held.LongestWait = max(n.Held.LongestWait, held.LongestWait)
+			n.Held.Samples += held.Samples
+			return err
+		})
+		if err = errors.Join(err, b.drop(context.WithoutCancel(ctx), name)); err != nil {
+			return err
+		}
 	}
-	err = scratch(func(dir string) error {
-		r.Neighbours, err = b.play(ctx, d, m, name, dir, r.Seconds)
-		return err
-	})
-	return errors.Join(err, b.drop(context.WithoutCancel(ctx), name))
+	n.Quiet, n.Swept = latencyOf(all.quiet), latencyOf(all.swept)
+	r.Neighbours = n
+	return nil
 }
 
 // play expects the sweep to take about so many seconds.
-func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string, expected float64) (*Neighbours, error) {
+func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string, expected float64) (once felt, held Held, err error) {
 	// As if it took twice as long: beside others it takes longer.
 	seconds := int(math.Ceil(b.NeighbourQuiet.Seconds()+2*expected)) + 2
 	args := []string{
@@ -49,7 +66,7 @@ func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string
 	} {
 		path := filepath.Join(dir, file.name)
 		if err := os.WriteFile(path, []byte(file.text), 0o600); err != nil {
-			return nil, err
+			return once, held, err
 		}
 		args = append(args, "--file="+path+"@"+file.weight)
 	}
@@ -58,7 +75,7 @@ func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting pgbench (is postgresql-contrib installed?): %w", err)
+		return once, held, fmt.Errorf("starting pgbench (is postgresql-contrib installed?): %w", err)
 	}
 	began := time.Now()
 	sweep, held, err := b.sweepBeside(ctx, d, m, name)
@@ -69,35 +86,32 @@ func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string
 		err = fmt.Errorf("playing the application: %w\n%s", waitErr, bytes.TrimSpace(output.Bytes()))
 	}
 	if err != nil {
-		return nil, err
+		return once, held, err
 	}
 	logs, err := filepath.Glob(filepath.Join(dir, "log.*"))
 	if err != nil {
-		return nil, err
+		return once, held, err
 	}
-	n := &Neighbours{Rate: b.NeighbourRate, Held: held}
-	var quiet, swept []float64
 	for _, path := range logs {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return nil, err
+			return once, held, err
 		}
 		for line := range strings.Lines(string(text)) {
 			t, err := parseTransaction(line)
 			if err != nil {
-				return nil, err
+				return once, held, err
 			}
 			switch {
 			// The first second is for connecting and warming up.
 			case t.due.After(began.Add(time.Second)) && t.done.Before(sweep.from):
-				quiet = append(quiet, t.milliseconds)
+				once.quiet = append(once.quiet, t.milliseconds)
 			case t.done.After(sweep.from) && t.due.Before(sweep.to):
-				swept = append(swept, t.milliseconds)
+				once.swept = append(once.swept, t.milliseconds)
 			}
 		}
 	}
-	n.Quiet, n.Swept = latencyOf(quiet), latencyOf(swept)
-	return n, nil
+	return once, held, nil
 }
 
 // span is when a sweep was under way.

@@ -861,6 +861,60 @@ func TestSweepIsGentleToNeighbours(t *testing.T) {
 	}
 }
 
+// However few places are read at once, every member is come to, those that stay
+// among them.
+func TestPlacesComeInPages(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.PlacesAtOnce, w.cfg.ChunkRows, w.cfg.SweepConnections, w.cfg.BatchSize = 7, 3, 3, 10
+	w.cfg.Limits.DeleteShare, w.cfg.Limits.NewMissingShare = 1, 1
+	users := w.people(300, 5)
+	w.die(40, users[:200]...)
+	w.db.Exec(`UPDATE conversation_members SET joined_at = now() WHERE user_id = ANY ($1)`, users[50:100])
+	r := w.must(w.run())
+	if r.MembersDeleted != 750 || r.MembersKeptYoung != 250 {
+		t.Errorf("%+v", r)
+	}
+	if n := w.db.Count(`orphan_candidates`); n != 50 {
+		t.Errorf("%d users are left in the ledger, not the 50 who have members", n)
+	}
+	w.invariant(750)
+}
+
+// A member that is changed after its place was read lies elsewhere, and goes all the same.
+func TestChangedMemberIsFoundAgain(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.ChunkRows, w.cfg.SweepConnections = 2, 1
+	users := w.people(300, 2)
+	w.die(40, users[:5]...)
+	const doomed = `SELECT m.ctid FROM conversation_members AS m WHERE m.user_id = ANY ($1) ORDER BY m.ctid`
+	tx, err := w.db.Pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.Background()) }()
+	if _, err := tx.Exec(t.Context(), `SELECT FROM conversation_members WHERE ctid = (`+doomed+` LIMIT 1) FOR UPDATE`, users[:5]); err != nil {
+		t.Fatal(err)
+	}
+	var app errgroup.Group
+	app.Go(func() error {
+		testdb.Eventually(t, 20*time.Second, "the first chunk waits", func() bool {
+			return w.db.Count(`pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%MemberDeleteDue%'`) > 0
+		})
+		if _, err := tx.Exec(t.Context(), `UPDATE conversation_members SET is_muted = NOT is_muted WHERE ctid = (`+doomed+` OFFSET 9 LIMIT 1)`, users[:5]); err != nil {
+			return err
+		}
+		return tx.Commit(t.Context())
+	})
+	r := w.must(w.run())
+	if err := app.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if r.MembersDeleted != 10 || w.db.Count(`orphan_candidates`) != 0 {
+		t.Errorf("%+v", r)
+	}
+	w.invariant(10)
+}
+
 func TestLockedRowIsLeftForTheNextRun(t *testing.T) {
 	w := newWorld(t)
 	w.cfg.LockTimeout, w.cfg.Attempts = 20*time.Millisecond, 2

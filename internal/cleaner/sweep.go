@@ -22,13 +22,11 @@ import (
 )
 
 const (
-	// firstGroup is how many batches of due users are asked about again at first.
-	// Groups of whole batches keep the calls at ceil(due / batch size).
+	// firstGroup is how many batches of due users are asked about again at first,
+	// while nobody knows how fast that is and their members go.
 	firstGroup = 3
 	// largestGroup is how many users are asked about again at once, at most.
 	largestGroup = 50_000
-	// mostPlaces is of how many members the places are read at once: 10 MB.
-	mostPlaces = 200_000
 )
 
 // sweep deletes the members of due users, group by group, over several
@@ -61,7 +59,7 @@ func (r *run) sweep(ctx context.Context) error {
 			return nil
 		}
 		left, more = left.after(group[len(group)-1])
-		size = r.nextGroup(size, time.Since(began))
+		size = r.groupFor(time.Since(began) / time.Duration(size))
 	}
 	return nil
 }
@@ -88,13 +86,13 @@ func (r *run) readDue(ctx context.Context, left idRange, size int) ([]uuid.UUID,
 	return group, nil
 }
 
-// nextGroup is how many users can be asked about and swept in half of the time
-// that an answer is good for, going by those before. The more at once, the fewer
-// chunks come to the same page of the table.
-func (r *run) nextGroup(users int, took time.Duration) int {
-	fit := float64(users) * r.cfg.AnswerAge.Seconds() / 2 / max(took.Seconds(), 1e-6)
-	batches := int(min(fit, largestGroup)) / r.cfg.BatchSize
-	return max(batches, 1) * r.cfg.BatchSize
+// groupFor is how many users are asked about again at once, when one of them takes
+// so long: as many as are done in half of the time that an answer is good for. The
+// more at once, the fewer chunks come to the same page of the table. Whole batches
+// keep the calls at ceil(due / batch size).
+func (r *run) groupFor(perUser time.Duration) int {
+	users := min(r.cfg.AnswerAge/2/max(perUser, 1), largestGroup)
+	return max(int(users)/r.cfg.BatchSize, 1) * r.cfg.BatchSize
 }
 
 // errStale says that an answer grew older than AnswerAge before its delete.
@@ -186,12 +184,12 @@ func (r *run) places(ctx context.Context, users []uuid.UUID, after pgtype.TID) (
 			if err := q.SettingsForPlaces(ctx); err != nil {
 				return nil, err
 			}
-			return q.MemberPlaces(ctx, db.MemberPlacesParams{UserIds: users, After: after, MaxMembers: mostPlaces})
+			return q.MemberPlaces(ctx, db.MemberPlacesParams{UserIds: users, After: after, MaxMembers: int64(r.cfg.PlacesAtOnce)})
 		})
 		mu.Lock()
 		defer mu.Unlock()
-		places = append(places, found...)
-		if len(found) == mostPlaces {
+		places = merged(places, found)
+		if len(found) == r.cfg.PlacesAtOnce {
 			// All of them are known up to here.
 			if last := found[len(found)-1].Place; comparePlaces(last, end) < 0 {
 				end, more = last, true
@@ -199,12 +197,27 @@ func (r *run) places(ctx context.Context, users []uuid.UUID, after pgtype.TID) (
 		}
 		return err
 	})
-	slices.SortFunc(places, func(a, b db.MemberPlacesRow) int { return comparePlaces(a.Place, b.Place) })
 	if more {
 		i, _ := slices.BinarySearchFunc(places, end, func(p db.MemberPlacesRow, end pgtype.TID) int { return comparePlaces(p.Place, end) })
 		places = places[:i+1]
 	}
 	return places, more, err
+}
+
+// merged makes one list of two, both in the order of the table.
+func merged(a, b []db.MemberPlacesRow) []db.MemberPlacesRow {
+	if len(a) == 0 {
+		return b
+	}
+	both := make([]db.MemberPlacesRow, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		if comparePlaces(a[0].Place, b[0].Place) > 0 {
+			a, b = b, a
+		}
+		both, a = append(both, a[0]), a[1:]
+	}
+	both = append(both, a...)
+	return append(both, b...)
 }
 
 func comparePlaces(a, b pgtype.TID) int {
