@@ -41,7 +41,7 @@ func (b *bench) beside(ctx context.Context, d *dataset, m Method, r *MethodResul
 			n.Held.Samples += held.Samples
 			return err
 		})
-		if err = errors.Join(err, b.drop(context.WithoutCancel(ctx), name)); err != nil {
+		if err := errors.Join(err, b.drop(context.WithoutCancel(ctx), name)); err != nil {
 			return err
 		}
 	}
