@@ -147,7 +147,7 @@ type deletion struct {
 }
 
 // isWhole says that none of them is left.
-func (d deletion) isWhole() bool { return d.isOver && d.deleted == d.found }
+func (d deletion) isWhole() bool { return d.isOver && !d.isLeft && d.deleted == d.found }
 
 // leaveChunk leaves members of so many users for the next run.
 func (r *run) leaveChunk(users int, err error) {
@@ -249,9 +249,9 @@ func (r *run) deleteChunks(ctx context.Context, places []db.MemberPlacesRow, ask
 				began := time.Now()
 				deleted, err := r.deleteChunk(ctx, next, asked)
 				mu.Lock()
-				done.deleted += deleted
 				switch {
 				case err == nil:
+					done.deleted += deleted // else it was rolled back
 				case errors.Is(err, errStale):
 					stale, err = err, nil
 					cut.stop() // other connections end their chunks
