@@ -43,6 +43,7 @@ func ParseConfig(url string) (*pgxpool.Config, error) {
 	// Without it pgx writes each uuid of an array as text first.
 	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		pgxuuid.Register(conn.TypeMap())
+		registerArrays(conn.TypeMap())
 		return nil
 	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
