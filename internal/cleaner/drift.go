@@ -73,17 +73,17 @@ func (c *Cleaner) Drift(ctx context.Context) ([]Drift, error) {
 	})
 }
 
-func (c *Cleaner) checkDrift(ctx context.Context, verdict verdictFunc, add func(name, status, message, mend string)) {
+func (c *Cleaner) checkDrift(ctx context.Context, f *Findings) {
 	const name = "backup-columns"
 	drift, err := c.Drift(ctx)
 	if err != nil {
-		add(name, Fail, err.Error(), "orphan-cleaner check")
+		f.add(name, Fail, err.Error(), "orphan-cleaner check")
 		return
 	}
 	var differ, mend []string
 	for _, d := range drift {
 		differ, mend = append(differ, d.String()), append(mend, d.Mend())
 	}
-	verdict(len(drift) == 0, name, "take every column of conversation_members", "the backup's columns differ: "+strings.Join(differ, ", "),
+	f.verdict(len(drift) == 0, name, "take every column of conversation_members", "the backup's columns differ: "+strings.Join(differ, ", "),
 		"as the owner of the backup, after orphan-cleaner migrate drift --print, which checks that no value changes: "+strings.Join(mend, "; "))
 }

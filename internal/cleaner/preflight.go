@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
@@ -78,68 +79,75 @@ const minServerVersion = 150000
 // Check is the preflight. With repair it makes partitions that are not there.
 func (c *Cleaner) Check(ctx context.Context, repair bool) Findings {
 	var found Findings
-	add := func(name, status, message, mend string) {
-		found = append(found, Finding{name, status, message, mend})
+	probed := make(Findings, len(c.probes))
+	var probing sync.WaitGroup
+	for i, probe := range c.probes {
+		probing.Go(func() { probed[i] = probe(ctx) })
 	}
-	verdict := func(good bool, name, fine, wrong, mend string) bool {
-		if good {
-			add(name, OK, fine, "")
-		} else {
-			add(name, Fail, wrong, mend)
-		}
-		return good
-	}
-	inDatabase := func() {
-		asked := time.Now()
-		server, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightServerRow, error) { return q.PreflightServer(ctx) })
-		if database.StatementPooled(err) {
-			add("database", Fail, "a pooler in statement mode is in between: it allows no transaction",
-				"pool_mode = transaction for this database in pgbouncer.ini, or point DATABASE_URL at the server")
-			return
-		}
-		if !verdict(err == nil, "database", "PostgreSQL "+server.Version+", database "+server.DatabaseName+", role "+server.RoleName,
-			fmt.Sprint(err), "check DATABASE_URL and that the server is up: psql \"$DATABASE_URL\" -c 'SELECT 1'") {
-			return
-		}
-		verdict(server.VersionNum >= minServerVersion, "version", "15 or newer", "PostgreSQL "+server.Version+" is older than 15", "upgrade the server")
-		verdict(!server.InRecovery || !repair, "primary", "accepts writes", "the server is a standby: it takes no writes", "point DATABASE_URL at the primary")
-		verdict(server.ReplicationRole == "origin", "triggers-fire", "session_replication_role is origin",
-			"session_replication_role is "+server.ReplicationRole+": foreign keys and other triggers would not fire",
-			"ALTER ROLE "+server.RoleName+" RESET session_replication_role, or take it out of the options in DATABASE_URL")
+	c.checkDatabase(ctx, repair, &found)
+	probing.Wait()
+	return append(found, probed...)
+}
 
-		checkSkew(server.DatabaseTime, asked, time.Now(), add)
+func (f *Findings) add(name, status, message, mend string) {
+	*f = append(*f, Finding{name, status, message, mend})
+}
 
-		objects, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightObjectsRow, error) {
-			return q.PreflightObjects(ctx)
-		})
-		if err != nil {
-			add("tables", Fail, err.Error(), "orphan-cleaner check")
-			return
-		}
-		if !verdict(objects.HasMembers, "members", "conversation_members is there", "there is no table public.conversation_members in database "+server.DatabaseName,
-			"point DATABASE_URL at messaging-service's database") {
-			return
-		}
-		if !c.checkSchema(ctx, objects.HasGoose, verdict) {
-			return
-		}
-		if !verdict(objects.ObjectsMissing == "", "tables", "all of ours are there", objects.ObjectsMissing+" not there, though its migration was applied",
-			"create it again as in migrations/, or restore it from a backup of the database") {
-			return
-		}
-		c.checkPause(ctx, add)
-		verdict(objects.GrantsMissing == "", "grants", "all that a run needs", "role "+server.RoleName+" lacks "+objects.GrantsMissing,
-			"psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+server.RoleName)
-		c.checkTable(ctx, verdict, add)
-		if objects.GrantsMissing == "" {
-			c.checkPartitions(ctx, repair && !server.InRecovery, verdict, add)
-		}
+// verdict is a failure unless it is good.
+func (f *Findings) verdict(good bool, name, fine, wrong, mend string) bool {
+	if good {
+		f.add(name, OK, fine, "")
+	} else {
+		f.add(name, Fail, wrong, mend)
 	}
-	inDatabase()
-	for _, probe := range c.probes {
-		found = append(found, probe(ctx))
+	return good
+}
+
+func (c *Cleaner) checkDatabase(ctx context.Context, repair bool, f *Findings) {
+	asked := time.Now()
+	server, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightServerRow, error) { return q.PreflightServer(ctx) })
+	if database.StatementPooled(err) {
+		f.add("database", Fail, "a pooler in statement mode is in between: it allows no transaction",
+			"pool_mode = transaction for this database in pgbouncer.ini, or point DATABASE_URL at the server")
+		return
 	}
-	return found
+	if !f.verdict(err == nil, "database", "PostgreSQL "+server.Version+", database "+server.DatabaseName+", role "+server.RoleName,
+		fmt.Sprint(err), "check DATABASE_URL and that the server is up: psql \"$DATABASE_URL\" -c 'SELECT 1'") {
+		return
+	}
+	f.verdict(server.VersionNum >= minServerVersion, "version", "15 or newer", "PostgreSQL "+server.Version+" is older than 15", "upgrade the server")
+	f.verdict(!server.InRecovery || !repair, "primary", "accepts writes", "the server is a standby: it takes no writes", "point DATABASE_URL at the primary")
+	f.verdict(server.ReplicationRole == "origin", "triggers-fire", "session_replication_role is origin",
+		"session_replication_role is "+server.ReplicationRole+": foreign keys and other triggers would not fire",
+		"ALTER ROLE "+server.RoleName+" RESET session_replication_role, or take it out of the options in DATABASE_URL")
+
+	checkSkew(server.DatabaseTime, asked, time.Now(), f)
+
+	objects, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightObjectsRow, error) {
+		return q.PreflightObjects(ctx)
+	})
+	if err != nil {
+		f.add("tables", Fail, err.Error(), "orphan-cleaner check")
+		return
+	}
+	if !f.verdict(objects.HasMembers, "members", "conversation_members is there", "there is no table public.conversation_members in database "+server.DatabaseName,
+		"point DATABASE_URL at messaging-service's database") {
+		return
+	}
+	if !c.checkSchema(ctx, objects.HasGoose, f) {
+		return
+	}
+	if !f.verdict(objects.ObjectsMissing == "", "tables", "all of ours are there", objects.ObjectsMissing+" not there, though its migration was applied",
+		"create it again as in migrations/, or restore it from a backup of the database") {
+		return
+	}
+	c.checkPause(ctx, f)
+	f.verdict(objects.GrantsMissing == "", "grants", "all that a run needs", "role "+server.RoleName+" lacks "+objects.GrantsMissing,
+		"psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+server.RoleName)
+	c.checkTable(ctx, f)
+	if objects.GrantsMissing == "" {
+		c.checkPartitions(ctx, repair && !server.InRecovery, f)
+	}
 }
 
 // How far the clocks of this machine and of the database may be apart. The
@@ -151,7 +159,7 @@ const (
 )
 
 // checkSkew compares the database's time with those of asking and answer here.
-func checkSkew(there, asked, answered time.Time, add func(name, status, message, mend string)) {
+func checkSkew(there, asked, answered time.Time, f *Findings) {
 	const mend = "set the clocks: chronyc tracking, or timedatectl timesync-status, on both machines"
 	skew := max(there.Sub(answered), asked.Sub(there), 0)
 	which := "ahead of"
@@ -161,52 +169,50 @@ func checkSkew(there, asked, answered time.Time, add func(name, status, message,
 	message := fmt.Sprintf("the database is %s %s this machine", skew.Round(time.Second), which)
 	switch {
 	case skew > skewFail:
-		add("clock-skew", Fail, message, mend)
+		f.add("clock-skew", Fail, message, mend)
 	case skew > skewWarn:
-		add("clock-skew", Warn, message, mend)
+		f.add("clock-skew", Warn, message, mend)
 	default:
-		add("clock-skew", OK, "database and this machine agree about the time", "")
+		f.add("clock-skew", OK, "database and this machine agree about the time", "")
 	}
 }
 
-type verdictFunc = func(good bool, name, fine, wrong, mend string) bool
-
-func (c *Cleaner) checkSchema(ctx context.Context, hasGoose bool, verdict verdictFunc) bool {
+func (c *Cleaner) checkSchema(ctx context.Context, hasGoose bool, f *Findings) bool {
 	const up = "orphan-cleaner migrate up"
 	if !hasGoose {
-		return verdict(false, "schema", "", "no migration has been applied", up)
+		return f.verdict(false, "schema", "", "no migration has been applied", up)
 	}
 	version, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PreflightVersion(ctx) })
 	switch want := c.cfg.SchemaVersion; {
 	case err != nil:
-		return verdict(false, "schema", "", "goose_db_version cannot be read: "+err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
+		return f.verdict(false, "schema", "", "goose_db_version cannot be read: "+err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
 	case version > want:
-		return verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program knows %d", version, want),
+		return f.verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program knows %d", version, want),
 			"use the newer orphan-cleaner that migrated it")
 	case version < want:
-		return verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program needs %d", version, want), up)
+		return f.verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program needs %d", version, want), up)
 	default:
-		return verdict(true, "schema", fmt.Sprintf("at migration %d", version), "", "")
+		return f.verdict(true, "schema", fmt.Sprintf("at migration %d", version), "", "")
 	}
 }
 
-func (c *Cleaner) checkPause(ctx context.Context, add func(name, status, message, mend string)) {
+func (c *Cleaner) checkPause(ctx context.Context, f *Findings) {
 	pauses, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.PauseInForceRow, error) { return q.PauseInForce(ctx) })
 	switch {
 	case err != nil:
-		add("pause", Fail, err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
+		f.add("pause", Fail, err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
 	case len(pauses) > 0:
 		p := pauses[0]
-		add("pause", Fail, "runs are paused by "+p.PausedBy+" since "+p.PausedAt.UTC().Format(time.RFC3339)+": "+p.Reason, "orphan-cleaner resume")
+		f.add("pause", Fail, "runs are paused by "+p.PausedBy+" since "+p.PausedAt.UTC().Format(time.RFC3339)+": "+p.Reason, "orphan-cleaner resume")
 	default:
-		add("pause", OK, "runs are not paused", "")
+		f.add("pause", OK, "runs are not paused", "")
 	}
 }
 
-func (c *Cleaner) checkTable(ctx context.Context, verdict verdictFunc, add func(name, status, message, mend string)) {
+func (c *Cleaner) checkTable(ctx context.Context, f *Findings) {
 	table, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightTableRow, error) { return q.PreflightTable(ctx) })
 	if err != nil {
-		add("table", Fail, err.Error(), "orphan-cleaner check")
+		f.add("table", Fail, err.Error(), "orphan-cleaner check")
 		return
 	}
 	// tgenabled: A always, O origin, R replica, D disabled.
@@ -216,24 +222,24 @@ func (c *Cleaner) checkTable(ctx context.Context, verdict verdictFunc, add func(
 		if state == "missing" {
 			mend = "as the owner of the table: CREATE TRIGGER " + name + " " + create + " EXECUTE FUNCTION " + name + "(); " + mend
 		}
-		verdict(state == "A", name, "enabled, always", "the trigger "+name+" on conversation_members "+wrong, mend)
+		f.verdict(state == "A", name, "enabled, always", "the trigger "+name+" on conversation_members "+wrong, mend)
 	}
 	trigger("conversation_members_audit_delete", table.AuditTrigger,
 		"AFTER DELETE ON conversation_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT")
 	trigger("conversation_members_refuse_truncate", table.TruncateTrigger,
 		"BEFORE TRUNCATE ON conversation_members FOR EACH STATEMENT")
-	verdict(table.HasIndex, "index", "an index on conversation_members(user_id) is valid",
+	f.verdict(table.HasIndex, "index", "an index on conversation_members(user_id) is valid",
 		"no valid index on conversation_members(user_id): every page of the scan would read the whole table",
 		"CREATE INDEX CONCURRENTLY conversation_members_user_id ON conversation_members (user_id)")
-	c.checkDrift(ctx, verdict, add)
+	c.checkDrift(ctx, f)
 }
 
-func (c *Cleaner) checkPartitions(ctx context.Context, repair bool, verdict verdictFunc, add func(name, status, message, mend string)) {
+func (c *Cleaner) checkPartitions(ctx context.Context, repair bool, f *Findings) {
 	if repair {
 		made, err := retry(ctx, c, "making partitions", func() (int32, error) { return db.New(c.pool).PartitionEnsure(ctx, daysAhead) })
 		if err != nil {
 			// Those of today and tomorrow may be there all the same.
-			add("partitions-ahead", Warn, err.Error(), "as the owner of the tables: SELECT orphan_ensure_partitions(7)")
+			f.add("partitions-ahead", Warn, err.Error(), "as the owner of the tables: SELECT orphan_ensure_partitions(7)")
 		}
 		if made > 0 {
 			c.log.Info("Made partitions", "count", made)
@@ -241,16 +247,16 @@ func (c *Cleaner) checkPartitions(ctx context.Context, repair bool, verdict verd
 	}
 	there, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PartitionsThereRow, error) { return q.PartitionsThere(ctx) })
 	if err != nil {
-		add("partitions", Fail, err.Error(), "SELECT orphan_ensure_partitions(7)")
+		f.add("partitions", Fail, err.Error(), "SELECT orphan_ensure_partitions(7)")
 		return
 	}
 	if good := there.Today && there.Tomorrow && there.Month; good || repair {
-		verdict(good, "partitions", "of today and tomorrow are there", "the backup partition of today or tomorrow, or the audit's of this month, is not there", "SELECT orphan_ensure_partitions(7)")
+		f.verdict(good, "partitions", "of today and tomorrow are there", "the backup partition of today or tomorrow, or the audit's of this month, is not there", "SELECT orphan_ensure_partitions(7)")
 	} else {
-		add("partitions", Warn, "of today or tomorrow are not there yet; the next run makes them", "SELECT orphan_ensure_partitions(7)")
+		f.add("partitions", Warn, "of today or tomorrow are not there yet; the next run makes them", "SELECT orphan_ensure_partitions(7)")
 	}
 	if there.DefaultInUse {
-		add("audit-default", Warn, "conversation_members_audit_default holds rows of a month that had no partition", "SELECT orphan_ensure_partitions(7)")
+		f.add("audit-default", Warn, "conversation_members_audit_default holds rows of a month that had no partition", "SELECT orphan_ensure_partitions(7)")
 	}
 }
 
