@@ -147,6 +147,7 @@ func TestLocksOfEachMigration(t *testing.T) {
 		20:             "conversation_members AccessShareLock, conversations AccessShareLock",
 		23:             "conversation_members AccessShareLock",
 		27:             "conversation_members AccessShareLock",
+		30:             "conversation_members AccessShareLock",
 	}
 	db, m := upTo(t, 0)
 	ctx := context.WithoutCancel(t.Context())

@@ -100,12 +100,10 @@ func TestRunnerOwnsNothing(t *testing.T) {
 	must("ApprovalUse", err)
 	_, err = q.CandidateMerge(ctx, db.CandidateMergeParams{RunID: run, MaxGap: maxGap})
 	must("CandidateMerge", err)
-	due, err := q.CandidateDuePage(ctx, db.CandidateDuePageParams{
-		ThroughUser: uuid.Max, RunID: run, Retention: retention, MaxUsers: 10,
-	})
-	must("CandidateDuePage", err)
-	if len(due) != 1 || due[0] != user {
-		t.Errorf("due: %v, not %v", due, user)
+	due, err := q.SightingDuePage(ctx, db.SightingDuePageParams{RunID: run, MaxUsers: 10, MaxMembers: 10})
+	must("SightingDuePage", err)
+	if len(due) != 1 || due[0].UserID != user || !due[0].IsLeaving || len(due[0].Places) != 5 {
+		t.Errorf("due: %v, not %v with 5 members", due, user)
 	}
 	_, err = q.MemberTotals(ctx)
 	must("MemberTotals", err)

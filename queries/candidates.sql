@@ -81,33 +81,6 @@ SELECT
         FROM gone_from_ledger AS g
     )::bigint AS returned;
 
--- name: CandidateDuePage :many
--- The next due users of this run, from from_user on; with an approval (approved_run, else 0) only its set.
--- Follows SettingsForKeys.
--- Locks: ACCESS SHARE on orphan_candidates. Index: orphan_candidates_pkey, in order. Rows: max_users.
-SELECT c.user_id
-FROM orphan_candidates AS c
-WHERE c.user_id >= @from_user
-    AND c.user_id <= @through_user
-    AND c.last_missing_run = @run_id
-    -- Due when the ledger was written: a clock that jumps forward since makes nobody due.
-    AND c.first_missing_at <= least(c.last_missing_at, now()) - @retention::interval
-    AND NOT EXISTS (
-        SELECT
-        FROM orphan_holds_in_force AS h
-        WHERE h.user_id = c.user_id
-    )
-    AND (
-        @approved_run::bigint = 0
-        OR EXISTS (
-            SELECT
-            FROM orphan_refusals AS f
-            WHERE f.run_id = @approved_run::bigint AND f.user_id = c.user_id AND f.is_due
-        )
-    )
-ORDER BY c.user_id
-LIMIT @max_users::bigint;
-
 -- name: CandidateForget :execrows
 -- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 -- at the second asking, or where each of their members went; else those without a member left. (Who joined

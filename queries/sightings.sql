@@ -24,12 +24,14 @@ WITH assessed AS MATERIALIZED (
         a.is_recently_active::boolean AS is_recently_active,
         a.members_due::bigint AS members_due,
         a.members_kept_young::bigint AS members_kept_young,
-        a.members_held::bigint AS members_held
+        a.members_held::bigint AS members_held,
+        a.places::tid [] AS places,
+        a.is_leaving::boolean AS is_leaving
     FROM orphan_assess(@user_ids::uuid [], @retention::interval, @max_gap::interval, @approved_run::bigint) AS a
 ),
 staged AS (
-    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at)
-    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at
+    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at, is_due, is_leaving, places)
+    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at, a.is_due, a.is_leaving, a.places
     FROM assessed AS a
     JOIN orphan_runs AS r ON r.run_id = @run_id AND r.state = 'running'
     WHERE NOT EXISTS (
@@ -64,6 +66,35 @@ SELECT
     coalesce(sum(a.members_kept_young), 0)::bigint AS members_kept_young,
     coalesce(sum(a.members_held), 0)::bigint AS members_held
 FROM orphan_assess(@user_ids::uuid [], @retention::interval, @max_gap::interval, @approved_run::bigint) AS a;
+
+-- name: SightingDuePage :many
+-- The next due users of this run, from from_user on, and where their members lay when they were staged (null: it
+-- keeps no more than a thousand places). There are max_users of them, or as many as have max_members places
+-- together, and the last one may have more. Whether they are due still, MemberDeleteDue decides. Follows SettingsForKeys.
+-- Locks: ACCESS SHARE on orphan_sightings. Index: orphan_sightings_pkey, in order. Rows: max_users.
+SELECT
+    p.user_id,
+    p.places,
+    p.is_leaving::boolean AS is_leaving
+FROM (
+    SELECT
+        s.user_id,
+        s.places,
+        s.is_leaving,
+        coalesce(sum(cardinality(s.places)) OVER (ORDER BY s.user_id ROWS UNBOUNDED PRECEDING), 0)
+        - coalesce(cardinality(s.places), 0) AS places_before
+    FROM (
+        SELECT user_id, places, is_leaving
+        FROM orphan_sightings
+        WHERE run_id = @run_id
+            AND user_id >= @from_user
+            AND is_due
+        ORDER BY user_id
+        LIMIT @max_users::bigint
+    ) AS s
+) AS p
+WHERE p.places_before < @max_members::bigint
+ORDER BY p.user_id;
 
 -- name: SightingCount :one
 -- What is staged for this run: an unlogged table forgets after a crash, and the run must notice.

@@ -9,6 +9,7 @@ import (
 	"context"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
 	"time"
 )
 
@@ -103,6 +104,74 @@ func (q *Queries) SightingDrop(ctx context.Context, runID int64) (int64, error) 
 	return result.RowsAffected(), nil
 }
 
+const sightingDuePage = `-- name: SightingDuePage :many
+SELECT
+    p.user_id,
+    p.places,
+    p.is_leaving::boolean AS is_leaving
+FROM (
+    SELECT
+        s.user_id,
+        s.places,
+        s.is_leaving,
+        coalesce(sum(cardinality(s.places)) OVER (ORDER BY s.user_id ROWS UNBOUNDED PRECEDING), 0)
+        - coalesce(cardinality(s.places), 0) AS places_before
+    FROM (
+        SELECT user_id, places, is_leaving
+        FROM orphan_sightings
+        WHERE run_id = $1
+            AND user_id >= $2
+            AND is_due
+        ORDER BY user_id
+        LIMIT $3::bigint
+    ) AS s
+) AS p
+WHERE p.places_before < $4::bigint
+ORDER BY p.user_id
+`
+
+type SightingDuePageParams struct {
+	RunID      int64     `json:"run_id"`
+	FromUser   uuid.UUID `json:"from_user"`
+	MaxUsers   int64     `json:"max_users"`
+	MaxMembers int64     `json:"max_members"`
+}
+
+type SightingDuePageRow struct {
+	UserID    uuid.UUID    `json:"user_id"`
+	Places    []pgtype.TID `json:"places"`
+	IsLeaving bool         `json:"is_leaving"`
+}
+
+// The next due users of this run, from from_user on, and where their members lay when they were staged (null: it
+// keeps no more than a thousand places). There are max_users of them, or as many as have max_members places
+// together, and the last one may have more. Whether they are due still, MemberDeleteDue decides. Follows SettingsForKeys.
+// Locks: ACCESS SHARE on orphan_sightings. Index: orphan_sightings_pkey, in order. Rows: max_users.
+func (q *Queries) SightingDuePage(ctx context.Context, arg SightingDuePageParams) ([]SightingDuePageRow, error) {
+	rows, err := q.db.Query(ctx, sightingDuePage,
+		arg.RunID,
+		arg.FromUser,
+		arg.MaxUsers,
+		arg.MaxMembers,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SightingDuePageRow
+	for rows.Next() {
+		var i SightingDuePageRow
+		if err := rows.Scan(&i.UserID, &i.Places, &i.IsLeaving); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const sightingStageMissing = `-- name: SightingStageMissing :one
 WITH assessed AS MATERIALIZED (
     SELECT
@@ -114,12 +183,14 @@ WITH assessed AS MATERIALIZED (
         a.is_recently_active::boolean AS is_recently_active,
         a.members_due::bigint AS members_due,
         a.members_kept_young::bigint AS members_kept_young,
-        a.members_held::bigint AS members_held
+        a.members_held::bigint AS members_held,
+        a.places::tid [] AS places,
+        a.is_leaving::boolean AS is_leaving
     FROM orphan_assess($1::uuid [], $2::interval, $3::interval, $4::bigint) AS a
 ),
 staged AS (
-    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at)
-    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at
+    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at, is_due, is_leaving, places)
+    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at, a.is_due, a.is_leaving, a.places
     FROM assessed AS a
     JOIN orphan_runs AS r ON r.run_id = $5 AND r.state = 'running'
     WHERE NOT EXISTS (

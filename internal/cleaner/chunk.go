@@ -1,6 +1,7 @@
 package cleaner
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -14,25 +15,30 @@ import (
 // the table, so that a sweep reads and writes each page of it once.
 type chunk struct {
 	places []pgtype.TID
-	users  []uuid.UUID // whose members they are; one with several stands there as often
+	users  []uuid.UUID // whose members they are, by id
 }
 
 // cutter cuts members into chunks, for several connections at once.
 type cutter struct {
-	mu   sync.Mutex
-	left []db.MemberPlacesRow // in the order of the table
+	connections int
+	mu          sync.Mutex
+	left        []db.MemberPlacesRow // in the order of the table
 }
 
-// next is a chunk of at most so many members; false when none is left.
+// next is a chunk of at most so many members; false when none is left. Towards the
+// end chunks grow smaller, so that no connection waits for another's last one.
 func (c *cutter) next(members int64) (chunk, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	taken := c.left[:min(int64(len(c.left)), members)]
+	left := int64(len(c.left))
+	taken := c.left[:min(left, members, max(left/int64(c.connections), firstRows))]
 	c.left = c.left[len(taken):]
 	next := chunk{places: make([]pgtype.TID, len(taken)), users: make([]uuid.UUID, len(taken))}
 	for i, member := range taken {
 		next.places[i], next.users[i] = member.Place, member.UserID
 	}
+	slices.SortFunc(next.users, compare)
+	next.users = slices.Compact(next.users)
 	return next, len(taken) > 0
 }
 

@@ -57,7 +57,7 @@ func TestCutter(t *testing.T) {
 	for at := range uint16(25) {
 		members = append(members, db.MemberPlacesRow{Place: pgtype.TID{BlockNumber: 7, OffsetNumber: at, Valid: true}, UserID: uuid.UUID{byte(at)}})
 	}
-	cut := &cutter{left: members}
+	cut := &cutter{connections: 2, left: members}
 	var seen []db.MemberPlacesRow
 	for _, want := range []int{10, 10, 5} {
 		c, ok := cut.next(10)
@@ -74,7 +74,7 @@ func TestCutter(t *testing.T) {
 	if _, ok := cut.next(10); ok {
 		t.Error("there is a chunk more")
 	}
-	cut = &cutter{left: members}
+	cut = &cutter{connections: 2, left: members}
 	cut.stop()
 	if _, ok := cut.next(10); ok {
 		t.Error("there is a chunk after the end")

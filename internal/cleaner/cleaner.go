@@ -8,10 +8,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/failpoint"
@@ -67,6 +70,7 @@ type run struct {
 	around      neighbours // at the beginning of verify
 	gentle      bool       // the sweep rests after each chunk
 	connections int        // of the sweep
+	due         duePage    // the first one
 	back        departed
 	totals      db.MemberTotalsRow // of the table, where judgeEarly counted
 	judgeLate   bool
@@ -140,6 +144,15 @@ func (r *run) tally(add func(f *Facts)) {
 	add(&r.facts)
 }
 
+// share shares many users out to so many connections.
+func (r *run) share(ctx context.Context, users []uuid.UUID, connections int, do func(ctx context.Context, users []uuid.UUID) error) error {
+	sharers, ctx := errgroup.WithContext(ctx)
+	for part := range slices.Chunk(users, max((len(users)+connections-1)/connections, r.cfg.BatchSize)) {
+		sharers.Go(func() error { return do(ctx, part) })
+	}
+	return sharers.Wait()
+}
+
 func (r *run) scheduled() bool { return r.cfg.Every > 0 }
 
 // preflight is an [ErrPreflight] when a check failed.
@@ -157,10 +170,10 @@ func (r *run) verifyAndJudge(ctx context.Context) error {
 	if err := failpoint.After("begin", r.lookForApproval(ctx)); err != nil {
 		return err
 	}
-	if err := r.recall(ctx); err != nil {
-		return err
-	}
-	if err := r.takeShare(ctx); err != nil {
+	reading, both := errgroup.WithContext(ctx)
+	reading.Go(func() error { return r.recall(both) })
+	reading.Go(func() error { return r.takeShare(both) })
+	if err := reading.Wait(); err != nil {
 		return err
 	}
 	r.around = r.lookAround(ctx)

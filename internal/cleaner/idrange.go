@@ -1,7 +1,8 @@
 package cleaner
 
 import (
-	"bytes"
+	"cmp"
+	"encoding/binary"
 
 	"github.com/google/uuid"
 )
@@ -21,7 +22,13 @@ func (r idRange) after(id uuid.UUID) (rest idRange, ok bool) {
 	return idRange{from: idAfter(id), through: r.through}, true
 }
 
-func compare(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }
+// compare orders ids as the database does, byte by byte.
+func compare(a, b uuid.UUID) int {
+	if order := cmp.Compare(binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(b[:8])); order != 0 {
+		return order
+	}
+	return cmp.Compare(binary.BigEndian.Uint64(a[8:]), binary.BigEndian.Uint64(b[8:]))
+}
 
 // isBefore says whether an id is in a range that ends before until.
 func isBefore(id, until uuid.UUID) bool { return until == uuid.Nil || compare(id, until) < 0 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
@@ -48,7 +50,14 @@ func (r *run) pass(ctx context.Context, trip *Trip) error {
 	}
 	switch {
 	case trip == nil:
-		return r.merge(ctx)
+		// Who is due is read meanwhile: the sweep begins with it.
+		merging, ctx := errgroup.WithContext(ctx)
+		merging.Go(func() error { return r.merge(ctx) })
+		merging.Go(func() (err error) {
+			r.due, err = r.readDue(ctx, uuid.Nil)
+			return err
+		})
+		return merging.Wait()
 	case !Approvable(trip.Breaker):
 		return trip
 	}

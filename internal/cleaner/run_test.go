@@ -940,6 +940,85 @@ func TestLockedRowIsLeftForTheNextRun(t *testing.T) {
 	w.invariant(6)
 }
 
+// A chunk that is rolled back once its rows were deleted has deleted none: whose
+// they are stays a candidate.
+func TestRolledBackChunkCountsForNothing(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.LockTimeout, w.cfg.Attempts = 50*time.Millisecond, 2
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	begin := func(sql string, args ...any) pgx.Tx {
+		tx, err := w.db.Pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+		if _, err := tx.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	client := w.client()
+	var calls atomic.Int32
+	var other pgx.Tx
+	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		if calls.Add(1) == 4 { // the second asking: no heartbeat gets through from here on
+			other = begin(`SELECT FROM orphan_runs WHERE state = 'running' FOR UPDATE`)
+			go func() {
+				testdb.Eventually(t, 20*time.Second, "the chunk is left", func() bool {
+					w.mu.Lock()
+					defer w.mu.Unlock()
+					return strings.Contains(w.log.String(), "Chunk left for the next run")
+				})
+				_ = other.Rollback(context.Background())
+			}()
+		}
+		return client.Missing(ctx, ids)
+	}))
+	if !errors.Is(err, cleaner.ErrIncomplete) || r.ChunksLeft != 1 || r.MembersDeleted != 0 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if n := w.db.Count(`orphan_candidates`); n != 3 {
+		t.Errorf("%d candidates, not 3", n)
+	}
+	w.invariant(0)
+	w.must(w.run())
+	w.invariant(6)
+}
+
+// Pages of due users end with whole batches: no more calls than ceil(due / batch size).
+func TestPagesAreWholeBatches(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.PlacesAtOnce, w.cfg.BatchSize = 130, 10
+	w.cfg.Limits.DeleteShare, w.cfg.Limits.NewMissingShare = 1, 1
+	users := w.people(300, 5)
+	w.die(40, users[:205]...)
+	r := w.must(w.run())
+	if r.MembersDeleted != 1025 || r.BatchCalls != 30+21 {
+		t.Errorf("%+v", r)
+	}
+	w.invariant(1025)
+}
+
+// Of a user with very many members staging keeps no places: the sweep has the table
+// list them, page by page.
+func TestVeryManyMembersOfOneUser(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.PlacesAtOnce, w.cfg.ChunkRows = 700, 300
+	w.cfg.Limits.DeleteShare, w.cfg.Limits.NewMissingShare = 1, 1
+	users := w.people(3, 1500)
+	w.die(40, users[:2]...)
+	w.db.Exec(`UPDATE conversation_members SET joined_at = now() WHERE ctid IN (SELECT ctid FROM conversation_members WHERE user_id = $1 LIMIT 10)`, users[1])
+	r := w.must(w.run())
+	if r.MembersDeleted != 2990 || r.MembersKeptYoung != 10 {
+		t.Errorf("%+v", r)
+	}
+	if n := w.db.Count(`orphan_candidates WHERE user_id = $1`, users[1]); n != 1 || w.db.Count(`orphan_candidates`) != 1 {
+		t.Error("the ledger does not hold the one who has members, and nobody else")
+	}
+	w.invariant(2990)
+}
+
 func TestInterruptedRunEndsAndTheNextGoesOn(t *testing.T) {
 	w := newWorld(t)
 	users := w.people(300, 2)

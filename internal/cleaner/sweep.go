@@ -45,45 +45,24 @@ func (r *run) sweep(ctx context.Context) error {
 		r.log.Debug("Sweeping gently: others are at work", "their_transactions_per_second", math.Round(rate))
 	}
 	size := firstGroup * r.cfg.BatchSize
-	left := allIDs()
-	for more := true; more; {
-		began := time.Now()
-		group, err := r.readDue(ctx, left, size)
-		if err != nil || len(group) == 0 {
-			return err
+	for page := r.due; ; {
+		for left := page.users; len(left) > 0; {
+			group := left[:min(size, len(left))]
+			left = left[len(group):]
+			began := time.Now()
+			if err := r.sweepGroup(ctx, page, group); err != nil {
+				return err
+			}
+			size = r.groupFor(time.Since(began) / time.Duration(len(group)))
 		}
-		if err := r.sweepGroup(ctx, group); err != nil {
-			return err
-		}
-		if len(group) < size {
+		if page.isLast {
 			return nil
 		}
-		left, more = left.after(group[len(group)-1])
-		size = r.groupFor(time.Since(began) / time.Duration(size))
-	}
-	return nil
-}
-
-// readDue reads the next due users of a range.
-func (r *run) readDue(ctx context.Context, left idRange, size int) ([]uuid.UUID, error) {
-	group, err := read(ctx, r.Cleaner, "reading due users", func(ctx context.Context, q *db.Queries) ([]uuid.UUID, error) {
-		if err := q.SettingsForKeys(ctx); err != nil {
-			return nil, err
+		var err error
+		if page, err = r.readDue(ctx, idAfter(page.users[len(page.users)-1].UserID)); err != nil {
+			return err
 		}
-		return q.CandidateDuePage(ctx, db.CandidateDuePageParams{
-			RunID: r.id, ApprovedRun: r.approval.RunID, Retention: r.cfg.Retention, FromUser: left.from, ThroughUser: left.through,
-			MaxUsers: int64(size),
-		})
-	})
-	if err != nil || len(group) == 0 {
-		return nil, err
 	}
-	// A run across midnight needs the next day's partition; without a place for
-	// the backup the delete itself fails.
-	if _, err := db.New(r.pool).PartitionEnsure(ctx, daysAhead); err != nil {
-		r.log.Warn("Making partitions failed", "error", err)
-	}
-	return group, nil
 }
 
 // groupFor is how many users are asked about again at once, when one of them takes
@@ -98,13 +77,14 @@ func (r *run) groupFor(perUser time.Duration) int {
 // errStale says that an answer grew older than AnswerAge before its delete.
 var errStale = errors.New("the answer of auth-service is too old to delete by")
 
-// passes is how often the members of a group are looked for: one that was changed
-// while the sweep was under way lies somewhere else afterwards.
-const passes = 2
-
 // sweepGroup asks, deletes in chunks, and asks anew, for half as many users at a
 // time, whenever the answer has grown too old before the last chunk.
-func (r *run) sweepGroup(ctx context.Context, group []uuid.UUID) error {
+func (r *run) sweepGroup(ctx context.Context, page duePage, group []db.SightingDuePageRow) error {
+	// A run across midnight needs the next day's partition; without a place for
+	// the backup the delete itself fails.
+	if _, err := db.New(r.pool).PartitionEnsure(ctx, daysAhead); err != nil {
+		r.log.Warn("Making partitions failed", "error", err)
+	}
 	asked := time.Now()
 	missing, alive, err := r.askAgain(ctx, group)
 	if err := failpoint.After("second-asking", err); err != nil {
@@ -117,16 +97,11 @@ func (r *run) sweepGroup(ctx context.Context, group []uuid.UUID) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	var done deletion
-	for pass := 0; pass < passes && !done.isWhole() && !done.isLeft; pass++ {
-		if done, err = r.deleteMembers(ctx, missing, asked); err != nil {
-			break
-		}
-	}
+	leaving, staying, err := r.deleteMembers(ctx, page, missing, asked)
 	switch {
 	case errors.Is(err, errStale) && len(missing) > r.cfg.BatchSize:
 		for half := range slices.Chunk(missing, (len(missing)+1)/2) {
-			if err := r.sweepGroup(ctx, half); err != nil {
+			if err := r.sweepGroup(ctx, page, half); err != nil {
 				return err
 			}
 		}
@@ -136,18 +111,20 @@ func (r *run) sweepGroup(ctx context.Context, group []uuid.UUID) error {
 	case err != nil:
 		return err
 	}
-	return failpoint.After("forget", r.forget(ctx, missing, err == nil && done.isWhole()))
+	if err := r.forget(ctx, leaving, true); err != nil {
+		return err
+	}
+	return failpoint.After("forget", r.forget(ctx, staying, false))
 }
 
 // deletion is what became of the members of some users.
 type deletion struct {
 	found, deleted int64
 	isLeft         bool // a chunk of them was left for the next run
-	isOver         bool
 }
 
 // isWhole says that none of them is left.
-func (d deletion) isWhole() bool { return d.isOver && !d.isLeft && d.deleted == d.found }
+func (d deletion) isWhole() bool { return !d.isLeft && d.deleted == d.found }
 
 // leaveChunk leaves members of so many users for the next run.
 func (r *run) leaveChunk(users int, err error) {
@@ -155,87 +132,75 @@ func (r *run) leaveChunk(users int, err error) {
 	r.log.Warn("Chunk left for the next run", "users", users, "error", err)
 }
 
-// deleteMembers deletes the members of users that may go, as they lie in the table.
-func (r *run) deleteMembers(ctx context.Context, users []uuid.UUID, asked time.Time) (done deletion, err error) {
-	for after, more := (pgtype.TID{Valid: true}), true; more; {
-		var places []db.MemberPlacesRow
-		if places, more, err = r.places(ctx, users, after); err != nil {
-			return done, err
-		}
-		done.found += int64(len(places))
-		if err := r.deleteChunks(ctx, places, asked, &done); err != nil {
-			return done, err
-		}
-		if more {
-			after = places[len(places)-1].Place
+// deleteMembers deletes the members of users that may go: where staging saw them;
+// then those it did not keep, and those that were changed since and lie elsewhere,
+// where the table has them. The leaving users have none left after that; the
+// staying ones may have some, that may not go or were left.
+func (r *run) deleteMembers(ctx context.Context, page duePage, group []db.SightingDuePageRow, asked time.Time) (leaving, staying []uuid.UUID, err error) {
+	var many []uuid.UUID
+	for _, user := range group {
+		switch {
+		case user.Places == nil:
+			many = append(many, user.UserID)
+		case user.IsLeaving:
+			leaving = append(leaving, user.UserID)
+		default:
+			staying = append(staying, user.UserID)
 		}
 	}
-	done.isOver = true
+	members := page.membersOf(group)
+	done := deletion{found: int64(len(members))}
+	if err := r.deleteChunks(ctx, members, asked, &done); err != nil || done.isLeft {
+		return nil, idsOf(group), err
+	}
+	if !done.isWhole() {
+		leaving, staying, many = nil, nil, idsOf(group)
+	}
+	if len(many) == 0 {
+		return leaving, staying, nil
+	}
+	if done, err = r.deleteListed(ctx, many, asked); err != nil || !done.isWhole() {
+		return leaving, append(staying, many...), err
+	}
+	return append(leaving, many...), staying, nil
+}
+
+func idsOf(users []db.SightingDuePageRow) []uuid.UUID {
+	ids := make([]uuid.UUID, len(users))
+	for i, user := range users {
+		ids[i] = user.UserID
+	}
+	return ids
+}
+
+// passes is how often the members of users are looked for in the table: one that
+// was changed while the sweep was under way lies somewhere else afterwards.
+const passes = 2
+
+// deleteListed deletes members as the table lists them, page by page.
+func (r *run) deleteListed(ctx context.Context, users []uuid.UUID, asked time.Time) (done deletion, err error) {
+	for pass := 0; pass < passes && (pass == 0 || !done.isWhole() && !done.isLeft); pass++ {
+		done = deletion{}
+		for after, more := (pgtype.TID{Valid: true}), true; more; {
+			places, err := r.listMembers(ctx, users, after)
+			if err != nil {
+				return done, err
+			}
+			done.found += int64(len(places))
+			if err := r.deleteChunks(ctx, places, asked, &done); err != nil {
+				return done, err
+			}
+			if more = len(places) == r.cfg.PlacesAtOnce; more {
+				after = places[len(places)-1].Place
+			}
+		}
+	}
 	return done, nil
-}
-
-// places are where members of users lie, in the order of the table, from after on.
-// There may be more of them behind those.
-func (r *run) places(ctx context.Context, users []uuid.UUID, after pgtype.TID) (places []db.MemberPlacesRow, more bool, err error) {
-	var mu sync.Mutex
-	end := pgtype.TID{BlockNumber: math.MaxUint32, OffsetNumber: math.MaxUint16}
-	err = r.share(ctx, users, func(ctx context.Context, users []uuid.UUID) error {
-		found, err := read(ctx, r.Cleaner, "reading where members lie", func(ctx context.Context, q *db.Queries) ([]db.MemberPlacesRow, error) {
-			if err := q.SettingsForPlaces(ctx); err != nil {
-				return nil, err
-			}
-			return q.MemberPlaces(ctx, db.MemberPlacesParams{UserIds: users, After: after, MaxMembers: int64(r.cfg.PlacesAtOnce)})
-		})
-		mu.Lock()
-		defer mu.Unlock()
-		places = merged(places, found)
-		if len(found) == r.cfg.PlacesAtOnce {
-			// All of them are known up to here.
-			if last := found[len(found)-1].Place; comparePlaces(last, end) < 0 {
-				end, more = last, true
-			}
-		}
-		return err
-	})
-	if more {
-		i, _ := slices.BinarySearchFunc(places, end, func(p db.MemberPlacesRow, end pgtype.TID) int { return comparePlaces(p.Place, end) })
-		places = places[:i+1]
-	}
-	return places, more, err
-}
-
-// merged makes one list of two, both in the order of the table.
-func merged(a, b []db.MemberPlacesRow) []db.MemberPlacesRow {
-	if len(a) == 0 {
-		return b
-	}
-	both := make([]db.MemberPlacesRow, 0, len(a)+len(b))
-	for len(a) > 0 && len(b) > 0 {
-		if comparePlaces(a[0].Place, b[0].Place) > 0 {
-			a, b = b, a
-		}
-		both, a = append(both, a[0]), a[1:]
-	}
-	both = append(both, a...)
-	return append(both, b...)
-}
-
-func comparePlaces(a, b pgtype.TID) int {
-	return cmp.Or(cmp.Compare(a.BlockNumber, b.BlockNumber), cmp.Compare(a.OffsetNumber, b.OffsetNumber))
-}
-
-// share shares many users out to the connections of the sweep.
-func (r *run) share(ctx context.Context, users []uuid.UUID, do func(ctx context.Context, users []uuid.UUID) error) error {
-	sharers, ctx := errgroup.WithContext(ctx)
-	for part := range slices.Chunk(users, max((len(users)+r.connections-1)/r.connections, r.cfg.BatchSize)) {
-		sharers.Go(func() error { return do(ctx, part) })
-	}
-	return sharers.Wait()
 }
 
 // deleteChunks deletes chunk by chunk, over all connections of the sweep.
 func (r *run) deleteChunks(ctx context.Context, places []db.MemberPlacesRow, asked time.Time, done *deletion) error {
-	cut := &cutter{left: places}
+	cut := &cutter{connections: r.connections, left: places}
 	var mu sync.Mutex // of done and stale
 	var stale error
 	sweepers, ctx := errgroup.WithContext(ctx)
@@ -257,7 +222,7 @@ func (r *run) deleteChunks(ctx context.Context, places []db.MemberPlacesRow, ask
 					cut.stop() // other connections end their chunks
 				case database.Contended(err), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 					done.isLeft = true
-					r.leaveChunk(len(slices.Compact(slices.SortedFunc(slices.Values(next.users), compare))), err)
+					r.leaveChunk(len(next.users), err)
 					err = nil
 				}
 				mu.Unlock()
@@ -275,13 +240,13 @@ func (r *run) deleteChunks(ctx context.Context, places []db.MemberPlacesRow, ask
 
 // askAgain sorts a group of due users into those still missing and those alive.
 // Users of a void batch are in neither: they are unknown, and wait.
-func (r *run) askAgain(ctx context.Context, group []uuid.UUID) (missing, alive []uuid.UUID, err error) {
+func (r *run) askAgain(ctx context.Context, group []db.SightingDuePageRow) (missing []db.SightingDuePageRow, alive []uuid.UUID, err error) {
 	var mu sync.Mutex
 	askers, ctx := errgroup.WithContext(ctx)
 	askers.SetLimit(r.cfg.Concurrency)
 	for batch := range slices.Chunk(group, r.cfg.BatchSize) {
 		askers.Go(func() error {
-			gone, err := r.calls.ask(ctx, r.checker, batch)
+			gone, err := r.calls.ask(ctx, r.checker, idsOf(batch))
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -294,10 +259,10 @@ func (r *run) askAgain(ctx context.Context, group []uuid.UUID) (missing, alive [
 			mu.Lock()
 			defer mu.Unlock()
 			for _, user := range batch {
-				if slices.Contains(gone, user) {
+				if slices.Contains(gone, user.UserID) {
 					missing = append(missing, user)
 				} else {
-					alive = append(alive, user)
+					alive = append(alive, user.UserID)
 				}
 			}
 			return nil
@@ -305,7 +270,7 @@ func (r *run) askAgain(ctx context.Context, group []uuid.UUID) (missing, alive [
 	}
 	err = askers.Wait()
 	// By id again, as the index has them, and not as the answers came.
-	slices.SortFunc(missing, compare)
+	slices.SortFunc(missing, func(a, b db.SightingDuePageRow) int { return compare(a.UserID, b.UserID) })
 	return missing, alive, err
 }
 
@@ -374,10 +339,7 @@ func (r *run) openChunk(ctx context.Context, q *db.Queries) error {
 // those who have no member left. One whom a crash leaves there goes with the next
 // run's merge.
 func (r *run) forget(ctx context.Context, users []uuid.UUID, certain bool) error {
-	if len(users) == 0 {
-		return nil
-	}
-	return r.share(ctx, users, func(ctx context.Context, users []uuid.UUID) error {
+	return r.share(ctx, users, r.connections, func(ctx context.Context, users []uuid.UUID) error {
 		_, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, database.ReadLimit, "taking users out of the ledger", func(ctx context.Context, q *db.Queries) (int64, error) {
 			if err := q.SettingsForChunk(ctx); err != nil {
 				return 0, err

@@ -161,7 +161,7 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 	inARow, size := 0, stageFirst
 	flush := func(atLeast int) error {
 		if len(missing) >= atLeast {
-			if err := r.stageMissing(ctx, missing); err != nil {
+			if err := r.stageMissing(ctx, missing, 1); err != nil {
 				return err
 			}
 			missing = missing[:0]
@@ -216,26 +216,36 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 			p.UsersDue, p.MembersDue = r.facts.UsersDue, r.facts.MembersDue
 		})
 	}
+	// There is nothing left to do beside them.
+	if err := r.stageMissing(ctx, missing, r.cfg.SweepConnections); err != nil {
+		return err
+	}
+	missing = nil
 	return flush(1)
 }
 
-// stageMissing stages missing users and adds up what they mean for the run.
-func (r *run) stageMissing(ctx context.Context, users []uuid.UUID) error {
-	found, err := r.assess(ctx, users)
-	if err != nil {
-		return err
-	}
-	r.facts.UsersNew += found.UsersNew
-	r.facts.NewUnforeseen += found.UsersNewUnforeseen
-	r.facts.RecentlyActive += found.UsersRecentlyActive
-	if r.approval.ApprovalID == 0 { // an approved run deletes nothing else
-		r.facts.DueUnapproved += found.MembersDue
-	}
-	r.facts.UsersDue += found.UsersDue
-	r.facts.MembersDue += found.MembersDue
-	r.facts.MembersKeptYoung += found.MembersKeptYoung
-	r.facts.MembersHeld += found.MembersHeld
-	return nil
+// stageMissing stages missing users, over so many connections, and adds up what
+// they mean for the run.
+func (r *run) stageMissing(ctx context.Context, users []uuid.UUID, connections int) error {
+	return r.share(ctx, users, connections, func(ctx context.Context, users []uuid.UUID) error {
+		found, err := r.assess(ctx, users)
+		if err != nil {
+			return err
+		}
+		r.tally(func(f *Facts) {
+			f.UsersNew += found.UsersNew
+			f.NewUnforeseen += found.UsersNewUnforeseen
+			f.RecentlyActive += found.UsersRecentlyActive
+			if r.approval.ApprovalID == 0 { // an approved run deletes nothing else
+				f.DueUnapproved += found.MembersDue
+			}
+			f.UsersDue += found.UsersDue
+			f.MembersDue += found.MembersDue
+			f.MembersKeptYoung += found.MembersKeptYoung
+			f.MembersHeld += found.MembersHeld
+		})
+		return nil
+	})
 }
 
 func (r *run) assess(ctx context.Context, users []uuid.UUID) (db.SightingStageMissingRow, error) {

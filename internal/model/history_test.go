@@ -305,7 +305,7 @@ func (h *history) drawWindows() (windows []window) {
 func statements() []string {
 	return []string{
 		"MemberDeleteDue", "commit of MemberDeleteDue", "CandidateMerge", "commit of CandidateMerge", "CandidateForget", "DepartedPage", "DepartedCheck",
-		"commit of MemberDeleteDue", "MemberDeleteDue", "ChunkSettings", "ChunkProof", "RunHeartbeat", "CandidateDuePage",
+		"commit of MemberDeleteDue", "MemberDeleteDue", "ChunkSettings", "ChunkProof", "RunHeartbeat", "SightingDuePage",
 		"PreflightServer", "PartitionEnsure", "RunBegin", "commit of RunBegin", "MemberUserPage", "SightingAssess",
 		"CoverageShare", "CandidateMemberPage", "CoverageWrite", "SightingStageMissing", "SightingStageUnknown", "RunClock", "SightingCount", "RefusalStore", "ApprovalOpen", "ApprovalUse",
 		"RunFacts", "RunDeleted", "RunProof", "SightingDrop", "RunFinish",

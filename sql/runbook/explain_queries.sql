@@ -159,42 +159,6 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "CandidateMerge" (:run_id, :max_gap);
 ROLLBACK TO SAVEPOINT planned;
 
--- The next due users of this run, from from_user on; with an approval (approved_run, else 0) only its set.
--- Follows SettingsForKeys.
--- Locks: ACCESS SHARE on orphan_candidates. Index: orphan_candidates_pkey, in order. Rows: max_users.
-PREPARE "CandidateDuePage" AS
-SELECT c.user_id
-FROM orphan_candidates AS c
-WHERE c.user_id >= $1
-    AND c.user_id <= $2
-    AND c.last_missing_run = $3
-    -- Due when the ledger was written: a clock that jumps forward since makes nobody due.
-    AND c.first_missing_at <= least(c.last_missing_at, now()) - $4::interval
-    AND NOT EXISTS (
-        SELECT
-        FROM orphan_holds_in_force AS h
-        WHERE h.user_id = c.user_id
-    )
-    AND (
-        $5::bigint = 0
-        OR EXISTS (
-            SELECT
-            FROM orphan_refusals AS f
-            WHERE f.run_id = $5::bigint AND f.user_id = c.user_id AND f.is_due
-        )
-    )
-ORDER BY c.user_id
-LIMIT $6::bigint;
-SAVEPOINT planned;
-:settings_for_keys
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == CandidateDuePage, these values
-EXPLAIN (:options) EXECUTE "CandidateDuePage" (:from_user, :through_user, :run_id, :retention, :approved_run, :max_users);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == CandidateDuePage, any values
-EXPLAIN (:options) EXECUTE "CandidateDuePage" (:from_user, :through_user, :run_id, :retention, :approved_run, :max_users);
-ROLLBACK TO SAVEPOINT planned;
-
 -- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 -- at the second asking, or where each of their members went; else those without a member left. (Who joined
 -- meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForChunk.
@@ -2477,12 +2441,14 @@ WITH assessed AS MATERIALIZED (
         a.is_recently_active::boolean AS is_recently_active,
         a.members_due::bigint AS members_due,
         a.members_kept_young::bigint AS members_kept_young,
-        a.members_held::bigint AS members_held
+        a.members_held::bigint AS members_held,
+        a.places::tid [] AS places,
+        a.is_leaving::boolean AS is_leaving
     FROM orphan_assess($1::uuid [], $2::interval, $3::interval, $4::bigint) AS a
 ),
 staged AS (
-    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at)
-    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at
+    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at, is_due, is_leaving, places)
+    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at, a.is_due, a.is_leaving, a.places
     FROM assessed AS a
     JOIN orphan_runs AS r ON r.run_id = $5 AND r.state = 'running'
     WHERE NOT EXISTS (
@@ -2529,6 +2495,44 @@ EXPLAIN (:options) EXECUTE "SightingAssess" (:user_ids, :retention, :max_gap, :a
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == SightingAssess, any values
 EXPLAIN (:options) EXECUTE "SightingAssess" (:user_ids, :retention, :max_gap, :approved_run);
+
+-- The next due users of this run, from from_user on, and where their members lay when they were staged (null: it
+-- keeps no more than a thousand places). There are max_users of them, or as many as have max_members places
+-- together, and the last one may have more. Whether they are due still, MemberDeleteDue decides. Follows SettingsForKeys.
+-- Locks: ACCESS SHARE on orphan_sightings. Index: orphan_sightings_pkey, in order. Rows: max_users.
+PREPARE "SightingDuePage" AS
+SELECT
+    p.user_id,
+    p.places,
+    p.is_leaving::boolean AS is_leaving
+FROM (
+    SELECT
+        s.user_id,
+        s.places,
+        s.is_leaving,
+        coalesce(sum(cardinality(s.places)) OVER (ORDER BY s.user_id ROWS UNBOUNDED PRECEDING), 0)
+        - coalesce(cardinality(s.places), 0) AS places_before
+    FROM (
+        SELECT user_id, places, is_leaving
+        FROM orphan_sightings
+        WHERE run_id = $1
+            AND user_id >= $2
+            AND is_due
+        ORDER BY user_id
+        LIMIT $3::bigint
+    ) AS s
+) AS p
+WHERE p.places_before < $4::bigint
+ORDER BY p.user_id;
+SAVEPOINT planned;
+:settings_for_keys
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == SightingDuePage, these values
+EXPLAIN (:options) EXECUTE "SightingDuePage" (:run_id, :from_user, :max_users, :max_members);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == SightingDuePage, any values
+EXPLAIN (:options) EXECUTE "SightingDuePage" (:run_id, :from_user, :max_users, :max_members);
+ROLLBACK TO SAVEPOINT planned;
 
 -- What is staged for this run: an unlogged table forgets after a crash, and the run must notice.
 -- Locks: ACCESS SHARE on orphan_sightings. Index: none: staging holds little but this run. Rows: the run's.
