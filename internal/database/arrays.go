@@ -74,7 +74,7 @@ func (a array[T]) Encode(value any, buf []byte) ([]byte, error) {
 	}
 	dimensions := min(len(values), 1)
 	buf = binary.BigEndian.AppendUint32(buf, uint32(dimensions))
-	buf = binary.BigEndian.AppendUint32(buf, 0)                  // no nulls
+	buf = binary.BigEndian.AppendUint32(buf, 0) // no nulls
 	buf = binary.BigEndian.AppendUint32(buf, a.element)
 	if dimensions == 0 {
 		return buf, nil
