@@ -145,7 +145,9 @@ const mergeLimit = 5 * time.Minute
 
 // merge writes the ledger, in one statement, and who was asked about, in another.
 func (r *run) merge(ctx context.Context) error {
-	merged, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, mergeLimit, "merging sightings into the ledger", func(ctx context.Context, q *db.Queries) (row db.CandidateMergeRow, err error) {
+	// Of all attempts: one whose answer was lost has merged, and the next finds nobody.
+	var returned int64
+	_, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, mergeLimit, "merging sightings into the ledger", func(ctx context.Context, q *db.Queries) (row db.CandidateMergeRow, err error) {
 		// Locks the run's row: nobody takes the run over in between.
 		if err := r.fence.Heartbeat(ctx, q, 0); err != nil {
 			return row, err
@@ -156,6 +158,7 @@ func (r *run) merge(ctx context.Context) error {
 		if row, err = q.CandidateMerge(ctx, db.CandidateMergeParams{RunID: r.id, MaxGap: r.cfg.MaxGap}); err != nil {
 			return row, err
 		}
+		returned = max(returned, row.Returned)
 		if row.Missing != r.facts.UsersMissing {
 			return row, fmt.Errorf("%d of %d missing users reached the ledger", row.Missing, r.facts.UsersMissing)
 		}
@@ -169,7 +172,7 @@ func (r *run) merge(ctx context.Context) error {
 		// Fresh again at COMMIT: a merge may take longer than a lease.
 		return row, r.fence.Heartbeat(ctx, q, 0)
 	})
-	r.facts.UsersReturned = merged.Returned
+	r.facts.UsersReturned = returned
 	return err
 }
 

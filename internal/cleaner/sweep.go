@@ -35,7 +35,9 @@ const (
 func (r *run) sweep(ctx context.Context) error {
 	r.enter("sweep")
 	// Whoever looks sees the phase, and a run that is over or paused stops here.
-	if err := r.fence.Heartbeat(ctx, db.New(r.pool), 0); err != nil {
+	if _, err := retry(ctx, r.Cleaner, "entering the sweep", func() (struct{}, error) {
+		return struct{}{}, r.fence.Heartbeat(ctx, db.New(r.pool), 0)
+	}); err != nil {
 		return err
 	}
 	r.connections = r.cfg.SweepConnections
