@@ -170,10 +170,10 @@ func (r *run) verifyAndJudge(ctx context.Context) error {
 	if err := failpoint.After("begin", r.lookForApproval(ctx)); err != nil {
 		return err
 	}
-	reading, both := errgroup.WithContext(ctx)
-	reading.Go(func() error { return r.recall(both) })
-	reading.Go(func() error { return r.takeShare(both) })
-	if err := reading.Wait(); err != nil {
+	if err := r.recall(ctx); err != nil {
+		return err
+	}
+	if err := r.takeShare(ctx); err != nil {
 		return err
 	}
 	r.around = r.lookAround(ctx)

@@ -53,10 +53,12 @@ func (r *run) pass(ctx context.Context, trip *Trip) error {
 		// Who is due is read meanwhile: the sweep begins with it.
 		merging, ctx := errgroup.WithContext(ctx)
 		merging.Go(func() error { return r.merge(ctx) })
-		merging.Go(func() (err error) {
-			r.due, err = r.readDue(ctx, uuid.Nil)
-			return err
-		})
+		if r.facts.UsersDue > 0 {
+			merging.Go(func() (err error) {
+				r.due, err = r.readDue(ctx, uuid.Nil)
+				return err
+			})
+		}
 		return merging.Wait()
 	case !Approvable(trip.Breaker):
 		return trip

@@ -40,6 +40,9 @@ func (r *run) sweep(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if len(r.due.users) == 0 {
+		return nil
+	}
 	r.connections = r.cfg.SweepConnections
 	if rate := r.lookAround(ctx).busySince(r.around); rate > 0 {
 		r.connections, r.gentle = 1, true
