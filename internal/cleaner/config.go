@@ -33,7 +33,7 @@ type Config struct {
 	ChunkTarget      time.Duration // how long a transaction of the sweep should last
 	ChunkRows        int           // members per transaction of the sweep, at most
 	SweepConnections int           // that delete at the same time
-	PlacesAtOnce     int           // members whose places are read at once by each of them
+	PlacesAtOnce     int           // members whose places are held in memory, about
 	LockTimeout      time.Duration // per statement of a chunk
 	ChunkLimit       time.Duration // statement_timeout of a chunk
 	AnswerAge        time.Duration // an answer older than this is asked for again before a delete

@@ -25,8 +25,8 @@ const (
 	// firstGroup is how many batches of due users are asked about again at first,
 	// while nobody knows how fast that is and their members go.
 	firstGroup = 3
-	// largestGroup is how many users are asked about again at once, at most.
-	largestGroup = 50_000
+	// largestGroup is how many users are asked about again at once, at most: a page.
+	largestGroup = mostDue
 )
 
 // sweep deletes the members of due users, group by group, over several
@@ -187,16 +187,16 @@ func (r *run) deleteListed(ctx context.Context, users []uuid.UUID, asked time.Ti
 	for pass := 0; pass < passes && (pass == 0 || !done.isWhole() && !done.isLeft); pass++ {
 		done = deletion{}
 		for after, more := (pgtype.TID{Valid: true}), true; more; {
-			places, err := r.listMembers(ctx, users, after)
+			members, err := r.listMembers(ctx, users, after)
 			if err != nil {
 				return done, err
 			}
-			done.found += int64(len(places))
-			if err := r.deleteChunks(ctx, places, asked, &done); err != nil {
+			done.found += int64(len(members))
+			if err := r.deleteChunks(ctx, members, asked, &done); err != nil {
 				return done, err
 			}
-			if more = len(places) == r.cfg.PlacesAtOnce; more {
-				after = places[len(places)-1].Place
+			if more = len(members) == r.cfg.PlacesAtOnce; more {
+				after = members[len(members)-1].Place
 			}
 		}
 	}
@@ -204,40 +204,44 @@ func (r *run) deleteListed(ctx context.Context, users []uuid.UUID, asked time.Ti
 }
 
 // deleteChunks deletes chunk by chunk, over all connections of the sweep.
-func (r *run) deleteChunks(ctx context.Context, places []db.MemberPlacesRow, asked time.Time, done *deletion) error {
-	cut := &cutter{connections: r.connections, left: places}
+func (r *run) deleteChunks(ctx context.Context, members []db.MemberPlacesRow, asked time.Time, done *deletion) error {
+	cut := &cutter{connections: r.connections, left: members}
 	var mu sync.Mutex // of done and stale
 	var stale error
+	settle := func(c chunk, deleted int64, err error) error {
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err == nil:
+			done.deleted += deleted // else it was rolled back
+		case errors.Is(err, errStale):
+			stale = err
+			cut.stop() // other connections end their chunks
+		case database.Contended(err), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+			done.isLeft = true
+			r.leaveChunk(len(c.users), err)
+		default:
+			return err
+		}
+		return nil
+	}
 	sweepers, ctx := errgroup.WithContext(ctx)
 	for range r.connections {
 		sweepers.Go(func() error {
-			for {
-				next, ok := cut.next(r.pace.rows())
-				if !ok {
-					return nil
-				}
+			for next, more := cut.next(r.pace.rows()); more; next, more = cut.next(r.pace.rows()) {
 				began := time.Now()
 				deleted, err := r.deleteChunk(ctx, next, asked)
-				mu.Lock()
-				switch {
-				case err == nil:
-					done.deleted += deleted // else it was rolled back
-				case errors.Is(err, errStale):
-					stale, err = err, nil
-					cut.stop() // other connections end their chunks
-				case database.Contended(err), errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-					done.isLeft = true
-					r.leaveChunk(len(next.users), err)
-					err = nil
+				if err := settle(next, deleted, err); err != nil {
+					return err
 				}
-				mu.Unlock()
-				if err == nil && r.gentle {
-					err = rest(ctx, time.Since(began))
+				if !r.gentle {
+					continue
 				}
-				if err != nil {
+				if err := rest(ctx, time.Since(began)); err != nil {
 					return err
 				}
 			}
+			return nil
 		})
 	}
 	return cmp.Or(sweepers.Wait(), stale)
