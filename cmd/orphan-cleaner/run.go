@@ -27,6 +27,7 @@ type RunCmd struct {
 
 // Run makes one run.
 func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
+	limitMemory()
 	cfg, err := cmd.config()
 	if err != nil {
 		return err

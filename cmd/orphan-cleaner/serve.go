@@ -63,6 +63,7 @@ const (
 
 // Run serves until it is told to end.
 func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
+	limitMemory()
 	cfg, err := cmd.config()
 	if err != nil {
 		return err

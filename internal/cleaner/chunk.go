@@ -7,8 +7,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgtype"
-
-	"github.com/nova-social/orphan-cleaner/gen/db"
 )
 
 // chunk is what one transaction deletes: members that lie next to each other in
@@ -21,32 +19,67 @@ type chunk struct {
 // cutter cuts members into chunks, for several connections at once.
 type cutter struct {
 	connections int
-	mu          sync.Mutex
-	left        []db.MemberPlacesRow // in the order of the table
+	users       []uuid.UUID // whose members there are, by id
+	isChosen    []bool      // of the users; nil: all of them
+
+	mu    sync.Mutex
+	spots []spot // in the order of the table
+	left  int64  // of them, of chosen users
 }
+
+func newCutter(connections int, users []uuid.UUID, spots []spot, isChosen []bool) *cutter {
+	c := &cutter{connections: connections, users: users, spots: spots, isChosen: isChosen}
+	for _, s := range spots {
+		if c.chose(s) {
+			c.left++
+		}
+	}
+	return c
+}
+
+func (c *cutter) chose(s spot) bool { return c.isChosen == nil || c.isChosen[s.user()] }
 
 // next is a chunk of at most so many members; false when none is left. Towards the
 // end chunks grow smaller, so that no connection waits for another's last one.
 func (c *cutter) next(members int64) (chunk, bool) {
+	taken := c.take(members)
+	if len(taken) == 0 {
+		return chunk{}, false
+	}
+	next := chunk{places: make([]pgtype.TID, len(taken))}
+	whose := make([]int, len(taken))
+	for i, s := range taken {
+		next.places[i], whose[i] = s.place(), s.user()
+	}
+	slices.Sort(whose)
+	whose = slices.Compact(whose)
+	next.users = make([]uuid.UUID, len(whose))
+	for i, user := range whose {
+		next.users[i] = c.users[user]
+	}
+	return next, true
+}
+
+func (c *cutter) take(members int64) []spot {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	left := int64(len(c.left))
-	taken := c.left[:min(left, members, max(left/int64(c.connections), firstRows))]
-	c.left = c.left[len(taken):]
-	next := chunk{places: make([]pgtype.TID, len(taken)), users: make([]uuid.UUID, len(taken))}
-	for i, member := range taken {
-		next.places[i], next.users[i] = member.Place, member.UserID
+	members = min(members, c.left, max(c.left/int64(c.connections), firstRows))
+	taken := make([]spot, 0, members)
+	for int64(len(taken)) < members {
+		if c.chose(c.spots[0]) {
+			taken = append(taken, c.spots[0])
+		}
+		c.spots = c.spots[1:]
 	}
-	slices.SortFunc(next.users, compare)
-	next.users = slices.Compact(next.users)
-	return next, len(taken) > 0
+	c.left -= members
+	return taken
 }
 
 // stop leaves what is left.
 func (c *cutter) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.left = nil
+	c.left = 0
 }
 
 const (

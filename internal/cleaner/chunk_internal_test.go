@@ -7,8 +7,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgtype"
-
-	"github.com/nova-social/orphan-cleaner/gen/db"
 )
 
 // Chunks come to last about as long as they should, whatever a member costs.
@@ -50,33 +48,68 @@ func TestPaceIsSteady(t *testing.T) {
 	}
 }
 
-// Each member is in one chunk, in the order of the table, and its user with it.
+// Each member of a chosen user is in one chunk, in the order of the table, and its
+// user with it.
 func TestCutter(t *testing.T) {
 	t.Parallel()
-	var members []db.MemberPlacesRow
-	for at := range uint16(25) {
-		members = append(members, db.MemberPlacesRow{Place: pgtype.TID{BlockNumber: 7, OffsetNumber: at, Valid: true}, UserID: uuid.UUID{byte(at)}})
+	users := make([]uuid.UUID, 40)
+	isChosen := make([]bool, len(users))
+	var spots []spot
+	var want []pgtype.TID
+	for user := range users {
+		users[user] = uuid.UUID{byte(user)}
+		isChosen[user] = user%4 != 0
 	}
-	cut := &cutter{connections: 2, left: members}
-	var seen []db.MemberPlacesRow
-	for _, want := range []int{10, 10, 5} {
-		c, ok := cut.next(10)
-		if !ok || len(c.places) != want || len(c.users) != want {
-			t.Fatalf("%d places and %d users in a chunk, not %d", len(c.places), len(c.users), want)
-		}
-		for i := range c.places {
-			seen = append(seen, db.MemberPlacesRow{Place: c.places[i], UserID: c.users[i]})
+	for at := range uint16(80) {
+		user := int(at) * 7 % len(users)
+		spots = append(spots, spotOf(tid(7, at), user))
+		if isChosen[user] {
+			want = append(want, tid(7, at))
 		}
 	}
-	if !slices.Equal(seen, members) {
-		t.Errorf("the chunks hold %v", seen)
+	cut := newCutter(2, users, spots, isChosen)
+	var places []pgtype.TID
+	for _, size := range []int{25, 25, 10} {
+		c, ok := cut.next(25)
+		if !ok || len(c.places) != size || !slices.IsSortedFunc(c.users, compare) {
+			t.Fatalf("%d places and users %v in a chunk, not %d", len(c.places), c.users, size)
+		}
+		whose := map[uuid.UUID]bool{}
+		for _, place := range c.places {
+			whose[users[int(place.OffsetNumber)*7%len(users)]] = true
+		}
+		for _, user := range c.users {
+			delete(whose, user)
+		}
+		if len(whose) > 0 {
+			t.Errorf("the chunk does not name %v", whose)
+		}
+		places = append(places, c.places...)
+	}
+	if !slices.Equal(places, want) {
+		t.Errorf("the chunks hold %v", places)
 	}
 	if _, ok := cut.next(10); ok {
 		t.Error("there is a chunk more")
 	}
-	cut = &cutter{connections: 2, left: members}
+	cut = newCutter(2, users, spots, nil)
+	if cut.left != 80 {
+		t.Errorf("%d members are left where all are chosen", cut.left)
+	}
 	cut.stop()
 	if _, ok := cut.next(10); ok {
 		t.Error("there is a chunk after the end")
+	}
+}
+
+// The last chunks share what is left.
+func TestCutterTapers(t *testing.T) {
+	t.Parallel()
+	spots := make([]spot, 5*firstRows)
+	cut := newCutter(2, []uuid.UUID{{}}, spots, nil)
+	for i, want := range []int{2500, 1250, 1000, 250} {
+		if c, _ := cut.next(4000); len(c.places) != want {
+			t.Errorf("chunk %d has %d members, not %d", i, len(c.places), want)
+		}
 	}
 }

@@ -33,7 +33,7 @@ type Config struct {
 	ChunkTarget      time.Duration // how long a transaction of the sweep should last
 	ChunkRows        int           // members per transaction of the sweep, at most
 	SweepConnections int           // that delete at the same time
-	PlacesAtOnce     int           // members whose places are held in memory, about
+	PlacesAtOnce     int           // members whose places are kept in memory, 8 bytes each, about
 	LockTimeout      time.Duration // per statement of a chunk
 	ChunkLimit       time.Duration // statement_timeout of a chunk
 	AnswerAge        time.Duration // an answer older than this is asked for again before a delete
@@ -70,7 +70,7 @@ func DefaultConfig() Config {
 	const day = 24 * time.Hour
 	return Config{
 		BatchSize: 100, Concurrency: 8, Retention: 30 * day, MaxGap: 7 * day, Lease: time.Minute,
-		PageUsers: 5000, ChunkTarget: 100 * time.Millisecond, ChunkRows: 10_000, SweepConnections: 2, PlacesAtOnce: 200_000, LockTimeout: 2 * time.Second, ChunkLimit: 30 * time.Second,
+		PageUsers: 5000, ChunkTarget: 100 * time.Millisecond, ChunkRows: 10_000, SweepConnections: 2, PlacesAtOnce: 1_000_000, LockTimeout: 2 * time.Second, ChunkLimit: 30 * time.Second,
 		AnswerAge: 10 * time.Second, Attempts: 5,
 		Limits: Limits{NewMissingShare: 0.10, DeleteShare: 0.05, DeleteMembers: 100_000, RecentlyActive: 5},
 	}

@@ -2,7 +2,6 @@ package cleaner
 
 import (
 	"context"
-	"math"
 	"slices"
 
 	"github.com/google/uuid"
@@ -14,83 +13,141 @@ import (
 // duePage is a page of the due users of a run, in the order of their ids, with
 // where staging saw the members that would go.
 type duePage struct {
-	users  []db.SightingDuePageRow
+	users  []uuid.UUID
+	fates  []fate // of each user
 	spots  []spot // of the members of all of them, in the order of the table
 	isLast bool
 }
 
-// mostDue is how many users a page has at most; a spot has room for 65,536.
-const mostDue = 50_000
+// fate is what staging knows of a due user.
+type fate uint8
 
-// spot is a place in the table, and which user of the page has a member there, in
-// one number: block, row and user. Their order is that of the table.
+const (
+	leaving fate = iota // all of its members would go
+	staying             // it has members that would not
+	unknown             // it has too many members to keep their places
+)
+
+const (
+	// mostDue is how many users a page has at most; a spot has room for two.
+	mostDue = 1_000_000
+	// A page is read piece by piece: as it comes it takes five times the memory.
+	pieceUsers, pieceMembers = 20_000, 100_000
+	// listedAtOnce is how many members are listed at once at most.
+	listedAtOnce = 100_000
+)
+
+// spot is a place in the table, and which user of a list has a member there, in one
+// number: 32 bits of block, 11 of row, which is enough for blocks of 32 kB, 21 of user. Their order is that of the table.
 type spot uint64
 
+const rowBits, userBits = 11, 21
+
 func spotOf(place pgtype.TID, user int) spot {
-	return spot(place.BlockNumber)<<32 | spot(place.OffsetNumber)<<16 | spot(user) //nolint:gosec // below mostDue
+	return spot(place.BlockNumber)<<(rowBits+userBits) | spot(place.OffsetNumber)<<userBits | spot(user) //nolint:gosec // below mostDue
 }
 
 func (s spot) place() pgtype.TID {
-	return pgtype.TID{BlockNumber: uint32(s >> 32), OffsetNumber: uint16(s >> 16), Valid: true} //nolint:gosec // cut on purpose
+	return pgtype.TID{
+		BlockNumber: uint32(s >> (rowBits + userBits)), OffsetNumber: uint16(s >> userBits & (1<<rowBits - 1)), Valid: true, //nolint:gosec // as many bits as it has
+	}
 }
 
-func (s spot) user() int { return int(s & math.MaxUint16) }
+func (s spot) user() int { return int(s & (1<<userBits - 1)) }
 
 // readDue reads the page of due users that begins with an id: as many as have
 // PlacesAtOnce members and few more, in whole batches where others follow.
 func (r *run) readDue(ctx context.Context, from uuid.UUID) (duePage, error) {
-	users, err := read(ctx, r.Cleaner, "reading due users", func(ctx context.Context, q *db.Queries) ([]db.SightingDuePageRow, error) {
-		if err := q.SettingsForKeys(ctx); err != nil {
-			return nil, err
+	var page duePage
+	for !page.isLast && len(page.users) < mostDue && len(page.spots) < r.cfg.PlacesAtOnce {
+		piece, err := r.readDuePiece(ctx, from, r.cfg.PlacesAtOnce-len(page.spots))
+		if err != nil {
+			return page, err
 		}
-		return q.SightingDuePage(ctx, db.SightingDuePageParams{RunID: r.id, FromUser: from, MaxUsers: mostDue, MaxMembers: int64(r.cfg.PlacesAtOnce)})
-	})
-	if err != nil || len(users) == 0 {
-		return duePage{isLast: true}, err
-	}
-	places := 0
-	for _, user := range users {
-		places += len(user.Places)
-	}
-	page := duePage{users: users, isLast: len(users) < mostDue && places < r.cfg.PlacesAtOnce || users[len(users)-1].UserID == uuid.Max}
-	if batches := len(users) / r.cfg.BatchSize; !page.isLast && batches > 0 {
-		page.users = users[:batches*r.cfg.BatchSize]
-	}
-	page.spots = make([]spot, 0, places)
-	for i, user := range page.users {
-		for _, place := range user.Places {
-			page.spots = append(page.spots, spotOf(place, i))
+		if len(piece) == 0 {
+			page.isLast = true
+			break
 		}
+		for _, user := range piece {
+			page.add(user)
+		}
+		last := piece[len(piece)-1].UserID
+		page.isLast = last == uuid.Max
+		from = idAfter(last)
+	}
+	if !page.isLast {
+		page.cut(max(len(page.users)/r.cfg.BatchSize*r.cfg.BatchSize, r.cfg.BatchSize))
 	}
 	slices.Sort(page.spots)
 	return page, nil
 }
 
-// membersOf picks out the members of some of its users, given in the same order.
-func (p duePage) membersOf(users []db.SightingDuePageRow) []db.MemberPlacesRow {
-	isChosen := make([]bool, len(p.users))
-	for i, user := range p.users {
-		if len(users) > 0 && user.UserID == users[0].UserID {
-			isChosen[i] = true
-			users = users[1:]
+func (r *run) readDuePiece(ctx context.Context, from uuid.UUID, members int) ([]db.SightingDuePageRow, error) {
+	return read(ctx, r.Cleaner, "reading due users", func(ctx context.Context, q *db.Queries) ([]db.SightingDuePageRow, error) {
+		if err := q.SettingsForKeys(ctx); err != nil {
+			return nil, err
 		}
-	}
-	members := make([]db.MemberPlacesRow, 0, len(p.spots))
-	for _, s := range p.spots {
-		if isChosen[s.user()] {
-			members = append(members, db.MemberPlacesRow{Place: s.place(), UserID: p.users[s.user()].UserID})
-		}
-	}
-	return members
+		return q.SightingDuePage(ctx, db.SightingDuePageParams{
+			RunID: r.id, FromUser: from, MaxUsers: pieceUsers, MaxMembers: int64(min(pieceMembers, members)),
+		})
+	})
 }
 
-// listMembers lists the members of users behind a place, in the order of the table:
-// PlacesAtOnce of them, where there are more.
-func (r *run) listMembers(ctx context.Context, users []uuid.UUID, after pgtype.TID) ([]db.MemberPlacesRow, error) {
-	return read(ctx, r.Cleaner, "listing members", func(ctx context.Context, q *db.Queries) ([]db.MemberPlacesRow, error) {
+func (p *duePage) add(user db.SightingDuePageRow) {
+	which := staying
+	switch {
+	case user.Places == nil:
+		which = unknown
+	case user.IsLeaving:
+		which = leaving
+	}
+	for _, place := range user.Places {
+		p.spots = append(p.spots, spotOf(place, len(p.users)))
+	}
+	p.users, p.fates = append(p.users, user.UserID), append(p.fates, which)
+}
+
+// cut leaves the first so many users.
+func (p *duePage) cut(users int) {
+	if users >= len(p.users) {
+		return
+	}
+	p.users, p.fates = p.users[:users], p.fates[:users]
+	p.spots = slices.DeleteFunc(p.spots, func(s spot) bool { return s.user() >= users })
+}
+
+// choose marks some users of the page, given by id, and sorts them by their fates.
+func (p *duePage) choose(users []uuid.UUID) (isChosen []bool, fated [3][]uuid.UUID) {
+	isChosen = make([]bool, len(p.users))
+	for i, user := range p.users {
+		if len(users) == 0 {
+			break
+		}
+		if user == users[0] {
+			isChosen[i], users = true, users[1:]
+			fated[p.fates[i]] = append(fated[p.fates[i]], user)
+		}
+	}
+	return isChosen, fated
+}
+
+// listMembers lists the members of users, given by id, behind a place, in the order
+// of the table; more says that there may be others behind them.
+func (r *run) listMembers(ctx context.Context, users []uuid.UUID, after pgtype.TID) (spots []spot, last pgtype.TID, more bool, err error) {
+	most := min(r.cfg.PlacesAtOnce, listedAtOnce)
+	listed, err := read(ctx, r.Cleaner, "listing members", func(ctx context.Context, q *db.Queries) ([]db.MemberPlacesRow, error) {
 		if err := q.SettingsForPlaces(ctx); err != nil {
 			return nil, err
 		}
-		return q.MemberPlaces(ctx, db.MemberPlacesParams{UserIds: users, After: after, MaxMembers: int64(r.cfg.PlacesAtOnce)})
+		return q.MemberPlaces(ctx, db.MemberPlacesParams{UserIds: users, After: after, MaxMembers: int64(most)})
 	})
+	if err != nil || len(listed) == 0 {
+		return nil, after, false, err
+	}
+	spots = make([]spot, len(listed))
+	for i, member := range listed {
+		user, _ := slices.BinarySearchFunc(users, member.UserID, compare)
+		spots[i] = spotOf(member.Place, user)
+	}
+	return spots, listed[len(listed)-1].Place, len(listed) == most, nil
 }

@@ -19,7 +19,7 @@ func TestSpots(t *testing.T) {
 	t.Parallel()
 	var spots []spot
 	for _, block := range []uint32{0, 1, 70_000, 1<<32 - 2} {
-		for _, offset := range []uint16{1, 255, 300} {
+		for _, offset := range []uint16{1, 255, 1169} {
 			for _, user := range []int{0, 1, mostDue - 1} {
 				s := spotOf(tid(block, offset), user)
 				if s.place() != tid(block, offset) || s.user() != user {
@@ -34,19 +34,25 @@ func TestSpots(t *testing.T) {
 	}
 }
 
-// Of a page, the members of some of its users come out, in the order of the table.
-func TestMembersOfAGroup(t *testing.T) {
+// Some users of a page are chosen, by their fates; a page that is cut keeps the
+// members of those it keeps.
+func TestChooseAndCut(t *testing.T) {
 	t.Parallel()
-	first, second, third := uuid.UUID{1}, uuid.UUID{2}, uuid.UUID{3}
-	page := duePage{
-		users: []db.SightingDuePageRow{{UserID: first}, {UserID: second}, {UserID: third}},
-		spots: []spot{spotOf(tid(1, 5), 2), spotOf(tid(2, 1), 1), spotOf(tid(2, 2), 0), spotOf(tid(9, 1), 2)},
+	var page duePage
+	for i, places := range [][]pgtype.TID{{tid(2, 2)}, nil, {}, {tid(1, 5), tid(9, 1)}} {
+		page.add(db.SightingDuePageRow{UserID: uuid.UUID{byte(i)}, Places: places, IsLeaving: i == 3})
 	}
-	want := []db.MemberPlacesRow{{Place: tid(1, 5), UserID: third}, {Place: tid(2, 2), UserID: first}, {Place: tid(9, 1), UserID: third}}
-	if got := page.membersOf([]db.SightingDuePageRow{{UserID: first}, {UserID: third}}); !slices.Equal(got, want) {
-		t.Errorf("%v, not %v", got, want)
+	isChosen, fated := page.choose([]uuid.UUID{{0}, {1}, {3}})
+	if !slices.Equal(isChosen, []bool{true, true, false, true}) {
+		t.Errorf("chosen: %v", isChosen)
 	}
-	if got := page.membersOf(nil); len(got) != 0 {
-		t.Errorf("members of nobody: %v", got)
+	for which, want := range map[fate]uuid.UUID{staying: {0}, unknown: {1}, leaving: {3}} {
+		if !slices.Equal(fated[which], []uuid.UUID{want}) {
+			t.Errorf("fate %d: %v", which, fated[which])
+		}
+	}
+	page.cut(3)
+	if len(page.users) != 3 || len(page.fates) != 3 || !slices.Equal(page.spots, []spot{spotOf(tid(2, 2), 0)}) {
+		t.Errorf("cut: %+v", page)
 	}
 }

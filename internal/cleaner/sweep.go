@@ -25,8 +25,8 @@ const (
 	// firstGroup is how many batches of due users are asked about again at first,
 	// while nobody knows how fast that is and their members go.
 	firstGroup = 3
-	// largestGroup is how many users are asked about again at once, at most: a page.
-	largestGroup = mostDue
+	// largestGroup is how many users are asked about again at once, at most.
+	largestGroup = 500_000
 )
 
 // sweep deletes the members of due users, group by group, over several
@@ -50,7 +50,9 @@ func (r *run) sweep(ctx context.Context) error {
 		r.log.Debug("Sweeping gently: others are at work", "their_transactions_per_second", math.Round(rate))
 	}
 	size := firstGroup * r.cfg.BatchSize
-	for page := r.due; ; {
+	page := r.due
+	r.due = duePage{} // not to be kept when the next one comes
+	for {
 		for left := page.users; len(left) > 0; {
 			group := left[:min(size, len(left))]
 			left = left[len(group):]
@@ -64,7 +66,7 @@ func (r *run) sweep(ctx context.Context) error {
 			return nil
 		}
 		var err error
-		if page, err = r.readDue(ctx, idAfter(page.users[len(page.users)-1].UserID)); err != nil {
+		if page, err = r.readDue(ctx, idAfter(page.users[len(page.users)-1])); err != nil {
 			return err
 		}
 	}
@@ -84,7 +86,7 @@ var errStale = errors.New("the answer of auth-service is too old to delete by")
 
 // sweepGroup asks, deletes in chunks, and asks anew, for half as many users at a
 // time, whenever the answer has grown too old before the last chunk.
-func (r *run) sweepGroup(ctx context.Context, page duePage, group []db.SightingDuePageRow) error {
+func (r *run) sweepGroup(ctx context.Context, page duePage, group []uuid.UUID) error {
 	// A run across midnight needs the next day's partition; without a place for
 	// the backup the delete itself fails.
 	if _, err := db.New(r.pool).PartitionEnsure(ctx, daysAhead); err != nil {
@@ -102,7 +104,7 @@ func (r *run) sweepGroup(ctx context.Context, page duePage, group []db.SightingD
 	if len(missing) == 0 {
 		return nil
 	}
-	leaving, staying, err := r.deleteMembers(ctx, page, missing, asked)
+	gone, others, err := r.deleteMembers(ctx, page, missing, asked)
 	switch {
 	case errors.Is(err, errStale) && len(missing) > r.cfg.BatchSize:
 		for half := range slices.Chunk(missing, (len(missing)+1)/2) {
@@ -116,16 +118,22 @@ func (r *run) sweepGroup(ctx context.Context, page duePage, group []db.SightingD
 	case err != nil:
 		return err
 	}
-	if err := r.forget(ctx, leaving, true); err != nil {
+	if err := r.forget(ctx, gone, true); err != nil {
 		return err
 	}
-	return failpoint.After("forget", r.forget(ctx, staying, false))
+	return failpoint.After("forget", r.forget(ctx, others, false))
 }
 
 // deletion is what became of the members of some users.
 type deletion struct {
 	found, deleted int64
 	isLeft         bool // a chunk of them was left for the next run
+}
+
+func (d *deletion) add(more deletion) {
+	d.found += more.found
+	d.deleted += more.deleted
+	d.isLeft = d.isLeft || more.isLeft
 }
 
 // isWhole says that none of them is left.
@@ -139,43 +147,26 @@ func (r *run) leaveChunk(users int, err error) {
 
 // deleteMembers deletes the members of users that may go: where staging saw them;
 // then those it did not keep, and those that were changed since and lie elsewhere,
-// where the table has them. The leaving users have none left after that; the
-// staying ones may have some, that may not go or were left.
-func (r *run) deleteMembers(ctx context.Context, page duePage, group []db.SightingDuePageRow, asked time.Time) (leaving, staying []uuid.UUID, err error) {
-	var many []uuid.UUID
-	for _, user := range group {
-		switch {
-		case user.Places == nil:
-			many = append(many, user.UserID)
-		case user.IsLeaving:
-			leaving = append(leaving, user.UserID)
-		default:
-			staying = append(staying, user.UserID)
-		}
+// where the table has them. None is left of the gone users then; the others may
+// have some, that may not go or were left.
+func (r *run) deleteMembers(ctx context.Context, page duePage, users []uuid.UUID, asked time.Time) (gone, others []uuid.UUID, err error) {
+	isChosen, fated := page.choose(users)
+	seen, err := r.deleteChunks(ctx, newCutter(r.connections, page.users, page.spots, isChosen), asked)
+	if err != nil || seen.isLeft {
+		return nil, users, err
 	}
-	members := page.membersOf(group)
-	done := deletion{found: int64(len(members))}
-	if err := r.deleteChunks(ctx, members, asked, &done); err != nil || done.isLeft {
-		return nil, idsOf(group), err
+	if !seen.isWhole() {
+		fated = [...][]uuid.UUID{unknown: users}
 	}
-	if !done.isWhole() {
-		leaving, staying, many = nil, nil, idsOf(group)
+	gone, others = fated[leaving], fated[staying]
+	if len(fated[unknown]) == 0 {
+		return gone, others, nil
 	}
-	if len(many) == 0 {
-		return leaving, staying, nil
+	listed, err := r.deleteListed(ctx, fated[unknown], asked)
+	if err != nil || !listed.isWhole() {
+		return gone, append(others, fated[unknown]...), err
 	}
-	if done, err = r.deleteListed(ctx, many, asked); err != nil || !done.isWhole() {
-		return leaving, append(staying, many...), err
-	}
-	return append(leaving, many...), staying, nil
-}
-
-func idsOf(users []db.SightingDuePageRow) []uuid.UUID {
-	ids := make([]uuid.UUID, len(users))
-	for i, user := range users {
-		ids[i] = user.UserID
-	}
-	return ids
+	return append(gone, fated[unknown]...), others, nil
 }
 
 // passes is how often the members of users are looked for in the table: one that
@@ -187,16 +178,14 @@ func (r *run) deleteListed(ctx context.Context, users []uuid.UUID, asked time.Ti
 	for pass := 0; pass < passes && (pass == 0 || !done.isWhole() && !done.isLeft); pass++ {
 		done = deletion{}
 		for after, more := (pgtype.TID{Valid: true}), true; more; {
-			members, err := r.listMembers(ctx, users, after)
+			var spots []spot
+			if spots, after, more, err = r.listMembers(ctx, users, after); err != nil {
+				return done, err
+			}
+			page, err := r.deleteChunks(ctx, newCutter(r.connections, users, spots, nil), asked)
+			done.add(page)
 			if err != nil {
 				return done, err
-			}
-			done.found += int64(len(members))
-			if err := r.deleteChunks(ctx, members, asked, &done); err != nil {
-				return done, err
-			}
-			if more = len(members) == r.cfg.PlacesAtOnce; more {
-				after = members[len(members)-1].Place
 			}
 		}
 	}
@@ -204,8 +193,8 @@ func (r *run) deleteListed(ctx context.Context, users []uuid.UUID, asked time.Ti
 }
 
 // deleteChunks deletes chunk by chunk, over all connections of the sweep.
-func (r *run) deleteChunks(ctx context.Context, members []db.MemberPlacesRow, asked time.Time, done *deletion) error {
-	cut := &cutter{connections: r.connections, left: members}
+func (r *run) deleteChunks(ctx context.Context, cut *cutter, asked time.Time) (done deletion, err error) {
+	done.found = cut.left
 	var mu sync.Mutex // of done and stale
 	var stale error
 	settle := func(c chunk, deleted int64, err error) error {
@@ -244,18 +233,19 @@ func (r *run) deleteChunks(ctx context.Context, members []db.MemberPlacesRow, as
 			return nil
 		})
 	}
-	return cmp.Or(sweepers.Wait(), stale)
+	err = sweepers.Wait()
+	return done, cmp.Or(err, stale)
 }
 
 // askAgain sorts a group of due users into those still missing and those alive.
 // Users of a void batch are in neither: they are unknown, and wait.
-func (r *run) askAgain(ctx context.Context, group []db.SightingDuePageRow) (missing []db.SightingDuePageRow, alive []uuid.UUID, err error) {
+func (r *run) askAgain(ctx context.Context, group []uuid.UUID) (missing, alive []uuid.UUID, err error) {
 	var mu sync.Mutex
 	askers, ctx := errgroup.WithContext(ctx)
 	askers.SetLimit(r.cfg.Concurrency)
 	for batch := range slices.Chunk(group, r.cfg.BatchSize) {
 		askers.Go(func() error {
-			gone, err := r.calls.ask(ctx, r.checker, idsOf(batch))
+			gone, err := r.calls.ask(ctx, r.checker, batch)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -268,10 +258,10 @@ func (r *run) askAgain(ctx context.Context, group []db.SightingDuePageRow) (miss
 			mu.Lock()
 			defer mu.Unlock()
 			for _, user := range batch {
-				if slices.Contains(gone, user.UserID) {
+				if slices.Contains(gone, user) {
 					missing = append(missing, user)
 				} else {
-					alive = append(alive, user.UserID)
+					alive = append(alive, user)
 				}
 			}
 			return nil
@@ -279,7 +269,7 @@ func (r *run) askAgain(ctx context.Context, group []db.SightingDuePageRow) (miss
 	}
 	err = askers.Wait()
 	// By id again, as the index has them, and not as the answers came.
-	slices.SortFunc(missing, func(a, b db.SightingDuePageRow) int { return compare(a.UserID, b.UserID) })
+	slices.SortFunc(missing, compare)
 	return missing, alive, err
 }
 

@@ -66,10 +66,12 @@ func (r *run) newBatch() batch { return batch{ids: make([]uuid.UUID, 0, r.cfg.Ba
 const voidInARow = 3
 
 const (
-	// stageSize is how many users are written to staging at once. The more at once,
-	// the less often a page of the table is visited; but the first come sooner, so
-	// that a run that is sure to be refused soon stops asking.
-	stageSize, stageFirst = 5000, 2000
+	// stageFirst is how many users are written to staging at first, so that a run that
+	// is sure to be refused soon stops asking; then twice as many each time up to
+	// stageMost: the more at once, the less often a page of the table is visited.
+	stageFirst, stageMost = 2500, 80_000
+	// stageShared is how many are worth more than one connection.
+	stageShared = 10_000
 	// answersAhead is how many batches may be answered and not yet counted: a
 	// megabyte at most.
 	answersAhead = 512
@@ -161,7 +163,11 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 	inARow, size := 0, stageFirst
 	flush := func(atLeast int) error {
 		if len(missing) >= atLeast {
-			if err := r.stageMissing(ctx, missing, 1); err != nil {
+			connections := 1
+			if len(missing) > stageShared {
+				connections = r.cfg.SweepConnections
+			}
+			if err := r.stageMissing(ctx, missing, connections); err != nil {
 				return err
 			}
 			missing = missing[:0]
@@ -206,7 +212,7 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 			return err
 		}
 		if full {
-			size = stageSize
+			size = min(2*size, stageMost)
 			if err := r.judgeEarly(ctx); err != nil {
 				return errors.Join(err, flush(1))
 			}
