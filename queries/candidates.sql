@@ -84,7 +84,8 @@ SELECT
 -- name: CandidateForget :execrows
 -- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 -- at the second asking, or where each of their members went; else those without a member left. (Who joined
--- meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForChunk.
+-- meanwhile is too young to go, and makes its user a candidate anew.) Nobody leaves while the run's count is behind
+-- members_deleted: a crash of the server took chunks back. Follows SettingsForChunk.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 -- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
@@ -94,7 +95,7 @@ WITH forgotten AS (
         AND EXISTS (
             SELECT
             FROM orphan_runs AS r
-            WHERE r.run_id = @run_id AND r.state = 'running'
+            WHERE r.run_id = @run_id AND r.state = 'running' AND r.members_deleted >= @members_deleted::bigint
         )
         AND (
             @certain::boolean

@@ -38,10 +38,13 @@ SELECT
     set_config('enable_tidscan', 'off', true);
 
 -- name: SettingsForChunk :exec
--- Has a chunk find its rows by their places and its users by their keys, whatever the statistics say. Local to
--- the transaction.
+-- Has a chunk find its rows by their places and its users by their keys, whatever the statistics say, and COMMIT
+-- without waiting for the disk, or for a standby: what is deleted, its audit, its backup and the run's count come
+-- together or not at all, and the end of the run waits for all of it. A run that goes on after a crash of the server
+-- sees by its count what is lost. Local to the transaction.
 -- Locks: none.
 SELECT
+    set_config('synchronous_commit', 'off', true),
     set_config('enable_seqscan', 'off', true),
     set_config('enable_indexscan', 'off', true),
     set_config('enable_nestloop', 'off', true),

@@ -77,10 +77,10 @@ WITH forgotten AS (
         AND EXISTS (
             SELECT
             FROM orphan_runs AS r
-            WHERE r.run_id = $2 AND r.state = 'running'
+            WHERE r.run_id = $2 AND r.state = 'running' AND r.members_deleted >= $3::bigint
         )
         AND (
-            $3::boolean
+            $4::boolean
             OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
         )
     RETURNING c.user_id
@@ -94,19 +94,26 @@ SET departed_at = now(), checked_at = NULL
 `
 
 type CandidateForgetParams struct {
-	UserIds []uuid.UUID `json:"user_ids"`
-	RunID   int64       `json:"run_id"`
-	Certain bool        `json:"certain"`
+	UserIds        []uuid.UUID `json:"user_ids"`
+	RunID          int64       `json:"run_id"`
+	MembersDeleted int64       `json:"members_deleted"`
+	Certain        bool        `json:"certain"`
 }
 
 // Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 // at the second asking, or where each of their members went; else those without a member left. (Who joined
-// meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForChunk.
+// meanwhile is too young to go, and makes its user a candidate anew.) Nobody leaves while the run's count is behind
+// members_deleted: a crash of the server took chunks back. Follows SettingsForChunk.
 // Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 // Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 // Rows: as many as given.
 func (q *Queries) CandidateForget(ctx context.Context, arg CandidateForgetParams) (int64, error) {
-	result, err := q.db.Exec(ctx, candidateForget, arg.UserIds, arg.RunID, arg.Certain)
+	result, err := q.db.Exec(ctx, candidateForget,
+		arg.UserIds,
+		arg.RunID,
+		arg.MembersDeleted,
+		arg.Certain,
+	)
 	if err != nil {
 		return 0, err
 	}

@@ -20,7 +20,7 @@ type chunk struct {
 type cutter struct {
 	connections int
 	users       []uuid.UUID // whose members there are, by id
-	isChosen    []bool      // of the users; nil: all of them
+	isChosen    []bool      // of the users; empty: all of them
 
 	mu    sync.Mutex
 	spots []spot // in the order of the table
@@ -37,7 +37,7 @@ func newCutter(connections int, users []uuid.UUID, spots []spot, isChosen []bool
 	return c
 }
 
-func (c *cutter) chose(s spot) bool { return c.isChosen == nil || c.isChosen[s.user()] }
+func (c *cutter) chose(s spot) bool { return len(c.isChosen) == 0 || c.isChosen[s.user()] }
 
 // next is a chunk of at most so many members; false when none is left. Towards the
 // end chunks grow smaller, so that no connection waits for another's last one.

@@ -49,7 +49,7 @@ func spotOf(place pgtype.TID, user int) spot {
 
 func (s spot) place() pgtype.TID {
 	return pgtype.TID{
-		BlockNumber: uint32(s >> (rowBits + userBits)), OffsetNumber: uint16(s >> userBits & (1<<rowBits - 1)), Valid: true, //nolint:gosec // as many bits as it has
+		BlockNumber: uint32(s >> (rowBits + userBits)), OffsetNumber: uint16(s >> userBits & (1<<rowBits - 1)), Valid: true,
 	}
 }
 

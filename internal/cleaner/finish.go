@@ -97,6 +97,9 @@ func (r *run) proveWhole(ctx context.Context, q *db.Queries) error {
 		return err
 	}
 	r.facts.MembersDeleted = deleted.MembersDeleted
+	if lost := r.Progress().MembersDeleted - deleted.MembersDeleted; lost > 0 {
+		return fmt.Errorf("%w: a crash of the server took the deletion of %d members back, with audit and backup; the next run goes on", ErrIncomplete, lost)
+	}
 	if deleted.MembersDeleted == 0 {
 		return nil
 	}

@@ -986,6 +986,68 @@ func TestRolledBackChunkCountsForNothing(t *testing.T) {
 	w.invariant(6)
 }
 
+// crash is an observer that undoes so many chunks once they are done, as a crash of
+// the server does: the last ones, with audit, backup and the run's count.
+type crash struct {
+	w             *world
+	after, chunks int
+	done          atomic.Int32
+}
+
+func (c *crash) RunBegan()                       {}
+func (c *crash) PhaseDone(string, time.Duration) {}
+func (c *crash) BatchDone(error)                 {}
+func (c *crash) Retried(string)                  {}
+func (c *crash) RunEnded(cleaner.Result)         {}
+
+func (c *crash) ChunkDone(int64) {
+	if int(c.done.Add(1)) != c.after {
+		return
+	}
+	c.w.db.Exec(`WITH lost AS (
+		SELECT txid FROM conversation_members_audit GROUP BY txid ORDER BY txid DESC LIMIT $1
+	), audited AS (
+		DELETE FROM conversation_members_audit WHERE txid IN (SELECT txid FROM lost) RETURNING conversation_id, user_id
+	), back AS (
+		DELETE FROM conversation_members_backup AS b USING audited AS a WHERE (a.conversation_id, a.user_id) = (b.conversation_id, b.user_id) RETURNING b.*
+	), members AS (
+		INSERT INTO conversation_members (conversation_id, user_id, role, joined_at) SELECT conversation_id, user_id, role, joined_at FROM back RETURNING 1
+	)
+	UPDATE orphan_runs SET members_deleted = members_deleted - (SELECT count(*) FROM members) WHERE state = 'running'`, c.chunks)
+}
+
+// Chunks do not wait for the disk. Those that a crash of the server takes back are
+// deleted once more; nobody leaves the ledger whose members came back.
+func TestCrashTakesChunksBack(t *testing.T) {
+	for name, test := range map[string]struct {
+		after, chunks int
+		left          int64 // members that are left for the next run
+	}{"of the group": {after: 2, chunks: 2}, "and of the one before": {after: 3, chunks: 2, left: 2}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.cfg.BatchSize, w.cfg.SweepConnections = 1, 1
+			users := w.people(100, 2)
+			w.die(40, users[:5]...) // groups of 3 and 2
+			w.cfg.ChunkRows = 4
+			w.cfg.Observer = &crash{w: w, after: test.after, chunks: test.chunks}
+			r, err := w.run()
+			switch {
+			case test.left == 0 && (err != nil || r.MembersDeleted != 10):
+				t.Errorf("%v, %+v", err, r)
+			case test.left > 0 && (!errors.Is(err, cleaner.ErrIncomplete) || r.MembersDeleted != 10-test.left):
+				t.Errorf("%v, %+v", err, r)
+			}
+			w.invariant(10 - test.left)
+			w.cfg.Observer = nil
+			w.must(w.run())
+			w.invariant(10)
+			if n := w.db.Count(`orphan_candidates`); n != 0 {
+				t.Errorf("%d users are left in the ledger", n)
+			}
+		})
+	}
+}
+
 // Pages of due users end with whole batches: no more calls than ceil(due / batch size).
 func TestPagesAreWholeBatches(t *testing.T) {
 	w := newWorld(t)

@@ -155,7 +155,11 @@ func (r *run) deleteMembers(ctx context.Context, page duePage, users []uuid.UUID
 	if err != nil || seen.isLeft {
 		return nil, users, err
 	}
-	if !seen.isWhole() {
+	tookBack, err := r.crashTookBack(ctx, seen)
+	if err != nil {
+		return nil, users, err
+	}
+	if !seen.isWhole() || tookBack {
 		fated = [...][]uuid.UUID{unknown: users}
 	}
 	gone, others = fated[leaving], fated[staying]
@@ -167,6 +171,25 @@ func (r *run) deleteMembers(ctx context.Context, page duePage, users []uuid.UUID
 		return gone, append(others, fated[unknown]...), err
 	}
 	return append(gone, fated[unknown]...), others, nil
+}
+
+// crashTookBack says whether a crash of the server took chunks back that were
+// committed a moment ago. Those are the last ones: the group's, and where they are
+// more than that, others, which are left for the next run.
+func (r *run) crashTookBack(ctx context.Context, group deletion) (bool, error) {
+	if group.deleted == 0 {
+		return false, nil
+	}
+	counted, err := read(ctx, r.Cleaner, "reading the run's count", func(ctx context.Context, q *db.Queries) (db.RunDeletedRow, error) {
+		return q.RunDeleted(ctx, r.id)
+	})
+	lost := r.Progress().MembersDeleted - counted.MembersDeleted
+	if err != nil || lost <= 0 {
+		return false, err
+	}
+	r.log.Warn("A crash of the server took chunks back, with audit and backup; deleting once more", "members", lost)
+	r.report(func(p *Progress) { p.MembersDeleted -= min(lost, group.deleted) })
+	return true, nil
 }
 
 // passes is how often the members of users are looked for in the table: one that
@@ -343,7 +366,7 @@ func (r *run) forget(ctx context.Context, users []uuid.UUID, certain bool) error
 			if err := q.SettingsForChunk(ctx); err != nil {
 				return 0, err
 			}
-			return q.CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: users, Certain: certain})
+			return q.CandidateForget(ctx, db.CandidateForgetParams{RunID: r.id, UserIds: users, Certain: certain, MembersDeleted: r.Progress().MembersDeleted})
 		})
 		return err
 	})

@@ -90,6 +90,7 @@ FROM run, users
 \set max_members 200000
 \set max_rows 2000
 \set max_users 5000
+\set members_deleted 0
 \set members_due 0
 \set members_held 0
 \set members_kept_young 0

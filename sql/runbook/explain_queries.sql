@@ -161,7 +161,8 @@ ROLLBACK TO SAVEPOINT planned;
 
 -- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 -- at the second asking, or where each of their members went; else those without a member left. (Who joined
--- meanwhile is too young to go, and makes its user a candidate anew.) Follows SettingsForChunk.
+-- meanwhile is too young to go, and makes its user a candidate anew.) Nobody leaves while the run's count is behind
+-- members_deleted: a crash of the server took chunks back. Follows SettingsForChunk.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 -- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
@@ -172,10 +173,10 @@ WITH forgotten AS (
         AND EXISTS (
             SELECT
             FROM orphan_runs AS r
-            WHERE r.run_id = $2 AND r.state = 'running'
+            WHERE r.run_id = $2 AND r.state = 'running' AND r.members_deleted >= $3::bigint
         )
         AND (
-            $3::boolean
+            $4::boolean
             OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
         )
     RETURNING c.user_id
@@ -190,10 +191,10 @@ SAVEPOINT planned;
 :settings_for_chunk
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == CandidateForget, these values
-EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :certain);
+EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :members_deleted, :certain);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateForget, any values
-EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :certain);
+EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :members_deleted, :certain);
 ROLLBACK TO SAVEPOINT planned;
 
 -- Candidates by the day their retention ends; the first row holds what is due already.
@@ -2380,11 +2381,14 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == SettingsForPlaces, any values
 EXPLAIN (:options) EXECUTE "SettingsForPlaces";
 
--- Has a chunk find its rows by their places and its users by their keys, whatever the statistics say. Local to
--- the transaction.
+-- Has a chunk find its rows by their places and its users by their keys, whatever the statistics say, and COMMIT
+-- without waiting for the disk, or for a standby: what is deleted, its audit, its backup and the run's count come
+-- together or not at all, and the end of the run waits for all of it. A run that goes on after a crash of the server
+-- sees by its count what is lost. Local to the transaction.
 -- Locks: none.
 PREPARE "SettingsForChunk" AS
 SELECT
+    set_config('synchronous_commit', 'off', true),
     set_config('enable_seqscan', 'off', true),
     set_config('enable_indexscan', 'off', true),
     set_config('enable_nestloop', 'off', true),
