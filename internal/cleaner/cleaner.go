@@ -68,8 +68,8 @@ type run struct {
 	calls       callTimes
 	pace        *pace
 	around      neighbours // at the beginning of verify
-	gentle      bool       // the sweep rests after each chunk
-	connections int        // of the sweep
+	gentle      bool       // see makeWay
+	connections int        // at work at the same time, at most
 	due         duePage    // the first one
 	back        departed
 	totals      db.MemberTotalsRow // of the table, where judgeEarly counted
@@ -83,7 +83,7 @@ type run struct {
 // the error.
 func (c *Cleaner) Run(ctx context.Context) (Result, error) {
 	c.report(func(p *Progress) { *p = Progress{} })
-	r := &run{Cleaner: c, started: time.Now(), judgeLate: c.cfg.JudgeLate, pace: newPace(c.cfg)}
+	r := &run{Cleaner: c, started: time.Now(), judgeLate: c.cfg.JudgeLate, pace: newPace(c.cfg), connections: c.cfg.SweepConnections}
 	result, err := r.live(ctx)
 	r.leave()
 	c.cfg.Observer.RunEnded(result)

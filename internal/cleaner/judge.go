@@ -50,8 +50,9 @@ func (r *run) pass(ctx context.Context, trip *Trip) error {
 	}
 	switch {
 	case trip == nil:
-		// Who is due is read meanwhile: the sweep begins with it.
+		// Who is due is read meanwhile: the sweep begins with it. Gently, afterwards.
 		merging, ctx := errgroup.WithContext(ctx)
+		merging.SetLimit(r.connections)
 		merging.Go(func() error { return r.merge(ctx) })
 		if r.facts.UsersDue > 0 {
 			merging.Go(func() (err error) {

@@ -2,6 +2,7 @@ package cleaner
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
@@ -55,6 +56,20 @@ func (n neighbours) busySince(before neighbours) float64 {
 		return 0
 	}
 	return rate
+}
+
+// makeWay looks whether others are at work. A run does one thing at a time from
+// then on, where it would do two, and sweeps gently: it rests after each chunk, and
+// those are short.
+func (r *run) makeWay(ctx context.Context) {
+	if r.gentle {
+		return
+	}
+	if rate := r.lookAround(ctx).busySince(r.around); rate > 0 {
+		r.connections, r.gentle = 1, true
+		r.pace.target /= gentleShare
+		r.log.Debug("Going gently: others are at work", "their_transactions_per_second", math.Round(rate))
+	}
 }
 
 // rest lets others go first for a while, after so much work.

@@ -854,7 +854,7 @@ func TestSweepIsGentleToNeighbours(t *testing.T) {
 			if err := others.Wait(); err != nil {
 				t.Fatal(err)
 			}
-			if gentle := strings.Contains(w.log.String(), "Sweeping gently"); gentle != busy || r.MembersDeleted != 5 {
+			if gentle := strings.Contains(w.log.String(), "Going gently"); gentle != busy || r.MembersDeleted != 5 {
 				t.Errorf("gentle: %v, %+v\n%s", gentle, r, w.log.String())
 			}
 		})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"sync"
 	"time"
@@ -30,8 +29,7 @@ const (
 )
 
 // sweep deletes the members of due users, group by group, over several
-// connections; or gently, over one and a quarter of the time, where others are
-// at work. A group is asked about again right before its members go.
+// connections; or gently, over one and a quarter of the time, see makeWay. A group is asked about again right before its members go.
 func (r *run) sweep(ctx context.Context) error {
 	r.enter("sweep")
 	// Whoever looks sees the phase, and a run that is over or paused stops here.
@@ -42,12 +40,6 @@ func (r *run) sweep(ctx context.Context) error {
 	}
 	if len(r.due.users) == 0 {
 		return nil
-	}
-	r.connections = r.cfg.SweepConnections
-	if rate := r.lookAround(ctx).busySince(r.around); rate > 0 {
-		r.connections, r.gentle = 1, true
-		r.pace.target /= gentleShare
-		r.log.Debug("Sweeping gently: others are at work", "their_transactions_per_second", math.Round(rate))
 	}
 	size := firstGroup * r.cfg.BatchSize
 	page := r.due

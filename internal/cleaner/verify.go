@@ -165,7 +165,8 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 		if len(missing) >= atLeast {
 			connections := 1
 			if len(missing) > stageShared {
-				connections = r.cfg.SweepConnections
+				r.makeWay(ctx)
+				connections = r.connections
 			}
 			if err := r.stageMissing(ctx, missing, connections); err != nil {
 				return err
@@ -222,8 +223,11 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 			p.UsersDue, p.MembersDue = r.facts.UsersDue, r.facts.MembersDue
 		})
 	}
+	if r.facts.UsersMissing > 0 {
+		r.makeWay(ctx)
+	}
 	// There is nothing left to do beside them.
-	if err := r.stageMissing(ctx, missing, r.cfg.SweepConnections); err != nil {
+	if err := r.stageMissing(ctx, missing, r.connections); err != nil {
 		return err
 	}
 	missing = nil
