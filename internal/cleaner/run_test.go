@@ -960,21 +960,24 @@ func TestRolledBackChunkCountsForNothing(t *testing.T) {
 	}
 	client := w.client()
 	var calls atomic.Int32
-	var other pgx.Tx
+	var other errgroup.Group
 	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		if calls.Add(1) == 4 { // the second asking: no heartbeat gets through from here on
-			other = begin(`SELECT FROM orphan_runs WHERE state = 'running' FOR UPDATE`)
-			go func() {
+			tx := begin(`SELECT FROM orphan_runs WHERE state = 'running' FOR UPDATE`)
+			other.Go(func() error {
 				testdb.Eventually(t, 20*time.Second, "the chunk is left", func() bool {
 					w.mu.Lock()
 					defer w.mu.Unlock()
 					return strings.Contains(w.log.String(), "Chunk left for the next run")
 				})
-				_ = other.Rollback(context.Background())
-			}()
+				return tx.Rollback(context.Background())
+			})
 		}
 		return client.Missing(ctx, ids)
 	}))
+	if err := other.Wait(); err != nil {
+		t.Fatal(err)
+	}
 	if !errors.Is(err, cleaner.ErrIncomplete) || r.ChunksLeft != 1 || r.MembersDeleted != 0 {
 		t.Errorf("%v, %+v", err, r)
 	}

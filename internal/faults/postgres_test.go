@@ -49,15 +49,22 @@ func (w *world) stopped(step string, more ...string) *process {
 	w.t.Helper()
 	p := w.failing(step+"=stop", more...)
 	name, _, _ := strings.Cut(step, ":")
-	p.says("failpoint: after " + name + ": stop")
-	eventually(w.t, "the program has stopped", func() bool {
+	p.stopsAfter(name)
+	return p
+}
+
+// stopsAfter waits until the program has stopped itself: one that is woken before
+// that sleeps on.
+func (p *process) stopsAfter(step string) {
+	p.t.Helper()
+	p.says("failpoint: after " + step + ": stop")
+	eventually(p.t, "the program has stopped", func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 		if err != nil {
-			w.t.Fatal(err)
+			p.t.Fatal(err)
 		}
 		return strings.Contains(string(stat), ") T ")
 	})
-	return p
 }
 
 // goOn wakes a run that has stopped and waits for its end.

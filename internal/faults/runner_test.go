@@ -367,7 +367,7 @@ func memoryLimit(w *world) {
 	w.crowd(100_000)
 	w.env = append(w.env, "ORPHAN_CLEANER_FAILPOINT=finish=stop")
 	p := w.limited(fmt.Sprintf("ulimit -d %d", limitKiB))
-	p.says("failpoint: after finish: stop")
+	p.stopsAfter("finish")
 	took := p.peak()
 	w.env = w.env[:len(w.env)-1]
 	w.expect(p.goOn(), want{exit: 0, state: "succeeded", gone: all})
