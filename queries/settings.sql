@@ -9,7 +9,7 @@ SELECT
     set_config('statement_timeout', @statement_timeout::text, true);
 
 -- name: SettingsForKeys :exec
--- Has a page of the ledger planned by keys in their order, whatever the statistics say: ledger and staging
+-- Has a page of staging planned by keys in their order, whatever the statistics say: ledger and staging
 -- were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
 -- Locks: none.
 SELECT

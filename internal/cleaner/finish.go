@@ -92,12 +92,12 @@ func (r *run) leftOver() error {
 // proveWhole compares, over all chunks of the run, what its row says was deleted
 // with the rows of the audit and of the backup.
 func (r *run) proveWhole(ctx context.Context, q *db.Queries) error {
-	deleted, err := retry(ctx, r.Cleaner, "reading the run's count", func() (db.RunDeletedRow, error) { return q.RunDeleted(ctx, r.id) })
+	deleted, lost, err := r.count(ctx)
 	if err != nil {
 		return err
 	}
 	r.facts.MembersDeleted = deleted.MembersDeleted
-	if lost := r.Progress().MembersDeleted - deleted.MembersDeleted; lost > 0 {
+	if lost > 0 {
 		return fmt.Errorf("%w: a crash of the server took the deletion of %d members back, with audit and backup; the next run goes on", ErrIncomplete, lost)
 	}
 	if deleted.MembersDeleted == 0 {
@@ -125,6 +125,15 @@ func (r *run) proveWhole(ctx context.Context, q *db.Queries) error {
 			ErrProof, deleted.MembersDeleted, proof.Audited, proof.BackedUp)
 	}
 	return nil
+}
+
+// count is what the run's own row says was deleted, and how many members of those
+// that this runner deleted it does not know of: a crash of the server took them back.
+func (r *run) count(ctx context.Context) (counted db.RunDeletedRow, lost int64, err error) {
+	counted, err = read(ctx, r.Cleaner, "reading the run's count", func(ctx context.Context, q *db.Queries) (db.RunDeletedRow, error) {
+		return q.RunDeleted(ctx, r.id)
+	})
+	return counted, r.Progress().MembersDeleted - counted.MembersDeleted, err
 }
 
 func (r *run) writeFacts(ctx context.Context, q *db.Queries) error {

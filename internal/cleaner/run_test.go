@@ -83,6 +83,20 @@ func (w *world) die(days int, users ...uuid.UUID) {
 	}
 }
 
+// inTheWay is somebody else's transaction after a statement; it ends with the test.
+func (w *world) inTheWay(sql string, args ...any) pgx.Tx {
+	w.t.Helper()
+	tx, err := w.db.Pool.Begin(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	if _, err := tx.Exec(w.t.Context(), sql, args...); err != nil {
+		w.t.Fatal(err)
+	}
+	return tx
+}
+
 func (w *world) client() *authclient.Client {
 	w.t.Helper()
 	client, err := authclient.Dial(authclient.Config{
@@ -887,14 +901,7 @@ func TestChangedMemberIsFoundAgain(t *testing.T) {
 	users := w.people(300, 2)
 	w.die(40, users[:5]...)
 	const doomed = `SELECT m.ctid FROM conversation_members AS m WHERE m.user_id = ANY ($1) ORDER BY m.ctid`
-	tx, err := w.db.Pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tx.Rollback(context.Background()) }()
-	if _, err := tx.Exec(t.Context(), `SELECT FROM conversation_members WHERE ctid = (`+doomed+` LIMIT 1) FOR UPDATE`, users[:5]); err != nil {
-		t.Fatal(err)
-	}
+	tx := w.inTheWay(`SELECT FROM conversation_members WHERE ctid = (`+doomed+` LIMIT 1) FOR UPDATE`, users[:5])
 	var app errgroup.Group
 	app.Go(func() error {
 		testdb.Eventually(t, 20*time.Second, "the first chunk waits", func() bool {
@@ -920,14 +927,7 @@ func TestLockedRowIsLeftForTheNextRun(t *testing.T) {
 	w.cfg.LockTimeout, w.cfg.Attempts = 20*time.Millisecond, 2
 	users := w.people(300, 2)
 	w.die(40, users[:3]...)
-	tx, err := w.db.Pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tx.Rollback(context.Background()) }()
-	if _, err := tx.Exec(t.Context(), `SELECT FROM conversation_members WHERE user_id = $1 FOR UPDATE`, users[0]); err != nil {
-		t.Fatal(err)
-	}
+	tx := w.inTheWay(`SELECT FROM conversation_members WHERE user_id = $1 FOR UPDATE`, users[0])
 	r, err := w.run()
 	if !errors.Is(err, cleaner.ErrIncomplete) || r.ChunksLeft != 1 || r.MembersDeleted != 0 {
 		t.Errorf("%v, %+v", err, r)
@@ -947,23 +947,12 @@ func TestRolledBackChunkCountsForNothing(t *testing.T) {
 	w.cfg.LockTimeout, w.cfg.Attempts = 50*time.Millisecond, 2
 	users := w.people(300, 2)
 	w.die(40, users[:3]...)
-	begin := func(sql string, args ...any) pgx.Tx {
-		tx, err := w.db.Pool.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
-		if _, err := tx.Exec(t.Context(), sql, args...); err != nil {
-			t.Fatal(err)
-		}
-		return tx
-	}
 	client := w.client()
 	var calls atomic.Int32
 	var other errgroup.Group
 	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		if calls.Add(1) == 4 { // the second asking: no heartbeat gets through from here on
-			tx := begin(`SELECT FROM orphan_runs WHERE state = 'running' FOR UPDATE`)
+			tx := w.inTheWay(`SELECT FROM orphan_runs WHERE state = 'running' FOR UPDATE`)
 			other.Go(func() error {
 				testdb.Eventually(t, 20*time.Second, "the chunk is left", func() bool {
 					w.mu.Lock()
@@ -1142,14 +1131,7 @@ func TestAnswerTooOldIsNotDeletedBy(t *testing.T) {
 	w.cfg.AnswerAge, w.cfg.LockTimeout, w.cfg.Attempts = 100*time.Millisecond, 150*time.Millisecond, 20
 	users := w.people(300, 2)
 	w.die(40, users[:3]...)
-	tx, err := w.db.Pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tx.Rollback(context.Background()) }()
-	if _, err := tx.Exec(t.Context(), `SELECT FROM conversation_members WHERE user_id = $1 FOR UPDATE`, users[0]); err != nil {
-		t.Fatal(err)
-	}
+	w.inTheWay(`SELECT FROM conversation_members WHERE user_id = $1 FOR UPDATE`, users[0])
 	r, err := w.run()
 	if !errors.Is(err, cleaner.ErrIncomplete) || r.ChunksLeft != 1 || r.MembersDeleted != 0 || !strings.Contains(err.Error(), "too old") {
 		t.Errorf("%v, %+v", err, r)

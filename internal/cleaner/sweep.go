@@ -172,10 +172,7 @@ func (r *run) crashTookBack(ctx context.Context, group deletion) (bool, error) {
 	if group.deleted == 0 {
 		return false, nil
 	}
-	counted, err := read(ctx, r.Cleaner, "reading the run's count", func(ctx context.Context, q *db.Queries) (db.RunDeletedRow, error) {
-		return q.RunDeleted(ctx, r.id)
-	})
-	lost := r.Progress().MembersDeleted - counted.MembersDeleted
+	_, lost, err := r.count(ctx)
 	if err != nil || lost <= 0 {
 		return false, err
 	}

@@ -2334,7 +2334,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == SettingsForBulk, any values
 EXPLAIN (:options) EXECUTE "SettingsForBulk" (:lock_timeout, :statement_timeout);
 
--- Has a page of the ledger planned by keys in their order, whatever the statistics say: ledger and staging
+-- Has a page of staging planned by keys in their order, whatever the statistics say: ledger and staging
 -- were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
 -- Locks: none.
 PREPARE "SettingsForKeys" AS
