@@ -259,10 +259,15 @@ func (u *underWay) happen(conn *pgx.Conn) {
 			return
 		}
 		// The world changes: what was deleted before that is judged by what held then.
-		u.absorb()
-		if !u.change() {
-			u.reached = false
+		change := func() {
+			u.absorb()
+			u.reached = u.change()
 		}
+		if nested(u.wants.kind) {
+			change() // with chunks of its own, when this run has none under way
+			return
+		}
+		u.wire.between(change)
 	}
 }
 

@@ -31,6 +31,9 @@ type wire struct {
 	nth     int
 	act     func(conn *pgx.Conn)
 	reached bool
+	// Each chunk of a sweep reads it, from its DELETE to the end of its transaction; see between.
+	chunks  sync.RWMutex
+	deletes map[*pgx.Conn]bool
 	// Whom the runs read to ask about, nil: nobody listens.
 	onPage func(page)
 	// How often a run wrote the ledger, over all of the wire's life.
@@ -42,7 +45,7 @@ var errDead = errors.New("the runner is dead")
 
 // newWire opens a pool as the program does, through a wire.
 func newWire(ctx context.Context, url string) (*wire, error) {
-	w := &wire{conns: map[*tapped]struct{}{}}
+	w := &wire{conns: map[*tapped]struct{}{}, deletes: map[*pgx.Conn]bool{}}
 	w.calm()
 	cfg, err := database.ParseConfig(url)
 	if err != nil {
@@ -80,6 +83,14 @@ func (w *wire) arm(at string, nth int, act func(conn *pgx.Conn)) {
 	defer w.mu.Unlock()
 	w.counts, w.work, w.reached = map[string]int{}, map[*pgx.Conn]string{}, false
 	w.at, w.nth, w.act = at, nth, act
+}
+
+// between has something done while no chunk of a sweep is under way: what one of them
+// deletes meanwhile would be judged by what held before, or by what holds afterwards.
+func (w *wire) between(do func()) {
+	w.chunks.Lock()
+	defer w.chunks.Unlock()
+	do()
 }
 
 // calm disarms it.
@@ -135,11 +146,31 @@ func (w *wire) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.Tra
 	if act != nil {
 		act(conn)
 	}
-	return ctx
+	if name == "MemberDeleteDue" {
+		w.chunks.RLock()
+		w.mu.Lock()
+		w.deletes[conn] = true
+		w.mu.Unlock()
+	}
+	verb, _, _ := strings.Cut(name, " ")
+	return context.WithValue(ctx, ends{}, verb == "commit" || verb == "rollback")
 }
 
+// ends says of a statement, in its context, that it ends a transaction.
+type ends struct{}
+
 // TraceQueryEnd is pgx.QueryTracer.
-func (w *wire) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (w *wire) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, _ pgx.TraceQueryEndData) {
+	if ctx.Value(ends{}) != true {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.deletes[conn] {
+		delete(w.deletes, conn)
+		w.chunks.RUnlock()
+	}
+}
 
 // hasMerged says whether a run wrote the ledger since a count of merges.
 func (w *wire) hasMerged(since int64) bool { return w.merges.Load() > since }
