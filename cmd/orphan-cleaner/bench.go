@@ -44,7 +44,7 @@ type BenchCmd struct {
 }
 
 // neighbourQuiet is how long the application is measured alone.
-const neighbourQuiet = 6 * time.Second
+const neighbourQuiet = 10 * time.Second
 
 // Run measures on throw-away servers, or read-only on somebody's own.
 func (cmd *BenchCmd) Run(ctx context.Context, s *streams) error {

@@ -23,22 +23,28 @@ const neighbourClients = 4
 type felt struct{ quiet, swept []float64 }
 
 // beside has pgbench play the application at a fixed rate, first alone and then
-// beside a sweep, as often as everything else is repeated. The 99th percentiles
+// beside a sweep, as often as everything else is repeated; and once more before, which
+// is watched and not measured: watching is felt, too. The 99th percentiles
 // are those of all transactions: one repetition has some dozen that are slower.
 func (b *bench) beside(ctx context.Context, d *dataset, m Method, r *MethodResult) error {
 	n := &Neighbours{Rate: b.NeighbourRate}
 	var all felt
-	for range b.Repeat {
+	for i := range 1 + b.Repeat {
+		isWatched := i == 0
 		name, err := b.clone(ctx, d)
 		if err != nil {
 			return err
 		}
 		err = scratch(func(dir string) error {
-			once, held, err := b.play(ctx, d, m, name, dir, r.Seconds)
+			if isWatched {
+				stop := watch(ctx, b.admin, name)
+				_, err := b.play(ctx, d, m, name, dir, r.Seconds)
+				var watchErr error
+				n.Held, watchErr = stop()
+				return errors.Join(err, watchErr)
+			}
+			once, err := b.play(ctx, d, m, name, dir, r.Seconds)
 			all.quiet, all.swept = append(all.quiet, once.quiet...), append(all.swept, once.swept...)
-			n.Held.LongestTransaction = max(n.Held.LongestTransaction, held.LongestTransaction)
-			n.Held.LongestWait = max(n.Held.LongestWait, held.LongestWait)
-			n.Held.Samples += held.Samples
 			return err
 		})
 		if err := errors.Join(err, b.drop(context.WithoutCancel(ctx), name)); err != nil {
@@ -51,9 +57,10 @@ func (b *bench) beside(ctx context.Context, d *dataset, m Method, r *MethodResul
 }
 
 // play expects the sweep to take about so many seconds.
-func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string, expected float64) (once felt, held Held, err error) {
-	// As if it took twice as long: beside others it takes longer.
-	seconds := int(math.Ceil(b.NeighbourQuiet.Seconds()+2*expected)) + 2
+func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string, expected float64) (once felt, err error) {
+	// As if it took three times as long: beside others it takes longer. What they feel
+	// of a sweep that takes longer still, this has heard by then.
+	seconds := int(math.Ceil(b.NeighbourQuiet.Seconds()+3*expected)) + 2
 	args := []string{
 		"--no-vacuum", "--protocol=prepared", "--client=" + strconv.Itoa(neighbourClients),
 		"--rate=" + strconv.Itoa(b.NeighbourRate), "--time=" + strconv.Itoa(seconds), "--log", "--log-prefix=" + filepath.Join(dir, "log"),
@@ -66,7 +73,7 @@ func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string
 	} {
 		path := filepath.Join(dir, file.name)
 		if err := os.WriteFile(path, []byte(file.text), 0o600); err != nil {
-			return once, held, err
+			return once, err
 		}
 		args = append(args, "--file="+path+"@"+file.weight)
 	}
@@ -75,10 +82,10 @@ func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
-		return once, held, fmt.Errorf("starting pgbench (is postgresql-contrib installed?): %w", err)
+		return once, fmt.Errorf("starting pgbench (is postgresql-contrib installed?): %w", err)
 	}
 	began := time.Now()
-	sweep, held, err := b.sweepBeside(ctx, d, m, name)
+	sweep, err := b.sweepBeside(ctx, d, m, name)
 	if err != nil {
 		err = errors.Join(err, cmd.Cancel())
 	}
@@ -86,21 +93,21 @@ func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string
 		err = fmt.Errorf("playing the application: %w\n%s", waitErr, bytes.TrimSpace(output.Bytes()))
 	}
 	if err != nil {
-		return once, held, err
+		return once, err
 	}
 	logs, err := filepath.Glob(filepath.Join(dir, "log.*"))
 	if err != nil {
-		return once, held, err
+		return once, err
 	}
 	for _, path := range logs {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return once, held, err
+			return once, err
 		}
 		for line := range strings.Lines(string(text)) {
 			t, err := parseTransaction(line)
 			if err != nil {
-				return once, held, err
+				return once, err
 			}
 			switch {
 			// The first second is for connecting and warming up.
@@ -111,23 +118,20 @@ func (b *bench) play(ctx context.Context, d *dataset, m Method, name, dir string
 			}
 		}
 	}
-	return once, held, nil
+	return once, nil
 }
 
 // span is when a sweep was under way.
 type span struct{ from, to time.Time }
 
-func (b *bench) sweepBeside(ctx context.Context, d *dataset, m Method, name string) (during span, held Held, err error) {
+func (b *bench) sweepBeside(ctx context.Context, d *dataset, m Method, name string) (during span, err error) {
 	if err := wait.For(ctx, b.NeighbourQuiet); err != nil {
-		return during, held, err
+		return during, err
 	}
-	stop := watch(ctx, b.admin, name)
-	var took time.Duration
-	_, _, took, err = b.once(ctx, d, m, name, m.Pause)
+	_, _, took, err := b.once(ctx, d, m, name, m.Pause)
 	during.to = time.Now()
 	during.from = during.to.Add(-took)
-	held, watchErr := stop()
-	return during, held, errors.Join(err, watchErr)
+	return during, err
 }
 
 // transaction is a line of pgbench's log. Its time counts from when it was due.

@@ -17,9 +17,11 @@ const (
 	// counted yet at the first look: it does so once a second, and a preflight
 	// makes some twenty.
 	neighbourLag = 50
-	// gentleShare is the part of the time in which a gentle sweep works, and the
-	// part of the usual time that its chunks last.
-	gentleShare = 4
+	// gentleShare is the part of the time in which a gentle sweep works.
+	gentleShare = 8
+	// gentleChunk is the part of the usual time that its chunks last: what one has
+	// written to the log, the next COMMIT of somebody else waits for.
+	gentleChunk = 25
 )
 
 // neighbours are the others who work with the database.
@@ -59,20 +61,24 @@ func (n neighbours) busySince(before neighbours) float64 {
 }
 
 // makeWay looks whether others are at work. A run does one thing at a time from
-// then on, where it would do two, and sweeps gently: it rests after each chunk, and
-// those are short.
+// then on, where it would do two, and sweeps gently: its chunks are short, and it
+// rests after each.
 func (r *run) makeWay(ctx context.Context) {
 	if r.gentle {
 		return
 	}
 	if rate := r.lookAround(ctx).busySince(r.around); rate > 0 {
 		r.connections, r.gentle = 1, true
-		r.pace.target /= gentleShare
+		r.pace.target /= gentleChunk
 		r.log.Debug("Going gently: others are at work", "their_transactions_per_second", math.Round(rate))
 	}
 }
 
-// rest lets others go first for a while, after so much work.
-func rest(ctx context.Context, worked time.Duration) error {
-	return wait.For(ctx, (gentleShare-1)*worked)
+// rest lets others go first for a while, after so much work, where there are others.
+// What took longer than a chunk should was waiting, mostly.
+func (r *run) rest(ctx context.Context, worked time.Duration) error {
+	if !r.gentle {
+		return nil
+	}
+	return wait.For(ctx, (gentleShare-1)*min(worked, r.cfg.ChunkTarget))
 }

@@ -29,7 +29,8 @@ const (
 )
 
 // sweep deletes the members of due users, group by group, over several
-// connections; or gently, over one and a quarter of the time, see makeWay. A group is asked about again right before its members go.
+// connections; or gently, see makeWay. A group is asked about again right before its
+// members go.
 func (r *run) sweep(ctx context.Context) error {
 	r.enter("sweep")
 	// Whoever looks sees the phase, and a run that is over or paused stops here.
@@ -235,10 +236,7 @@ func (r *run) deleteChunks(ctx context.Context, cut *cutter, asked time.Time) (d
 				if err := settle(next, deleted, err); err != nil {
 					return err
 				}
-				if !r.gentle {
-					continue
-				}
-				if err := rest(ctx, time.Since(began)); err != nil {
+				if err := r.rest(ctx, time.Since(began)); err != nil {
 					return err
 				}
 			}
