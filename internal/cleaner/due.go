@@ -58,7 +58,7 @@ func (s spot) user() int { return int(s & (1<<userBits - 1)) }
 // readDue reads the page of due users that begins with an id: as many as have
 // PlacesAtOnce members and few more, in whole batches where others follow.
 func (r *run) readDue(ctx context.Context, from uuid.UUID) (duePage, error) {
-	var page duePage
+	page := r.newDuePage()
 	for !page.isLast && len(page.users) < mostDue && len(page.spots) < r.cfg.PlacesAtOnce {
 		piece, err := r.readDuePiece(ctx, from, r.cfg.PlacesAtOnce-len(page.spots))
 		if err != nil {
@@ -80,6 +80,13 @@ func (r *run) readDue(ctx context.Context, from uuid.UUID) (duePage, error) {
 	}
 	slices.Sort(page.spots)
 	return page, nil
+}
+
+// newDuePage has room for what staging counted, so that nothing is copied as it grows.
+func (r *run) newDuePage() duePage {
+	users := min(r.facts.UsersDue, mostDue)
+	members := min(r.facts.MembersDue, int64(r.cfg.PlacesAtOnce)+pieceMembers)
+	return duePage{users: make([]uuid.UUID, 0, users), fates: make([]fate, 0, users), spots: make([]spot, 0, members)}
 }
 
 func (r *run) readDuePiece(ctx context.Context, from uuid.UUID, members int) ([]db.SightingDuePageRow, error) {

@@ -67,10 +67,11 @@ const voidInARow = 3
 
 const (
 	// stageFirst is how many users are written to staging at first, so that a run that
-	// is sure to be refused soon stops asking; then twice as many each time up to
+	// is sure to be refused soon stops asking; then four times as many each time up to
 	// stageMost: the more at once, the less often a page of the table is visited.
-	stageFirst, stageMost = 2500, 80_000
-	// stageShared is how many are worth more than one connection.
+	stageFirst, stageMost = 2500, 160_000
+	// stageShared is how many are worth more than one connection, and how many are
+	// written at once where others are at work.
 	stageShared = 10_000
 	// answersAhead is how many batches may be answered and not yet counted: a
 	// megabyte at most.
@@ -213,7 +214,7 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 			return err
 		}
 		if full {
-			size = min(2*size, stageMost)
+			size = min(4*size, r.stageAtOnce())
 			if err := r.judgeEarly(ctx); err != nil {
 				return errors.Join(err, flush(1))
 			}
@@ -237,6 +238,22 @@ func (r *run) stage(ctx context.Context, known *canaries, answers <-chan answer)
 // stageMissing stages missing users, over so many connections, and adds up what
 // they mean for the run.
 func (r *run) stageMissing(ctx context.Context, users []uuid.UUID, connections int) error {
+	for some := range slices.Chunk(users, r.stageAtOnce()) {
+		if err := r.stageSome(ctx, some, connections); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) stageAtOnce() int {
+	if r.gentle {
+		return stageShared
+	}
+	return stageMost
+}
+
+func (r *run) stageSome(ctx context.Context, users []uuid.UUID, connections int) error {
 	return r.share(ctx, users, connections, func(ctx context.Context, users []uuid.UUID) error {
 		found, err := r.assess(ctx, users)
 		if err != nil {
