@@ -68,10 +68,14 @@ func (r *run) makeWay(ctx context.Context) {
 		return
 	}
 	if rate := r.lookAround(ctx).busySince(r.around); rate > 0 {
-		r.connections, r.gentle = 1, true
-		r.pace.target /= gentleChunk
+		r.goGently()
 		r.log.Debug("Going gently: others are at work", "their_transactions_per_second", math.Round(rate))
 	}
+}
+
+func (r *run) goGently() {
+	r.connections, r.gentle = 1, true
+	r.pace.target /= gentleChunk
 }
 
 // rest lets others go first for a while, after so much work, where there are others.

@@ -1,9 +1,35 @@
 package cleaner
 
 import (
+	"context"
 	"testing"
 	"time"
 )
+
+// A gentle run does one thing at a time, little of it at once, and rests in between.
+func TestGoGently(t *testing.T) {
+	t.Parallel()
+	cfg := DefaultConfig()
+	r := &run{Cleaner: &Cleaner{cfg: cfg}, pace: newPace(cfg), connections: cfg.SweepConnections}
+	if r.stageAtOnce() != stageMost {
+		t.Errorf("%d users staged at once where nobody else is", r.stageAtOnce())
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // whoever rests notices
+	if err := r.rest(ended, time.Second); err != nil {
+		t.Errorf("it rests where nobody else is: %v", err)
+	}
+	r.goGently()
+	for range 20 {
+		r.pace.note(r.pace.rows(), time.Duration(r.pace.rows())*20*time.Microsecond)
+	}
+	if r.connections != 1 || r.stageAtOnce() != stageShared || r.pace.rows() != 200 {
+		t.Errorf("%d connections, %d users staged and %d members deleted at once", r.connections, r.stageAtOnce(), r.pace.rows())
+	}
+	if err := r.rest(ended, time.Second); err == nil {
+		t.Error("it does not rest")
+	}
+}
 
 // Our own transactions are nobody's, few are monitoring, and an unknown count is none.
 func TestBusySince(t *testing.T) {
