@@ -153,11 +153,10 @@ func (b *bench) check(ctx context.Context, d *dataset) (map[string]first, error)
 		var f first
 		name, err := b.clone(ctx, d)
 		if err == nil {
-			stop := watch(ctx, b.admin, name)
-			f.outcome, f.calls, _, err = b.once(ctx, d, m, name, 0)
-			var watchErr error
-			f.held, watchErr = stop()
-			err = errors.Join(err, watchErr)
+			f.held, err = watched(ctx, b.admin, name, func() (err error) {
+				f.outcome, f.calls, _, err = b.once(ctx, d, m, name, 0)
+				return err
+			})
 		}
 		if err == nil {
 			err = b.same(ctx, d, m, name, f.outcome)

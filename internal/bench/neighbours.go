@@ -37,11 +37,11 @@ func (b *bench) beside(ctx context.Context, d *dataset, m Method, r *MethodResul
 		}
 		err = scratch(func(dir string) error {
 			if isWatched {
-				stop := watch(ctx, b.admin, name)
-				_, err := b.play(ctx, d, m, name, dir, r.Seconds)
-				var watchErr error
-				n.Held, watchErr = stop()
-				return errors.Join(err, watchErr)
+				n.Held, err = watched(ctx, b.admin, name, func() error {
+					_, err := b.play(ctx, d, m, name, dir, r.Seconds)
+					return err
+				})
+				return err
 			}
 			once, err := b.play(ctx, d, m, name, dir, r.Seconds)
 			all.quiet, all.swept = append(all.quiet, once.quiet...), append(all.swept, once.swept...)

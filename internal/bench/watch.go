@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,6 +19,14 @@ type Held struct {
 	LongestTransaction float64 `json:"longest_transaction_seconds"`
 	LongestWait        float64 `json:"longest_lock_wait_seconds"` // of somebody else, for a lock that it held
 	Samples            int     `json:"samples"`
+}
+
+// watched has something done, and watches it.
+func watched(ctx context.Context, admin *pgxpool.Pool, name string, do func() error) (Held, error) {
+	stop := watch(ctx, admin, name)
+	err := do()
+	held, watchErr := stop()
+	return held, errors.Join(err, watchErr)
 }
 
 // watch samples the activity of orphan-cleaner's connections to a database until
