@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -257,5 +258,39 @@ func TestEnsureGivesUp(t *testing.T) {
 	}
 	if n := db.Count("conversation_members_audit_default"); n != 0 {
 		t.Errorf("%d rows in the DEFAULT partition", n)
+	}
+}
+
+// What the audit's indexes cost is paid by autovacuum, and not by whoever deletes:
+// of the partitions that there were when that was decided as of those made since.
+func TestAuditIndexesAreSummarizedByVacuum(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	db.Exec("SELECT orphan_add_partition('conversation_members_audit', 'conversation_members_audit_203501', '2035-01-01Z', '2035-02-01Z')")
+	const partitions = `(SELECT c.oid, c.relname, c.reloptions FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+		WHERE i.inhparent = 'conversation_members_audit'::regclass) AS c`
+	if n := db.Count(partitions); n < 4 {
+		t.Fatalf("only %d partitions are looked at", n)
+	}
+	for _, name := range names(t, db, "SELECT relname::text FROM "+partitions+` WHERE NOT coalesce(reloptions @> ARRAY[
+		'autovacuum_vacuum_insert_threshold=100000', 'autovacuum_vacuum_insert_scale_factor=0'], false)`) {
+		t.Errorf("autovacuum comes to %s as to any table", name)
+	}
+	indexes := names(t, db, "SELECT i.indexrelid::regclass::text || ' ' || array_to_string(x.reloptions, ' ') FROM "+partitions+`
+		JOIN pg_index AS i ON i.indrelid = c.oid JOIN pg_class AS x ON x.oid = i.indexrelid`)
+	if len(indexes) != int(db.Count(partitions)) {
+		t.Errorf("indexes: %v", indexes)
+	}
+	for _, index := range indexes {
+		if !strings.Contains(index, "autosummarize=off") {
+			t.Errorf("each delete is told to summarize %s", index)
+		}
+	}
+
+	db.Exec(`INSERT INTO conversation_members_audit (conversation_id, user_id, deleted_at, deleted_by, application, txid)
+		SELECT gen_random_uuid(), gen_random_uuid(), '2035-01-02Z', 'test', 'test', 1 FROM generate_series(1, 10000)`)
+	db.Exec("VACUUM conversation_members_audit_203501")
+	if left := testdb.One[int](db, "SELECT brin_summarize_new_values('conversation_members_audit_203501_deleted_at_idx')"); left > 1 {
+		t.Errorf("vacuum left %d ranges without a summary", left)
 	}
 }

@@ -109,7 +109,7 @@ func TestRunnerOwnsNothing(t *testing.T) {
 	must("MemberTotals", err)
 	_, err = q.DepartedPage(ctx, 10)
 	must("DepartedPage", err)
-	_, err = q.DepartedCheck(ctx, db.DepartedCheckParams{Alive: []uuid.UUID{uuid.New()}, Missing: []uuid.UUID{}})
+	_, err = q.DepartedCheck(ctx, db.DepartedCheckParams{RunID: run, AskedThrough: uuid.New(), Alive: []uuid.UUID{uuid.New()}, Missing: []uuid.UUID{}})
 	must("DepartedCheck", err)
 	_, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: retention, MaxRows: 10})
 	must("CandidateBacklog", err)

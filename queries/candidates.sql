@@ -81,11 +81,11 @@ SELECT
         FROM gone_from_ledger AS g
     )::bigint AS returned;
 
--- name: CandidateForget :execrows
+-- name: CandidateForget :one
 -- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 -- at the second asking, or where each of their members went; else those without a member left. (Who joined
 -- meanwhile is too young to go, and makes its user a candidate anew.) Nobody leaves while the run's count is behind
--- members_deleted: a crash of the server took chunks back. Follows SettingsForChunk.
+-- members_deleted: a crash of the server took chunks back. Returns how many left. Follows SettingsForChunk.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 -- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
@@ -102,13 +102,26 @@ WITH forgotten AS (
             OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
         )
     RETURNING c.user_id
+),
+listed AS (
+    -- Two steps and not ON CONFLICT, which writes each row twice: as good as nobody is on the list already, and nobody
+    -- else adds to it while a run is open.
+    UPDATE orphan_departed AS d
+    SET departed_at = now(), checked_at = NULL
+    FROM forgotten AS f
+    WHERE d.user_id = f.user_id
+        -- By the key; the join alone would be planned as a read of the whole list.
+        AND d.user_id = ANY (ARRAY(SELECT unnest(@user_ids::uuid [])))
+    RETURNING d.user_id
+),
+added AS (
+    INSERT INTO orphan_departed (user_id)
+    SELECT f.user_id
+    FROM forgotten AS f
+    WHERE NOT EXISTS (SELECT FROM listed AS l WHERE l.user_id = f.user_id)
 )
-    -- ON CONFLICT always goes by the key; a join would be planned by any index, while the list is empty.
-INSERT INTO orphan_departed AS d (user_id)
-SELECT f.user_id
-FROM forgotten AS f
-ON CONFLICT (user_id) DO UPDATE
-SET departed_at = now(), checked_at = NULL;
+SELECT count(*) AS users
+FROM forgotten;
 
 -- name: CandidateBacklog :many
 -- Candidates by the day their retention ends; the first row holds what is due already.

@@ -1,16 +1,45 @@
 -- name: DepartedPage :many
--- The users to be asked about again in this run: those not asked about for the longest time.
--- Locks: ACCESS SHARE on orphan_departed. Index: orphan_departed_turn, in order. Rows: max_users.
-SELECT user_id
-FROM orphan_departed
-ORDER BY coalesce(checked_at, departed_at), user_id
+-- The users to be asked about again in this run: in the order of ids, behind those of the last run that asked; after
+-- the last one from the first one on.
+-- Locks: ACCESS SHARE on orphan_departed and orphan_runs. Index: orphan_departed_pkey, in order; runs are read back to the
+-- last one that asked, or whole. Rows: twice max_users.
+WITH last_one AS (
+    SELECT coalesce(
+        (
+            SELECT r.asked_again_through
+            FROM orphan_runs AS r
+            WHERE r.asked_again_through IS NOT NULL
+            ORDER BY r.run_id DESC
+            LIMIT 1
+        ), '00000000-0000-0000-0000-000000000000'
+    ) AS user_id
+)
+SELECT t.user_id
+FROM (
+    (
+        SELECT d.user_id, 1 AS turn
+        FROM orphan_departed AS d
+        WHERE d.user_id > (SELECT l.user_id FROM last_one AS l)
+        ORDER BY d.user_id
+        LIMIT @max_users::bigint
+    )
+    UNION ALL
+    (
+        SELECT d.user_id, 2 AS turn
+        FROM orphan_departed AS d
+        WHERE d.user_id <= (SELECT l.user_id FROM last_one AS l)
+        ORDER BY d.user_id
+        LIMIT @max_users::bigint
+    )
+) AS t
+ORDER BY t.turn, t.user_id
 LIMIT @max_users::bigint;
 
 -- name: DepartedCheck :many
--- Writes down what the answers said about departed users. Of those who are alive again it returns who
--- lost members that can be given back; the others need not be asked about any more.
--- Locks: ROW EXCLUSIVE on orphan_departed; ACCESS SHARE on the backup, where somebody is alive.
--- Index: orphan_departed_pkey. Rows: as many as given; all backups, read once, where somebody is alive.
+-- Writes down what the answers said about departed users, and with whom the next run goes on. Of those who are
+-- alive again it returns who lost members that can be given back; the others need not be asked about any more.
+-- Locks: ROW EXCLUSIVE on orphan_departed and orphan_runs; ACCESS SHARE on the backup, where somebody is alive.
+-- Index: orphan_departed_pkey, orphan_runs_pkey. Rows: as many as given; all backups, read once, where somebody is alive.
 WITH losses AS MATERIALIZED (
     SELECT p.user_id::uuid AS user_id, count(*) AS members
     FROM orphan_restore_plan(NULL, @alive::uuid [], NULL, NULL, NULL) AS p
@@ -36,6 +65,12 @@ settled AS (
     DELETE FROM orphan_departed AS d
     WHERE d.user_id = ANY (@alive::uuid [])
         AND NOT EXISTS (SELECT FROM losses AS l WHERE l.user_id = d.user_id)
+),
+place AS (
+    UPDATE orphan_runs AS o
+    SET asked_again_through = @asked_through::uuid
+    WHERE o.run_id = @run_id
+        AND o.state = 'running'
 )
 SELECT r.user_id, r.members::bigint AS members
 FROM resurrected AS r

@@ -51,11 +51,18 @@ LIMIT @max_members::bigint;
 -- have no row in common; a deadlock with the application is its victim, and repeated.
 -- Index: orphan_candidates_pkey; the members by their places. Rows: the places given, each page read once.
 DELETE FROM conversation_members AS m
-USING orphan_candidates AS c
+USING (
+    SELECT l.user_id, l.first_missing_at, least(l.last_missing_at, now()) - @retention::interval AS horizon
+    FROM orphan_candidates AS l
+    -- A subquery, so that the planner does not weigh thousands of users one by one, and hashes these few.
+    WHERE l.user_id = ANY (ARRAY(SELECT unnest(@user_ids::uuid [])))
+        -- Missing in this very run.
+        AND l.last_missing_run = @run_id
+    -- The horizon is worked out once for each user, and not for each member.
+    OFFSET 0
+) AS c
 WHERE m.user_id = c.user_id
     AND m.ctid = ANY (@places::tid [])
-    -- A subquery, so that the planner does not weigh thousands of users one by one, and hashes these few.
-    AND c.user_id = ANY (ARRAY(SELECT unnest(@user_ids::uuid [])))
     -- The run is open, and this session's triggers fire.
     AND EXISTS (
         SELECT
@@ -63,12 +70,11 @@ WHERE m.user_id = c.user_id
         WHERE r.run_id = @run_id AND r.state = 'running'
     )
     AND current_setting('session_replication_role') = 'origin'
-    -- Missing in this very run, and for longer than the retention. By the time
-    -- at which the ledger was written: the clock may have jumped forward since.
-    AND c.last_missing_run = @run_id
-    AND c.first_missing_at <= least(c.last_missing_at, now()) - @retention::interval
+    -- Missing for longer than the retention. By the time at which the ledger was written: the clock may have
+    -- jumped forward since.
+    AND c.first_missing_at <= c.horizon
     -- A young member of a missing user means that something is wrong.
-    AND m.joined_at < least(c.last_missing_at, now()) - @retention::interval
+    AND m.joined_at < c.horizon
     AND NOT EXISTS (
         SELECT
         FROM orphan_holds_in_force AS h

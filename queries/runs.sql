@@ -106,7 +106,8 @@ WHERE run_id = @run_id
 RETURNING EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL) AS paused;
 
 -- name: RunFacts :execrows
--- Writes down what the run has found so far.
+-- Writes down what the run has found so far. Its COMMIT does not wait for the disk: that is done while the run is
+-- proved, and its end waits for all of it.
 -- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 UPDATE orphan_runs
 SET heartbeat_at = clock_timestamp(),
@@ -125,12 +126,13 @@ SET heartbeat_at = clock_timestamp(),
     call_ms_buckets = sqlc.narg('call_ms_buckets'),
     call_ms_max = sqlc.narg('call_ms_max')
 WHERE run_id = @run_id
-    AND state = 'running';
+    AND state = 'running'
+RETURNING set_config('synchronous_commit', 'off', true);
 
 -- name: RunConversations :one
 -- In how many conversations a run deleted members, from the audit, or gave them back, from the list of the restore.
 -- Locks: ACCESS SHARE on orphan_runs and both tables.
--- Index: conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: the run's members.
+-- Index: conversation_members_audit_deleted_at (BRIN); orphan_restores_pkey. Rows: what was deleted since the run began.
 SELECT count(*) AS conversations
     -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
 FROM (
@@ -182,7 +184,7 @@ WHERE run_id = @run_id
 -- name: RunProof :one
 -- The count proof of a whole run: its audit rows and its backup rows.
 -- Locks: ACCESS SHARE on both tables.
--- Index: conversation_members_audit_run_id (BRIN); the backup is read from the day of the run on.
+-- Index: conversation_members_audit_deleted_at (BRIN); the backup is read from the day of the run on.
 SELECT
     (
         SELECT count(*)

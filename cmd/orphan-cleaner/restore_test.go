@@ -423,3 +423,23 @@ func TestResurrected(t *testing.T) {
 		t.Errorf("given back: %v", back)
 	}
 }
+
+// Whose members were deleted is asked about in turn: a run goes on behind the
+// users of the last one, and after the last user from the first one on.
+func TestDepartedInTurn(t *testing.T) {
+	t.Parallel()
+	w, _, _ := cleaned(t)
+	w.Exec("INSERT INTO orphan_departed (user_id) SELECT md5(n::text)::uuid FROM generate_series(1, 35) AS n")
+	// 60 users, and room for 25 a run.
+	for i, want := range []string{"0 to 24", "25 to 49", "0 to 14, 50 to 59"} {
+		program(t, w.env, "run").expect(t, exitDone)
+		got := testdb.One[string](w.DB, `
+			WITH listed AS (SELECT checked_at, row_number() OVER (ORDER BY user_id) - 1 AS place FROM orphan_departed),
+			asked AS (SELECT place, place - row_number() OVER (ORDER BY place) AS span FROM listed WHERE checked_at = (SELECT max(checked_at) FROM listed)),
+			spans AS (SELECT min(place) AS first, max(place) AS last FROM asked GROUP BY span)
+			SELECT string_agg(first || ' to ' || last, ', ' ORDER BY first) FROM spans`)
+		if got != want {
+			t.Errorf("run %d asked about the departed %s, not %s", i+1, got, want)
+		}
+	}
+}

@@ -72,6 +72,12 @@ settled AS (
     DELETE FROM orphan_departed AS d
     WHERE d.user_id = ANY ($1::uuid [])
         AND NOT EXISTS (SELECT FROM losses AS l WHERE l.user_id = d.user_id)
+),
+place AS (
+    UPDATE orphan_runs AS o
+    SET asked_again_through = $3::uuid
+    WHERE o.run_id = $4
+        AND o.state = 'running'
 )
 SELECT r.user_id, r.members::bigint AS members
 FROM resurrected AS r
@@ -79,8 +85,10 @@ ORDER BY r.user_id
 `
 
 type DepartedCheckParams struct {
-	Alive   []uuid.UUID `json:"alive"`
-	Missing []uuid.UUID `json:"missing"`
+	Alive        []uuid.UUID `json:"alive"`
+	Missing      []uuid.UUID `json:"missing"`
+	AskedThrough uuid.UUID   `json:"asked_through"`
+	RunID        int64       `json:"run_id"`
 }
 
 type DepartedCheckRow struct {
@@ -88,12 +96,17 @@ type DepartedCheckRow struct {
 	Members int64     `json:"members"`
 }
 
-// Writes down what the answers said about departed users. Of those who are alive again it returns who
-// lost members that can be given back; the others need not be asked about any more.
-// Locks: ROW EXCLUSIVE on orphan_departed; ACCESS SHARE on the backup, where somebody is alive.
-// Index: orphan_departed_pkey. Rows: as many as given; all backups, read once, where somebody is alive.
+// Writes down what the answers said about departed users, and with whom the next run goes on. Of those who are
+// alive again it returns who lost members that can be given back; the others need not be asked about any more.
+// Locks: ROW EXCLUSIVE on orphan_departed and orphan_runs; ACCESS SHARE on the backup, where somebody is alive.
+// Index: orphan_departed_pkey, orphan_runs_pkey. Rows: as many as given; all backups, read once, where somebody is alive.
 func (q *Queries) DepartedCheck(ctx context.Context, arg DepartedCheckParams) ([]DepartedCheckRow, error) {
-	rows, err := q.db.Query(ctx, departedCheck, arg.Alive, arg.Missing)
+	rows, err := q.db.Query(ctx, departedCheck,
+		arg.Alive,
+		arg.Missing,
+		arg.AskedThrough,
+		arg.RunID,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -113,14 +126,43 @@ func (q *Queries) DepartedCheck(ctx context.Context, arg DepartedCheckParams) ([
 }
 
 const departedPage = `-- name: DepartedPage :many
-SELECT user_id
-FROM orphan_departed
-ORDER BY coalesce(checked_at, departed_at), user_id
+WITH last_one AS (
+    SELECT coalesce(
+        (
+            SELECT r.asked_again_through
+            FROM orphan_runs AS r
+            WHERE r.asked_again_through IS NOT NULL
+            ORDER BY r.run_id DESC
+            LIMIT 1
+        ), '00000000-0000-0000-0000-000000000000'
+    ) AS user_id
+)
+SELECT t.user_id
+FROM (
+    (
+        SELECT d.user_id, 1 AS turn
+        FROM orphan_departed AS d
+        WHERE d.user_id > (SELECT l.user_id FROM last_one AS l)
+        ORDER BY d.user_id
+        LIMIT $1::bigint
+    )
+    UNION ALL
+    (
+        SELECT d.user_id, 2 AS turn
+        FROM orphan_departed AS d
+        WHERE d.user_id <= (SELECT l.user_id FROM last_one AS l)
+        ORDER BY d.user_id
+        LIMIT $1::bigint
+    )
+) AS t
+ORDER BY t.turn, t.user_id
 LIMIT $1::bigint
 `
 
-// The users to be asked about again in this run: those not asked about for the longest time.
-// Locks: ACCESS SHARE on orphan_departed. Index: orphan_departed_turn, in order. Rows: max_users.
+// The users to be asked about again in this run: in the order of ids, behind those of the last run that asked; after
+// the last one from the first one on.
+// Locks: ACCESS SHARE on orphan_departed and orphan_runs. Index: orphan_departed_pkey, in order; runs are read back to the
+// last one that asked, or whole. Rows: twice max_users.
 func (q *Queries) DepartedPage(ctx context.Context, maxUsers int64) ([]uuid.UUID, error) {
 	rows, err := q.db.Query(ctx, departedPage, maxUsers)
 	if err != nil {

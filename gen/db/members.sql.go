@@ -99,11 +99,18 @@ func (q *Queries) ChunkSettle(ctx context.Context) error {
 
 const memberDeleteDue = `-- name: MemberDeleteDue :execrows
 DELETE FROM conversation_members AS m
-USING orphan_candidates AS c
-WHERE m.user_id = c.user_id
-    AND m.ctid = ANY ($1::tid [])
+USING (
+    SELECT l.user_id, l.first_missing_at, least(l.last_missing_at, now()) - $1::interval AS horizon
+    FROM orphan_candidates AS l
     -- A subquery, so that the planner does not weigh thousands of users one by one, and hashes these few.
-    AND c.user_id = ANY (ARRAY(SELECT unnest($2::uuid [])))
+    WHERE l.user_id = ANY (ARRAY(SELECT unnest($2::uuid [])))
+        -- Missing in this very run.
+        AND l.last_missing_run = $3
+    -- The horizon is worked out once for each user, and not for each member.
+    OFFSET 0
+) AS c
+WHERE m.user_id = c.user_id
+    AND m.ctid = ANY ($4::tid [])
     -- The run is open, and this session's triggers fire.
     AND EXISTS (
         SELECT
@@ -111,12 +118,11 @@ WHERE m.user_id = c.user_id
         WHERE r.run_id = $3 AND r.state = 'running'
     )
     AND current_setting('session_replication_role') = 'origin'
-    -- Missing in this very run, and for longer than the retention. By the time
-    -- at which the ledger was written: the clock may have jumped forward since.
-    AND c.last_missing_run = $3
-    AND c.first_missing_at <= least(c.last_missing_at, now()) - $4::interval
+    -- Missing for longer than the retention. By the time at which the ledger was written: the clock may have
+    -- jumped forward since.
+    AND c.first_missing_at <= c.horizon
     -- A young member of a missing user means that something is wrong.
-    AND m.joined_at < least(c.last_missing_at, now()) - $4::interval
+    AND m.joined_at < c.horizon
     AND NOT EXISTS (
         SELECT
         FROM orphan_holds_in_force AS h
@@ -140,10 +146,10 @@ WHERE m.user_id = c.user_id
 `
 
 type MemberDeleteDueParams struct {
-	Places      []pgtype.TID  `json:"places"`
+	Retention   time.Duration `json:"retention"`
 	UserIds     []uuid.UUID   `json:"user_ids"`
 	RunID       int64         `json:"run_id"`
-	Retention   time.Duration `json:"retention"`
+	Places      []pgtype.TID  `json:"places"`
 	ApprovedRun int64         `json:"approved_run"`
 }
 
@@ -155,10 +161,10 @@ type MemberDeleteDueParams struct {
 // Index: orphan_candidates_pkey; the members by their places. Rows: the places given, each page read once.
 func (q *Queries) MemberDeleteDue(ctx context.Context, arg MemberDeleteDueParams) (int64, error) {
 	result, err := q.db.Exec(ctx, memberDeleteDue,
-		arg.Places,
+		arg.Retention,
 		arg.UserIds,
 		arg.RunID,
-		arg.Retention,
+		arg.Places,
 		arg.ApprovedRun,
 	)
 	if err != nil {

@@ -126,7 +126,7 @@ FROM (
 
 // In how many conversations a run deleted members, from the audit, or gave them back, from the list of the restore.
 // Locks: ACCESS SHARE on orphan_runs and both tables.
-// Index: conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: the run's members.
+// Index: conversation_members_audit_deleted_at (BRIN); orphan_restores_pkey. Rows: what was deleted since the run began.
 func (q *Queries) RunConversations(ctx context.Context, runID int64) (int64, error) {
 	row := q.db.QueryRow(ctx, runConversations, runID)
 	var conversations int64
@@ -173,6 +173,7 @@ SET heartbeat_at = clock_timestamp(),
     call_ms_max = $14
 WHERE run_id = $15
     AND state = 'running'
+RETURNING set_config('synchronous_commit', 'off', true)
 `
 
 type RunFactsParams struct {
@@ -193,7 +194,8 @@ type RunFactsParams struct {
 	RunID            int64    `json:"run_id"`
 }
 
-// Writes down what the run has found so far.
+// Writes down what the run has found so far. Its COMMIT does not wait for the disk: that is done while the run is
+// proved, and its end waits for all of it.
 // Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 func (q *Queries) RunFacts(ctx context.Context, arg RunFactsParams) (int64, error) {
 	result, err := q.db.Exec(ctx, runFacts,
@@ -410,7 +412,7 @@ type RunProofRow struct {
 
 // The count proof of a whole run: its audit rows and its backup rows.
 // Locks: ACCESS SHARE on both tables.
-// Index: conversation_members_audit_run_id (BRIN); the backup is read from the day of the run on.
+// Index: conversation_members_audit_deleted_at (BRIN); the backup is read from the day of the run on.
 func (q *Queries) RunProof(ctx context.Context, arg RunProofParams) (RunProofRow, error) {
 	row := q.db.QueryRow(ctx, runProof, arg.RunID, arg.StartedAt)
 	var i RunProofRow

@@ -63,7 +63,7 @@ func (c *cutter) next(members int64) (chunk, bool) {
 func (c *cutter) take(members int64) []spot {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	members = min(members, c.left, max(c.left/int64(c.connections), firstRows))
+	members = min(members, c.left, max(c.left/int64(c.connections), lastRows))
 	taken := make([]spot, 0, members)
 	for int64(len(taken)) < members {
 		if c.chose(c.spots[0]) {
@@ -84,11 +84,12 @@ func (c *cutter) stop() {
 
 const (
 	firstRows = 1000 // of the first chunk, while nobody knows how fast this database is
+	lastRows  = 2500 // of the last chunks, which connections share: less is not worth a transaction
 	fewRows   = 100  // a chunk of fewer says little about speed
 )
 
 // pace finds out how many members a transaction may delete to last as long as
-// it should. A slow chunk halves them at most, a fast one doubles them.
+// it should. A slow chunk halves them at most, a fast one makes them four times as many.
 type pace struct {
 	target time.Duration
 	most   int64
@@ -115,6 +116,6 @@ func (p *pace) note(rows int64, took time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fit := float64(rows) * p.target.Seconds() / max(took.Seconds(), 1e-6)
-	p.now = int64(min(max(fit, float64(p.now)/2), 2*float64(p.now)))
+	p.now = int64(min(max(fit, float64(p.now)/2), 4*float64(p.now)))
 	p.now = min(max(p.now, fewRows), p.most)
 }

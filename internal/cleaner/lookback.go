@@ -38,6 +38,9 @@ func (r *run) askAgainAbout(ctx context.Context, next batch, sent int, send func
 			return err
 		}
 	}
+	if len(departed) > 0 {
+		r.back.through = departed[len(departed)-1]
+	}
 	for _, user := range departed {
 		if slices.Contains(next.ids, user) { // a member again, or a canary
 			continue
@@ -64,7 +67,10 @@ func (r *run) lookBack(ctx context.Context) error {
 	}
 	risen, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, mergeLimit, "looking back at departed users", func(ctx context.Context, q *db.Queries) ([]db.DepartedCheckRow, error) {
 		// Empty, not null: null would stand for everybody.
-		return q.DepartedCheck(ctx, db.DepartedCheckParams{Alive: append([]uuid.UUID{}, r.back.alive...), Missing: append([]uuid.UUID{}, r.back.missing...)})
+		return q.DepartedCheck(ctx, db.DepartedCheckParams{
+			RunID: r.id, AskedThrough: r.back.through,
+			Alive: append([]uuid.UUID{}, r.back.alive...), Missing: append([]uuid.UUID{}, r.back.missing...),
+		})
 	})
 	if err != nil {
 		// What was to be deleted is deleted; who was to be looked at waits.
@@ -83,7 +89,10 @@ func (r *run) lookBack(ctx context.Context) error {
 }
 
 // departed are users that a correct answer spoke about again.
-type departed struct{ alive, missing []uuid.UUID }
+type departed struct {
+	alive, missing []uuid.UUID
+	through        uuid.UUID // the last one asked about: the next run goes on behind it
+}
 
 // note sorts the departed users of a batch by its answer.
 func (d *departed) note(a answer) {

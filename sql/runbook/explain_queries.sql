@@ -162,7 +162,7 @@ ROLLBACK TO SAVEPOINT planned;
 -- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 -- at the second asking, or where each of their members went; else those without a member left. (Who joined
 -- meanwhile is too young to go, and makes its user a candidate anew.) Nobody leaves while the run's count is behind
--- members_deleted: a crash of the server took chunks back. Follows SettingsForChunk.
+-- members_deleted: a crash of the server took chunks back. Returns how many left. Follows SettingsForChunk.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 -- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
@@ -180,13 +180,26 @@ WITH forgotten AS (
             OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
         )
     RETURNING c.user_id
+),
+listed AS (
+    -- Two steps and not ON CONFLICT, which writes each row twice: as good as nobody is on the list already, and nobody
+    -- else adds to it while a run is open.
+    UPDATE orphan_departed AS d
+    SET departed_at = now(), checked_at = NULL
+    FROM forgotten AS f
+    WHERE d.user_id = f.user_id
+        -- By the key; the join alone would be planned as a read of the whole list.
+        AND d.user_id = ANY (ARRAY(SELECT unnest($1::uuid [])))
+    RETURNING d.user_id
+),
+added AS (
+    INSERT INTO orphan_departed (user_id)
+    SELECT f.user_id
+    FROM forgotten AS f
+    WHERE NOT EXISTS (SELECT FROM listed AS l WHERE l.user_id = f.user_id)
 )
-    -- ON CONFLICT always goes by the key; a join would be planned by any index, while the list is empty.
-INSERT INTO orphan_departed AS d (user_id)
-SELECT f.user_id
-FROM forgotten AS f
-ON CONFLICT (user_id) DO UPDATE
-SET departed_at = now(), checked_at = NULL;
+SELECT count(*) AS users
+FROM forgotten;
 SAVEPOINT planned;
 :settings_for_chunk
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -402,12 +415,41 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateMemberPage, any values
 EXPLAIN (:options) EXECUTE "CandidateMemberPage" (:from_user, :through_user, :max_users);
 
--- The users to be asked about again in this run: those not asked about for the longest time.
--- Locks: ACCESS SHARE on orphan_departed. Index: orphan_departed_turn, in order. Rows: max_users.
+-- The users to be asked about again in this run: in the order of ids, behind those of the last run that asked; after
+-- the last one from the first one on.
+-- Locks: ACCESS SHARE on orphan_departed and orphan_runs. Index: orphan_departed_pkey, in order; runs are read back to the
+-- last one that asked, or whole. Rows: twice max_users.
 PREPARE "DepartedPage" AS
-SELECT user_id
-FROM orphan_departed
-ORDER BY coalesce(checked_at, departed_at), user_id
+WITH last_one AS (
+    SELECT coalesce(
+        (
+            SELECT r.asked_again_through
+            FROM orphan_runs AS r
+            WHERE r.asked_again_through IS NOT NULL
+            ORDER BY r.run_id DESC
+            LIMIT 1
+        ), '00000000-0000-0000-0000-000000000000'
+    ) AS user_id
+)
+SELECT t.user_id
+FROM (
+    (
+        SELECT d.user_id, 1 AS turn
+        FROM orphan_departed AS d
+        WHERE d.user_id > (SELECT l.user_id FROM last_one AS l)
+        ORDER BY d.user_id
+        LIMIT $1::bigint
+    )
+    UNION ALL
+    (
+        SELECT d.user_id, 2 AS turn
+        FROM orphan_departed AS d
+        WHERE d.user_id <= (SELECT l.user_id FROM last_one AS l)
+        ORDER BY d.user_id
+        LIMIT $1::bigint
+    )
+) AS t
+ORDER BY t.turn, t.user_id
 LIMIT $1::bigint;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == DepartedPage, these values
@@ -416,10 +458,10 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == DepartedPage, any values
 EXPLAIN (:options) EXECUTE "DepartedPage" (:max_users);
 
--- Writes down what the answers said about departed users. Of those who are alive again it returns who
--- lost members that can be given back; the others need not be asked about any more.
--- Locks: ROW EXCLUSIVE on orphan_departed; ACCESS SHARE on the backup, where somebody is alive.
--- Index: orphan_departed_pkey. Rows: as many as given; all backups, read once, where somebody is alive.
+-- Writes down what the answers said about departed users, and with whom the next run goes on. Of those who are
+-- alive again it returns who lost members that can be given back; the others need not be asked about any more.
+-- Locks: ROW EXCLUSIVE on orphan_departed and orphan_runs; ACCESS SHARE on the backup, where somebody is alive.
+-- Index: orphan_departed_pkey, orphan_runs_pkey. Rows: as many as given; all backups, read once, where somebody is alive.
 PREPARE "DepartedCheck" AS
 WITH losses AS MATERIALIZED (
     SELECT p.user_id::uuid AS user_id, count(*) AS members
@@ -446,16 +488,22 @@ settled AS (
     DELETE FROM orphan_departed AS d
     WHERE d.user_id = ANY ($1::uuid [])
         AND NOT EXISTS (SELECT FROM losses AS l WHERE l.user_id = d.user_id)
+),
+place AS (
+    UPDATE orphan_runs AS o
+    SET asked_again_through = $3::uuid
+    WHERE o.run_id = $4
+        AND o.state = 'running'
 )
 SELECT r.user_id, r.members::bigint AS members
 FROM resurrected AS r
 ORDER BY r.user_id;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == DepartedCheck, these values
-EXPLAIN (:options) EXECUTE "DepartedCheck" (:alive_uuid, :missing);
+EXPLAIN (:options) EXECUTE "DepartedCheck" (:alive_uuid, :missing, :asked_through, :run_id);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == DepartedCheck, any values
-EXPLAIN (:options) EXECUTE "DepartedCheck" (:alive_uuid, :missing);
+EXPLAIN (:options) EXECUTE "DepartedCheck" (:alive_uuid, :missing, :asked_through, :run_id);
 
 -- The users who are alive again and whose members can be given back, as last seen.
 -- Locks: ACCESS SHARE on orphan_departed. Index: orphan_departed_alive. Rows: as good as none.
@@ -698,11 +746,18 @@ ROLLBACK TO SAVEPOINT planned;
 -- Index: orphan_candidates_pkey; the members by their places. Rows: the places given, each page read once.
 PREPARE "MemberDeleteDue" AS
 DELETE FROM conversation_members AS m
-USING orphan_candidates AS c
-WHERE m.user_id = c.user_id
-    AND m.ctid = ANY ($1::tid [])
+USING (
+    SELECT l.user_id, l.first_missing_at, least(l.last_missing_at, now()) - $1::interval AS horizon
+    FROM orphan_candidates AS l
     -- A subquery, so that the planner does not weigh thousands of users one by one, and hashes these few.
-    AND c.user_id = ANY (ARRAY(SELECT unnest($2::uuid [])))
+    WHERE l.user_id = ANY (ARRAY(SELECT unnest($2::uuid [])))
+        -- Missing in this very run.
+        AND l.last_missing_run = $3
+    -- The horizon is worked out once for each user, and not for each member.
+    OFFSET 0
+) AS c
+WHERE m.user_id = c.user_id
+    AND m.ctid = ANY ($4::tid [])
     -- The run is open, and this session's triggers fire.
     AND EXISTS (
         SELECT
@@ -710,12 +765,11 @@ WHERE m.user_id = c.user_id
         WHERE r.run_id = $3 AND r.state = 'running'
     )
     AND current_setting('session_replication_role') = 'origin'
-    -- Missing in this very run, and for longer than the retention. By the time
-    -- at which the ledger was written: the clock may have jumped forward since.
-    AND c.last_missing_run = $3
-    AND c.first_missing_at <= least(c.last_missing_at, now()) - $4::interval
+    -- Missing for longer than the retention. By the time at which the ledger was written: the clock may have
+    -- jumped forward since.
+    AND c.first_missing_at <= c.horizon
     -- A young member of a missing user means that something is wrong.
-    AND m.joined_at < least(c.last_missing_at, now()) - $4::interval
+    AND m.joined_at < c.horizon
     AND NOT EXISTS (
         SELECT
         FROM orphan_holds_in_force AS h
@@ -740,10 +794,10 @@ SAVEPOINT planned;
 :settings_for_chunk
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == MemberDeleteDue, these values
-EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:places, :user_ids, :run_id, :retention, :approved_run);
+EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:retention, :user_ids, :run_id, :places, :approved_run);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == MemberDeleteDue, any values
-EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:places, :user_ids, :run_id, :retention, :approved_run);
+EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:retention, :user_ids, :run_id, :places, :approved_run);
 ROLLBACK TO SAVEPOINT planned;
 
 -- Opens a chunk: bounds its waiting and names its run to the audit trigger. All
@@ -2141,7 +2195,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunHeartbeat, any values
 EXPLAIN (:options) EXECUTE "RunHeartbeat" (:phase, :deleted, :run_id);
 
--- Writes down what the run has found so far.
+-- Writes down what the run has found so far. Its COMMIT does not wait for the disk: that is done while the run is
+-- proved, and its end waits for all of it.
 -- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
 PREPARE "RunFacts" AS
 UPDATE orphan_runs
@@ -2161,7 +2216,8 @@ SET heartbeat_at = clock_timestamp(),
     call_ms_buckets = $13,
     call_ms_max = $14
 WHERE run_id = $15
-    AND state = 'running';
+    AND state = 'running'
+RETURNING set_config('synchronous_commit', 'off', true);
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunFacts, these values
 EXPLAIN (:options) EXECUTE "RunFacts" (:users_checked, :users_missing, :users_unknown, :users_new, :users_returned, :users_due, :members_total, :members_due, :members_kept_young, :members_held, :batch_calls, :chunks_left, :call_ms_buckets, :call_ms_max, :run_id);
@@ -2171,7 +2227,7 @@ EXPLAIN (:options) EXECUTE "RunFacts" (:users_checked, :users_missing, :users_un
 
 -- In how many conversations a run deleted members, from the audit, or gave them back, from the list of the restore.
 -- Locks: ACCESS SHARE on orphan_runs and both tables.
--- Index: conversation_members_audit_run_id (BRIN); orphan_restores_pkey. Rows: the run's members.
+-- Index: conversation_members_audit_deleted_at (BRIN); orphan_restores_pkey. Rows: what was deleted since the run began.
 PREPARE "RunConversations" AS
 SELECT count(*) AS conversations
     -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
@@ -2247,7 +2303,7 @@ EXPLAIN (:options) EXECUTE "RunFailPreflight" (:error, :run_id);
 
 -- The count proof of a whole run: its audit rows and its backup rows.
 -- Locks: ACCESS SHARE on both tables.
--- Index: conversation_members_audit_run_id (BRIN); the backup is read from the day of the run on.
+-- Index: conversation_members_audit_deleted_at (BRIN); the backup is read from the day of the run on.
 PREPARE "RunProof" AS
 SELECT
     (
@@ -2461,6 +2517,9 @@ staged AS (
         FROM orphan_sightings AS s
         WHERE s.run_id = $5 AND s.user_id = ($1::uuid [])[1]
     )
+    -- Rows in the order of the ids take half as long to go into an index: here, and with what is made of them,
+    -- the ledger and the list of the departed.
+    ORDER BY a.user_id
 )
 SELECT
     count(*) FILTER (WHERE a.is_new)::bigint AS users_new,

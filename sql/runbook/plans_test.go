@@ -230,7 +230,7 @@ func (p *place) plansInFunctions() map[string][]plan {
 		return err
 	})
 	take("DepartedCheck", func() error {
-		_, err := q.DepartedCheck(ctx, db.DepartedCheckParams{Alive: users, Missing: users})
+		_, err := q.DepartedCheck(ctx, db.DepartedCheckParams{RunID: 1, AskedThrough: users[0], Alive: users, Missing: users})
 		return err
 	})
 	begun, err := q.RunBegin(ctx, db.RunBeginParams{Kind: "restore", Phase: "restore", Lease: time.Minute, Settings: []byte("{}")})

@@ -1,7 +1,7 @@
 -- What:    what one run deleted: its record, the count proof anew (run's row, audit and backup must say
 --          the same number), the conversations that lost most, and, with -v list=1, each member.
 -- Locks:   ACCESS SHARE on the audit and the backup, from the day of the run on.
--- Time:    milliseconds by the BRIN index on run_id, more where a month of the audit is read.
+-- Time:    milliseconds by the BRIN index on deleted_at; the backup is read from the day of the run to its end.
 -- As:      orphan_cleaner_restorer: it reads the backup.
 -- Example: psql "$DATABASE_URL" -v run=42 -v list=1 -f sql/runbook/run_deleted.sql
 
@@ -44,7 +44,7 @@ CROSS JOIN LATERAL (
         max(a.deleted_at) AS last_at
     FROM conversation_members_audit AS a
     WHERE a.run_id = r.run_id
-        AND a.deleted_at >= r.started_at
+        AND a.deleted_at BETWEEN r.started_at AND coalesce(r.finished_at, 'infinity')
 ) AS a
 CROSS JOIN LATERAL (
     SELECT count(*) AS backed_up
@@ -57,7 +57,7 @@ WHERE r.run_id = :run
 
 SELECT a.conversation_id, count(*) AS members_lost, count(*) FILTER (WHERE a.role = 'owner') AS owners_lost
 FROM conversation_members_audit AS a
-JOIN orphan_runs AS r ON r.run_id = a.run_id AND a.deleted_at >= r.started_at
+JOIN orphan_runs AS r ON r.run_id = a.run_id AND a.deleted_at BETWEEN r.started_at AND coalesce(r.finished_at, 'infinity')
 WHERE a.run_id = :run
 GROUP BY a.conversation_id
 ORDER BY members_lost DESC, a.conversation_id
@@ -66,7 +66,7 @@ LIMIT 20;
 \if :list
     SELECT a.deleted_at, a.conversation_id, a.user_id, a.role, a.joined_at, a.deleted_by, a.txid
     FROM conversation_members_audit AS a
-    JOIN orphan_runs AS r ON r.run_id = a.run_id AND a.deleted_at >= r.started_at
+    JOIN orphan_runs AS r ON r.run_id = a.run_id AND a.deleted_at BETWEEN r.started_at AND coalesce(r.finished_at, 'infinity')
     WHERE a.run_id = :run
     ORDER BY a.deleted_at, a.user_id, a.conversation_id;
 \endif
