@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	triggerVersion = 9
-	indexVersion   = 12
-	// lockTimeout is what each migration sets.
+	triggerVersion    = 9
+	indexVersion      = 12
+	auditIndexVersion = 32
+	// lockTimeout is what each migration sets, but for auditIndexVersion.
 	lockTimeout = 3 * time.Second
 	// slack is what a busy machine may add to a timeout.
 	slack = 5 * time.Second
@@ -108,6 +109,33 @@ func TestTriggerGivesUp(t *testing.T) {
 	}
 	if n := db.Count("conversation_members"); n != many+2 {
 		t.Errorf("%d members", n)
+	}
+}
+
+// Dropping an index of the audit waits for who reads the audit, and the application's
+// deletes wait behind it: it gives up before they do, and they are audited.
+func TestAuditIndexGivesUpFirst(t *testing.T) {
+	t.Parallel()
+	db, m := upTo(t, auditIndexVersion-1)
+	fill(db, 2)
+	reader := connect(t, db.URL, "reader", "BEGIN", "SELECT FROM conversation_members_audit")
+	up := async(func() error { _, err := m.UpByOne(context.WithoutCancel(t.Context())); return err })
+	blockedBy(t, db, reader.pid())
+	application := connect(t, db.URL, "messaging-service")
+	if n := application.exec(t, "DELETE FROM conversation_members WHERE ctid = (SELECT min(ctid) FROM conversation_members)"); n != 1 {
+		t.Errorf("%d rows deleted", n)
+	}
+	wantState(t, up(), lockNotAvailable)
+	if n := db.Count("conversation_members_audit"); n != 1 {
+		t.Errorf("of a delete behind the migration %d rows are in the audit", n)
+	}
+	if v := version(t, m); v != auditIndexVersion-1 {
+		t.Errorf("at version %d after a migration that failed", v)
+	}
+
+	reader.exec(t, "COMMIT")
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Errorf("repeating it: %v", err)
 	}
 }
 
