@@ -1,4 +1,4 @@
--- Why:      the index on whose turn it is to be asked about again was half of what a user costs who leaves the ledger,
+-- Why:      the index on whose turn it is to be asked about again was a quarter of what a user costs who leaves the ledger,
 --           and each answer wrote it anew. The departed are asked about in the order of their ids instead, by the key;
 --           a run goes on where the last one stopped, and all of them come round.
 -- Locks:    ACCESS EXCLUSIVE on orphan_departed and orphan_runs, for milliseconds; both are ours. A run that is open

@@ -16,24 +16,20 @@ DROP INDEX conversation_members_audit_run_id;
 -- +goose StatementBegin
 DO $$
 DECLARE
-    audit_partition regclass;
-    brin regclass;
+    part regclass;
 BEGIN
-    FOR audit_partition IN
+    FOR part IN
         SELECT inhrelid FROM pg_inherits WHERE inhparent = 'conversation_members_audit'::regclass
     LOOP
         EXECUTE format(
             'ALTER TABLE %s SET (autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_insert_scale_factor = 0)',
-            audit_partition
+            part
         );
-        FOR brin IN
-            SELECT inhrelid
-            FROM pg_inherits
-            WHERE inhparent = 'conversation_members_audit_deleted_at'::regclass
-                AND inhrelid IN (SELECT indexrelid FROM pg_index WHERE indrelid = audit_partition)
-        LOOP
-            EXECUTE format('ALTER INDEX %s SET (autosummarize = off)', brin);
-        END LOOP;
+    END LOOP;
+    FOR part IN
+        SELECT inhrelid FROM pg_inherits WHERE inhparent = 'conversation_members_audit_deleted_at'::regclass
+    LOOP
+        EXECUTE format('ALTER INDEX %s SET (autosummarize = off)', part);
     END LOOP;
 END
 $$;
@@ -77,7 +73,12 @@ BEGIN
             partition_name
         );
         FOR brin IN
-            SELECT indexrelid FROM pg_index WHERE indrelid = to_regclass(format('public.%I', partition_name))
+            SELECT i.indexrelid
+            FROM pg_index AS i
+            JOIN pg_class AS c ON c.oid = i.indexrelid
+            JOIN pg_am AS a ON a.oid = c.relam
+            -- Others that a DBA may have added know no such option.
+            WHERE i.indrelid = to_regclass(format('public.%I', partition_name)) AND a.amname = 'brin'
         LOOP
             EXECUTE format('ALTER INDEX %s SET (autosummarize = off)', brin);
         END LOOP;
@@ -158,24 +159,20 @@ $$;
 -- +goose StatementBegin
 DO $$
 DECLARE
-    audit_partition regclass;
-    brin regclass;
+    part regclass;
 BEGIN
-    FOR audit_partition IN
+    FOR part IN
         SELECT inhrelid FROM pg_inherits WHERE inhparent = 'conversation_members_audit'::regclass
     LOOP
         EXECUTE format(
             'ALTER TABLE %s RESET (autovacuum_vacuum_insert_threshold, autovacuum_vacuum_insert_scale_factor)',
-            audit_partition
+            part
         );
-        FOR brin IN
-            SELECT inhrelid
-            FROM pg_inherits
-            WHERE inhparent = 'conversation_members_audit_deleted_at'::regclass
-                AND inhrelid IN (SELECT indexrelid FROM pg_index WHERE indrelid = audit_partition)
-        LOOP
-            EXECUTE format('ALTER INDEX %s SET (autosummarize = on)', brin);
-        END LOOP;
+    END LOOP;
+    FOR part IN
+        SELECT inhrelid FROM pg_inherits WHERE inhparent = 'conversation_members_audit_deleted_at'::regclass
+    LOOP
+        EXECUTE format('ALTER INDEX %s SET (autosummarize = on)', part);
     END LOOP;
 END
 $$;
