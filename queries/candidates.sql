@@ -81,11 +81,11 @@ SELECT
         FROM gone_from_ledger AS g
     )::bigint AS returned;
 
--- name: CandidateForget :one
+-- name: CandidateForget :execrows
 -- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 -- at the second asking, or where each of their members went; else those without a member left. (Who joined
 -- meanwhile is too young to go, and makes its user a candidate anew.) Nobody leaves while the run's count is behind
--- members_deleted: a crash of the server took chunks back. Returns how many left. Follows SettingsForChunk.
+-- members_deleted: a crash of the server took chunks back. Follows SettingsForChunk.
 -- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 -- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 -- Rows: as many as given.
@@ -113,15 +113,11 @@ listed AS (
         -- By the key; the join alone would be planned as a read of the whole list.
         AND d.user_id = ANY (ARRAY(SELECT unnest(@user_ids::uuid [])))
     RETURNING d.user_id
-),
-added AS (
-    INSERT INTO orphan_departed (user_id)
-    SELECT f.user_id
-    FROM forgotten AS f
-    WHERE NOT EXISTS (SELECT FROM listed AS l WHERE l.user_id = f.user_id)
 )
-SELECT count(*) AS users
-FROM forgotten;
+INSERT INTO orphan_departed (user_id)
+SELECT f.user_id
+FROM forgotten AS f
+WHERE NOT EXISTS (SELECT FROM listed AS l WHERE l.user_id = f.user_id);
 
 -- name: CandidateBacklog :many
 -- Candidates by the day their retention ends; the first row holds what is due already.

@@ -70,7 +70,7 @@ func (q *Queries) CandidateBacklog(ctx context.Context, arg CandidateBacklogPara
 	return items, nil
 }
 
-const candidateForget = `-- name: CandidateForget :one
+const candidateForget = `-- name: CandidateForget :execrows
 WITH forgotten AS (
     DELETE FROM orphan_candidates AS c
     WHERE c.user_id = ANY (ARRAY(SELECT unnest($1::uuid [])))
@@ -95,15 +95,11 @@ listed AS (
         -- By the key; the join alone would be planned as a read of the whole list.
         AND d.user_id = ANY (ARRAY(SELECT unnest($1::uuid [])))
     RETURNING d.user_id
-),
-added AS (
-    INSERT INTO orphan_departed (user_id)
-    SELECT f.user_id
-    FROM forgotten AS f
-    WHERE NOT EXISTS (SELECT FROM listed AS l WHERE l.user_id = f.user_id)
 )
-SELECT count(*) AS users
-FROM forgotten
+INSERT INTO orphan_departed (user_id)
+SELECT f.user_id
+FROM forgotten AS f
+WHERE NOT EXISTS (SELECT FROM listed AS l WHERE l.user_id = f.user_id)
 `
 
 type CandidateForgetParams struct {
@@ -116,20 +112,21 @@ type CandidateForgetParams struct {
 // Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
 // at the second asking, or where each of their members went; else those without a member left. (Who joined
 // meanwhile is too young to go, and makes its user a candidate anew.) Nobody leaves while the run's count is behind
-// members_deleted: a crash of the server took chunks back. Returns how many left. Follows SettingsForChunk.
+// members_deleted: a crash of the server took chunks back. Follows SettingsForChunk.
 // Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
 // Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
 // Rows: as many as given.
 func (q *Queries) CandidateForget(ctx context.Context, arg CandidateForgetParams) (int64, error) {
-	row := q.db.QueryRow(ctx, candidateForget,
+	result, err := q.db.Exec(ctx, candidateForget,
 		arg.UserIds,
 		arg.RunID,
 		arg.MembersDeleted,
 		arg.Certain,
 	)
-	var users int64
-	err := row.Scan(&users)
-	return users, err
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const candidateMerge = `-- name: CandidateMerge :one

@@ -105,10 +105,10 @@ func TestCutter(t *testing.T) {
 // The last chunks share what is left.
 func TestCutterTapers(t *testing.T) {
 	t.Parallel()
-	spots := make([]spot, 5*lastRows)
+	spots := make([]spot, 12_500)
 	cut := newCutter(2, []uuid.UUID{{}}, spots, nil)
-	for i, want := range []int{5 * lastRows / 2, 5 * lastRows / 4, lastRows, lastRows / 4} {
-		if c, _ := cut.next(4 * lastRows); len(c.places) != want {
+	for i, want := range []int{6250, 3125, 2500, 625} {
+		if c, _ := cut.next(10_000); len(c.places) != want {
 			t.Errorf("chunk %d has %d members, not %d", i, len(c.places), want)
 		}
 	}

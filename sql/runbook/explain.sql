@@ -60,7 +60,7 @@ FROM run, users
 \set are_checked 'ARRAY[true]'
 \set are_unknown 'ARRAY[false]'
 \set asked_through '\'00000000-0000-0000-0000-000000000000\''
-    \set audit_window '\'400 days\''
+\set audit_window '\'400 days\''
 \set batch_calls 0
 \set batch_size 100
 \set breaker NULL
