@@ -34,11 +34,11 @@ build: ## build bin/orphan-cleaner
 
 .PHONY: release
 release: $(TOOLS)/cyclonedx-gomod ## build dist/release: archives for each platform, SBOMs and SHA256SUMS
-	./scripts/release.sh $(VERSION) dist $(TOOLS)
+	./tools/scripts/release.sh $(VERSION) dist $(TOOLS)
 
 .PHONY: check-release
 check-release: $(TOOLS)/cyclonedx-gomod ## build what is released twice, in two places: it must be the same
-	./scripts/check-release.sh $(VERSION) $(TOOLS)
+	./tools/scripts/check-release.sh $(VERSION) $(TOOLS)
 
 .PHONY: demo
 demo: postgres build ## see all of it on a throw-away PostgreSQL and auth-service
@@ -57,7 +57,7 @@ bench-all: postgres build ## the same up to ten million members, for hours
 
 .PHONY: postgres
 postgres: ## install PostgreSQL where it is missing
-	@./scripts/postgres.sh
+	@./tools/scripts/postgres.sh
 
 ##@ Work
 
@@ -78,7 +78,7 @@ faults: postgres fault-tools ## meet every fault in full, 200 kills among them, 
 
 .PHONY: fault-tools
 fault-tools: # PgBouncer and libfaketime, where they can be installed
-	@./scripts/fault-tools.sh
+	@./tools/scripts/fault-tools.sh
 
 SOAK        ?= 1h
 SOAK_LOT    ?= 25
@@ -110,31 +110,31 @@ cover: postgres fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run al
 .PHONY: lint
 lint: check-generated squawk check-deploy $(TOOLS)/golangci-lint ## gofmt, vet, linters of Go and of migrations, alerts, and gen/ up to date
 	$(GO) vet ./...
-	$(TOOLS)/golangci-lint run
+	$(TOOLS)/golangci-lint run --config tools/lint/golangci.yaml
 
 .PHONY: fmt
 fmt: $(TOOLS)/golangci-lint ## format the Go code
-	$(TOOLS)/golangci-lint fmt
+	$(TOOLS)/golangci-lint fmt --config tools/lint/golangci.yaml
 
 .PHONY: generate
 # buf first: it clears gen/ before it writes.
 generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## write gen/ from proto/ and queries/, and the plans to look at
-	$(TOOLS)/buf generate
+	$(TOOLS)/buf generate proto --template proto/buf.gen.yaml
 	$(TOOLS)/sqlc generate
-	./scripts/explain.sh > sql/runbook/explain_queries.sql
+	./tools/scripts/explain.sh > sql/runbook/explain_queries.sql
 
 .PHONY: check-generated
 check-generated: postgres $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## fail where gen/ is not up to date; prepare every query
-	./scripts/check-generated.sh $(TOOLS)
+	./tools/scripts/check-generated.sh $(TOOLS)
 
 MEMBERS ?= 10000000
 .PHONY: dba-measure
 dba-measure: postgres $(TOOLS)/goose ## measure what each migration costs a messaging-service at work
-	@./scripts/dba-measure.sh $(TOOLS)/goose $(MEMBERS)
+	@./tools/scripts/dba-measure.sh $(TOOLS)/goose $(MEMBERS)
 
 .PHONY: squawk
 squawk: $(TOOLS)/squawk ## lint the migrations
-	./scripts/squawk.sh $(CURDIR)/$(TOOLS)/squawk
+	./tools/scripts/squawk.sh $(CURDIR)/$(TOOLS)/squawk
 
 .PHONY: check-deploy
 check-deploy: $(TOOLS)/promtool ## check the alerts, that each fires and clears, and the Kubernetes manifests
@@ -150,7 +150,7 @@ k8s-rules: # write deploy/prometheus/rules.yaml for the Prometheus operator
 
 .PHONY: plpgsql-check
 plpgsql-check: # installs plpgsql_check, where that is easy, for the test of the functions' bodies
-	@./scripts/plpgsql-check.sh
+	@./tools/scripts/plpgsql-check.sh
 
 .PHONY: clean
 clean: ## remove what was built, except the tools
@@ -195,11 +195,11 @@ $(TOOLS)/golangci-lint:
 $(TOOLS)/grpcurl:
 	$(call tool,tools/grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl)
 $(TOOLS)/squawk:
-	./scripts/squawk-install.sh $(TOOLS)
+	./tools/scripts/squawk-install.sh $(TOOLS)
 	@touch $@
 $(TOOLS)/cyclonedx-gomod:
 	$(call tool,tools/sbom,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod,-trimpath -buildvcs=false)
-$(TOOLS)/promtool: scripts/prometheus.sh
-	./scripts/prometheus.sh $(TOOLS)
+$(TOOLS)/promtool: tools/scripts/prometheus.sh
+	./tools/scripts/prometheus.sh $(TOOLS)
 	@touch $@
 $(TOOLS)/prometheus: $(TOOLS)/promtool

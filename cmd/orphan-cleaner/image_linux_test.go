@@ -20,7 +20,7 @@ import (
 // database over TCP, and against auth-service over TLS, which takes the certificates.
 func TestImage(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../Dockerfile")
+	text, err := os.ReadFile("../../deploy/Dockerfile")
 	if err != nil {
 		t.Fatal(err)
 	}

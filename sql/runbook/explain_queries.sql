@@ -1,4 +1,4 @@
--- Written by scripts/explain.sh from queries/, for explain.sql. Do not edit: `make generate`.
+-- Written by tools/scripts/explain.sh from queries/, for explain.sql. Do not edit: `make generate`.
 
 -- Approves the stored set of a refused run.
 -- Fails on orphan_approvals_one_open while the run has an approval that is open.

@@ -27,7 +27,7 @@ func TestHeaders(t *testing.T) {
 	}
 	for _, name := range scripts {
 		if name == "explain_queries.sql" {
-			continue // a part of explain.sql, written by scripts/explain.sh
+			continue // a part of explain.sql, written by tools/scripts/explain.sh
 		}
 		text, err := os.ReadFile(name)
 		if err != nil {

@@ -5,7 +5,7 @@
 # Usage: squawk.sh SQUAWK
 set -eu
 squawk=$1
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
 mkdir "$temp/migrations"
@@ -21,9 +21,9 @@ for file in migrations/*.sql; do
     # squawk takes the rules on its command line in place of those in its file.
     excluded=$(awk -v number="$number" '
         FNR == NR { if (match($0, /^ *"[a-z-]+"/)) { gsub(/[ ",]/, ""); print } next }
-        $1 == number { print $2 }' .squawk.toml tools/squawk/exceptions | paste -sd, -)
+        $1 == number { print $2 }' tools/squawk/squawk.toml tools/squawk/exceptions | paste -sd, -)
     # shellcheck disable=SC2086 # an option or nothing
-    (cd "$temp" && "$squawk" --config "$OLDPWD/.squawk.toml" --exclude "$excluded" $transaction "$file") >"$temp/out" 2>&1 || {
+    (cd "$temp" && "$squawk" --config "$OLDPWD/tools/squawk/squawk.toml" --exclude "$excluded" $transaction "$file") >"$temp/out" 2>&1 || {
         cat "$temp/out" >&2
         failed=1
     }

@@ -7,7 +7,7 @@
 set -eu
 goose=$(cd "$(dirname "$1")" && pwd)/$(basename "$1")
 members=${2:-10000000}
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 if [ -z "${DBA_MEASURE_INSIDE:-}" ]; then
     exec env DBA_MEASURE_INSIDE=1 go run ./internal/pgtemp/pgtemprun -schema \
         -set fsync=on -set synchronous_commit=on -set full_page_writes=on \

@@ -5,10 +5,10 @@
 # the parameters.
 # Usage: explain.sh > sql/runbook/explain_queries.sql
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 cat <<'SQL'
--- Written by scripts/explain.sh from queries/, for explain.sql. Do not edit: `make generate`.
+-- Written by tools/scripts/explain.sh from queries/, for explain.sql. Do not edit: `make generate`.
 SQL
 for file in queries/*.sql; do
     awk '

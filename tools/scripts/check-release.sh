@@ -13,8 +13,8 @@ for copy in a some/where/else; do
     mkdir -p "$temp/$copy"
     git archive HEAD | tar -x -C "$temp/$copy"
 done
-(cd "$temp/a" && ./scripts/release.sh "$version" dist "$tools" >/dev/null)
+(cd "$temp/a" && ./tools/scripts/release.sh "$version" dist "$tools" >/dev/null)
 (cd "$temp/some/where/else" && umask 077 && TZ=Asia/Tokyo GOCACHE="$temp/cache" \
-    ./scripts/release.sh "$version" dist "$tools" >/dev/null)
+    ./tools/scripts/release.sh "$version" dist "$tools" >/dev/null)
 diff -r "$temp/a/dist/release" "$temp/some/where/else/dist/release"
 cat "$temp/a/dist/release/SHA256SUMS"

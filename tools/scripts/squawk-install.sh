@@ -5,7 +5,7 @@
 # Usage: squawk-install.sh BIN
 set -eu
 bin=$1
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 if ! command -v npm >/dev/null; then
     if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
         cat >&2 <<'HELP'

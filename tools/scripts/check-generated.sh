@@ -11,10 +11,10 @@ stale=0
 
 "$bin/sqlc" diff || stale=1
 
-"$bin/buf" generate --output "$temp"
+"$bin/buf" generate proto --template proto/buf.gen.yaml --output "$temp"
 diff -r "$temp/gen/nova" gen/nova || stale=1
 
-./scripts/explain.sh | diff - sql/runbook/explain_queries.sql || stale=1
+./tools/scripts/explain.sh | diff - sql/runbook/explain_queries.sql || stale=1
 
 if go list -deps ./gen/... | grep -E '^github\.com/nova-social/orphan-cleaner/(cmd|internal)'; then
     echo "gen/ must not import the packages above" >&2
