@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"strings"
+	"io"
 
 	"github.com/alecthomas/kong"
 )
@@ -31,57 +33,35 @@ type CLI struct {
 	Version VersionCmd `cmd:"" help:"Show the version."`
 }
 
-// VersionCmd is `version`.
-type VersionCmd struct{}
+type streams struct{ out, err io.Writer }
 
-// Run prints the version alone on a line.
-func (VersionCmd) Run(s *streams) error {
-	_, err := fmt.Fprintln(s.out, version)
-	return err
-}
-
-// exampleOf is keyed by the words of a command.
-func exampleOf(command string) string {
-	return map[string]string{
-		"":               "orphan-cleaner demo\n  orphan-cleaner check\n  orphan-cleaner run --dry-run",
-		"check":          "DATABASE_URL=postgres://runner@db/messaging AUTH_SERVICE_URL=http://auth-service:9080 orphan-cleaner check",
-		"migrate":        "orphan-cleaner migrate status",
-		"migrate up":     "DATABASE_URL=postgres://owner@db/messaging orphan-cleaner migrate up",
-		"migrate down":   "orphan-cleaner migrate down",
-		"migrate status": "orphan-cleaner migrate status",
-		"migrate drift":  "orphan-cleaner migrate drift\n  orphan-cleaner migrate drift --print > drift/20260131120000_follow_conversation_members.sql",
-		"run":            "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
-		"report":         "orphan-cleaner report\n  orphan-cleaner report --month 2026-01 --csv > 2026-01.csv",
-		"prune":          "orphan-cleaner prune\n  30 3 * * * orphan-cleaner prune --execute >> /var/log/orphan-cleaner.log 2>&1   # crontab",
-		"serve":          "orphan-cleaner serve --interval 1h --metrics-addr :9091",
-		"pause":          "orphan-cleaner pause --reason 'auth-service is being restored'",
-		"resume":         "orphan-cleaner resume",
-		"approve":        "orphan-cleaner approve 17 --yes\n  orphan-cleaner approve 17 --revoke",
-		"restore":        "orphan-cleaner restore --run 17\n  orphan-cleaner restore --run 17 --execute\n  orphan-cleaner restore --since '2026-01-31 10:00' --until '2026-01-31 11:00'\n  orphan-cleaner restore --revert 18 --execute",
-		"hold":           "orphan-cleaner hold list",
-		"hold add":       "orphan-cleaner hold add --user 6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10 --reason 'legal hold 17' --until 90d",
-		"hold list":      "orphan-cleaner hold list --json",
-		"hold remove":    "orphan-cleaner hold remove 3\n  orphan-cleaner hold remove --restore 18",
-		"status":         "orphan-cleaner status --runs 20",
-		"bench":          "orphan-cleaner bench --size 15000 --latency 0,45ms/80ms\n  orphan-cleaner bench --read-only",
-		"demo":           "orphan-cleaner demo --conversations 100 --members 1500",
-		"version":        "orphan-cleaner version",
-	}[command]
-}
-
-// helpWithExample is kong's help and an example of the command at its end.
-func helpWithExample(options kong.HelpOptions, ctx *kong.Context) error {
-	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
-		return err
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var cli CLI
+	exited := -1
+	parser, err := kong.New(&cli, kong.Name("orphan-cleaner"), kong.Description(description),
+		kong.Writers(stdout, stderr), kong.Exit(func(status int) { exited = status }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Help(helpWithExample), kong.Vars{"version": version})
+	if err != nil {
+		fmt.Fprintln(stderr, "orphan-cleaner:", err)
+		return exitFailed
 	}
-	var words []string
-	for _, path := range ctx.Path {
-		if path.Command != nil {
-			words = append(words, path.Command.Name)
-		}
+	if len(args) == 0 {
+		args = []string{"--help"}
 	}
-	if example := exampleOf(strings.Join(words, " ")); example != "" {
-		fmt.Fprintf(ctx.Stdout, "\nExample:\n  %s\n", example)
+	kctx, err := parser.Parse(args)
+	if exited >= 0 {
+		return exited
 	}
-	return nil
+	if err != nil {
+		fmt.Fprintf(stderr, "orphan-cleaner: %s; see: orphan-cleaner --help\n", hideURL(oneLine(err)))
+		return exitUsage
+	}
+	kctx.BindTo(ctx, (*context.Context)(nil))
+	kctx.Bind(&streams{stdout, stderr})
+	err = kctx.Run()
+	if err != nil && !errors.Is(err, errShown) {
+		fmt.Fprintln(stderr, "orphan-cleaner:", oneLine(err))
+	}
+	return exitStatus(err)
 }

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// CanaryFlags name users whose fate is known.
+type CanaryFlags struct {
+	CanaryAlive []string `help:"Users known to be living, asked about in every run: one missing refuses it." env:"ORPHAN_CLEANER_CANARY_ALIVE" placeholder:"UUID,..."`
+	CanaryDead  []string `help:"Users known to be deleted: one present refuses the run." env:"ORPHAN_CLEANER_CANARY_DEAD" placeholder:"UUID,..."`
+}
+
+// canaries refuses what is no UUID, and a user who is in both lists.
+func (f *CanaryFlags) canaries() (alive, dead []uuid.UUID, err error) {
+	for _, list := range []struct {
+		name string
+		from []string
+		to   *[]uuid.UUID
+	}{{"CANARY_ALIVE", f.CanaryAlive, &alive}, {"CANARY_DEAD", f.CanaryDead, &dead}} {
+		for _, text := range list.from {
+			id, err := uuid.Parse(strings.TrimSpace(text))
+			if err != nil {
+				return nil, nil, fmt.Errorf("%w: %s: %q is not a UUID", errUsage, list.name, text)
+			}
+			*list.to = append(*list.to, id)
+		}
+	}
+	for _, id := range alive {
+		if slices.Contains(dead, id) {
+			return nil, nil, fmt.Errorf("%w: %s is both in CANARY_ALIVE and in CANARY_DEAD", errUsage, id)
+		}
+	}
+	return alive, dead, nil
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
+// DatabaseFlags say where messaging-service's database is.
+type DatabaseFlags struct {
+	DatabaseURL     string `help:"messaging-service's database: postgres://user@host:5432/messaging. A password belongs in the environment or a file." env:"DATABASE_URL" placeholder:"URL"`
+	DatabaseURLFile string `help:"File that holds the database URL." env:"DATABASE_URL_FILE" placeholder:"FILE"`
+	MaxConnections  int32  `name:"database-max-connections" help:"Most connections to open." env:"DATABASE_MAX_CONNECTIONS" default:"8"`
+	MinConnections  int32  `name:"database-min-connections" help:"Connections kept open." env:"DATABASE_MIN_CONNECTIONS" default:"0"`
+}
+
+func (f *DatabaseFlags) url() (string, error) {
+	value := f.DatabaseURL
+	// What ps shows, whether or not the environment says the same.
+	shown := value != "" && slices.ContainsFunc(os.Args[1:], func(arg string) bool { return strings.HasSuffix(arg, value) })
+	if parsed, err := url.Parse(value); err == nil && shown {
+		if _, has := parsed.User.Password(); has || parsed.Query().Has("password") || parsed.Query().Has("sslpassword") {
+			return "", fmt.Errorf("%w: a password on the command line is seen by everybody in ps: give it by the environment DATABASE_URL or by --database-url-file", errUsage)
+		}
+	}
+	if f.DatabaseURLFile != "" {
+		if urlPattern.MatchString(f.DatabaseURLFile) {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE is the name of a file that holds the URL, not the URL itself: that is DATABASE_URL", errUsage)
+		}
+		text, err := os.ReadFile(f.DatabaseURLFile)
+		if err != nil {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %w", errUsage, err)
+		}
+		if value = strings.TrimSpace(string(text)); value == "" {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %s is empty: it holds the URL, such as postgres://user@host:5432/messaging", errUsage, f.DatabaseURLFile)
+		}
+		if _, err := database.ParseConfig(value); err != nil {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %s: %w", errUsage, f.DatabaseURLFile, err)
+		}
+	}
+	if value == "" {
+		return "", fmt.Errorf("%w: DATABASE_URL is not set: export DATABASE_URL=postgres://user@host:5432/messaging", errUsage)
+	}
+	if _, err := database.ParseConfig(value); err != nil {
+		return "", fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if f.MaxConnections < 2 || f.MinConnections < 0 || f.MinConnections > f.MaxConnections {
+		return "", fmt.Errorf("%w: DATABASE_MAX_CONNECTIONS must be at least 2 and DATABASE_MIN_CONNECTIONS between 0 and it", errUsage)
+	}
+	return value, nil
+}
+
+const databaseMend = "check DATABASE_URL and that the server is up"
+
+func (f *DatabaseFlags) open(ctx context.Context) (*pgxpool.Pool, error) {
+	value, err := f.url()
+	if err != nil {
+		return nil, err
+	}
+	pool, err := database.Open(ctx, value, f.MinConnections, f.MaxConnections)
+	if err != nil {
+		return nil, fmt.Errorf("%w; %s", err, databaseMend)
+	}
+	return pool, nil
+}

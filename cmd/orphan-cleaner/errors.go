@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+)
+
+// Exit statuses, a contract.
+const (
+	exitDone       = 0
+	exitFailed     = 1
+	exitUsage      = 2
+	exitRefused    = 3
+	exitAnotherRun = 4
+)
+
+// errUsage is wrapped by what the user can mend on the command line or in the environment.
+var errUsage = errors.New("wrong usage")
+
+func exitStatus(err error) int {
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errUsage):
+		return exitUsage
+	case errors.Is(err, cleaner.ErrRefused):
+		return exitRefused
+	case errors.Is(err, cleaner.ErrAnotherRun):
+		return exitAnotherRun
+	default:
+		return exitFailed
+	}
+}
+
+// oneLine is the text of an error in one line, each part of it once: pgx tells of
+// every address it tried, in a line of its own.
+func oneLine(err error) string {
+	var parts []string
+	for part := range strings.Lines(err.Error()) {
+		if part = strings.TrimSpace(part); part != "" && !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+var urlPattern = regexp.MustCompile(`(?is)(postgres(ql)?://|password=).*`)
+
+// hideURL cuts off what may be a database URL in the wrong place of the command
+// line, password and all: where it ends nobody knows.
+func hideURL(text string) string { return urlPattern.ReplaceAllString(text, "[not shown]") }
+
+// errShown is wrapped by errors that the user has already been shown.
+var errShown = errors.New("shown")
+
+type shownError struct{ error }
+
+func (e shownError) Unwrap() []error { return []error{e.error, errShown} }

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/restore"
+)
+
+// same is the command line that the user gave, for the hint how to go on.
+func (cmd *RestoreCmd) same() string {
+	words := []string{"orphan-cleaner restore"}
+	add := func(flag, value string) {
+		if value != "" {
+			if strings.ContainsAny(value, " {}") {
+				value = "'" + value + "'"
+			}
+			words = append(words, flag+" "+value)
+		}
+	}
+	if cmd.Deleted != nil {
+		add("--run", fmt.Sprint(*cmd.Deleted))
+	}
+	add("--user", strings.Join(cmd.User, ","))
+	add("--conversation", strings.Join(cmd.Conversation, ","))
+	if cmd.Since != nil {
+		add("--since", *cmd.Since)
+	}
+	if cmd.Until != nil {
+		add("--until", *cmd.Until)
+	}
+	if cmd.Hold != defaultRestoreHold {
+		add("--hold", cmd.Hold.String())
+	}
+	if cmd.Resurrected {
+		words = append(words, "--resurrected")
+	}
+	if cmd.Revert != 0 {
+		add("--revert", fmt.Sprint(cmd.Revert))
+	}
+	return strings.Join(words, " ") + " --execute"
+}
+
+// preview is the JSON of a restore that was not executed.
+type preview struct {
+	Executed         bool                   `json:"executed"`
+	Restore          int64                  `json:"restore"`
+	There            int64                  `json:"there"`
+	ThereDiffers     int64                  `json:"there_differs"`
+	ConversationGone int64                  `json:"conversation_gone"`
+	LeftSince        int64                  `json:"left_since"`
+	Parts            []db.RestorePreviewRow `json:"parts"`
+}
+
+func (cmd *RestoreCmd) preview(ctx context.Context, s *streams, r *restore.Restorer, chosen restore.Selection) error {
+	stop := cmd.watch(s, cmd.logger(s), r)
+	parts, err := r.Preview(ctx, chosen)
+	stop()
+	if err != nil {
+		return err
+	}
+	p := preview{Parts: append([]db.RestorePreviewRow{}, parts...)}
+	t := newTable("Restore: nothing was changed", "run", "day (UTC)", "give back", "there already", "there, differing", "conversation gone", "left since")
+	for _, part := range parts {
+		p.Restore += part.Restore
+		p.There += part.There
+		p.ThereDiffers += part.ThereDiffers
+		p.ConversationGone += part.ConversationGone
+		p.LeftSince += part.LeftSince
+		t.AppendRow(table.Row{part.DeletedRun, part.Day, part.Restore, part.There, part.ThereDiffers, part.ConversationGone, part.LeftSince})
+	}
+	if cmd.JSON {
+		return printJSON(s.out, p)
+	}
+	t.AppendFooter(table.Row{"all", "", p.Restore, p.There, p.ThereDiffers, p.ConversationGone, p.LeftSince})
+	if err := printTable(s.out, t); err != nil {
+		return err
+	}
+	if p.Restore == 0 {
+		_, err = fmt.Fprintln(s.out, "There is nothing to give back.")
+	} else {
+		_, err = fmt.Fprintf(s.out, "Members that are there stay as they are; rows whose conversation is gone stay in the backup.\nGive %d members back, their users on hold for %s:  %s\n",
+			p.Restore, cmd.Hold, cmd.same())
+	}
+	return err
+}
+
+func (cmd *RestoreCmd) previewRevert(ctx context.Context, s *streams, r *restore.Restorer) error {
+	sum, err := r.PreviewRevert(ctx, cmd.Revert)
+	if errors.Is(err, restore.ErrNoRestore) {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		return printJSON(s.out, sum)
+	}
+	t := newTable(fmt.Sprintf("Revert of restore %d: nothing was changed", cmd.Revert), "", "")
+	t.AppendRows([]table.Row{
+		{"members it gave back", sum.Restored},
+		{"  of users", sum.Users},
+		{"taken again before", sum.Reverted},
+	})
+	if err := printTable(s.out, t); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(s.out, "Taken again are those that did not change since, of users whom auth-service leaves out:  %s\n", cmd.same())
+	return err
+}
+
+// show tells how it ended, in the log and on stdout.
+func (cmd *RestoreCmd) show(s *streams, log *slog.Logger, result restore.Result, runErr error) error {
+	attrs := []any{
+		"run_id", result.RunID, "state", result.State, "members_restored", result.MembersRestored, "members_reverted", result.MembersReverted,
+		"users", result.Users, "conversations", result.Conversations, "there", result.There, "there_differs", result.ThereDiffers,
+		"conversation_gone", result.ConversationGone, "left_since", result.LeftSince, "members_left", result.MembersLeft,
+		"users_unknown", result.UsersUnknown, "seconds", fmt.Sprintf("%.1f", result.Seconds),
+	}
+	switch {
+	case runErr != nil:
+		log.Error("Restore did not succeed", append(attrs, "error", runErr)...)
+	case cmd.Revert != 0:
+		log.Info("Took a restore back", append(attrs, "reverted_run", cmd.Revert)...)
+	case result.MembersRestored == 0:
+		log.Info("There was nothing to give back", attrs...)
+	default:
+		log.Info("Gave members back", append(attrs, "revert", fmt.Sprintf("orphan-cleaner restore --revert %d", result.RunID))...)
+	}
+	if cmd.JSON {
+		if err := json.NewEncoder(s.out).Encode(result); err != nil {
+			return errors.Join(runErr, fmt.Errorf("writing the result: %w", err))
+		}
+	} else if err := cmd.table(s, result); err != nil {
+		return errors.Join(runErr, err)
+	}
+	if runErr != nil {
+		return shownError{runErr}
+	}
+	return nil
+}
+
+func (cmd *RestoreCmd) table(s *streams, r restore.Result) error {
+	if r.RunID == 0 {
+		return nil
+	}
+	t := newTable(fmt.Sprintf("Run %d, %s", r.RunID, r.State), "", "members")
+	if cmd.Revert != 0 {
+		t.AppendRows([]table.Row{
+			{"taken again", r.MembersReverted},
+			{"left: changed since, alive, on another hold, or gone", r.MembersLeft},
+		})
+	} else {
+		t.AppendRows([]table.Row{
+			{"given back", r.MembersRestored},
+			{"there already, the same", r.There},
+			{"there already and differing, left as they are", r.ThereDiffers},
+			{"conversation gone, left in the backup", r.ConversationGone},
+			{"given back before and gone since by other hands", r.LeftSince},
+			{"left when their turn came: back or conversation gone by then", r.MembersLeft},
+		})
+	}
+	return printTable(s.out, t)
+}
