@@ -1,0 +1,111 @@
+// Package house holds the tree to the sizes in which a reader finds the way.
+package house
+
+import (
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+// What a rule counts of the files that its pattern matches.
+const (
+	files    = "files"
+	lines    = "lines in one file"
+	allLines = "lines in all of them"
+)
+
+// Tests and generated code do not count. A pattern matches a path or a file's name.
+func TestSizes(t *testing.T) {
+	t.Parallel()
+	tracked := trackedFiles(t)
+	for _, rule := range []struct {
+		pattern string
+		what    string
+		most    int
+	}{
+		{"cmd/*/main.go", lines, 40},
+		{"cmd/*/*.go", lines, 300},
+	} {
+		counted := map[string]int{}
+		for _, file := range tracked {
+			if generated := strings.HasPrefix(file, "gen/"); generated || strings.HasSuffix(file, "_test.go") || !matches(t, rule.pattern, file) {
+				continue
+			}
+			switch rule.what {
+			case files:
+				counted[rule.pattern]++
+			case lines:
+				counted[file] = lineCount(t, file)
+			case allLines:
+				counted[rule.pattern] += lineCount(t, file)
+			}
+		}
+		if len(counted) == 0 {
+			t.Errorf("%s matches no file", rule.pattern)
+		}
+		for name, n := range counted {
+			if n > rule.most {
+				t.Errorf("%s: %d %s, at most %d", name, n, rule.what, rule.most)
+			}
+		}
+	}
+}
+
+func TestRoot(t *testing.T) {
+	t.Parallel()
+	entries := map[string]bool{}
+	for _, file := range trackedFiles(t) {
+		entry, _, _ := strings.Cut(file, "/")
+		entries[entry] = true
+	}
+	if n, most := len(entries), 24; n == 0 || n > most {
+		t.Errorf("the root has %d entries, at most %d", n, most)
+	}
+}
+
+// trackedFiles is what git knows of and is there.
+func trackedFiles(t *testing.T) []string {
+	t.Helper()
+	cmd := exec.Command("git", "ls-files", "--deduplicate")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("listing the files: %v", err)
+	}
+	var tracked []string
+	for file := range strings.Lines(string(out)) {
+		file = strings.TrimSpace(file)
+		if _, err := os.Stat(filepath.Join(root, file)); err == nil {
+			tracked = append(tracked, file)
+		}
+	}
+	return tracked
+}
+
+func matches(t *testing.T, pattern, file string) bool {
+	t.Helper()
+	for _, name := range []string{file, path.Base(file)} {
+		matched, err := path.Match(pattern, name)
+		if err != nil {
+			t.Fatalf("%s: %v", pattern, err)
+		}
+		if matched {
+			return true
+		}
+	}
+	return false
+}
+
+func lineCount(t *testing.T, file string) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(text), "\n")
+}
