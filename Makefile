@@ -62,8 +62,8 @@ postgres: ## install PostgreSQL where it is missing
 ##@ Work
 
 # The programs that the tests use, where they are there.
-TEST_ENV     = ORPHAN_CLEANER_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_GRPCURL=$(CURDIR)/$(TOOLS)/grpcurl \
-	ORPHAN_CLEANER_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus
+TEST_ENV     = ORPHAN_CLEANER_TEST_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_TEST_GRPCURL=$(CURDIR)/$(TOOLS)/grpcurl \
+	ORPHAN_CLEANER_TEST_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus
 
 .PHONY: test
 test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests, on a real PostgreSQL
@@ -73,7 +73,7 @@ test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpc
 
 .PHONY: faults
 faults: postgres fault-tools ## meet every fault in full, 200 kills among them, and print the matrix
-	@ORPHAN_CLEANER_FAULTS=full ORPHAN_CLEANER_FAULT_MATRIX=$(CURDIR)/dist/fault-matrix.txt \
+	@ORPHAN_CLEANER_TEST_FAULTS=full ORPHAN_CLEANER_TEST_FAULT_MATRIX=$(CURDIR)/dist/fault-matrix.txt \
 		$(GO) test -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) ./internal/faults && cat dist/fault-matrix.txt
 
 .PHONY: fault-tools
@@ -85,7 +85,7 @@ SOAK_LOT    ?= 25
 
 .PHONY: soak
 soak: postgres ## play random histories against the model, for SOAK=1h
-	ORPHAN_CLEANER_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/model \
+	ORPHAN_CLEANER_TEST_SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./internal/model \
 		-rapid.checks=$(SOAK_LOT) -rapid.shrinktime=3m $(TESTFLAGS)
 
 FUZZTIME    ?= 30s

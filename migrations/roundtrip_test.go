@@ -13,7 +13,7 @@ import (
 )
 
 // gooseEnv names the stock goose program; `make test` sets it.
-const gooseEnv = "ORPHAN_CLEANER_GOOSE"
+const gooseEnv = "ORPHAN_CLEANER_TEST_GOOSE"
 
 // sameDay skips a test that compares schemas when a day began while it ran: the
 // partitions carry the day in their names.

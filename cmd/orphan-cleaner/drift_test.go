@@ -142,9 +142,9 @@ func keepMigration(t *testing.T, migration string) (dir string) {
 // stockGoose is the stock program with a command.
 func stockGoose(t *testing.T, w *world, dir, command string) error {
 	t.Helper()
-	program := os.Getenv("ORPHAN_CLEANER_GOOSE")
+	program := os.Getenv("ORPHAN_CLEANER_TEST_GOOSE")
 	if program == "" {
-		t.Skip("ORPHAN_CLEANER_GOOSE is not set: make test sets it")
+		t.Skip("ORPHAN_CLEANER_TEST_GOOSE is not set: make test sets it")
 	}
 	out, err := exec.CommandContext(t.Context(), program, "-dir", dir, "-table", driftTable, "postgres", w.URL, command).CombinedOutput()
 	if err != nil {

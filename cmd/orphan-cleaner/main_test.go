@@ -85,8 +85,8 @@ func start(t *testing.T, env []string, args ...string) *started {
 		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
 		"GORACE=atexit_sleep_ms=0", // by default each program would take a second longer to end
 	}, env...)
-	if bin := os.Getenv("ORPHAN_CLEANER_PG_BIN"); bin != "" {
-		p.cmd.Env = append(p.cmd.Env, "ORPHAN_CLEANER_PG_BIN="+bin)
+	if bin := os.Getenv("ORPHAN_CLEANER_TEST_PG_BIN"); bin != "" {
+		p.cmd.Env = append(p.cmd.Env, "ORPHAN_CLEANER_TEST_PG_BIN="+bin)
 	}
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	if err := p.cmd.Start(); err != nil {

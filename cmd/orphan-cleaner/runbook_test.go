@@ -231,7 +231,7 @@ func (w *runbookWorld) shell(t *testing.T) {
 func needTool(t *testing.T, name string) string {
 	t.Helper()
 	places := []string{name}
-	if pinned := os.Getenv("ORPHAN_CLEANER_" + strings.ToUpper(name)); pinned != "" {
+	if pinned := os.Getenv("ORPHAN_CLEANER_TEST_" + strings.ToUpper(name)); pinned != "" {
 		places = []string{pinned, name}
 	}
 	return testdb.Needed(t, "make tools prometheus", places...)

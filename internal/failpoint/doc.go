@@ -3,7 +3,7 @@
 // In the release build [After] returns the error it was given and is inlined
 // away. Built with the tag failpoint, the program reads
 //
-//	ORPHAN_CLEANER_FAILPOINT=name[:n]=kill|stop|error
+//	ORPHAN_CLEANER_TEST_FAILPOINT=name[:n]=kill|stop|error
 //
 // and acts when it has passed the point of that name for the n-th time (1 by
 // default) without an error: kill and stop send itself SIGKILL and SIGSTOP, and

@@ -15,7 +15,7 @@ import (
 )
 
 // Env names the variable that says where to stop, and how.
-const Env = "ORPHAN_CLEANER_FAILPOINT"
+const Env = "ORPHAN_CLEANER_TEST_FAILPOINT"
 
 // ErrInjected is what a step fails with under the action error.
 var ErrInjected = errors.New("injected by a failpoint")

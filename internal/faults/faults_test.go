@@ -160,7 +160,7 @@ func (m *matrix) add(name string, n note) {
 	m.notes[name] = n
 }
 
-// print writes the matrix to the file that ORPHAN_CLEANER_FAULT_MATRIX names, or
+// print writes the matrix to the file that ORPHAN_CLEANER_TEST_FAULT_MATRIX names, or
 // to the log of the test. Rows that were not run are left out.
 func (m *matrix) print(t *testing.T) {
 	t.Helper()
@@ -194,7 +194,7 @@ func (m *matrix) print(t *testing.T) {
 			out.AppendRow(table.Row{"  " + name, held, n.exit, n.state, n.shows})
 		}
 	}
-	file := os.Getenv("ORPHAN_CLEANER_FAULT_MATRIX")
+	file := os.Getenv("ORPHAN_CLEANER_TEST_FAULT_MATRIX")
 	if file == "" {
 		t.Log("\n" + out.Render())
 		return

@@ -17,7 +17,7 @@ import (
 )
 
 // fullEnv set to full makes the long rows as long as they are meant to be.
-const fullEnv = "ORPHAN_CLEANER_FAULTS"
+const fullEnv = "ORPHAN_CLEANER_TEST_FAULTS"
 
 // chunksPerRun is how many chunks a run gets done before it is killed, about.
 const chunksPerRun = 6

@@ -25,9 +25,9 @@ func TestReleaseHasNoFailpoint(t *testing.T) {
 		if has := strings.Contains(string(symbols), "internal/failpoint"); has != build.has {
 			t.Errorf("symbols of internal/failpoint: %v, want %v", has, build.has)
 		}
-		named := exec.Command("grep", "-q", "ORPHAN_CLEANER_FAILPOINT", build.program).Run() == nil
+		named := exec.Command("grep", "-q", "ORPHAN_CLEANER_TEST_FAILPOINT", build.program).Run() == nil
 		if named != build.has {
-			t.Errorf("the program names ORPHAN_CLEANER_FAILPOINT: %v, want %v", named, build.has)
+			t.Errorf("the program names ORPHAN_CLEANER_TEST_FAILPOINT: %v, want %v", named, build.has)
 		}
 	}
 }

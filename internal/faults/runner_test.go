@@ -365,7 +365,7 @@ func memoryLimit(w *world) {
 		peak     = 64 << 20
 	)
 	w.crowd(100_000)
-	w.env = append(w.env, "ORPHAN_CLEANER_FAILPOINT=finish=stop")
+	w.env = append(w.env, "ORPHAN_CLEANER_TEST_FAILPOINT=finish=stop")
 	p := w.limited(fmt.Sprintf("ulimit -d %d", limitKiB))
 	p.stopsAfter("finish")
 	took := p.peak()

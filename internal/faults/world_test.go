@@ -185,7 +185,7 @@ func (w *world) begin(more ...string) *process {
 // failing starts a run with a failpoint: name[:n]=action.
 func (w *world) failing(point string, more ...string) *process {
 	w.t.Helper()
-	return spawn(w.t, append(w.settings(), "ORPHAN_CLEANER_FAILPOINT="+point), w.program, append(flags(), more...)...)
+	return spawn(w.t, append(w.settings(), "ORPHAN_CLEANER_TEST_FAILPOINT="+point), w.program, append(flags(), more...)...)
 }
 
 func (w *world) settings() []string {

@@ -11,7 +11,7 @@ import (
 )
 
 // soakEnv names the environment variable that says how long TestSoak plays.
-const soakEnv = "ORPHAN_CLEANER_SOAK"
+const soakEnv = "ORPHAN_CLEANER_TEST_SOAK"
 
 // TestSoak plays histories until a time is over, each lot of them (rapid.checks)
 // on a fresh database, and says every minute how far it is. It goes on after a

@@ -19,7 +19,7 @@ const MinVersion = 15
 // BinDirEnv names the environment variable that points to the directory with
 // initdb and postgres, where they are not found by themselves or where another
 // version is wanted.
-const BinDirEnv = "ORPHAN_CLEANER_PG_BIN"
+const BinDirEnv = "ORPHAN_CLEANER_TEST_PG_BIN"
 
 // ErrNoPostgres is returned when no usable server is installed; its message
 // says how to get one.

@@ -16,9 +16,9 @@ usable() {
 
 # found: the same places in which internal/pgtemp looks.
 found() {
-    if [ -n "${ORPHAN_CLEANER_PG_BIN:-}" ]; then
-        usable "$ORPHAN_CLEANER_PG_BIN" && return
-        echo "ORPHAN_CLEANER_PG_BIN=$ORPHAN_CLEANER_PG_BIN holds no PostgreSQL server, version $minimum or newer" >&2
+    if [ -n "${ORPHAN_CLEANER_TEST_PG_BIN:-}" ]; then
+        usable "$ORPHAN_CLEANER_TEST_PG_BIN" && return
+        echo "ORPHAN_CLEANER_TEST_PG_BIN=$ORPHAN_CLEANER_TEST_PG_BIN holds no PostgreSQL server, version $minimum or newer" >&2
         exit 1
     fi
     if path=$(command -v postgres); then
@@ -70,7 +70,7 @@ package manager that `make postgres` knows, or no right to use it. Install one:
   Debian, Ubuntu   sudo apt-get install postgresql
   Fedora           sudo dnf install postgresql-server
   macOS            brew install postgresql@17
-or set ORPHAN_CLEANER_PG_BIN to the directory that holds its initdb and postgres.
+or set ORPHAN_CLEANER_TEST_PG_BIN to the directory that holds its initdb and postgres.
 HELP
     exit 1
 }
