@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/alecthomas/kong"
 )
@@ -30,7 +31,11 @@ type CLI struct {
 	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a run against other ways, on throw-away servers; or the speed of your own, read-only."`
 	Demo    DemoCmd    `cmd:"" help:"See all of it on a throw-away PostgreSQL and auth-service."`
+	Config  ConfigCmd  `cmd:"" help:"Show each setting, its value and where it comes from."`
 	Version VersionCmd `cmd:"" help:"Show the version."`
+	Help    HelpCmd    `cmd:"" help:"Show the help of a command."`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Show the version."`
 }
 
 type streams struct{ out, err io.Writer }
@@ -59,7 +64,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	kctx.Bind(&streams{stdout, stderr})
-	err = kctx.Run()
+	if err = checkEnvironment(kctx, os.Environ()); err == nil {
+		err = kctx.Run()
+	}
 	if err != nil && !errors.Is(err, errShown) {
 		fmt.Fprintln(stderr, "orphan-cleaner:", oneLine(err))
 	}

@@ -7,6 +7,23 @@ import (
 	"github.com/alecthomas/kong"
 )
 
+// HelpCmd is `help`.
+type HelpCmd struct {
+	Command []string `arg:"" optional:"" help:"The command, such as: hold add."`
+}
+
+// Run prints what COMMAND --help prints.
+func (cmd *HelpCmd) Run(kctx *kong.Context) error {
+	of, err := kong.Trace(kctx.Kong, cmd.Command)
+	if err == nil {
+		err = of.Error
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w; see: orphan-cleaner --help", errUsage, err)
+	}
+	return of.PrintUsage(false)
+}
+
 // exampleOf is keyed by the words of a command.
 func exampleOf(command string) string {
 	return map[string]string{
@@ -32,7 +49,9 @@ func exampleOf(command string) string {
 		"status":         "orphan-cleaner status --runs 20",
 		"bench":          "orphan-cleaner bench --size 15000 --latency 0,45ms/80ms\n  orphan-cleaner bench --read-only",
 		"demo":           "orphan-cleaner demo --conversations 100 --members 1500",
+		"config":         "orphan-cleaner config\n  orphan-cleaner config --json",
 		"version":        "orphan-cleaner version",
+		"help":           "orphan-cleaner help hold add",
 	}[command]
 }
 

@@ -13,7 +13,7 @@ import (
 // Each command has a help with an example in it that starts with the command.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	parser, err := kong.New(&CLI{}, kong.Name("orphan-cleaner"))
+	parser, err := kong.New(&CLI{}, kong.Name("orphan-cleaner"), kong.Vars{"version": version})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,11 +36,26 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// `help COMMAND` is COMMAND --help; what is no command is refused.
+func TestHelpCommand(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"", "run", "hold", "hold add", "approve", "help"} {
+		words := strings.Fields(command)
+		help := program(t, nil, append([]string{"help"}, words...)...).expect(t, exitDone)
+		if flag := program(t, nil, append(words, "--help")...); help.stdout != flag.stdout || help.stderr != "" {
+			t.Errorf("help %s: %s\nand --help: %s", command, help, flag)
+		}
+	}
+	if e := program(t, nil, "help", "rum").expect(t, exitUsage); !strings.Contains(e.stderr, "rum") || e.stdout != "" {
+		t.Errorf("%s", e)
+	}
+}
+
 // Every flag of run and serve can be set in the environment, so that a container needs
 // no arguments.
 func TestFlagsHaveEnvironmentNames(t *testing.T) {
 	t.Parallel()
-	parser, err := kong.New(&CLI{})
+	parser, err := kong.New(&CLI{}, kong.Vars{"version": version})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,8 +94,10 @@ func TestVersion(t *testing.T) {
 	if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	out, err := exec.Command(path, "version").Output()
-	if err != nil || string(out) != "v1.2.3-4-gabc\n" {
-		t.Errorf("version prints %q, %v", out, err)
+	for _, arg := range []string{"version", "--version"} {
+		out, err := exec.Command(path, arg).Output()
+		if err != nil || string(out) != "v1.2.3-4-gabc\n" {
+			t.Errorf("%s prints %q, %v", arg, out, err)
+		}
 	}
 }

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+// Every variable with the first prefix is a setting, except those of the tests,
+// which the program does not read.
+const (
+	settingPrefix = "ORPHAN_CLEANER_"
+	testPrefix    = settingPrefix + "TEST_"
+)
+
+// serviceLink matches what Kubernetes adds to each pod for a Service that is named
+// orphan-cleaner or orphan-cleaner-something.
+var serviceLink = regexp.MustCompile(`^[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=|_PORT=(tcp|udp|sctp)://`)
+
+// checkEnvironment refuses variables that look like a setting and are none: a
+// misspelt limit must not leave the default in force.
+func checkEnvironment(kctx *kong.Context, environ []string) error {
+	if command := kctx.Selected().Name; command == "help" || command == "version" {
+		return nil
+	}
+	known := settingNames(kctx.Model)
+	var wrong []string
+	for _, entry := range environ {
+		name, _, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, settingPrefix) || strings.HasPrefix(name, testPrefix) || slices.Contains(known, name) || serviceLink.MatchString(entry) {
+			continue
+		}
+		if near := nearest(name, known); near != "" {
+			name += " (did you mean " + near + "?)"
+		}
+		wrong = append(wrong, name)
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	slices.Sort(wrong)
+	return fmt.Errorf("%w: the environment has settings that do not exist and would have no effect: %s; correct or unset them, see: orphan-cleaner help config",
+		errUsage, strings.Join(wrong, ", "))
+}
+
+// settingNames are the names in the environment of every command's flags, sorted.
+func settingNames(model *kong.Application) []string {
+	names := map[string]bool{}
+	for _, leaf := range model.Leaves(false) {
+		for _, flag := range leaf.Flags {
+			for _, name := range flag.Envs {
+				names[name] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// nearest is the known name that is at most three typing errors away, or empty.
+func nearest(name string, known []string) string {
+	best, least := "", 4
+	for _, candidate := range known {
+		if d := typingErrors(name, candidate); d < least {
+			best, least = candidate, d
+		}
+	}
+	return best
+}
+
+// typingErrors is how many letters have to be added, dropped, replaced or swapped
+// with the next one to make b of a (the optimal string alignment distance).
+func typingErrors(a, b string) int {
+	var before, above []int
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		before, above, row = above, row, make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			replaced := above[j-1]
+			if a[i-1] != b[j-1] {
+				replaced++
+			}
+			row[j] = min(replaced, above[j]+1, row[j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+	}
+	return row[len(b)]
+}
