@@ -55,7 +55,7 @@ func load(t *testing.T, path string, into any) {
 	}
 }
 
-// Each alert says how bad it is, what is wrong, with which command to mend it, and
+// Each alert says how bad it is, what is wrong, with which command to fix it, and
 // where the runbook has more.
 func TestAlertsSayWhatToDo(t *testing.T) {
 	t.Parallel()
@@ -75,7 +75,7 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 			t.Errorf("%s has no summary", r.Alert)
 		}
 		if !regexp.MustCompile("`(orphan-cleaner|psql|kubectl|grpcurl|pg_isready|systemctl) [^`]+`").MatchString(r.Annotations["description"]) {
-			t.Errorf("%s names no command that mends it: %s", r.Alert, r.Annotations["description"])
+			t.Errorf("%s names no command that fixes it: %s", r.Alert, r.Annotations["description"])
 		}
 		if want := "https://github.com/nova-social/orphan-cleaner/blob/main/docs/runbook.md#" + strings.ToLower(r.Alert); r.Annotations["runbook_url"] != want {
 			t.Errorf("%s leads to %q, want %q", r.Alert, r.Annotations["runbook_url"], want)

@@ -71,7 +71,7 @@ func (cmd *ApproveCmd) show(ctx context.Context, q *db.Queries, s *streams) erro
 		return fmt.Errorf("%w: run %d was not refused, it is %s; see: orphan-cleaner status", errUsage, cmd.Refused, sum.State)
 	}
 	if !cleaner.Approvable(*sum.Breaker) {
-		return fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; mend that and run again",
+		return fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; fix that and run again",
 			errUsage, cmd.Refused, *sum.Breaker)
 	}
 	largest, err := q.RefusalLargest(ctx, cmd.Refused)

@@ -50,7 +50,7 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 	}
 	var findings cleaner.Findings
 	if pool, err := cmd.open(ctx); err != nil {
-		findings = append(findings, cleaner.Finding{Name: "database", Status: cleaner.Fail, Message: strings.TrimSuffix(oneLine(err), "; "+databaseMend), Mend: databaseMend})
+		findings = append(findings, cleaner.Finding{Name: "database", Status: cleaner.Fail, Message: strings.TrimSuffix(oneLine(err), "; "+databaseHint), Hint: databaseHint})
 		for _, probe := range probes {
 			findings = append(findings, probe(ctx))
 		}
@@ -65,8 +65,8 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 		var b strings.Builder
 		for _, f := range findings {
 			fmt.Fprintf(&b, "%-4s  %s: %s\n", f.Status, f.Name, f.Message)
-			if f.Mend != "" {
-				fmt.Fprintf(&b, "      mend: %s\n", f.Mend)
+			if f.Hint != "" {
+				fmt.Fprintf(&b, "      hint: %s\n", f.Hint)
 			}
 		}
 		_, err = fmt.Fprint(s.out, b.String())

@@ -35,8 +35,8 @@ func findings(t *testing.T, env []string, status int, flags ...string) map[strin
 			t.Errorf("two lines %s", f["name"])
 		}
 		found[f["name"]] = f
-		if (f["status"] == "ok") != (f["mend"] == "") {
-			t.Errorf("%s is %s, and its mend is %q", f["name"], f["status"], f["mend"])
+		if (f["status"] == "ok") != (f["hint"] == "") {
+			t.Errorf("%s is %s, and its hint is %q", f["name"], f["status"], f["hint"])
 		}
 	}
 	return found
@@ -50,7 +50,7 @@ func is(t *testing.T, found map[string]map[string]string, name, status string, p
 		t.Errorf("%s is %v, want %s", name, f, status)
 	}
 	for _, part := range parts {
-		if !strings.Contains(f["message"]+" "+f["mend"], part) {
+		if !strings.Contains(f["message"]+" "+f["hint"], part) {
 			t.Errorf("%s does not say %q: %v", name, part, f)
 		}
 	}

@@ -17,7 +17,7 @@ Exit status: 0 done, 1 failed or incomplete, 2 wrong usage, 3 refused by a break
 
 // CLI is the command line; each setting is a flag with an environment name.
 type CLI struct {
-	Check   CheckCmd   `cmd:"" help:"Check everything a run needs; a line per check with its mend."`
+	Check   CheckCmd   `cmd:"" help:"Check everything a run needs; a line per check with its hint."`
 	Migrate MigrateCmd `cmd:"" help:"Apply or show the schema (goose migrations)."`
 	Run     RunCmd     `cmd:"" help:"Make one run, for cron."`
 	Serve   ServeCmd   `cmd:"" help:"Make a run per interval, and serve /metrics, /healthz and /readyz."`

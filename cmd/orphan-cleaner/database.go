@@ -57,7 +57,7 @@ func (f *DatabaseFlags) url() (string, error) {
 	return value, nil
 }
 
-const databaseMend = "check DATABASE_URL and that the server is up"
+const databaseHint = "check DATABASE_URL and that the server is up"
 
 func (f *DatabaseFlags) open(ctx context.Context) (*pgxpool.Pool, error) {
 	value, err := f.url()
@@ -66,7 +66,7 @@ func (f *DatabaseFlags) open(ctx context.Context) (*pgxpool.Pool, error) {
 	}
 	pool, err := database.Open(ctx, value, f.MinConnections, f.MaxConnections)
 	if err != nil {
-		return nil, fmt.Errorf("%w; %s", err, databaseMend)
+		return nil, fmt.Errorf("%w; %s", err, databaseHint)
 	}
 	return pool, nil
 }

@@ -61,7 +61,7 @@ func printDrift(w io.Writer, drift []cleaner.Drift) error {
 		return err
 	}
 	for _, d := range drift {
-		if _, err := fmt.Fprintf(w, "mend %s: %s\n", d.ColumnName, d.Mend()); err != nil {
+		if _, err := fmt.Fprintf(w, "fix %s: %s\n", d.ColumnName, d.Fix()); err != nil {
 			return err
 		}
 	}
@@ -82,7 +82,7 @@ func printDriftMigration(w io.Writer, drift []cleaner.Drift, now time.Time) erro
 	slices.Reverse(data.Backwards)
 	for _, d := range drift {
 		if d.Up == "" {
-			return fmt.Errorf("no migration of the backup helps with %s; %s", d, d.Mend())
+			return fmt.Errorf("no migration of the backup helps with %s; %s", d, d.Fix())
 		}
 		data.Rewrites = data.Rewrites || d.UpLoses != "" || d.UpSettle != ""
 		data.Refuses = data.Refuses || d.DownLoses != ""

@@ -38,20 +38,20 @@ func newBackedUpWorld(t *testing.T) *world {
 }
 
 // drifted asserts that check and run say what differs and with which statements
-// it is mended, and that the application's own delete passes; it returns the migration.
+// it is fixed, and that the application's own delete passes; it returns the migration.
 func (w *world) drifted(t *testing.T, want []string) (migration string) {
 	t.Helper()
-	mend := ""
+	hint := ""
 	for _, f := range w.findings(t, exitFailed) {
 		if f.Status == cleaner.Fail {
 			if f.Name != "backup-columns" {
 				t.Errorf("check fails with %+v", f)
 			}
-			mend = f.Mend
+			hint = f.Hint
 		}
 	}
-	if _, statements, _ := strings.Cut(mend, ": "); statements != strings.Join(want, "; ") {
-		t.Errorf("check would mend it with\n%s, not\n%s", statements, strings.Join(want, ";\n"))
+	if _, statements, _ := strings.Cut(hint, ": "); statements != strings.Join(want, "; ") {
+		t.Errorf("check would fix it with\n%s, not\n%s", statements, strings.Join(want, ";\n"))
 	}
 	before := w.Snapshot("conversation_members")
 	result := program(t, w.env, "run", "--json").expect(t, exitFailed).result(t)

@@ -18,7 +18,7 @@ const (
 	exitAnotherRun = 4
 )
 
-// errUsage is wrapped by what the user can mend on the command line or in the environment.
+// errUsage is wrapped by what the user can fix on the command line or in the environment.
 var errUsage = errors.New("wrong usage")
 
 func exitStatus(err error) int {

@@ -140,7 +140,7 @@ func TestWrongUsage(t *testing.T) {
 }
 
 // What only a server can tell ends with exit status 1 and a message with the
-// mend; nothing changes but for the record of the failed run.
+// hint; nothing changes but for the record of the failed run.
 func TestServersRefuse(t *testing.T) {
 	t.Parallel()
 	const closedPort = "127.0.0.1:1" // nobody listens on tcpmux
@@ -160,7 +160,7 @@ func TestServersRefuse(t *testing.T) {
 		"migration too old":          {spoil: "DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version)", says: []string{"this program needs", "orphan-cleaner migrate up"}},
 		"migration taken back":       {spoil: "INSERT INTO goose_db_version (version_id, is_applied) SELECT max(version_id), false FROM goose_db_version", says: []string{"this program needs", "orphan-cleaner migrate up"}},
 		"migration too new":          {spoil: "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)", says: []string{"at migration 99999", "newer orphan-cleaner"}},
-		"trigger dropped":            {spoil: "DROP TRIGGER conversation_members_audit_delete ON conversation_members", says: []string{"conversation_members_audit_delete", "mend"}},
+		"trigger dropped":            {spoil: "DROP TRIGGER conversation_members_audit_delete ON conversation_members", says: []string{"conversation_members_audit_delete", "hint"}},
 		"trigger disabled":           {spoil: "ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete", says: []string{"is disabled", "ENABLE ALWAYS TRIGGER conversation_members_audit_delete"}},
 		"no index":                   {spoil: "DROP INDEX conversation_members_user_id", says: []string{"no valid index", "CREATE INDEX CONCURRENTLY"}},
 		"backup lacks a column":      {spoil: "ALTER TABLE conversation_members ADD COLUMN nickname text", says: []string{"nickname", "ALTER TABLE public.conversation_members_backup ADD COLUMN"}},
@@ -212,7 +212,7 @@ func TestServersRefuse(t *testing.T) {
 	}
 }
 
-// failures are the lines of `check` that failed, with their mends.
+// failures are the lines of `check` that failed, with their hints.
 func failures(stdout string) string {
 	var b strings.Builder
 	failed := false
@@ -287,7 +287,7 @@ func TestWrongPassword(t *testing.T) {
 				t.Parallel()
 				e := program(t, []string{setting, "AUTH_SERVICE_URL=" + auth.URL()}, args...).expect(t, exitFailed)
 				if all := e.stdout + e.stderr; !strings.Contains(all, "password authentication failed") || !strings.Contains(all, "check DATABASE_URL") {
-					t.Errorf("the cause or the mend is not named: %s", e)
+					t.Errorf("the cause or the hint is not named: %s", e)
 				}
 				noSecret(t, e)
 			})
@@ -348,8 +348,8 @@ func TestGrants(t *testing.T) {
 		for _, args := range [][]string{{"run"}, {"run", "--dry-run"}} {
 			e := program(t, env, args...).expect(t, exitFailed)
 			object := grant[strings.LastIndex(grant, " ")+1:]
-			if told := lastLine(e.stderr); !strings.Contains(told, object) || !strings.Contains(told, "mend: ") {
-				t.Errorf("without %s %v does not name it with the mend: %s", grant, args, e.stderr)
+			if told := lastLine(e.stderr); !strings.Contains(told, object) || !strings.Contains(told, "hint: ") {
+				t.Errorf("without %s %v does not name it with the hint: %s", grant, args, e.stderr)
 			}
 		}
 		if after := contents(t, w.DB, "orphan_runs"); after != before {

@@ -40,7 +40,7 @@ func withMigrator(ctx context.Context, flags *DatabaseFlags, do func(m *migrate.
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("%w; %s", err, databaseMend)
+		return fmt.Errorf("%w; %s", err, databaseHint)
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	return do(m)

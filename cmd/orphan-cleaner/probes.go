@@ -39,11 +39,11 @@ func poolerProbe(url string) cleaner.Probe {
 		pooling, err := database.PoolingOf(ctx, url)
 		switch {
 		case err != nil:
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "not known: " + oneLine(err), Mend: databaseMend}
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "not known: " + oneLine(err), Hint: databaseHint}
 		case pooling == database.PooledStatement:
 			return cleaner.Finding{
 				Name: name, Status: cleaner.Fail, Message: "a pooler in statement mode is in between: it allows no transaction",
-				Mend: "pool_mode = transaction for this database in pgbouncer.ini, or point DATABASE_URL at the server",
+				Hint: "pool_mode = transaction for this database in pgbouncer.ini, or point DATABASE_URL at the server",
 			}
 		case pooling == database.PooledTransaction:
 			return fine(name, "in between, in transaction mode: good for everything but migrate")
@@ -61,27 +61,27 @@ func connectionsProbe(pool *pgxpool.Pool) cleaner.Probe {
 	return func(ctx context.Context) cleaner.Finding {
 		c, err := db.New(pool).PreflightConnections(ctx, database.ApplicationName)
 		if err != nil {
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: oneLine(err), Mend: databaseMend}
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: oneLine(err), Hint: databaseHint}
 		}
 		want := pool.Config().MaxConns
 		room := c.MaxConnections - c.Reserved - c.Used + c.Ours
 		said := fmt.Sprintf("%d at most (DATABASE_MAX_CONNECTIONS); of the server's %d, %d are reserved and %d in use", want, c.MaxConnections, c.Reserved, c.Used)
-		mend := fmt.Sprintf("lower DATABASE_MAX_CONNECTIONS, or raise max_connections to %d reserved + %d here, for each replica, + messaging-service's "+
+		hint := fmt.Sprintf("lower DATABASE_MAX_CONNECTIONS, or raise max_connections to %d reserved + %d here, for each replica, + messaging-service's "+
 			"replicas × its DATABASE_MAX_CONNECTIONS + those of whoever else connects; see sql/runbook/connections.sql", c.Reserved, want)
 		for _, limit := range []struct {
-			of, mend string
+			of, hint string
 			most     int32
 		}{
-			{"the server takes %d", mend, c.MaxConnections - c.Reserved},
+			{"the server takes %d", hint, c.MaxConnections - c.Reserved},
 			{"this role has a limit of %d", "ALTER ROLE … CONNECTION LIMIT, or lower DATABASE_MAX_CONNECTIONS", c.RoleLimit},
 			{"this database has a limit of %d", "ALTER DATABASE … CONNECTION LIMIT, or lower DATABASE_MAX_CONNECTIONS", c.DatabaseLimit},
 		} {
 			if limit.most >= 0 && limit.most < want {
-				return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: said + "; " + fmt.Sprintf(limit.of, limit.most), Mend: limit.mend}
+				return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: said + "; " + fmt.Sprintf(limit.of, limit.most), Hint: limit.hint}
 			}
 		}
 		if room < want {
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: fmt.Sprintf("%s: only %d are left", said, room), Mend: mend}
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: fmt.Sprintf("%s: only %d are left", said, room), Hint: hint}
 		}
 		return fine(name, said)
 	}
@@ -90,11 +90,11 @@ func connectionsProbe(pool *pgxpool.Pool) cleaner.Probe {
 // encryptionProbe tells whether the way to the database can be listened to.
 func encryptionProbe(pool *pgxpool.Pool) cleaner.Probe {
 	const name = "database-tls"
-	const mend = "add sslmode=verify-full to DATABASE_URL, with sslrootcert=FILE where the server's CA is your own"
+	const hint = "add sslmode=verify-full to DATABASE_URL, with sslrootcert=FILE where the server's CA is your own"
 	return func(ctx context.Context) cleaner.Finding {
 		conn, err := pool.Acquire(ctx)
 		if err != nil {
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: oneLine(err), Mend: databaseMend}
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: oneLine(err), Hint: databaseHint}
 		}
 		defer conn.Release()
 		cfg := conn.Conn().Config()
@@ -103,9 +103,9 @@ func encryptionProbe(pool *pgxpool.Pool) cleaner.Probe {
 		case local(cfg.Host):
 			return fine(name, "not needed: the server is on this machine")
 		case !encrypted:
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "the connection to " + cfg.Host + " is not encrypted", Mend: mend}
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "the connection to " + cfg.Host + " is not encrypted", Hint: hint}
 		case cfg.TLSConfig == nil || cfg.TLSConfig.InsecureSkipVerify && cfg.TLSConfig.VerifyPeerCertificate == nil:
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "the connection to " + cfg.Host + " is encrypted, but anybody could be at its end", Mend: mend}
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "the connection to " + cfg.Host + " is encrypted, but anybody could be at its end", Hint: hint}
 		default:
 			return fine(name, "encrypted, the server's certificate verified")
 		}
@@ -120,7 +120,7 @@ func plaintextProbe(raw string) cleaner.Probe {
 		host, _, splitErr := net.SplitHostPort(end.Address)
 		switch {
 		case err != nil || splitErr != nil:
-			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: "AUTH_SERVICE_URL cannot be read", Mend: "export AUTH_SERVICE_URL=http://auth-service:9080"}
+			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: "AUTH_SERVICE_URL cannot be read", Hint: "export AUTH_SERVICE_URL=http://auth-service:9080"}
 		case end.TLS:
 			return fine(name, "encrypted, the server's certificate verified")
 		case local(host):
@@ -128,7 +128,7 @@ func plaintextProbe(raw string) cleaner.Probe {
 		default:
 			return cleaner.Finding{
 				Name: name, Status: cleaner.Warn, Message: "plaintext to " + end.Address + ": whoever is on the way decides who is missing",
-				Mend: "https:// in AUTH_SERVICE_URL; where a service mesh encrypts, all is well",
+				Hint: "https:// in AUTH_SERVICE_URL; where a service mesh encrypts, all is well",
 			}
 		}
 	}
@@ -144,7 +144,7 @@ func local(host string) bool {
 // not know it is another environment's.
 func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) cleaner.Probe {
 	const name = "canaries"
-	const mend = "is this the auth-service of this database? check AUTH_SERVICE_URL, CANARY_ALIVE and CANARY_DEAD"
+	const hint = "is this the auth-service of this database? check AUTH_SERVICE_URL, CANARY_ALIVE and CANARY_DEAD"
 	return func(ctx context.Context) cleaner.Finding {
 		if len(alive)+len(dead) == 0 {
 			return fine(name, "none; a living user in CANARY_ALIVE would tell a wrong auth-service from the right one")
@@ -153,7 +153,7 @@ func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) cleaner.Pro
 		for batch := range slices.Chunk(slices.Concat(alive, dead), authclient.MaxBatch) {
 			missing, err := client.Missing(ctx, batch)
 			if err != nil {
-				return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: oneLine(err), Mend: mend}
+				return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: oneLine(err), Hint: hint}
 			}
 			for _, id := range batch {
 				switch gone := slices.Contains(missing, id); {
@@ -165,7 +165,7 @@ func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) cleaner.Pro
 			}
 		}
 		if len(wrong) > 0 {
-			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: strings.Join(wrong, ", "), Mend: mend}
+			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: strings.Join(wrong, ", "), Hint: hint}
 		}
 		return fine(name, fmt.Sprintf("%d living and %d deleted users are as they should be", len(alive), len(dead)))
 	}
@@ -175,12 +175,12 @@ func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) cleaner.Pro
 // uses it.
 func redisProbe(raw string) cleaner.Probe {
 	const name = "redis"
-	const mend = "this program does not need it; messaging-service does: check REDIS_URL and that Redis is up"
+	const hint = "this program does not need it; messaging-service does: check REDIS_URL and that Redis is up"
 	return func(ctx context.Context) cleaner.Finding {
 		// The errors of ParseURL repeat parts of the URL.
 		options, err := redis.ParseURL(raw)
 		if err != nil {
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "REDIS_URL is not a Redis URL", Mend: "write it as redis://host:6379/0"}
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "REDIS_URL is not a Redis URL", Hint: "write it as redis://host:6379/0"}
 		}
 		options.MaxRetries, options.DialTimeout = -1, probeLimit
 		client := redis.NewClient(options)
@@ -188,7 +188,7 @@ func redisProbe(raw string) cleaner.Probe {
 		ctx, cancel := context.WithTimeout(ctx, probeLimit)
 		defer cancel()
 		if err := client.Ping(ctx).Err(); err != nil {
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "no answer from " + options.Addr + ": " + oneLine(err), Mend: mend}
+			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "no answer from " + options.Addr + ": " + oneLine(err), Hint: hint}
 		}
 		return fine(name, "answers at "+options.Addr)
 	}
@@ -207,10 +207,10 @@ func portProbe(address string) cleaner.Probe {
 		case errors.Is(err, syscall.EADDRINUSE):
 			return cleaner.Finding{
 				Name: name, Status: cleaner.Fail, Message: address + " is taken by another program",
-				Mend: "choose another METRICS_ADDR, or end what listens there: ss -ltnp",
+				Hint: "choose another METRICS_ADDR, or end what listens there: ss -ltnp",
 			}
 		default:
-			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: fmt.Sprint(err), Mend: "write METRICS_ADDR as :9091 or host:9091"}
+			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: fmt.Sprint(err), Hint: "write METRICS_ADDR as :9091 or host:9091"}
 		}
 	}
 }
@@ -243,12 +243,12 @@ func isOurs(ctx context.Context, address string) bool {
 
 // authProbe is the preflight's check of auth-service.
 func authProbe(client *authclient.Client, address string) cleaner.Probe {
-	const mend = "check AUTH_SERVICE_URL and auth-service: grpcurl -plaintext HOST:9080 grpc.health.v1.Health/Check"
+	const hint = "check AUTH_SERVICE_URL and auth-service: grpcurl -plaintext HOST:9080 grpc.health.v1.Health/Check"
 	return func(ctx context.Context) cleaner.Finding {
 		health, err := client.Health(ctx)
 		switch {
 		case err != nil:
-			return cleaner.Finding{Name: "auth-service", Status: cleaner.Fail, Message: err.Error(), Mend: mend}
+			return cleaner.Finding{Name: "auth-service", Status: cleaner.Fail, Message: err.Error(), Hint: hint}
 		case health == authclient.HealthUnimplemented:
 			return probeCall(ctx, client)
 		default:
@@ -263,11 +263,11 @@ func probeCall(ctx context.Context, client *authclient.Client) cleaner.Finding {
 	if _, err := client.Missing(ctx, []uuid.UUID{uuid.Nil}); err != nil {
 		return cleaner.Finding{
 			Name: "auth-service", Status: cleaner.Fail, Message: err.Error(),
-			Mend: "auth-service has no grpc.health.v1 and answers GetUsersByIds wrongly: check AUTH_SERVICE_URL and AUTH_SERVICE_METHOD",
+			Hint: "auth-service has no grpc.health.v1 and answers GetUsersByIds wrongly: check AUTH_SERVICE_URL and AUTH_SERVICE_METHOD",
 		}
 	}
 	return cleaner.Finding{
 		Name: "auth-service", Status: cleaner.Warn, Message: "has no grpc.health.v1.Health; a probe call was answered",
-		Mend: "register the health service in auth-service",
+		Hint: "register the health service in auth-service",
 	}
 }

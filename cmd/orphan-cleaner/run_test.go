@@ -249,8 +249,8 @@ func TestCheck(t *testing.T) {
 	e = program(t, w.env, "check").expect(t, exitFailed)
 	failed := failures(e.stdout)
 	for _, part := range []string{
-		"FAIL  conversation_members_audit_delete: ", "\n      mend: ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER",
-		"FAIL  auth-service: ", "NOT_SERVING", "\n      mend: check AUTH_SERVICE_URL",
+		"FAIL  conversation_members_audit_delete: ", "\n      hint: ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER",
+		"FAIL  auth-service: ", "NOT_SERVING", "\n      hint: check AUTH_SERVICE_URL",
 	} {
 		if !strings.Contains(failed, part) {
 			t.Errorf("the failures do not say %q:\n%s", part, failed)

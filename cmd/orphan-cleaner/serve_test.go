@@ -173,7 +173,7 @@ func TestServeMetrics(t *testing.T) {
 	r.wait(t).expect(t, exitDone)
 }
 
-// A port that is taken is the user's to mend, and a run needs none.
+// A port that is taken is the user's to fix, and a run needs none.
 func TestServePortTaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 3)

@@ -31,7 +31,7 @@ func ours(ctx context.Context, s Subject) (Outcome, error) {
 func probe(client *authclient.Client) cleaner.Probe {
 	return func(ctx context.Context) cleaner.Finding {
 		if _, err := client.Health(ctx); err != nil {
-			return cleaner.Finding{Name: "auth-service", Status: cleaner.Fail, Message: err.Error(), Mend: "look into the bench"}
+			return cleaner.Finding{Name: "auth-service", Status: cleaner.Fail, Message: err.Error(), Hint: "look into the bench"}
 		}
 		return cleaner.Finding{Name: "auth-service", Status: cleaner.OK}
 	}

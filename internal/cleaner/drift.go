@@ -34,8 +34,8 @@ func (d Drift) String() string {
 	return text
 }
 
-// Mend is what brings the backup along, a statement or two, or what to do instead.
-func (d Drift) Mend() string {
+// Fix is what brings the backup along, a statement or two, or what to do instead.
+func (d Drift) Fix() string {
 	switch {
 	case d.UpSettle != "":
 		return d.Up + "; " + d.UpSettle
@@ -80,10 +80,10 @@ func (c *Cleaner) checkDrift(ctx context.Context, f *Findings) {
 		f.add(name, Fail, err.Error(), "orphan-cleaner check")
 		return
 	}
-	var differ, mend []string
+	var differ, hint []string
 	for _, d := range drift {
-		differ, mend = append(differ, d.String()), append(mend, d.Mend())
+		differ, hint = append(differ, d.String()), append(hint, d.Fix())
 	}
 	f.verdict(len(drift) == 0, name, "take every column of conversation_members", "the backup's columns differ: "+strings.Join(differ, ", "),
-		"as the owner of the backup, after orphan-cleaner migrate drift --print, which checks that no value changes: "+strings.Join(mend, "; "))
+		"as the owner of the backup, after orphan-cleaner migrate drift --print, which checks that no value changes: "+strings.Join(hint, "; "))
 }

@@ -23,11 +23,11 @@ type Finding struct {
 	Name    string `json:"name"`
 	Status  string `json:"status"`
 	Message string `json:"message"`
-	Mend    string `json:"mend,omitempty"` // the command or the change that mends it
+	Hint    string `json:"hint,omitempty"` // the command or the change that fixes it
 }
 
 func (f Finding) attrs() []any {
-	return []any{"check", f.Name, "finding", f.Message, "mend", f.Mend}
+	return []any{"check", f.Name, "finding", f.Message, "hint", f.Hint}
 }
 
 // Findings are the lines of one preflight, in order.
@@ -51,9 +51,9 @@ func (f Findings) Err() error {
 	case first == nil:
 		return nil
 	case more > 0:
-		return fmt.Errorf("%w: %s: %s; mend: %s (%d more: orphan-cleaner check)", ErrPreflight, first.Name, first.Message, first.Mend, more)
+		return fmt.Errorf("%w: %s: %s; hint: %s (%d more: orphan-cleaner check)", ErrPreflight, first.Name, first.Message, first.Hint, more)
 	default:
-		return fmt.Errorf("%w: %s: %s; mend: %s", ErrPreflight, first.Name, first.Message, first.Mend)
+		return fmt.Errorf("%w: %s: %s; hint: %s", ErrPreflight, first.Name, first.Message, first.Hint)
 	}
 }
 
@@ -89,16 +89,16 @@ func (c *Cleaner) Check(ctx context.Context, repair bool) Findings {
 	return append(found, probed...)
 }
 
-func (f *Findings) add(name, status, message, mend string) {
-	*f = append(*f, Finding{name, status, message, mend})
+func (f *Findings) add(name, status, message, hint string) {
+	*f = append(*f, Finding{name, status, message, hint})
 }
 
 // verdict is a failure unless it is good.
-func (f *Findings) verdict(good bool, name, fine, wrong, mend string) bool {
+func (f *Findings) verdict(good bool, name, fine, wrong, hint string) bool {
 	if good {
 		f.add(name, OK, fine, "")
 	} else {
-		f.add(name, Fail, wrong, mend)
+		f.add(name, Fail, wrong, hint)
 	}
 	return good
 }
@@ -160,7 +160,7 @@ const (
 
 // checkSkew compares the database's time with those of asking and answer here.
 func checkSkew(there, asked, answered time.Time, f *Findings) {
-	const mend = "set the clocks: chronyc tracking, or timedatectl timesync-status, on both machines"
+	const hint = "set the clocks: chronyc tracking, or timedatectl timesync-status, on both machines"
 	skew := max(there.Sub(answered), asked.Sub(there), 0)
 	which := "ahead of"
 	if there.Before(asked) {
@@ -169,9 +169,9 @@ func checkSkew(there, asked, answered time.Time, f *Findings) {
 	message := fmt.Sprintf("the database is %s %s this machine", skew.Round(time.Second), which)
 	switch {
 	case skew > skewFail:
-		f.add("clock-skew", Fail, message, mend)
+		f.add("clock-skew", Fail, message, hint)
 	case skew > skewWarn:
-		f.add("clock-skew", Warn, message, mend)
+		f.add("clock-skew", Warn, message, hint)
 	default:
 		f.add("clock-skew", OK, "database and this machine agree about the time", "")
 	}
@@ -217,12 +217,12 @@ func (c *Cleaner) checkTable(ctx context.Context, f *Findings) {
 	}
 	// tgenabled: A always, O origin, R replica, D disabled.
 	trigger := func(name, state, create string) {
-		mend := "ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER " + name
+		hint := "ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER " + name
 		wrong := map[string]string{"missing": "is not there", "D": "is disabled", "O": "is not ENABLE ALWAYS", "R": "fires on replicas only"}[state]
 		if state == "missing" {
-			mend = "as the owner of the table: CREATE TRIGGER " + name + " " + create + " EXECUTE FUNCTION " + name + "(); " + mend
+			hint = "as the owner of the table: CREATE TRIGGER " + name + " " + create + " EXECUTE FUNCTION " + name + "(); " + hint
 		}
-		f.verdict(state == "A", name, "enabled, always", "the trigger "+name+" on conversation_members "+wrong, mend)
+		f.verdict(state == "A", name, "enabled, always", "the trigger "+name+" on conversation_members "+wrong, hint)
 	}
 	trigger("conversation_members_audit_delete", table.AuditTrigger,
 		"AFTER DELETE ON conversation_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT")

@@ -704,7 +704,7 @@ func TestPreflightStopsTheRun(t *testing.T) {
 			w.db.Exec(c.break_)
 			w.db.Pool.Reset() // database settings reach new sessions only
 			r, err := w.run()
-			if !errors.Is(err, cleaner.ErrPreflight) || !strings.Contains(err.Error(), c.word) || !strings.Contains(err.Error(), "mend:") {
+			if !errors.Is(err, cleaner.ErrPreflight) || !strings.Contains(err.Error(), c.word) || !strings.Contains(err.Error(), "hint:") {
 				t.Errorf("error %v", err)
 			}
 			if r.State != "failed" || w.auth.Calls() != 0 || w.db.Count(`conversation_members`) != 600 {

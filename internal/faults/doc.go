@@ -12,5 +12,5 @@
 //   - I4: running again converges; nothing is done or counted twice
 //   - I5: locks, transactions, memory and time stay bounded
 //   - I6: restore gives back the identical rows and never overwrites newer ones
-//   - I7: every refusal and every failure has a metric, and a message that names the mend
+//   - I7: every refusal and every failure has a metric, and a message that names the hint
 package faults

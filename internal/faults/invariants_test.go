@@ -53,7 +53,7 @@ func (w *world) expect(e ended, want want) {
 	if !strings.Contains(e.stderr, want.shows) {
 		w.t.Errorf("stderr does not say %q: %s", want.shows, e)
 	} else if want.exit != 0 {
-		w.namesMend(e)
+		w.namesHint(e)
 		w.measured(e, r)
 	}
 	w.sound()
@@ -63,14 +63,14 @@ func (w *world) expect(e ended, want want) {
 
 var ending = regexp.MustCompile(`(?m)^.*(?:Run did not succeed|Run refused|Not run).*$`)
 
-var mendNamed = regexp.MustCompile(`mend:|orphan-cleaner (check|status|resume|restore|run)`)
+var hintNamed = regexp.MustCompile(`hint:|orphan-cleaner (check|status|resume|restore|run)`)
 
-// namesMend asserts I7: the line that tells how the run ended says what to do next.
-func (w *world) namesMend(e ended) {
+// namesHint asserts I7: the line that tells how the run ended says what to do next.
+func (w *world) namesHint(e ended) {
 	w.t.Helper()
 	found := ending.FindAllString(e.stderr, -1)
-	if len(found) != 1 || !mendNamed.MatchString(found[0]) {
-		w.t.Errorf("no line tells how the run ended and what mends it: %s", e)
+	if len(found) != 1 || !hintNamed.MatchString(found[0]) {
+		w.t.Errorf("no line tells how the run ended and what fixes it: %s", e)
 	}
 }
 

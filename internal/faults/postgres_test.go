@@ -317,18 +317,18 @@ func (w *world) today() string {
 func partitionMissing(w *world) {
 	today := w.today()
 	detach := func() { w.exec(`ALTER TABLE conversation_members_backup DETACH PARTITION ` + today) }
-	// The mend that the message names.
-	mend := func() {
+	// The fix that the message names.
+	fix := func() {
 		w.exec(`DROP TABLE ` + today)
 		w.exec(`SELECT orphan_ensure_partitions(7)`)
 	}
 	detach()
-	w.expect(w.run(), want{exit: 1, state: "failed", shows: "mend: SELECT orphan_ensure_partitions(7)", gone: nothing})
-	mend()
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "hint: SELECT orphan_ensure_partitions(7)", gone: nothing})
+	fix()
 
 	e := w.after("second-asking", detach)
 	w.expect(e, want{exit: 1, state: "failed", shows: "no partition of relation", gone: untouched})
-	mend()
+	fix()
 	w.converges()
 }
 
@@ -338,22 +338,22 @@ func drifted(w *world) {
 	w.ownLedger()
 	e = w.run()
 	w.expect(e, want{exit: 1, state: "failed", shows: "nickname (text in conversation_members, not there in its backup)", gone: nothing})
-	w.mends(e)
+	w.fix(e)
 	w.converges()
 }
 
-var mendPattern = regexp.MustCompile(`mend: (?:as the owner of .*?: )?((?:CREATE|ALTER).*?)(?: \(\d more.*)?$`)
+var hintPattern = regexp.MustCompile(`hint: (?:as the owner of .*?: )?((?:CREATE|ALTER).*?)(?: \(\d more.*)?$`)
 
-// mends does what the message of a failed preflight says.
-func (w *world) mends(e ended) {
+// fix does what the message of a failed preflight says.
+func (w *world) fix(e ended) {
 	w.t.Helper()
 	r, err := e.result()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	found := mendPattern.FindStringSubmatch(r.Error)
+	found := hintPattern.FindStringSubmatch(r.Error)
 	if found == nil {
-		w.t.Fatalf("the message has no mend in SQL: %s", r.Error)
+		w.t.Fatalf("the message has no hint in SQL: %s", r.Error)
 	}
 	for statement := range strings.SplitSeq(found[1], ";") {
 		w.exec(statement)
@@ -368,7 +368,7 @@ func triggerOff(statement, shows string) func(w *world) {
 		w.ownLedger()
 		e = w.run()
 		w.expect(e, want{exit: 1, state: "failed", shows: shows, gone: nothing})
-		w.mends(e)
+		w.fix(e)
 		w.converges()
 	}
 }
@@ -394,7 +394,7 @@ func (w *world) setForDatabase(setting string) {
 	w.pool.Reset()
 }
 
-var lacksPattern = regexp.MustCompile(`lacks (.*?); mend`)
+var lacksPattern = regexp.MustCompile(`lacks (.*?); hint`)
 
 // grantMissing: a role that may do nothing learns in one message all that it
 // lacks; with all of it but one it still does nothing.
@@ -487,6 +487,6 @@ func noIndex(w *world) {
 	w.exec(`DROP INDEX conversation_members_user_id`)
 	e := w.run()
 	w.expect(e, want{exit: 1, state: "failed", shows: "no valid index on conversation_members(user_id)", gone: nothing})
-	w.mends(e)
+	w.fix(e)
 	w.converges()
 }

@@ -178,7 +178,7 @@ func (w *world) haunts(ghost *process) {
 	if e := ghost.goOn(); e.status != 1 || !strings.Contains(e.stderr, "silent for longer than its lease and was taken over") {
 		w.t.Errorf("the ghost: %s", e)
 	} else {
-		w.namesMend(e)
+		w.namesHint(e)
 		w.holds("I7")
 	}
 	if after := one[string](w, fingerprint); after != before {

@@ -59,7 +59,7 @@ func (s *Service) Handler(metrics http.Handler) http.Handler {
 	return mux
 }
 
-// healthz says whether the process is alive: a restart would mend what it
+// healthz says whether the process is alive: a restart would fix what it
 // reports, and nothing else. The database and auth-service are readyz's.
 func (s *Service) healthz(w http.ResponseWriter, _ *http.Request) {
 	if quiet, stuck := s.life.silent(s.Progress()); stuck {

@@ -9,9 +9,9 @@ import (
 )
 
 // Needed finds the program of a test in one of the places, names on the PATH or
-// paths. Where it is not there the test is skipped, but not in CI; mend is the
+// paths. Where it is not there the test is skipped, but not in CI; hint is the
 // command that brings it.
-func Needed(tb testing.TB, mend string, places ...string) string {
+func Needed(tb testing.TB, hint string, places ...string) string {
 	tb.Helper()
 	for _, place := range places {
 		if path, err := exec.LookPath(place); err == nil {
@@ -19,9 +19,9 @@ func Needed(tb testing.TB, mend string, places ...string) string {
 		}
 	}
 	if os.Getenv("CI") == "true" {
-		tb.Fatalf("%s is not installed: %s", places[0], mend)
+		tb.Fatalf("%s is not installed: %s", places[0], hint)
 	}
-	tb.Skipf("%s is not installed: %s", places[0], mend)
+	tb.Skipf("%s is not installed: %s", places[0], hint)
 	return ""
 }
 
