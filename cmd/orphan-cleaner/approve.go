@@ -24,7 +24,7 @@ type ApproveCmd struct {
 	DatabaseFlags `group:"Database"`
 	Refused       int64    `arg:"" name:"run" help:"Number of the refused run, from status."`
 	Yes           bool     `help:"Do not ask."`
-	Revoke        bool     `help:"Take an approval back that no run has used."`
+	Revoke        bool     `help:"Revoke an approval that no run has used."`
 	Expires       Duration `help:"How long the approval waits for a run." env:"ORPHAN_CLEANER_APPROVAL_EXPIRES" default:"24h"`
 }
 
@@ -54,7 +54,7 @@ func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return fmt.Errorf("approving: %w", err)
 	}
-	_, err = fmt.Fprintf(s.out, "run %d is approved until %s UTC; the next run goes by it, once: orphan-cleaner run\n",
+	_, err = fmt.Fprintf(s.out, "run %d is approved until %s UTC; the next run uses it, once: orphan-cleaner run\n",
 		cmd.Refused, given.ExpiresAt.UTC().Format(time.DateTime))
 	return err
 }
@@ -80,7 +80,7 @@ func (cmd *ApproveCmd) show(ctx context.Context, q *db.Queries, s *streams) erro
 	}
 	t := newTable(fmt.Sprintf("Run %d, refused by %s", cmd.Refused, *sum.Breaker), "", "")
 	t.AppendRows([]table.Row{
-		{"users whose members will go", sum.UsersDue},
+		{"users whose members will be deleted", sum.UsersDue},
 		{"  members, as of now", sum.Members},
 		{"  of conversations", sum.Conversations},
 		{"users newly missing, whose clocks start", sum.UsersNew},
@@ -101,18 +101,18 @@ func (cmd *ApproveCmd) revoke(ctx context.Context, q *db.Queries, s *streams) er
 		return fmt.Errorf("revoking: %w; see: orphan-cleaner check", err)
 	}
 	if revoked == 0 {
-		return fmt.Errorf("%w: run %d has no approval that could be taken back; see: orphan-cleaner status", errUsage, cmd.Refused)
+		return fmt.Errorf("%w: run %d has no approval that could be revoked; see: orphan-cleaner status", errUsage, cmd.Refused)
 	}
-	_, err = fmt.Fprintf(s.out, "the approval of run %d is taken back\n", cmd.Refused)
+	_, err = fmt.Fprintf(s.out, "the approval of run %d is revoked\n", cmd.Refused)
 	return err
 }
 
 // confirm asks on a terminal; without one somebody must have said --yes.
 func confirm(s *streams) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
-		return fmt.Errorf("%w: nobody to ask: stdin is no terminal; add --yes", errUsage)
+		return fmt.Errorf("%w: stdin is not a terminal, so nobody can confirm; add --yes", errUsage)
 	}
-	if _, err := fmt.Fprint(s.out, "Let them go? Type yes: "); err != nil {
+	if _, err := fmt.Fprint(s.out, "Delete their members? Type yes: "); err != nil {
 		return err
 	}
 	line, err := bufio.NewReader(os.Stdin).ReadString('\n')

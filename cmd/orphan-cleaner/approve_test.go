@@ -26,7 +26,7 @@ func TestApproveAndPause(t *testing.T) {
 		{"approve 1 --yes", exitDone, "approved until"},
 		{"approve 1 --yes", exitUsage, "--revoke"},
 		{"status", exitDone, "APPROVED run 1"},
-		{"approve 1 --revoke", exitDone, "taken back"},
+		{"approve 1 --revoke", exitDone, "is revoked"},
 		{"approve 1 --revoke", exitUsage, "no approval"},
 		{"pause --reason maintenance", exitDone, "paused"},
 		{"pause --reason again", exitUsage, "maintenance"},

@@ -9,7 +9,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 )
 
-// AuthFlags say where auth-service is and how it is asked.
+// AuthFlags say where auth-service is and how it is called.
 type AuthFlags struct {
 	AuthServiceURL        string   `help:"auth-service: http://host:9080, or https:// for TLS." env:"AUTH_SERVICE_URL" placeholder:"URL"`
 	AuthServiceMethod     string   `help:"Full name of the gRPC method." env:"AUTH_SERVICE_METHOD" default:"nova.auth_service.v1.AuthService/GetUsersByIds"`

@@ -8,10 +8,10 @@ import (
 	"github.com/google/uuid"
 )
 
-// CanaryFlags name users whose fate is known.
+// CanaryFlags name users of whom it is known whether they exist.
 type CanaryFlags struct {
-	CanaryAlive []string `help:"Users known to be living, asked about in every run: one missing refuses it." env:"ORPHAN_CLEANER_CANARY_ALIVE" placeholder:"UUID,..."`
-	CanaryDead  []string `help:"Users known to be deleted: one present refuses the run." env:"ORPHAN_CLEANER_CANARY_DEAD" placeholder:"UUID,..."`
+	CanaryAlive []string `help:"Users known to exist, checked in every run: it is refused when one is missing." env:"ORPHAN_CLEANER_CANARY_ALIVE" placeholder:"UUID,..."`
+	CanaryDead  []string `help:"Users known to be deleted: the run is refused when one is present." env:"ORPHAN_CLEANER_CANARY_DEAD" placeholder:"UUID,..."`
 }
 
 // canaries refuses what is no UUID, and a user who is in both lists.

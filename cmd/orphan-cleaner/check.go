@@ -14,7 +14,7 @@ type CheckCmd struct {
 	AuthFlags     `group:"auth-service"`
 	CanaryFlags   `group:"Run"`
 	LogFlags      `group:"Log"`
-	MetricsAddr   string `help:"Look whether serve could take this address, such as :9091." env:"ORPHAN_CLEANER_METRICS_ADDR" placeholder:"ADDR"`
+	MetricsAddr   string `help:"Check whether serve could listen here, such as :9091." env:"ORPHAN_CLEANER_METRICS_ADDR" placeholder:"ADDR"`
 	RedisURL      string `help:"messaging-service's Redis, pinged because its environment names it; nothing here uses it." env:"REDIS_URL" placeholder:"URL"`
 	JSON          bool   `name:"json" help:"Print a JSON array."`
 }

@@ -21,11 +21,11 @@ type CLI struct {
 	Migrate MigrateCmd `cmd:"" help:"Apply or show the schema (goose migrations)."`
 	Run     RunCmd     `cmd:"" help:"Make one run, for cron."`
 	Serve   ServeCmd   `cmd:"" help:"Make a run per interval, and serve /metrics, /healthz and /readyz."`
-	Approve ApproveCmd `cmd:"" help:"Let the due users of a refused run go, once."`
+	Approve ApproveCmd `cmd:"" help:"Admit the users that a refused run found, once."`
 	Hold    HoldCmd    `cmd:"" help:"Keep users or conversations from being cleaned."`
-	Restore RestoreCmd `cmd:"" help:"Give back what runs deleted; previews without --execute."`
+	Restore RestoreCmd `cmd:"" help:"Restore what runs deleted; previews without --execute."`
 	Pause   PauseCmd   `cmd:"" help:"Stop every runner everywhere before its next transaction."`
-	Resume  ResumeCmd  `cmd:"" help:"Let runs go on."`
+	Resume  ResumeCmd  `cmd:"" help:"Allow runs again."`
 	Report  ReportCmd  `cmd:"" help:"Show what was deleted in a month: per day, and by the size of conversations."`
 	Prune   PruneCmd   `cmd:"" help:"Drop backups and audit months past their windows; without --execute only show them."`
 	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`

@@ -50,8 +50,8 @@ func oneLine(err error) string {
 
 var urlPattern = regexp.MustCompile(`(?is)(postgres(ql)?://|password=).*`)
 
-// hideURL cuts off what may be a database URL in the wrong place of the command
-// line, password and all: where it ends nobody knows.
+// hideURL cuts off what may be a database URL misplaced on the command
+// line, password included: its end cannot be told.
 func hideURL(text string) string { return urlPattern.ReplaceAllString(text, "[not shown]") }
 
 // errShown is wrapped by errors that the user has already been shown.

@@ -26,7 +26,7 @@ type HoldAddCmd struct {
 	DatabaseFlags `group:"Database"`
 	User          string `help:"Keep all members of this user." placeholder:"UUID"`
 	Conversation  string `help:"Keep all members of this conversation." placeholder:"UUID"`
-	Reason        string `help:"Why, for whoever reads the list." required:""`
+	Reason        string `help:"Why; shown by hold list." required:""`
 	Until         string `help:"When it ends by itself: a date (2027-01-31, UTC), a time (RFC 3339) or a duration (30d)." placeholder:"WHEN"`
 }
 

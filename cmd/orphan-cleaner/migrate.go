@@ -16,7 +16,7 @@ import (
 // MigrateCmd is `migrate`.
 type MigrateCmd struct {
 	Up     MigrateUpCmd     `cmd:"" help:"Apply all migrations that are not applied yet."`
-	Down   MigrateDownCmd   `cmd:"" help:"Take back the newest migration; refuses where that would destroy evidence."`
+	Down   MigrateDownCmd   `cmd:"" help:"Undo the newest migration; refuses where that would destroy evidence."`
 	Status MigrateStatusCmd `cmd:"" help:"List the migrations and when they were applied."`
 	Drift  MigrateDriftCmd  `cmd:"" help:"Show how the backup's columns differ from those of conversation_members; print the migration that brings them along."`
 }
@@ -77,7 +77,7 @@ func (cmd *MigrateUpCmd) Run(ctx context.Context, s *streams) error {
 	})
 }
 
-// Run takes back one migration.
+// Run undoes one migration.
 func (cmd *MigrateDownCmd) Run(ctx context.Context, s *streams) error {
 	return withMigrator(ctx, &cmd.DatabaseFlags, func(m *migrate.Migrator) error {
 		result, err := m.Down(ctx)

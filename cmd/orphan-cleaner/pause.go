@@ -13,7 +13,7 @@ import (
 // PauseCmd is `pause`.
 type PauseCmd struct {
 	DatabaseFlags `group:"Database"`
-	Reason        string `help:"Why, for whoever wonders." required:""`
+	Reason        string `help:"Why; shown by status." required:""`
 }
 
 // Run pauses all runs. When it returns, no chunk is in flight.
@@ -42,7 +42,7 @@ func (cmd *PauseCmd) Run(ctx context.Context, s *streams) error {
 	if err := q.ChunkSettle(ctx); err != nil {
 		return fmt.Errorf("runs are paused, but waiting for a chunk in flight failed: %w", err)
 	}
-	_, err = fmt.Fprintln(s.out, "all runs are paused; let them go on with: orphan-cleaner resume")
+	_, err = fmt.Fprintln(s.out, "all runs are paused; resume with: orphan-cleaner resume")
 	return err
 }
 
@@ -51,7 +51,7 @@ type ResumeCmd struct {
 	DatabaseFlags `group:"Database"`
 }
 
-// Run lets runs go on.
+// Run allows runs again.
 func (cmd *ResumeCmd) Run(ctx context.Context, s *streams) error {
 	pool, err := cmd.open(ctx)
 	if err != nil {

@@ -67,7 +67,7 @@ func connectionsProbe(pool *pgxpool.Pool) cleaner.Probe {
 		room := c.MaxConnections - c.Reserved - c.Used + c.Ours
 		said := fmt.Sprintf("%d at most (DATABASE_MAX_CONNECTIONS); of the server's %d, %d are reserved and %d in use", want, c.MaxConnections, c.Reserved, c.Used)
 		hint := fmt.Sprintf("lower DATABASE_MAX_CONNECTIONS, or raise max_connections to %d reserved + %d here, for each replica, + messaging-service's "+
-			"replicas × its DATABASE_MAX_CONNECTIONS + those of whoever else connects; see sql/runbook/connections.sql", c.Reserved, want)
+			"replicas × its DATABASE_MAX_CONNECTIONS + those of other clients; see sql/runbook/connections.sql", c.Reserved, want)
 		for _, limit := range []struct {
 			of, hint string
 			most     int32
@@ -112,7 +112,7 @@ func encryptionProbe(pool *pgxpool.Pool) cleaner.Probe {
 	}
 }
 
-// plaintextProbe tells whether somebody on the way could answer for auth-service.
+// plaintextProbe tells whether somebody between could answer for auth-service.
 func plaintextProbe(raw string) cleaner.Probe {
 	const name = "auth-service-tls"
 	return func(context.Context) cleaner.Finding {
@@ -127,7 +127,7 @@ func plaintextProbe(raw string) cleaner.Probe {
 			return fine(name, "not needed: auth-service is on this machine")
 		default:
 			return cleaner.Finding{
-				Name: name, Status: cleaner.Warn, Message: "plaintext to " + end.Address + ": whoever is on the way decides who is missing",
+				Name: name, Status: cleaner.Warn, Message: "plaintext to " + end.Address + ": anybody between can answer in its name",
 				Hint: "https:// in AUTH_SERVICE_URL; where a service mesh encrypts, all is well",
 			}
 		}
@@ -140,7 +140,7 @@ func local(host string) bool {
 	return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// canaryProbe asks about users whose fate is known: an auth-service that does
+// canaryProbe checks users of whom it is known whether they exist: an auth-service that does
 // not know it is another environment's.
 func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) cleaner.Probe {
 	const name = "canaries"

@@ -21,7 +21,7 @@ type PruneCmd struct {
 	LogFlags      `group:"Log"`
 	RestoreWindow Duration `help:"How long backups are kept, a day or longer." env:"ORPHAN_CLEANER_RESTORE_WINDOW" default:"90d"`
 	AuditWindow   Duration `help:"How long the audit is kept; not shorter than the restore window." env:"ORPHAN_CLEANER_AUDIT_WINDOW" default:"400d"`
-	Execute       bool     `help:"Do it. Without it, only show what would go."`
+	Execute       bool     `help:"Do it. Without it, only show what would be dropped."`
 	JSON          bool     `name:"json" help:"Print one JSON object."`
 }
 
@@ -30,7 +30,7 @@ func (cmd *PruneCmd) config() (prune.Config, error) {
 	cfg.RestoreWindow, cfg.AuditWindow = time.Duration(cmd.RestoreWindow), time.Duration(cmd.AuditWindow)
 	switch {
 	case cfg.RestoreWindow < day:
-		return cfg, fmt.Errorf("%w: RESTORE_WINDOW is %s, under one day: backups would go before anybody notices a mistake", errUsage, cmd.RestoreWindow)
+		return cfg, fmt.Errorf("%w: RESTORE_WINDOW is %s, under one day: backups would be dropped before anybody notices a mistake", errUsage, cmd.RestoreWindow)
 	case cfg.AuditWindow < cfg.RestoreWindow:
 		return cfg, fmt.Errorf("%w: AUDIT_WINDOW is %s, shorter than RESTORE_WINDOW, %s: restoring a backup reads the audit of its time",
 			errUsage, cmd.AuditWindow, cmd.RestoreWindow)
@@ -109,11 +109,11 @@ func (cmd *PruneCmd) print(s *streams, result prune.Result) error {
 	}
 	var err error
 	if cmd.Execute {
-		_, err = fmt.Fprintf(s.out, "gave back %s: dropped %d partitions, %d are within their window;\n"+
-			"forgot %d users of old refusals, %d departed users, %d members of old restores\n",
+		_, err = fmt.Fprintf(s.out, "freed %s: dropped %d partitions, %d are within their window;\n"+
+			"forgot %d users of old refusals, %d deleted users, %d members of old restores\n",
 			progress.FormatBytes(result.BytesGivenBack), result.Dropped, within, result.RefusedUsers, result.DepartedUsers, result.RestoredRows)
 	} else {
-		_, err = fmt.Fprintf(s.out, "would give back %s; %d partitions are within their window; nothing was changed: add --execute\n", progress.FormatBytes(size), within)
+		_, err = fmt.Fprintf(s.out, "would free %s; %d partitions are within their window; nothing was changed: add --execute\n", progress.FormatBytes(size), within)
 	}
 	return err
 }

@@ -132,7 +132,7 @@ func TestPrune(t *testing.T) {
 			keptAudit := w.Snapshot("conversation_members_audit WHERE tableoid::regclass::text <> ALL ($1)", audits)
 			result := w.prune(t, exitDone, "--execute")
 			if result.Dropped != len(want) || result.BytesGivenBack != bytes || bytes == 0 {
-				t.Errorf("says it dropped %d partitions and gave back %d bytes, not %d and %d", result.Dropped, result.BytesGivenBack, len(want), bytes)
+				t.Errorf("says it dropped %d partitions and freed %d bytes, not %d and %d", result.Dropped, result.BytesGivenBack, len(want), bytes)
 			}
 			var slowest float64
 			for _, p := range result.Partitions {
@@ -542,7 +542,7 @@ func TestPruneArguments(t *testing.T) {
 		t.Errorf("%s", e)
 	}
 	done := program(t, w.env, "prune", "--execute").expect(t, exitDone)
-	if !strings.Contains(done.stdout, "dropped in ") || !strings.Contains(done.stdout, "gave back ") {
+	if !strings.Contains(done.stdout, "dropped in ") || !strings.Contains(done.stdout, "freed ") {
 		t.Errorf("%s", done)
 	}
 	if wide := regexp.MustCompile(`(?m)^.{101,}$`).FindString(e.stdout + done.stdout); wide != "" {

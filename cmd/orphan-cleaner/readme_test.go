@@ -86,7 +86,7 @@ func TestReadmeGivesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	for range 2 { // a second time there is nothing to give back
+	for range 2 { // a second time there is nothing to restore
 		if _, err := conn.PgConn().Exec(t.Context(), script).ReadAll(); err != nil {
 			t.Fatalf("%v in\n%s", err, script)
 		}

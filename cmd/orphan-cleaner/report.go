@@ -46,7 +46,7 @@ func (cmd *ReportCmd) span() (since, until time.Time, err error) {
 		return since, until, fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))
 	}
 	if cmd.Until != "" && cmd.Since == "" {
-		return wrong("--until goes with --since")
+		return wrong("--until needs --since")
 	}
 	if cmd.Month != "" {
 		since, err = time.Parse("2006-01", cmd.Month)
@@ -118,7 +118,7 @@ func readReport(ctx context.Context, q *db.Queries, since, until time.Time) (r r
 	}
 	r.Since, r.Until = since.UTC(), until.UTC()
 	if r.Until.Sub(r.Since) > reportLimit {
-		return r, fmt.Errorf("%w: a report goes over %s at most", errUsage, Duration(reportLimit))
+		return r, fmt.Errorf("%w: a report covers %s at most", errUsage, Duration(reportLimit))
 	}
 	days, err := q.ReportDays(ctx, db.ReportDaysParams{Since: r.Since, Until: r.Until})
 	if err != nil {

@@ -29,9 +29,9 @@ type RestoreCmd struct {
 	Since         *string  `help:"Deleted at this time or later: 2026-01-31, '2026-01-31 10:00' (UTC) or RFC 3339." placeholder:"TIME"`
 	Until         *string  `help:"Deleted before this time." placeholder:"TIME"`
 	Resurrected   bool     `help:"Members of the users whom runs found alive again (see status)."`
-	Revert        int64    `help:"Take a restore back: the members it gave back, unchanged since, of users whom auth-service still leaves out." placeholder:"RUN"`
+	Revert        int64    `help:"Undo a restore: delete its members again, where they are unchanged and auth-service still does not return their users." placeholder:"RUN"`
 	Execute       bool     `help:"Do it. Without, only show what would be done."`
-	Hold          Duration `help:"How long the users given back are kept from the next runs." env:"ORPHAN_CLEANER_RESTORE_HOLD" default:"30d"`
+	Hold          Duration `help:"How long the users of restored members are on hold." env:"ORPHAN_CLEANER_RESTORE_HOLD" default:"30d"`
 	Lease         Duration `help:"A restore silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
 	JSON          bool     `name:"json" help:"End with one JSON object on stdout."`
 }
@@ -108,7 +108,7 @@ func aRunThatDeleted(ctx context.Context, pool *pgxpool.Pool, run int64) error {
 	case err != nil:
 		return fmt.Errorf("reading run %d: %w", run, err)
 	case sum.Kind == "restore" && sum.MembersDeleted == 0:
-		return fmt.Errorf("%w: run %d is a restore; to take it back: orphan-cleaner restore --revert %d", errUsage, run, run)
+		return fmt.Errorf("%w: run %d is a restore; to undo it: orphan-cleaner restore --revert %d", errUsage, run, run)
 	}
 	return nil
 }

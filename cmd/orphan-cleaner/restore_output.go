@@ -67,7 +67,7 @@ func (cmd *RestoreCmd) preview(ctx context.Context, s *streams, r *restore.Resto
 		return err
 	}
 	p := preview{Parts: append([]db.RestorePreviewRow{}, parts...)}
-	t := newTable("Restore: nothing was changed", "run", "day (UTC)", "give back", "there already", "there, differing", "conversation gone", "left since")
+	t := newTable("Restore: nothing was changed", "run", "day (UTC)", "restore", "there already", "there, differing", "conversation gone", "left since")
 	for _, part := range parts {
 		p.Restore += part.Restore
 		p.There += part.There
@@ -84,9 +84,9 @@ func (cmd *RestoreCmd) preview(ctx context.Context, s *streams, r *restore.Resto
 		return err
 	}
 	if p.Restore == 0 {
-		_, err = fmt.Fprintln(s.out, "There is nothing to give back.")
+		_, err = fmt.Fprintln(s.out, "There is nothing to restore.")
 	} else {
-		_, err = fmt.Fprintf(s.out, "Members that are there stay as they are; rows whose conversation is gone stay in the backup.\nGive %d members back, their users on hold for %s:  %s\n",
+		_, err = fmt.Fprintf(s.out, "Members that are there stay as they are; rows whose conversation is gone stay in the backup.\nRestore %d members and hold their users for %s:  %s\n",
 			p.Restore, cmd.Hold, cmd.same())
 	}
 	return err
@@ -105,14 +105,14 @@ func (cmd *RestoreCmd) previewRevert(ctx context.Context, s *streams, r *restore
 	}
 	t := newTable(fmt.Sprintf("Revert of restore %d: nothing was changed", cmd.Revert), "", "")
 	t.AppendRows([]table.Row{
-		{"members it gave back", sum.Restored},
+		{"members it restored", sum.Restored},
 		{"  of users", sum.Users},
-		{"taken again before", sum.Reverted},
+		{"deleted again before", sum.Reverted},
 	})
 	if err := printTable(s.out, t); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.out, "Taken again are those that did not change since, of users whom auth-service leaves out:  %s\n", cmd.same())
+	_, err = fmt.Fprintf(s.out, "Members that did not change since, of users that auth-service does not return, are deleted again:  %s\n", cmd.same())
 	return err
 }
 
@@ -128,11 +128,11 @@ func (cmd *RestoreCmd) show(s *streams, log *slog.Logger, result restore.Result,
 	case runErr != nil:
 		log.Error("Restore did not succeed", append(attrs, "error", runErr)...)
 	case cmd.Revert != 0:
-		log.Info("Took a restore back", append(attrs, "reverted_run", cmd.Revert)...)
+		log.Info("Reverted a restore", append(attrs, "reverted_run", cmd.Revert)...)
 	case result.MembersRestored == 0:
-		log.Info("There was nothing to give back", attrs...)
+		log.Info("There was nothing to restore", attrs...)
 	default:
-		log.Info("Gave members back", append(attrs, "revert", fmt.Sprintf("orphan-cleaner restore --revert %d", result.RunID))...)
+		log.Info("Restored members", append(attrs, "revert", fmt.Sprintf("orphan-cleaner restore --revert %d", result.RunID))...)
 	}
 	if cmd.JSON {
 		if err := json.NewEncoder(s.out).Encode(result); err != nil {
@@ -154,17 +154,17 @@ func (cmd *RestoreCmd) table(s *streams, r restore.Result) error {
 	t := newTable(fmt.Sprintf("Run %d, %s", r.RunID, r.State), "", "members")
 	if cmd.Revert != 0 {
 		t.AppendRows([]table.Row{
-			{"taken again", r.MembersReverted},
+			{"deleted again", r.MembersReverted},
 			{"left: changed since, alive, on another hold, or gone", r.MembersLeft},
 		})
 	} else {
 		t.AppendRows([]table.Row{
-			{"given back", r.MembersRestored},
+			{"restored", r.MembersRestored},
 			{"there already, the same", r.There},
 			{"there already and differing, left as they are", r.ThereDiffers},
 			{"conversation gone, left in the backup", r.ConversationGone},
-			{"given back before and gone since by other hands", r.LeftSince},
-			{"left when their turn came: back or conversation gone by then", r.MembersLeft},
+			{"restored before and deleted since by others", r.LeftSince},
+			{"left: member returned or conversation deleted meanwhile", r.MembersLeft},
 		})
 	}
 	return printTable(s.out, t)

@@ -10,7 +10,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/restore"
 )
 
-// selection reads what is to be given back from the flags.
+// selection reads from the flags what is to be restored.
 func (cmd *RestoreCmd) selection() (s restore.Selection, err error) {
 	wrong := func(format string, args ...any) (restore.Selection, error) {
 		return s, fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))
@@ -45,9 +45,9 @@ func (cmd *RestoreCmd) selection() (s restore.Selection, err error) {
 	case cmd.Deleted != nil && *cmd.Deleted < 1 || cmd.Revert < 0:
 		return wrong("the number of a run is 1 or more; see: orphan-cleaner status")
 	case cmd.Revert != 0 && chosen:
-		return wrong("--revert takes a whole restore back: it goes with none of the flags that choose deletions")
+		return wrong("--revert undoes a whole restore: it cannot be combined with flags that choose deletions")
 	case cmd.Revert == 0 && !chosen:
-		return wrong("say what to give back: --run, --user, --conversation, --since, --until or --resurrected; see: orphan-cleaner status")
+		return wrong("say what to restore: --run, --user, --conversation, --since, --until or --resurrected; see: orphan-cleaner status")
 	case cmd.Resurrected && len(cmd.User) > 0:
 		return wrong("give either --user or --resurrected")
 	case !s.Since.IsZero() && !s.Until.IsZero() && !s.Since.Before(s.Until):

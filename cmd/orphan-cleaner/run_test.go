@@ -310,7 +310,7 @@ func TestStatus(t *testing.T) {
 	e := program(t, w.env, "status").expect(t, exitDone)
 	for _, part := range []string{
 		"Recent runs", "succeeded", "refused", "run 3: refused by breaker new-missing-share", "Backlog",
-		"every user has been asked about since 2", "; the last share was 285 of 285 users",
+		"every user has been checked since 2", "; the last share was 285 of 285 users",
 	} {
 		if !strings.Contains(e.stdout, part) {
 			t.Errorf("status does not show %q:\n%s", part, e.stdout)
@@ -348,7 +348,7 @@ func TestCheckEvery(t *testing.T) {
 	}
 	w.Exec(`UPDATE orphan_coverage SET checked_at = NULL, run_id = NULL, is_unknown = true WHERE users < 100`)
 	e = program(t, env, "status").expect(t, exitDone)
-	if want := "some users have never been asked about; the last share was "; !strings.Contains(e.stdout, want) || !strings.Contains(e.stdout, ", the next one asks again about 20 unknown ones\n") {
+	if want := "some users have never been checked; the last share was "; !strings.Contains(e.stdout, want) || !strings.Contains(e.stdout, ", the next one checks 20 unknown ones again\n") {
 		t.Errorf("status does not say %q:\n%s", want, e.stdout)
 	}
 	for _, wrong := range []string{"59s", "31d", "0s", "often"} {

@@ -14,17 +14,17 @@ import (
 // CleanerFlags are the settings of a run.
 type CleanerFlags struct {
 	Interval            Duration `help:"Time between the runs of serve." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
-	CheckEvery          Duration `help:"Ask about each user once in this time, a share of them in each run and all candidates, 1m to 30d; not set: each run asks about everybody." env:"ORPHAN_CLEANER_CHECK_EVERY" placeholder:"24h"`
+	CheckEvery          Duration `help:"Check each user once in this time, 1m to 30d: in each run a share of them and all candidates; not set: each run checks everybody." env:"ORPHAN_CLEANER_CHECK_EVERY" placeholder:"24h"`
 	BatchSize           int      `help:"Users per call, 1 to 100." env:"ORPHAN_CLEANER_BATCH_SIZE" default:"100"`
-	Retention           Duration `help:"How long a user must have been missing without a break." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
+	Retention           Duration `help:"How long a user must have been missing without interruption." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
 	AllowShortRetention bool     `help:"Accept a retention under one day." env:"ORPHAN_CLEANER_ALLOW_SHORT_RETENTION"`
 	Concurrency         int      `help:"Calls in flight, 1 to 64." env:"ORPHAN_CLEANER_CONCURRENCY" default:"8"`
-	MaxGap              Duration `help:"A longer gap between sightings starts a user's clock anew." env:"ORPHAN_CLEANER_MAX_GAP" default:"7d"`
+	MaxGap              Duration `help:"A longer gap between sightings restarts a user's clock." env:"ORPHAN_CLEANER_MAX_GAP" default:"7d"`
 	MaxNewMissingShare  float64  `help:"Breaker: newly missing users as a share of those checked; 1 switches it off." env:"ORPHAN_CLEANER_MAX_NEW_MISSING_SHARE" default:"0.1"`
 	MaxDeleteShare      float64  `help:"Breaker: members due as a share of the table; 1 switches it off." env:"ORPHAN_CLEANER_MAX_DELETE_SHARE" default:"0.05"`
 	MaxDeleteMembers    int64    `help:"Breaker: members due." env:"ORPHAN_CLEANER_MAX_DELETE_MEMBERS" default:"100000"`
 	MaxRecentlyActive   int64    `help:"Breaker: missing users who read a message within a day, once they are over 0.1 % of those checked." env:"ORPHAN_CLEANER_MAX_RECENTLY_ACTIVE" default:"5"`
-	JudgeLate           bool     `help:"Ask about everybody even when the run is sure to be refused, so that approve is about all of them." env:"ORPHAN_CLEANER_JUDGE_LATE"`
+	JudgeLate           bool     `help:"Check everybody even when the run is certain to be refused, so that approve covers all of them." env:"ORPHAN_CLEANER_JUDGE_LATE"`
 	CanaryFlags
 	Lease            Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
 	ChunkTarget      Duration `help:"How long a deleting transaction should last: chunks grow and shrink to it." env:"ORPHAN_CLEANER_CHUNK_TARGET" default:"100ms"`
@@ -33,7 +33,7 @@ type CleanerFlags struct {
 }
 
 // maxCheckEvery is against a 24d that was meant to be 24h. MAX_GAP is no limit:
-// each run asks about all candidates, so that no clock has a gap of this length.
+// each run checks all candidates, so that no clock has a gap of this length.
 const maxCheckEvery = 30 * day
 
 func (f *CleanerFlags) config() (cleaner.Config, error) {
@@ -45,13 +45,13 @@ func (f *CleanerFlags) config() (cleaner.Config, error) {
 	case f.BatchSize < 1 || f.BatchSize > authclient.MaxBatch:
 		return wrong("BATCH_SIZE is %d, it must be 1 to %d: auth-service takes no more", f.BatchSize, authclient.MaxBatch)
 	case time.Duration(f.Retention) < day && !f.AllowShortRetention:
-		return wrong("RETENTION is %s, under one day: members would go before anybody notices a mistake; add --allow-short-retention if you mean it", f.Retention)
+		return wrong("RETENTION is %s, under one day: members would be deleted before anybody notices a mistake; add --allow-short-retention if you mean it", f.Retention)
 	case f.Concurrency < 1 || f.Concurrency > 64:
 		return wrong("CONCURRENCY is %d, it must be 1 to 64", f.Concurrency)
 	case time.Duration(f.Interval) < time.Second:
 		return wrong("INTERVAL is %s, it must be 1s or more", f.Interval)
 	case f.CheckEvery != 0 && (time.Duration(f.CheckEvery) < time.Minute || time.Duration(f.CheckEvery) > maxCheckEvery):
-		return wrong("CHECK_EVERY is %s, it must be 1m to 30d: that late a deleted user may be noticed; without it each run asks about everybody", f.CheckEvery)
+		return wrong("CHECK_EVERY is %s, it must be 1m to 30d: that late a deleted user may be noticed; without it each run checks everybody", f.CheckEvery)
 	case time.Duration(f.Lease) < time.Second:
 		return wrong("LEASE is %s, it must be 1s or more", f.Lease)
 	case !share(f.MaxNewMissingShare), !share(f.MaxDeleteShare):

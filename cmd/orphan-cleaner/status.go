@@ -13,7 +13,7 @@ import (
 // StatusCmd is `status`.
 type StatusCmd struct {
 	DatabaseFlags `group:"Database"`
-	Retention     Duration `help:"The retention the backlog is reckoned with." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
+	Retention     Duration `help:"The retention that decides what is due." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
 	Runs          int32    `help:"How many runs to show." default:"10"`
 	Days          int32    `help:"How many days of the backlog to show." default:"31"`
 	JSON          bool     `name:"json" help:"Print one JSON object."`
@@ -66,7 +66,7 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 		return fmt.Errorf("reading who is alive again: %w; see: orphan-cleaner check", err)
 	}
 	if st.Coverage, err = q.CoverageState(ctx); err != nil {
-		return fmt.Errorf("reading who was asked about when: %w; see: orphan-cleaner check", err)
+		return fmt.Errorf("reading when users were checked: %w; see: orphan-cleaner check", err)
 	}
 	if cmd.JSON {
 		// An empty list is [], never null.
@@ -111,15 +111,15 @@ func printStatus(s *streams, st status) error {
 		return err
 	}
 	for _, c := range st.Coverage {
-		since := "some users have never been asked about"
+		since := "some users have never been checked"
 		if c.IsWhole {
-			since = fmt.Sprintf("every user has been asked about since %s UTC", c.CheckedSince.UTC().Format(time.DateTime))
+			since = fmt.Sprintf("every user has been checked since %s UTC", c.CheckedSince.UTC().Format(time.DateTime))
 		}
 		if _, err := fmt.Fprintf(s.out, "%s; the last share was %d of %d users", since, c.UsersLast, c.Users); err != nil {
 			return err
 		}
 		if c.UsersUnknown > 0 {
-			if _, err := fmt.Fprintf(s.out, ", the next one asks again about %d unknown ones", c.UsersUnknown); err != nil {
+			if _, err := fmt.Fprintf(s.out, ", the next one checks %d unknown ones again", c.UsersUnknown); err != nil {
 				return err
 			}
 		}
@@ -132,24 +132,24 @@ func printStatus(s *streams, st status) error {
 		if n == 1 {
 			restore = "orphan-cleaner restore --user " + st.Alive[0].UserID.String() + " --execute"
 		}
-		if _, err := fmt.Fprintf(s.out, "ALIVE AGAIN: %d users whose members were deleted; give them back: %s\n", n, restore); err != nil {
+		if _, err := fmt.Fprintf(s.out, "ALIVE AGAIN: %d users whose members were deleted; restore them: %s\n", n, restore); err != nil {
 			return err
 		}
 	}
 	for _, r := range st.Refused {
-		if _, err := fmt.Fprintf(s.out, "REFUSED run %d, not settled yet: orphan-cleaner run --dry-run looks again, orphan-cleaner approve %d lets its users go\n",
+		if _, err := fmt.Fprintf(s.out, "REFUSED run %d, not settled yet: orphan-cleaner run --dry-run looks again, orphan-cleaner approve %d admits its users\n",
 			r.RunID, r.RunID); err != nil {
 			return err
 		}
 	}
 	for _, a := range st.Approvals {
-		if _, err := fmt.Fprintf(s.out, "APPROVED run %d by %s until %s UTC; the next run goes by it; take it back: orphan-cleaner approve %d --revoke\n",
+		if _, err := fmt.Fprintf(s.out, "APPROVED run %d by %s until %s UTC; the next run uses it; revoke it: orphan-cleaner approve %d --revoke\n",
 			a.RunID, a.ApprovedBy, a.ExpiresAt.UTC().Format(time.DateTime), a.RunID); err != nil {
 			return err
 		}
 	}
 	for _, p := range st.Paused {
-		if _, err := fmt.Fprintf(s.out, "PAUSED by %s since %s UTC: %s; go on with: orphan-cleaner resume\n",
+		if _, err := fmt.Fprintf(s.out, "PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner resume\n",
 			p.PausedBy, p.PausedAt.UTC().Format(time.DateTime), p.Reason); err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/restore"
 )
 
-// givenBack is a restore: the members it gave back, as they were then. Those
+// givenBack is a restore: the members it restored, as they were then. Those
 // that were taken again are no longer in it.
 type givenBack map[key]member
 
