@@ -168,23 +168,60 @@ func TestCountsAddUp(t *testing.T) {
 	}
 }
 
-// A run that is over, or never was, deletes nothing.
-func TestRunNotOpen(t *testing.T) {
+// A delete that carries the token of a run that is over, of none, or anything else
+// in its place is nobody's error: it is somebody else's delete, and is audited as one.
+func TestDeleteOfNoOpenRun(t *testing.T) {
 	t.Parallel()
 	db := testdb.New(t)
-	user := members(db, 3)
 	over := openRun(db)
 	closeRun(db, over)
-	s := connect(t, db.URL, "test")
-	for name, run := range map[string]int64{"over": over, "never was": over + 1000} {
-		_, _, err := s.deleteInRun(t.Context(), run, deleteUser, user)
-		wantState(t, err, notInPrerequisite)
-		if n := db.Count("conversation_members"); n != 3 {
-			t.Errorf("%s: %d members are left", name, n)
+	token := testdb.One[string](db, "SELECT token::text FROM orphan_cleaner.runs WHERE run_id = $1", over)
+	open := openRun(db)
+	audited := int64(0)
+	for name, setting := range map[string]string{
+		"over": token, "never was": "00000000-0000-0000-0000-000000000000", "no uuid": "x", "the id of an open run": fmt.Sprint(open), "empty": "",
+	} {
+		user := members(db, 3)
+		app := connect(t, db.URL, "messaging-service", "SET orphan_cleaner.run_token = '"+setting+"'")
+		if n := app.exec(t, deleteUser, user); n != 3 {
+			t.Errorf("%s: %d members deleted", name, n)
+		}
+		audited += 3
+		if n := db.Count("conversation_members_audit WHERE run_id IS NULL"); n != audited {
+			t.Errorf("%s: %d audit rows without a run, not %d", name, n, audited)
+		}
+		if w := warning(app.notices); w != nil {
+			t.Errorf("%s: the application was warned: %s", name, w.Message)
 		}
 	}
-	if n := db.Count("conversation_members_audit") + db.Count("conversation_members_backup"); n != 0 {
-		t.Errorf("%d rows of deletes that were refused", n)
+	if n := db.Count("conversation_members_backup"); n != 0 {
+		t.Errorf("%d rows of no run's deletes are backed up", n)
+	}
+}
+
+// Hundreds of deletes in one transaction need one subtransaction, a delete that
+// deletes nothing none.
+func TestSubtransactionsOfTheApplication(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	user := members(db, 200)
+	app := connect(t, db.URL, "messaging-service", "BEGIN", "CREATE TEMP TABLE xids (xid xid8)")
+	for range 3 {
+		app.exec(t, "DELETE FROM conversation_members WHERE false")
+	}
+	for range 200 {
+		app.exec(t, "DELETE FROM conversation_members WHERE ctid = (SELECT min(ctid) FROM conversation_members WHERE user_id = $1)", user)
+	}
+	var xmins int
+	if err := app.QueryRow(t.Context(), "SELECT count(DISTINCT xmin::text) FROM conversation_members_audit").Scan(&xmins); err != nil {
+		t.Fatal(err)
+	}
+	if xmins > 2 {
+		t.Errorf("200 audited deletes took %d transaction ids", xmins)
+	}
+	app.exec(t, "COMMIT")
+	if n := db.Count("conversation_members_audit WHERE run_id IS NULL"); n != 200 {
+		t.Errorf("%d audit rows", n)
 	}
 }
 
@@ -241,8 +278,9 @@ func TestBrokenTrigger(t *testing.T) {
 			noPartition, false,
 		},
 		"the runs are gone": {
-			[]string{"DROP TABLE orphan_runs CASCADE"},
-			"42P01", false,
+			[]string{"DROP TABLE orphan_cleaner.runs CASCADE"},
+			"42P01", false, // the token of the run is read before
+
 		},
 		"a column is new": {
 			[]string{"ALTER TABLE conversation_members ADD COLUMN nickname text DEFAULT 'x'"},
@@ -363,7 +401,7 @@ func TestEmptyDelete(t *testing.T) {
 	const none = "DELETE FROM conversation_members WHERE false"
 	db.Exec(none)
 	audited, backedUp, err := connect(t, db.URL, "test").deleteInRun(t.Context(), openRun(db), none)
-	if err != nil || audited != "0" || backedUp != "0" {
+	if err != nil || audited != "" || backedUp != "" {
 		t.Errorf("%q audited, %q backed up, %v", audited, backedUp, err)
 	}
 	if n := db.Count("conversation_members_audit"); n != 0 {

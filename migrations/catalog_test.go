@@ -9,12 +9,15 @@ import (
 )
 
 // ours are the relations of this project, partitions and goose's table apart.
-const ours = `SELECT c.oid, c.relname
+const ours = `SELECT c.oid, c.oid::regclass::text AS relname
 	FROM pg_class AS c
-	WHERE c.relnamespace = 'public'::regnamespace
-		AND c.relkind IN ('r', 'p', 'v')
+	WHERE c.relkind IN ('r', 'p', 'v')
 		AND NOT c.relispartition
-		AND c.relname NOT IN ('conversations', 'conversation_members', 'users', 'goose_db_version')`
+		AND (
+			c.relnamespace = 'orphan_cleaner'::regnamespace
+			OR c.relnamespace = 'public'::regnamespace
+			AND c.relname NOT IN ('conversations', 'conversation_members', 'users', 'orphan_cleaner_goose')
+		)`
 
 // names collects the offenders that a query of the catalog finds.
 func names(t *testing.T, db *testdb.DB, query string) []string {
@@ -34,7 +37,7 @@ func names(t *testing.T, db *testdb.DB, query string) []string {
 func TestComments(t *testing.T) {
 	t.Parallel()
 	db := testdb.New(t)
-	if n := db.Count("(" + ours + ") AS o"); n < 10 {
+	if n := db.Count("(" + ours + ") AS o"); n < 17 {
 		t.Fatalf("only %d relations are looked at", n)
 	}
 	for _, name := range names(t, db, "SELECT relname FROM ("+ours+") AS o WHERE obj_description(oid, 'pg_class') IS NULL") {
@@ -58,8 +61,11 @@ func TestComments(t *testing.T) {
 		t.Errorf("no comment on column %s", name)
 	}
 	for _, name := range names(t, db, `SELECT oid::regprocedure::text FROM pg_proc
-		WHERE pronamespace = 'public'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL`) {
+		WHERE pronamespace = 'orphan_cleaner'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL`) {
 		t.Errorf("no comment on function %s", name)
+	}
+	if testdb.One[bool](db, "SELECT obj_description('orphan_cleaner'::regnamespace, 'pg_namespace') IS NULL") {
+		t.Error("no comment on the schema")
 	}
 }
 
@@ -68,28 +74,55 @@ func TestComments(t *testing.T) {
 func TestFunctionsAreClosed(t *testing.T) {
 	t.Parallel()
 	db := testdb.New(t)
-	const functions = "pg_proc WHERE pronamespace = 'public'::regnamespace"
-	if n := db.Count(functions); n < 6 {
+	const functions = "pg_proc WHERE pronamespace = 'orphan_cleaner'::regnamespace"
+	if n := db.Count(functions); n < 40 {
 		t.Fatalf("only %d functions are looked at", n)
 	}
+	if n := db.Count("pg_proc WHERE pronamespace = 'public'::regnamespace"); n != 0 {
+		t.Errorf("%d functions are in public", n)
+	}
 	for _, name := range names(t, db, "SELECT oid::regprocedure::text FROM "+functions+`
-		-- A body that is parsed when it is created looks up no name later.
-		AND prosqlbody IS NULL
-		AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)
-		-- With the rights of the caller, and triggers of messaging-service inside.
-		AND NOT (proname IN ('orphan_restore_chunk', 'orphan_revert_chunk') AND NOT prosecdef
-			AND proconfig @> ARRAY['search_path=pg_catalog, public, pg_temp'])`) {
+		AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)`) {
 		t.Errorf("%s: the search_path is not pinned", name)
 	}
 	for _, name := range names(t, db, "SELECT oid::regprocedure::text FROM "+functions+`
 		AND (proacl IS NULL OR EXISTS (SELECT FROM aclexplode(proacl) AS a WHERE a.grantee = 0))`) {
 		t.Errorf("%s: PUBLIC may execute it", name)
 	}
-	// Those of messaging-service's privileges that we raise, and no more.
-	definers := names(t, db, "SELECT proname FROM "+functions+" AND prosecdef ORDER BY 1")
-	want := testdb.Snapshot{"conversation_members_audit_delete", "orphan_ensure_partitions", "orphan_restore_plan", "orphan_shadow_evidence"}
-	if diff := want.Diff(definers); diff != "" {
-		t.Errorf("SECURITY DEFINER:\n%s", diff)
+	// Whoever may call one that writes waits for locks in it: not for ever.
+	for _, name := range names(t, db, "SELECT oid::regprocedure::text FROM "+functions+`
+		AND prosecdef AND provolatile = 'v' AND proname <> 'conversation_members_delete'
+		AND NOT coalesce(array_to_string(proconfig, ' ') LIKE '%lock_timeout=%', false)`) {
+		t.Errorf("%s: it may wait for a lock without end", name)
+	}
+	// Those that run with their caller's rights: the helpers that only others of ours call, and
+	// what is for the owner of the schema.
+	invokers := names(t, db, "SELECT proname FROM "+functions+" AND NOT prosecdef ORDER BY 1")
+	want := testdb.Snapshot{
+		"approve", "candidates_leave", "effective_settings", "members_columns", "merge", "partition_add", "partition_need", "partitions",
+		"prune_drop", "prune_look", "prune_rows", "refuse_truncate", "revoke_approval", "run_open", "settle_clock", "sweep_rows",
+	}
+	if diff := want.Diff(invokers); diff != "" {
+		t.Errorf("not SECURITY DEFINER:\n%s", diff)
+	}
+}
+
+// A publication FOR ALL TABLES must not keep us from writing: each table of ours has a
+// replica identity, its primary key or the whole row, partitions made later too.
+func TestReplicaIdentity(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	db.Exec("SELECT orphan_cleaner.partitions_ensure(31)")
+	const tables = `pg_class AS c WHERE c.relkind IN ('r', 'p') AND (
+		c.relnamespace = 'orphan_cleaner'::regnamespace
+		OR c.relnamespace = 'public'::regnamespace AND c.relname ~ '^(conversation_members_|orphan_cleaner_goose)'
+	)`
+	if n := db.Count(tables); n < 50 {
+		t.Fatalf("only %d tables are looked at", n)
+	}
+	for _, name := range names(t, db, "SELECT c.oid::regclass::text FROM "+tables+` AND c.relreplident <> 'f' AND NOT (
+		c.relreplident = 'd' AND EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisprimary))`) {
+		t.Errorf("%s has no replica identity", name)
 	}
 }
 
@@ -101,7 +134,7 @@ func TestTablesAreClosed(t *testing.T) {
 	nobody := role(t, db, "nobody")
 	for _, name := range names(t, db, `
 		SELECT c.relname FROM pg_class AS c
-		WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+		WHERE c.relnamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace) AND c.relkind IN ('r', 'p', 'v')
 			AND has_table_privilege('`+nobody+`', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')`) {
 		t.Errorf("anybody may read or write %s", name)
 	}

@@ -7,30 +7,56 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
-// When the clock of a missing user starts: arguments and result as intervals
-// before now.
+// When the clock of a missing user starts, and why: from the ledger (first and
+// last sighting), the shadow table and the last activity of the user's members.
 func TestClockStart(t *testing.T) {
 	t.Parallel()
 	db := testdb.New(t)
-	for name, c := range map[string]struct{ first, last, shadow, want string }{
-		"never seen":                    {"NULL", "NULL", "NULL", "now()"},
-		"never seen, shadow":            {"NULL", "NULL", "now() - interval '40 days'", "now() - interval '40 days'"},
-		"never seen, shadow to come":    {"NULL", "NULL", "now() + interval '1 day'", "now()"},
-		"seen lately":                   {"now() - interval '20 days'", "now() - interval '1 hour'", "NULL", "now() - interval '20 days'"},
-		"seen lately, shadow earlier":   {"now() - interval '20 days'", "now() - interval '1 hour'", "now() - interval '40 days'", "now() - interval '40 days'"},
-		"seen lately, shadow later":     {"now() - interval '20 days'", "now() - interval '1 hour'", "now() - interval '2 days'", "now() - interval '20 days'"},
-		"seen lately, shadow to come":   {"now() - interval '20 days'", "now() - interval '1 hour'", "now() + interval '1 day'", "now() - interval '20 days'"},
-		"gap just short enough":         {"now() - interval '20 days'", "now() - interval '7 days'", "NULL", "now() - interval '20 days'"},
-		"gap too long":                  {"now() - interval '20 days'", "now() - interval '7 days 1 second'", "NULL", "now()"},
-		"gap too long, shadow":          {"now() - interval '20 days'", "now() - interval '8 days'", "now() - interval '9 days'", "now() - interval '9 days'"},
-		"gap too long, shadow to come":  {"now() - interval '20 days'", "now() - interval '8 days'", "now() + interval '9 days'", "now()"},
-		"the ledger is from the future": {"now() + interval '1 day'", "now() + interval '2 days'", "NULL", "now() + interval '1 day'"},
+	user := members(db, 2)
+	s := connect(t, db.URL, "test")
+	const day40, day20, day3 = "now() - interval '40 days'", "now() - interval '20 days'", "now() - interval '3 days'"
+	for name, c := range map[string]struct {
+		first, last, shadow, active string
+		want, evidence              string
+		isRestarted                 bool
+	}{
+		"never seen":                    {want: "now()", evidence: "sightings"},
+		"never seen, shadow":            {shadow: day40, want: day40, evidence: "shadow"},
+		"never seen, shadow to come":    {shadow: "now() + interval '1 day'", want: "now()", evidence: "sightings"},
+		"never seen, active since":      {shadow: day40, active: day20, want: day20, evidence: "activity"},
+		"never seen, active before":     {shadow: day20, active: day40, want: day20, evidence: "shadow"},
+		"never seen, active to come":    {active: "now() + interval '1 day'", want: "now()", evidence: "sightings"},
+		"seen lately":                   {first: day20, last: "now() - interval '1 hour'", want: day20, evidence: "sightings"},
+		"seen lately, shadow earlier":   {first: day20, last: "now() - interval '1 hour'", shadow: day40, want: day20, evidence: "sightings"},
+		"seen lately, shadow later":     {first: day20, last: "now() - interval '1 hour'", shadow: day3, want: day20, evidence: "sightings"},
+		"seen lately, active before":    {first: day20, last: "now() - interval '1 hour'", active: day40, want: day20, evidence: "sightings"},
+		"seen lately, active since":     {first: day20, last: "now() - interval '1 hour'", active: day3, want: day3, evidence: "activity", isRestarted: true},
+		"gap just short enough":         {first: day20, last: "now() - interval '7 days'", want: day20, evidence: "sightings"},
+		"gap too long":                  {first: day20, last: "now() - interval '7 days 1 second'", want: "now()", evidence: "sightings", isRestarted: true},
+		"gap too long, shadow":          {first: day20, last: "now() - interval '8 days'", shadow: "now() - interval '9 days'", want: "now()", evidence: "sightings", isRestarted: true},
+		"the ledger is from the future": {first: "now() + interval '1 day'", last: "now() + interval '2 days'", want: "now() + interval '1 day'", evidence: "sightings"},
 	} {
-		query := fmt.Sprintf(`SELECT got = want AND got IS NOT NULL
-			FROM (SELECT orphan_clock_start(%s, %s, %s, interval '7 days') AS got, %s AS want) AS x`, c.first, c.last, c.shadow, c.want)
-		if !testdb.One[bool](db, query) {
-			t.Errorf("%s: the clock does not start at %s", name, c.want)
+		s.exec(t, "BEGIN")
+		if c.first != "" {
+			s.exec(t, fmt.Sprintf(`INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+				VALUES ($1, %s, %s, 1, 'sightings')`, c.first, c.last), user)
 		}
+		if c.shadow != "" {
+			s.exec(t, "INSERT INTO users (id, username, created_at, deleted_at) VALUES ($1, 'u', '2020-01-01Z', "+c.shadow+")", user)
+		}
+		s.exec(t, "UPDATE conversation_members SET last_read_at = NULL")
+		if c.active != "" {
+			s.exec(t, "UPDATE conversation_members SET last_read_at = "+c.active+" WHERE ctid = (SELECT max(ctid) FROM conversation_members)")
+		}
+		var starts, because, restarted bool
+		err := s.QueryRow(t.Context(), fmt.Sprintf(`SELECT clock_start = %s, evidence = $2, is_restarted = $3
+			FROM orphan_cleaner.assess(ARRAY[$1::uuid], '30 days', '7 days', NULL)`, c.want), user, c.evidence, c.isRestarted).
+			Scan(&starts, &because, &restarted)
+		if err != nil || !starts || !because || !restarted {
+			t.Errorf("%s: the clock starts at %s: %t, evidence %s: %t, restarted %t: %t, %v",
+				name, c.want, starts, c.evidence, because, c.isRestarted, restarted, err)
+		}
+		s.exec(t, "ROLLBACK")
 	}
 }
 
@@ -40,7 +66,7 @@ func evidenceOf(t *testing.T, s *session, user string) string {
 	var at string
 	err := s.QueryRow(t.Context(), `SELECT coalesce((
 		SELECT to_char(deleted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')
-		FROM orphan_shadow_evidence(ARRAY[$1::uuid])), 'none')`, user).Scan(&at)
+		FROM orphan_cleaner.shadow_evidence(ARRAY[$1::uuid])), 'none')`, user).Scan(&at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,8 +79,8 @@ func TestShadowEvidence(t *testing.T) {
 	t.Parallel()
 	const moment, none = "2026-01-02 03:04", "none"
 	db := testdb.New(t)
-	user := testdb.One[string](db, "SELECT gen_random_uuid()::text")
-	shadow(db, user, "'2026-01-02 03:04Z'")
+	const user = "8d9a3c1e-0000-4000-8000-000000000001"
+	db.Exec("INSERT INTO users (id, username, created_at, deleted_at) VALUES ($1, 'u', '2025-01-01Z', '2026-01-02 03:04Z')", user)
 	// What the session thinks of time changes nothing.
 	s := connect(t, db.URL, "test", "SET timezone = 'Asia/Tokyo'")
 	for name, c := range map[string]struct {
@@ -69,8 +95,21 @@ func TestShadowEvidence(t *testing.T) {
 		"without time zone": {[]string{"ALTER TABLE users ALTER COLUMN deleted_at TYPE timestamp USING deleted_at AT TIME ZONE 'UTC'"}, moment},
 		"text":              {[]string{"ALTER TABLE users ALTER COLUMN deleted_at TYPE text"}, none},
 		"boolean":           {[]string{"ALTER TABLE users ALTER COLUMN deleted_at TYPE boolean USING deleted_at IS NOT NULL"}, none},
-		"to come":           {[]string{"UPDATE users SET deleted_at = '2999-01-02 03:04Z'"}, "2999-01-02 03:04"},
-		"a view":            {[]string{"ALTER TABLE users RENAME TO users_before", "CREATE VIEW users AS SELECT * FROM users_before"}, moment},
+		"to come":           {[]string{"UPDATE users SET deleted_at = '2999-01-02 03:04Z'"}, none},
+		"infinite":          {[]string{"UPDATE users SET deleted_at = '-infinity'"}, none},
+		"the year one":      {[]string{"UPDATE users SET deleted_at = '0001-01-01Z'"}, none},
+		"the epoch":         {[]string{"UPDATE users SET deleted_at = '1970-01-01 00:00:01Z'"}, none},
+		"before created_at": {[]string{"UPDATE users SET created_at = '2026-01-02 03:05Z'"}, none},
+		"no created_at":     {[]string{"ALTER TABLE users DROP COLUMN created_at"}, moment},
+		"shared by many":    {[]string{"INSERT INTO users (id, username, deleted_at) SELECT gen_random_uuid(), 'u' || n, '2026-01-02 03:04Z' FROM generate_series(1, 6) AS n"}, none},
+		"shared by a few":   {[]string{"INSERT INTO users (id, username, deleted_at) SELECT gen_random_uuid(), 'u' || n, '2026-01-02 03:04Z' FROM generate_series(1, 4) AS n"}, moment},
+		"all were checked": {[]string{`INSERT INTO orphan_cleaner.coverage (cycle_run_id, previous_run_id, run_id, checked_at, users, users_so_far)
+			VALUES (1, 1, 1, now(), 1, 1)`}, none},
+		"checked before": {[]string{`INSERT INTO orphan_cleaner.coverage (cursor_id, cycle_run_id, run_id, checked_at, users, users_so_far)
+			VALUES ('ffffffff-0000-0000-0000-000000000000', 1, 1, now(), 1, 1)`}, none},
+		"not reached yet": {[]string{`INSERT INTO orphan_cleaner.coverage (cursor_id, cycle_run_id, run_id, checked_at, users, users_so_far)
+			VALUES ('00000000-0000-0000-0000-000000000001', 1, 1, now(), 1, 1)`}, moment},
+		"a view": {[]string{"ALTER TABLE users RENAME TO users_before", "CREATE VIEW users AS SELECT * FROM users_before"}, moment},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.exec(t, "BEGIN")

@@ -16,12 +16,12 @@ var evidence = map[string]struct {
 	clear   string
 }{
 	"audit": {
-		version: 6,
+		version: 3,
 		make:    func(_ *testing.T, db *testdb.DB) { db.Exec(deleteUser, members(db, 3)) },
 		clear:   "DELETE FROM conversation_members_audit",
 	},
 	"backup": {
-		version: 7,
+		version: 3,
 		make: func(t *testing.T, db *testdb.DB) {
 			t.Helper()
 			run := openRun(db)
@@ -32,33 +32,33 @@ var evidence = map[string]struct {
 		clear: "DELETE FROM conversation_members_backup",
 	},
 	"hold": {
-		version: 4,
+		version: 2,
 		make: func(_ *testing.T, db *testdb.DB) {
-			db.Exec("INSERT INTO orphan_holds (user_id, reason) VALUES (gen_random_uuid(), 'a lawsuit')")
+			db.Exec("INSERT INTO orphan_cleaner.holds (user_id, reason) VALUES (gen_random_uuid(), 'a lawsuit')")
 		},
-		clear: "UPDATE orphan_holds SET lifted_at = now(), lifted_by = session_user WHERE lifted_at IS NULL",
+		clear: "UPDATE orphan_cleaner.holds SET lifted_at = now(), lifted_by = session_user WHERE lifted_at IS NULL",
 	},
 	"pause": {
-		version: 13,
+		version: 1,
 		make: func(_ *testing.T, db *testdb.DB) {
-			db.Exec("INSERT INTO orphan_pauses (reason) VALUES ('an incident')")
+			db.Exec("INSERT INTO orphan_cleaner.pauses (reason) VALUES ('an incident')")
 		},
-		clear: "UPDATE orphan_pauses SET resumed_at = now(), resumed_by = session_user WHERE resumed_at IS NULL",
+		clear: "UPDATE orphan_cleaner.pauses SET resumed_at = now(), resumed_by = session_user WHERE resumed_at IS NULL",
 	},
 	"restore": {
-		version: 14,
+		version: 2,
 		make: func(_ *testing.T, db *testdb.DB) {
-			db.Exec(`INSERT INTO orphan_restores (run_id, user_id, conversation_id, deleted_run, backed_up_at)
+			db.Exec(`INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at)
 				VALUES ($1, gen_random_uuid(), gen_random_uuid(), 1, now())`, openRun(db))
 		},
-		clear: "DELETE FROM orphan_restores",
+		clear: "DELETE FROM orphan_cleaner.restores",
 	},
 	"run that deleted": {
 		version: 1,
 		make: func(_ *testing.T, db *testdb.DB) {
-			db.Exec("UPDATE orphan_runs SET members_deleted = 1 WHERE run_id = $1", openRun(db))
+			db.Exec("UPDATE orphan_cleaner.runs SET members_deleted = 1 WHERE run_id = $1", openRun(db))
 		},
-		clear: "DELETE FROM orphan_runs",
+		clear: "DELETE FROM orphan_cleaner.runs",
 	},
 }
 
@@ -97,10 +97,10 @@ func TestDownPasses(t *testing.T) {
 	t.Parallel()
 	db := testdb.New(t)
 	run := openRun(db)
-	db.Exec("INSERT INTO orphan_holds (user_id, reason, until) VALUES (gen_random_uuid(), 'over', now() - interval '1 day')")
-	db.Exec(`INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+	db.Exec("INSERT INTO orphan_cleaner.holds (user_id, reason, until) VALUES (gen_random_uuid(), 'over', now() - interval '1 day')")
+	db.Exec(`INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
 		VALUES (gen_random_uuid(), now(), now(), $1, 'sightings')`, run)
-	db.Exec("INSERT INTO orphan_refusals (run_id, user_id, is_due) VALUES ($1, gen_random_uuid(), true)", run)
+	db.Exec("INSERT INTO orphan_cleaner.refusals (run_id, user_id, is_due) VALUES ($1, gen_random_uuid(), true)", run)
 	if _, err := open(t, db).DownTo(t.Context(), 0); err != nil {
 		t.Error(err)
 	}
@@ -114,13 +114,13 @@ func TestDownSeesWhatIsBeingWritten(t *testing.T) {
 		version   int64
 		statement string
 	}{
-		"orphan_runs": {1, `INSERT INTO orphan_runs (kind, phase, lease, host, version, settings, members_deleted)
-			VALUES ('clean', 'sweep', '1 minute', 'test:1', 'test', '{}', 1)`},
-		"orphan_holds": {4, "INSERT INTO orphan_holds (user_id, reason) VALUES (gen_random_uuid(), 'in the nick of time')"},
-		"conversation_members_audit": {6, `INSERT INTO conversation_members_audit
+		"orphan_cleaner.runs": {1, `INSERT INTO orphan_cleaner.runs (kind, phase, started_at, heartbeat_at, lease, host, version, settings, members_deleted)
+			VALUES ('clean', 'sweep', now(), now(), '1 minute', 'test:1', 'test', '{}', 1)`},
+		"orphan_cleaner.holds": {2, "INSERT INTO orphan_cleaner.holds (user_id, reason) VALUES (gen_random_uuid(), 'in the nick of time')"},
+		"conversation_members_audit": {3, `INSERT INTO conversation_members_audit
 				(conversation_id, user_id, deleted_at, deleted_by, application, txid)
 			VALUES (gen_random_uuid(), gen_random_uuid(), now(), 'somebody', 'test', 1)`},
-		"orphan_pauses": {13, "INSERT INTO orphan_pauses (reason) VALUES ('in the nick of time')"},
+		"orphan_cleaner.pauses": {1, "INSERT INTO orphan_cleaner.pauses (reason) VALUES ('in the nick of time')"},
 	} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()

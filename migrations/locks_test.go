@@ -15,10 +15,9 @@ import (
 )
 
 const (
-	triggerVersion    = 9
-	indexVersion      = 12
-	auditIndexVersion = 32
-	// lockTimeout is what each migration sets, but for auditIndexVersion.
+	triggerVersion = 4
+	indexVersion   = 5
+	// lockTimeout is what each migration sets.
 	lockTimeout = 3 * time.Second
 	// slack is what a busy machine may add to a timeout.
 	slack = 5 * time.Second
@@ -112,33 +111,6 @@ func TestTriggerGivesUp(t *testing.T) {
 	}
 }
 
-// Dropping an index of the audit waits for who reads the audit, and the application's
-// deletes wait behind it: it gives up before they do, and they are audited.
-func TestAuditIndexGivesUpFirst(t *testing.T) {
-	t.Parallel()
-	db, m := upTo(t, auditIndexVersion-1)
-	fill(db, 2)
-	reader := connect(t, db.URL, "reader", "BEGIN", "SELECT FROM conversation_members_audit")
-	up := async(func() error { _, err := m.UpByOne(context.WithoutCancel(t.Context())); return err })
-	blockedBy(t, db, reader.pid())
-	application := connect(t, db.URL, "messaging-service")
-	if n := application.exec(t, "DELETE FROM conversation_members WHERE ctid = (SELECT min(ctid) FROM conversation_members)"); n != 1 {
-		t.Errorf("%d rows deleted", n)
-	}
-	wantState(t, up(), lockNotAvailable)
-	if n := db.Count("conversation_members_audit"); n != 1 {
-		t.Errorf("of a delete behind the migration %d rows are in the audit", n)
-	}
-	if v := version(t, m); v != auditIndexVersion-1 {
-		t.Errorf("at version %d after a migration that failed", v)
-	}
-
-	reader.exec(t, "COMMIT")
-	if _, err := m.Up(t.Context()); err != nil {
-		t.Errorf("repeating it: %v", err)
-	}
-}
-
 // While the index is built, and waits for an old transaction, writers write.
 func TestIndexLetsWritersWrite(t *testing.T) {
 	t.Parallel()
@@ -168,14 +140,9 @@ func TestIndexLetsWritersWrite(t *testing.T) {
 func TestLocksOfEachMigration(t *testing.T) {
 	t.Parallel()
 	want := map[int64]string{
-		7:              "conversation_members AccessShareLock",
+		3:              "conversation_members AccessShareLock, conversations AccessShareLock",
 		triggerVersion: "conversation_members ShareRowExclusiveLock",
-		11:             "conversation_members AccessShareLock, conversations AccessShareLock",
-		16:             "conversation_members AccessShareLock, conversations AccessShareLock",
-		20:             "conversation_members AccessShareLock, conversations AccessShareLock",
-		23:             "conversation_members AccessShareLock",
-		27:             "conversation_members AccessShareLock",
-		30:             "conversation_members AccessShareLock",
+		7:              "conversation_members AccessShareLock",
 	}
 	db, m := upTo(t, 0)
 	ctx := context.WithoutCancel(t.Context())
@@ -193,7 +160,7 @@ func TestLocksOfEachMigration(t *testing.T) {
 		}
 		// goose records a version at the end of the migration's own transaction:
 		// held up there, it still has all its locks.
-		gate := connect(t, db.URL, "test", "BEGIN", "LOCK TABLE goose_db_version IN SHARE MODE")
+		gate := connect(t, db.URL, "test", "BEGIN", "LOCK TABLE public.orphan_cleaner_goose IN SHARE MODE")
 		up := async(func() error { _, err := m.UpByOne(ctx); return err })
 		got := strongest(t, db, blockedBy(t, db, gate.pid()))
 		gate.exec(t, "COMMIT")

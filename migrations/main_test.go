@@ -3,7 +3,6 @@ package migrations_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -25,7 +24,6 @@ const waitLimit = 20 * time.Second
 // SQLSTATEs that the tests tell apart.
 const (
 	lockNotAvailable   = "55P03"
-	notInPrerequisite  = "55000"
 	undefinedColumn    = "42703"
 	noPartition        = "23514" // check_violation: no partition for the row
 	insufficientRights = "42501"
@@ -75,7 +73,7 @@ func version(t *testing.T, m *migrate.Migrator) int64 {
 func dump(t *testing.T, db *testdb.DB) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(db.Cluster().BinDir(), "pg_dump"),
-		"--schema-only", "--exclude-table=goose_db_version*", db.URL)
+		"--schema-only", "--exclude-table=public.orphan_cleaner_goose*", db.URL)
 	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError
@@ -219,28 +217,29 @@ func members(db *testdb.DB, n int) (user string) {
 // openRun opens a run and returns its id.
 func openRun(db *testdb.DB) int64 {
 	return testdb.One[int64](db, `
-		INSERT INTO orphan_runs (kind, phase, lease, host, version, settings)
-		VALUES ('clean', 'sweep', '1 minute', 'test:1', 'test', '{}')
+		INSERT INTO orphan_cleaner.runs (kind, phase, started_at, heartbeat_at, lease, host, version, settings)
+		VALUES ('clean', 'sweep', now(), now(), '1 minute', 'test:1', 'test', '{}')
 		RETURNING run_id`)
 }
 
 // closeRun ends a run.
 func closeRun(db *testdb.DB, run int64) {
-	db.Exec("UPDATE orphan_runs SET state = 'succeeded', finished_at = now() WHERE run_id = $1", run)
+	db.Exec("UPDATE orphan_cleaner.runs SET state = 'succeeded', finished_at = now() WHERE run_id = $1", run)
 }
 
-// deleteInRun deletes as a run does: in a transaction that names the run to the
-// trigger. It returns the counts that the trigger reported.
+// deleteInRun deletes as a run does: in a transaction that carries the run's token
+// for the trigger. It returns the counts that the trigger reported.
 func (s *session) deleteInRun(ctx context.Context, run int64, statement string, args ...any) (audited, backedUp string, err error) {
 	err = pgx.BeginFunc(ctx, s.Conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT set_config('orphan_cleaner.run_id', $1, true)", fmt.Sprint(run)); err != nil {
+		if _, err := tx.Exec(ctx, `SELECT set_config('orphan_cleaner.run_token',
+			(SELECT token::text FROM orphan_cleaner.runs WHERE run_id = $1), true)`, run); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, statement, args...); err != nil {
 			return err
 		}
-		return tx.QueryRow(ctx, `SELECT current_setting('orphan_cleaner.audited', true),
-			current_setting('orphan_cleaner.backed_up', true)`).Scan(&audited, &backedUp)
+		return tx.QueryRow(ctx, `SELECT coalesce(current_setting('orphan_cleaner.audited', true), ''),
+			coalesce(current_setting('orphan_cleaner.backed_up', true), '')`).Scan(&audited, &backedUp)
 	})
 	return audited, backedUp, err
 }

@@ -84,7 +84,7 @@ func TestPartitionsAreUTC(t *testing.T) {
 		dropPartitions(db)
 		s := connect(t, db.URL, "test", fmt.Sprintf("SET timezone = '%s'", zone), "SET datestyle = 'German'")
 		var made int
-		if err := s.QueryRow(t.Context(), "SELECT orphan_ensure_partitions($1)", days).Scan(&made); err != nil {
+		if err := s.QueryRow(t.Context(), "SELECT orphan_cleaner.partitions_ensure($1)", days).Scan(&made); err != nil {
 			t.Fatalf("%s: %v", zone, err)
 		}
 		got, want := partitions(t, db), wantPartitions(db, days)
@@ -94,7 +94,7 @@ func TestPartitionsAreUTC(t *testing.T) {
 		if made != len(want)-1 {
 			t.Errorf("%s, %d days ahead: says it made %d, not %d", zone, days, made, len(want)-1)
 		}
-		if err := s.QueryRow(t.Context(), "SELECT orphan_ensure_partitions($1)", days).Scan(&made); err != nil || made != 0 {
+		if err := s.QueryRow(t.Context(), "SELECT orphan_cleaner.partitions_ensure($1)", days).Scan(&made); err != nil || made != 0 {
 			t.Errorf("%s: %d made the second time, %v", zone, made, err)
 		}
 	}
@@ -119,8 +119,8 @@ func TestDaysAheadAreBounded(t *testing.T) {
 	t.Parallel()
 	db := testdb.New(t)
 	for _, days := range []int{-1, 32, 1 << 30} {
-		_, err := db.Pool.Exec(t.Context(), "SELECT orphan_ensure_partitions($1)", days)
-		wantState(t, err, raised)
+		_, err := db.Pool.Exec(t.Context(), "SELECT orphan_cleaner.partitions_ensure($1)", days)
+		wantState(t, err, "22023")
 	}
 }
 
@@ -133,11 +133,13 @@ func TestConcurrentEnsure(t *testing.T) {
 	dropPartitions(db)
 	first, second := connect(t, db.URL, "first", "BEGIN"), connect(t, db.URL, "second")
 	var madeFirst, madeSecond int
-	if err := first.QueryRow(t.Context(), "SELECT orphan_ensure_partitions(7)").Scan(&madeFirst); err != nil {
+	if err := first.QueryRow(t.Context(), "SELECT orphan_cleaner.partitions_ensure(7)").Scan(&madeFirst); err != nil {
 		t.Fatal(err)
 	}
 	ctx := context.WithoutCancel(t.Context())
-	wait := async(func() error { return second.QueryRow(ctx, "SELECT orphan_ensure_partitions(7)").Scan(&madeSecond) })
+	wait := async(func() error {
+		return second.QueryRow(ctx, "SELECT orphan_cleaner.partitions_ensure(7)").Scan(&madeSecond)
+	})
 	blockedBy(t, db, first.pid())
 	first.exec(t, "COMMIT")
 	if err := wait(); err != nil {
@@ -164,7 +166,7 @@ func TestLateRowsMove(t *testing.T) {
 		t.Fatalf("%d rows in the DEFAULT partition: this test shows nothing", n)
 	}
 	before := db.Snapshot("conversation_members_audit")
-	db.Exec("SELECT orphan_ensure_partitions(0)")
+	db.Exec("SELECT orphan_cleaner.partitions_ensure(0)")
 	if diff := before.Diff(db.Snapshot("conversation_members_audit")); diff != "" {
 		t.Errorf("the audit changed:\n%s", diff)
 	}
@@ -184,7 +186,7 @@ func TestEnsureLetsDeletesPass(t *testing.T) {
 	user, run := members(db, 6), openRun(db)
 	// Those of today and this month are there, the later ones are made.
 	dropPartitions(db)
-	db.Exec("SELECT orphan_ensure_partitions(0)")
+	db.Exec("SELECT orphan_cleaner.partitions_ensure(0)")
 
 	const one = "DELETE FROM conversation_members WHERE ctid = (SELECT min(ctid) FROM conversation_members WHERE user_id = $1)"
 	early := connect(t, db.URL, "messaging-service", "BEGIN")
@@ -192,7 +194,7 @@ func TestEnsureLetsDeletesPass(t *testing.T) {
 
 	maker := connect(t, db.URL, "test", "BEGIN")
 	var made int
-	if err := maker.QueryRow(t.Context(), "SELECT orphan_ensure_partitions(31)").Scan(&made); err != nil || made < 31 {
+	if err := maker.QueryRow(t.Context(), "SELECT orphan_cleaner.partitions_ensure(31)").Scan(&made); err != nil || made < 31 {
 		t.Fatalf("%d partitions made: %v", made, err)
 	}
 	early.exec(t, "COMMIT")
@@ -243,7 +245,7 @@ func TestEnsureGivesUp(t *testing.T) {
 	app := connect(t, db.URL, "messaging-service", "BEGIN")
 	app.exec(t, deleteUser, members(db, 2))
 	began := time.Now()
-	_, err := db.Pool.Exec(t.Context(), "SELECT orphan_ensure_partitions(7)")
+	_, err := db.Pool.Exec(t.Context(), "SELECT orphan_cleaner.partitions_ensure(7)")
 	wantState(t, err, lockNotAvailable)
 	if waited := time.Since(began); waited < lockTimeout || waited > lockTimeout+slack {
 		t.Errorf("it gave up after %s, not %s", waited, lockTimeout)
@@ -252,7 +254,7 @@ func TestEnsureGivesUp(t *testing.T) {
 		t.Errorf("a maker that gave up left %q", got)
 	}
 	app.exec(t, "COMMIT")
-	db.Exec("SELECT orphan_ensure_partitions(7)")
+	db.Exec("SELECT orphan_cleaner.partitions_ensure(7)")
 	if got, want := partitions(t, db), wantPartitions(db, 7); !slices.Equal(got, want) {
 		t.Error(testdb.Snapshot(want).Diff(got))
 	}
@@ -268,7 +270,7 @@ func TestAuditIndexesAreSummarizedByVacuum(t *testing.T) {
 	t.Parallel()
 	db := testdb.New(t)
 	db.Exec("CREATE INDEX by_hand ON conversation_members_audit (user_id)")
-	db.Exec("SELECT orphan_add_partition('conversation_members_audit', 'conversation_members_audit_203501', '2035-01-01Z', '2035-02-01Z')")
+	db.Exec("SELECT orphan_cleaner.partition_add('conversation_members_audit', 'conversation_members_audit_203501', '2035-01-01Z', '2035-02-01Z')")
 	const partitions = `(SELECT c.oid, c.relname, c.reloptions FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
 		WHERE i.inhparent = 'conversation_members_audit'::regclass) AS c`
 	if n := db.Count(partitions); n < 4 {

@@ -35,7 +35,7 @@ func byDay(db *testdb.DB, statement string) string {
 
 // shadow puts a user into messaging-service's shadow table.
 func shadow(db *testdb.DB, user, deletedAt string) {
-	db.Exec("INSERT INTO users (id, username, deleted_at) VALUES ($1, 'u', "+deletedAt+")", user)
+	db.Exec("INSERT INTO users (id, username, created_at, deleted_at) VALUES ($1, 'u', now() - interval '1 year', "+deletedAt+")", user)
 }
 
 func TestRunbookOverdue(t *testing.T) {

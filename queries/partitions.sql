@@ -11,14 +11,21 @@ SELECT
     v.bytes::bigint AS bytes,
     v.is_expired::boolean AS is_expired,
     coalesce(v.kept_because, '')::text AS kept_because
-FROM orphan_partition_verdicts(@restore_window::interval, @audit_window::interval) AS v
+FROM orphan_cleaner.prune_look(@restore_window::interval, @audit_window::interval) AS v
     -- Not the DEFAULT partition, nor one without an end.
 WHERE v.upper_bound IS NOT NULL;
 
 -- name: PartitionDrop :one
 -- Drops one partition that is past its window; returns why not, or nothing.
--- Locks: SHARE on orphan_holds; ACCESS EXCLUSIVE on the partition, the audit's DEFAULT one and, for about
+-- Locks: SHARE on holds; ACCESS EXCLUSIVE on the partition, the audit's DEFAULT one and, for about
 -- a millisecond, the parent; each waits 300 ms at most. Index: none. Rows: none.
 SELECT coalesce(
-    orphan_drop_partition(@partition_name::text, @restore_window::interval, @audit_window::interval), ''
+    orphan_cleaner.prune_drop(@partition_name::text, @restore_window::interval, @audit_window::interval), ''
 )::text AS kept_because;
+
+-- name: PartitionRows :one
+-- Deletes what only describes evidence that is gone, at most max_rows of each kind.
+-- Locks: ROW EXCLUSIVE on refusals, rechecks and restores. Index: rechecks_deleted_at; refusals and restores may be read whole.
+-- Rows: three times max_rows.
+SELECT p.refusals::bigint AS refusals, p.rechecks::bigint AS rechecks, p.restores::bigint AS restores
+FROM orphan_cleaner.prune_rows(@refusal_window::interval, @audit_window::interval, @max_rows::bigint) AS p;

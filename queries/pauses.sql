@@ -1,21 +1,16 @@
 -- name: PauseBegin :one
--- Pauses all runs. Fails on orphan_pauses_one_in_force when they are paused already.
--- Locks: ROW EXCLUSIVE on orphan_pauses. Index: none. Rows: one.
-INSERT INTO orphan_pauses (reason)
-VALUES (@reason)
-RETURNING pause_id;
+-- Pauses all runs. Fails on pauses_one_in_force when they are paused already.
+-- Locks: ROW EXCLUSIVE on pauses; waits for the chunks in flight, 5 s at most. Index: none. Rows: one.
+SELECT orphan_cleaner.pause(@reason::text)::bigint AS pause_id;
 
--- name: PauseEnd :execrows
--- Lets runs go on.
--- Locks: ROW EXCLUSIVE on orphan_pauses. Index: orphan_pauses_one_in_force. Rows: at most one.
-UPDATE orphan_pauses
-SET resumed_at = now(),
-    resumed_by = session_user
-WHERE resumed_at IS NULL;
+-- name: PauseEnd :one
+-- Lets runs continue; 0: they were not paused.
+-- Locks: ROW EXCLUSIVE on pauses. Index: pauses_one_in_force. Rows: at most one.
+SELECT coalesce(orphan_cleaner.resume(), 0)::bigint AS pause_id;
 
 -- name: PauseInForce :many
 -- The pause in force, if there is one.
--- Locks: ACCESS SHARE on orphan_pauses. Index: orphan_pauses_one_in_force. Rows: at most one.
-SELECT reason, paused_at, paused_by
-FROM orphan_pauses
-WHERE resumed_at IS NULL;
+-- Locks: ACCESS SHARE on pauses. Index: pauses_one_in_force. Rows: at most one.
+SELECT p.reason, p.paused_at, p.paused_by
+FROM orphan_cleaner.pauses AS p
+WHERE p.resumed_at IS NULL;

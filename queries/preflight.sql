@@ -12,94 +12,86 @@ SELECT
     now()::timestamptz AS database_time;
 
 -- name: PreflightObjects :one
--- Which of the tables and functions are there, and the grants on them.
+-- Which of our tables are there, and what this role may not do that a run needs.
 -- Locks: none beyond the catalog.
 SELECT
     (to_regclass('public.conversation_members') IS NOT NULL)::boolean AS has_members,
-    (to_regclass('public.goose_db_version') IS NOT NULL)::boolean AS has_goose,
+    (to_regclass('public.orphan_cleaner_goose') IS NOT NULL)::boolean AS has_goose,
+    (to_regclass('public.orphan_runs') IS NOT NULL)::boolean AS is_development,
     -- What the migrations made and somebody dropped since.
     coalesce((
         SELECT string_agg(ours.object_name, ', ')
         FROM unnest(ARRAY[
-            'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
-            'orphan_pauses', 'orphan_refusals', 'orphan_approvals', 'conversation_members_audit',
-            'conversation_members_audit_default', 'conversation_members_backup',
-            'orphan_restores', 'orphan_departed', 'orphan_coverage'
+            'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
+            'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
+            'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
+            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'public.conversation_members_audit',
+            'public.conversation_members_audit_default', 'public.conversation_members_backup'
         ]) AS ours (object_name)
-        WHERE to_regclass('public.' || ours.object_name) IS NULL
+        -- Not to_regclass, which fails without USAGE on the schema.
+        WHERE NOT EXISTS (
+            SELECT
+            FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace = to_regnamespace(split_part(ours.object_name, '.', 1))
+                AND c.relname = split_part(ours.object_name, '.', 2)
+        )
     ), '')::text AS objects_missing,
     coalesce((
-        SELECT string_agg(missing.grant_name, ', ')
+        SELECT string_agg(missing.grant_name, ', ' ORDER BY missing.grant_name)
         FROM (
-            SELECT need.privilege || ' on ' || need.relation AS grant_name
-            FROM (
-                VALUES
-                    ('conversation_members', 'DELETE'),
-                    ('orphan_runs', 'SELECT'), ('orphan_runs', 'INSERT'), ('orphan_runs', 'UPDATE'),
-                    ('orphan_candidates', 'SELECT'), ('orphan_candidates', 'INSERT'),
-                    ('orphan_candidates', 'UPDATE'), ('orphan_candidates', 'DELETE'),
-                    ('orphan_sightings', 'SELECT'), ('orphan_sightings', 'INSERT'),
-                    ('orphan_sightings', 'DELETE'),
-                    ('orphan_holds_in_force', 'SELECT'),
-                    ('orphan_pauses', 'SELECT'),
-                    ('orphan_refusals', 'SELECT'), ('orphan_refusals', 'INSERT'),
-                    ('orphan_approvals', 'SELECT'),
-                    ('orphan_departed', 'SELECT'), ('orphan_departed', 'INSERT'),
-                    ('orphan_departed', 'UPDATE'), ('orphan_departed', 'DELETE'),
-                    ('orphan_coverage', 'SELECT'), ('orphan_coverage', 'INSERT'),
-                    ('orphan_coverage', 'UPDATE'), ('orphan_coverage', 'DELETE'),
-                    ('goose_db_version', 'SELECT')
-            ) AS need (relation, privilege)
-            WHERE to_regclass('public.' || need.relation) IS NOT NULL
-                AND NOT has_table_privilege(to_regclass('public.' || need.relation), need.privilege)
+            SELECT 'USAGE on schema orphan_cleaner' AS grant_name
+            WHERE NOT has_schema_privilege(to_regnamespace('orphan_cleaner'), 'USAGE')
             UNION ALL
-            -- Of tables that hold what a run need not read or write: the columns that it must.
-            SELECT need.privilege || ' (' || a.attname || ') on ' || need.relation
-            FROM (
-                VALUES
-                    ('conversation_members', 'SELECT', ARRAY['ctid', 'conversation_id', 'user_id', 'joined_at', 'last_read_at']),
-                    ('orphan_approvals', 'UPDATE', ARRAY['used_at', 'used_by_run']),
-                    ('orphan_restores', 'SELECT', ARRAY['run_id', 'conversation_id', 'state']),
-                    ('conversation_members_audit', 'SELECT', ARRAY['conversation_id', 'run_id', 'deleted_at']),
-                    ('conversation_members_audit_default', 'SELECT', ARRAY['run_id']),
-                    ('conversation_members_backup', 'SELECT', ARRAY['run_id', 'backed_up_at'])
-            ) AS need (relation, privilege, columns)
-            JOIN pg_catalog.pg_attribute AS a
-                ON a.attrelid = to_regclass('public.' || need.relation)
-                AND a.attname = ANY (need.columns)
-                AND NOT a.attisdropped
-            WHERE NOT has_column_privilege(a.attrelid, a.attnum, need.privilege)
+            SELECT 'SELECT on ' || c.oid::regclass
+            FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
+                AND c.relname IN (
+                    'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
+                    'refusals', 'approvals'
+                )
+                AND NOT has_table_privilege(c.oid, 'SELECT')
             UNION ALL
-            -- A revert locks the rows that go FOR UPDATE, which wants UPDATE on a column, whichever: on the most harmless one.
-            (
-                SELECT 'UPDATE (' || a.attname || ') on conversation_members'
-                FROM pg_catalog.pg_attribute AS a
-                WHERE a.attrelid = to_regclass('public.conversation_members')
-                    AND a.attnum > 0
-                    AND NOT a.attisdropped
-                    AND NOT has_any_column_privilege(a.attrelid, 'UPDATE')
-                ORDER BY a.attname <> 'last_read_at', a.attnum DESC
-                LIMIT 1
-            )
+            -- All but the tokens, column by column.
+            SELECT 'SELECT on ' || c.oid::regclass
+            FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
+                AND c.relname = 'runs'
+                AND NOT has_any_column_privilege(c.oid, 'SELECT')
             UNION ALL
-            SELECT 'EXECUTE on ' || p.proname
+            SELECT 'EXECUTE on orphan_cleaner.' || p.proname
             FROM pg_catalog.pg_proc AS p
-            WHERE p.pronamespace = 'public'::regnamespace
-                AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence', 'orphan_assess', 'orphan_restore_plan')
+            WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
+                AND p.proname IN (
+                    'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
+                    'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries'
+                )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
     ), '')::text AS grants_missing;
 
 -- name: PreflightVersion :one
 -- The version of the newest migration that is applied.
--- Locks: ACCESS SHARE on goose_db_version. Index: none. Rows: a dozen or two.
+-- Locks: ACCESS SHARE on orphan_cleaner_goose. Index: none. Rows: a dozen or two.
 SELECT coalesce(max(version_id), 0)::bigint AS version
 FROM (
     SELECT DISTINCT ON (version_id) version_id, is_applied
-    FROM goose_db_version
+    FROM public.orphan_cleaner_goose
     ORDER BY version_id, id DESC
 ) AS newest
 WHERE is_applied;
+
+-- name: PreflightApplied :many
+-- The migrations that are applied, and when: the version table has a time without zone, which is UTC.
+-- Locks: ACCESS SHARE on orphan_cleaner_goose. Index: none. Rows: a dozen or two.
+SELECT version_id, (tstamp AT TIME ZONE 'UTC')::timestamptz AS applied_at
+FROM (
+    SELECT DISTINCT ON (version_id) version_id, is_applied, tstamp
+    FROM public.orphan_cleaner_goose
+    ORDER BY version_id, id DESC
+) AS newest
+WHERE is_applied
+ORDER BY version_id;
 
 -- name: PreflightTable :one
 -- The audit trigger, the truncate trigger, and the index.
@@ -301,7 +293,7 @@ ORDER BY array_position(ARRAY['clash', 'needed', 'lost', 'retyped', 'gained'], p
 -- name: PartitionEnsure :one
 -- Makes the partitions of today and the next days where they are not there yet.
 -- Locks: SHARE UPDATE EXCLUSIVE on the parents when it makes one, under a lock_timeout of 3 s. Index: none.
-SELECT orphan_ensure_partitions(@days_ahead::integer)::integer AS made;
+SELECT orphan_cleaner.partitions_ensure(@days_ahead::integer)::integer AS made;
 
 -- name: PartitionsThere :one
 -- Whether today's and tomorrow's backup partitions and this month's audit partition are attached,
@@ -311,7 +303,7 @@ SELECT
     bool_or(p.name = 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS today,
     bool_or(p.name = 'conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS tomorrow,
     bool_or(p.name = 'conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'))::boolean AS month,
-    EXISTS (SELECT FROM conversation_members_audit_default)::boolean AS default_in_use
+    EXISTS (SELECT FROM public.conversation_members_audit_default)::boolean AS default_in_use
 FROM (
     SELECT c.relname::text AS name
     FROM pg_catalog.pg_inherits AS i

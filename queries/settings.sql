@@ -1,58 +1,28 @@
--- name: SettingsForBulk :exec
--- Bounds a transaction that reads or merges in bulk, local to it. No JIT: compiling costs more than any
--- of these statements runs, most of all while the planner has no statistics.
+-- name: SettingsForTransaction :exec
+-- Opens every transaction: bounds its waiting, and sets what it depends on, whatever role, database or a pooled
+-- session say. All of it is local to the transaction, so that a pooler may hand the session on.
+-- No JIT: compiling costs more than any of our statements runs.
 -- Locks: none.
 SELECT
-    set_config('jit', 'off', true),
+    set_config('statement_timeout', @statement_timeout::text, true),
     set_config('lock_timeout', @lock_timeout::text, true),
-    set_config('idle_in_transaction_session_timeout', @statement_timeout::text, true),
-    set_config('statement_timeout', @statement_timeout::text, true);
+    set_config('idle_in_transaction_session_timeout', @idle_timeout::text, true),
+    set_config('search_path', 'pg_catalog, pg_temp', true),
+    set_config('row_security', 'off', true),
+    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true),
+    set_config('TimeZone', 'UTC', true),
+    set_config('DateStyle', 'ISO, MDY', true),
+    set_config('IntervalStyle', 'postgres', true),
+    set_config('jit', 'off', true);
 
--- name: SettingsForKeys :exec
--- Has a page of staging planned by keys in their order, whatever the statistics say: ledger and staging
--- were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
+-- name: SnapshotOldest :one
+-- The oldest transaction that runs right now: a row version that is older was not changed since. Taken before users
+-- are checked a second time.
 -- Locks: none.
-SELECT
-    set_config('enable_seqscan', 'off', true),
-    set_config('enable_bitmapscan', 'off', true),
-    set_config('enable_sort', 'off', true),
-    set_config('enable_hashjoin', 'off', true),
-    set_config('enable_mergejoin', 'off', true);
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS checked_from;
 
--- name: SettingsForMerge :exec
--- Has the ledger and staging joined whole, whatever the statistics say: nobody has analyzed what was staged a
--- moment ago. Local to the transaction.
+-- name: ReplicationLag :one
+-- By how many seconds the standby that lags most replays behind; 0 without one. A role without pg_monitor sees none.
 -- Locks: none.
-SELECT
-    set_config('enable_nestloop', 'off', true),
-    set_config('enable_mergejoin', 'off', true);
-
--- name: SettingsForPlaces :exec
--- Has the members of a group found by their users, each page of the table visited once, and sorted in memory
--- (15 MB for the most that are read at once). Local to the transaction.
--- Locks: none.
-SELECT
-    set_config('work_mem', '24MB', true),
-    set_config('enable_seqscan', 'off', true),
-    set_config('enable_indexscan', 'off', true),
-    set_config('enable_tidscan', 'off', true);
-
--- name: SettingsForChunk :exec
--- Has a chunk find its rows by their places and its users by their keys, whatever the statistics say, and COMMIT
--- without waiting for the disk, or for a standby: what is deleted, its audit, its backup and the run's count come
--- together or not at all, and the end of the run waits for all of it. A run that goes on after a crash of the server
--- sees by its count what is lost. Local to the transaction.
--- Locks: none.
-SELECT
-    set_config('synchronous_commit', 'off', true),
-    set_config('enable_seqscan', 'off', true),
-    set_config('enable_indexscan', 'off', true),
-    set_config('enable_nestloop', 'off', true),
-    set_config('enable_mergejoin', 'off', true);
-
--- name: NeighbourActivity :one
--- How many transactions this database has seen, ours and everybody's; up to a second late.
--- Locks: none.
-SELECT (s.xact_commit + s.xact_rollback)::bigint AS transactions
-FROM pg_catalog.pg_stat_database AS s
-WHERE s.datname = current_database();
+SELECT coalesce(max(extract(EPOCH FROM s.replay_lag)), 0)::float8 AS seconds
+FROM pg_catalog.pg_stat_replication AS s;

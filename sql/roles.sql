@@ -1,59 +1,56 @@
--- The roles of orphan-cleaner and their grants, exactly: what is not granted here is taken back.
+-- The roles of orphan-cleaner and their grants, exactly: what is not granted here on our own tables and functions is
+-- taken back. What the DBA granted to the owner role on other tables stays.
 --
 --   psql "$ADMIN_URL" -f sql/roles.sql
 --
--- When:   once before or after the first `orphan-cleaner migrate up`, and again after each later one:
---         new tables get their owner and their grants here. Running it again changes nothing.
--- As:     a superuser; or a role with CREATEROLE that owns messaging-service's tables (where it is no
---         superuser, it becomes a member of orphan_cleaner_migrator, to hand over what it created).
--- Locks:  ACCESS EXCLUSIVE for milliseconds on each table of ours that changes its owner, 3 s at most
---         to get it; none on messaging-service's tables.
+-- When:   once before or after the first `orphan-cleaner migrate up`, and again after each later one: new tables get
+--         their owner and their grants here. Running it again changes nothing.
+-- As:     a superuser; or a role with CREATEROLE that owns messaging-service's tables (where it is no superuser, it
+--         becomes a member of orphan_cleaner_migrator, to hand over what it created).
+-- Locks:  ACCESS EXCLUSIVE for milliseconds on each table of ours that changes its owner, 3 s at most to get it; none on
+--         messaging-service's tables.
 -- How:    one transaction; it either did all of it or nothing.
 --
--- These are group roles: nobody can log in as one of them. A person or a program logs in as a role of
--- its own that is a member. Passwords are NOT set here, nor in any file: use `\password` of psql, a
--- client certificate, or whatever hands out secrets at your place.
+-- These are group roles: nobody can log in as one of them. A person or a program logs in as a role of its own that is
+-- a member. Passwords are NOT set here, nor in any file: use `\password` of psql, a client certificate, or whatever
+-- hands out secrets at your place.
 --
 --   CREATE ROLE cleaner LOGIN IN ROLE orphan_cleaner_runner;       -- the cron job
---   CREATE ROLE metrics LOGIN IN ROLE orphan_cleaner_reader;       -- whoever reads status and report
---   GRANT orphan_cleaner_restorer TO alice;                        -- on call: pause, hold, give back
---   GRANT orphan_cleaner_runner TO alice;                          -- and take a restore back
+--   CREATE ROLE metrics LOGIN IN ROLE orphan_cleaner_reader;       -- reads status and report
+--   GRANT orphan_cleaner_restorer TO alice;                        -- on call: pause, hold, restore
+--   GRANT orphan_cleaner_runner TO alice;                          -- and revert a restore
 --   GRANT orphan_cleaner_migrator TO messaging;                    -- the owner of messaging-service's tables
 --
--- The runner's login must inherit (the default) and not SET ROLE: the audit trigger asks whether the
--- role that logged in, session_user, may write orphan_runs.
---
 -- Who may what:
---   owner     owns our tables and functions. Of messaging-service it may read what its functions and
---             views read, and write nothing. Nobody logs in as this.
---   migrator  may become owner: migrate, approve, prune, the runbook's scripts that change something.
---             Migrations 00009 and 00012, which put the trigger and the index on conversation_members,
---             need the owner of that table besides; make it a member of migrator.
---   runner    check, run, serve, status. Selects and deletes members; cannot touch the evidence.
---   restorer  pause, resume, hold, restore, status. Cannot delete a member: restore --revert --execute,
---             which does, takes a member of runner besides.
+--   owner     owns our schema, tables and functions. The functions run as it: it reads conversations, reads, inserts and
+--             deletes members. Grant it what triggers of the application on conversation_members need, such as
+--             GRANT UPDATE (member_count) ON public.conversations TO orphan_cleaner_owner. Nobody logs in as this.
+--   migrator  may become owner: migrate, approve, limits, prune, the runbook's scripts that change something. Migrations
+--             00004 and 00005, which put the triggers and the index on conversation_members, need the owner of that
+--             table besides; make it a member of migrator.
+--   runner    check, run, serve, status. Executes the functions of a run and reads; it writes no table at all.
+--   restorer  pause, resume, hold, restore, status. Executes those functions and reads the backups; it writes no table.
+--             restore --revert --execute, which deletes, takes a member of runner and of restorer.
 --   reader    status, report, hold list. Writes nothing.
---
--- Variables: -v lock_column=NAME  the column of conversation_members on which the runner gets UPDATE
---            (default last_read_at). PostgreSQL wants UPDATE on some column for SELECT ... FOR UPDATE,
---            which keeps two deleters from a deadlock. No statement of ours updates it.
 
 \set ON_ERROR_STOP on
 \set QUIET on
-\if :{?lock_column}
-\else
-    \set lock_column last_read_at
-\endif
 
 DO $$
 BEGIN
     IF to_regclass('public.conversation_members') IS NULL THEN
         RAISE EXCEPTION 'there is no table public.conversation_members: this is not the database of messaging-service';
     END IF;
+    IF NOT (SELECT r.rolsuper OR r.rolcreaterole FROM pg_roles AS r WHERE r.rolname = current_user)
+        AND to_regrole('orphan_cleaner_owner') IS NULL
+    THEN
+        RAISE EXCEPTION 'role % may not create roles', current_user
+            USING HINT = 'Run this file as a superuser, or: ALTER ROLE ' || quote_ident(current_user) || ' CREATEROLE';
+    END IF;
 END
 $$;
 SELECT
-    to_regclass('public.orphan_runs') IS NOT NULL AS is_migrated,
+    to_regclass('orphan_cleaner.runs') IS NOT NULL AS is_migrated,
     to_regclass('public.users') IS NOT NULL AS has_users
 \gset
 
@@ -101,44 +98,41 @@ $$;
 
 GRANT CONNECT ON DATABASE :"DBNAME"
     TO orphan_cleaner_migrator, orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
+-- The first migration makes schema orphan_cleaner.
+GRANT CREATE ON DATABASE :"DBNAME" TO orphan_cleaner_migrator;
 GRANT USAGE ON SCHEMA public
     TO orphan_cleaner_owner, orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
--- The partitions that orphan_ensure_partitions() makes belong to it.
+-- The partitions that partitions_ensure() makes belong to it.
 GRANT CREATE ON SCHEMA public TO orphan_cleaner_owner;
 
--- 2. messaging-service's tables: first nothing, then what is needed.
+-- 2. messaging-service's tables. Of the owner role only what it never needs is taken back: the DBA may have granted it
+-- what the application's own triggers need.
 REVOKE ALL ON public.conversations, public.conversation_members
-    FROM orphan_cleaner_owner, orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
+    FROM orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
+REVOKE TRUNCATE, REFERENCES, TRIGGER ON public.conversations, public.conversation_members FROM orphan_cleaner_owner;
 
--- owner: what deleted_members_list reads, and orphan_restore_plan(), which compares whole rows with the
--- backup.
+-- owner: what the reviewed functions do.
 GRANT SELECT (id) ON public.conversations TO orphan_cleaner_owner;
-GRANT SELECT ON public.conversation_members TO orphan_cleaner_owner;
+GRANT SELECT, INSERT, DELETE ON public.conversation_members TO orphan_cleaner_owner;
 
--- runner: who is a member since when, was active when, and lies where (ctid); the keys it cannot even read.
-GRANT SELECT (ctid, conversation_id, user_id, joined_at, last_read_at) ON public.conversation_members TO orphan_cleaner_runner;
-GRANT DELETE ON public.conversation_members TO orphan_cleaner_runner;
-GRANT UPDATE (:"lock_column") ON public.conversation_members TO orphan_cleaner_runner;
-
--- restorer: puts whole rows back.
+-- runner, restorer, reader: who is a member since when, for status and report; the keys they cannot even read.
+GRANT SELECT (conversation_id, user_id, joined_at) ON public.conversation_members
+    TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
+-- restorer: what deleted_members_list looks up, and the result of a restore.
 GRANT SELECT (id) ON public.conversations TO orphan_cleaner_restorer;
-GRANT SELECT, INSERT ON public.conversation_members TO orphan_cleaner_restorer;
+GRANT SELECT ON public.conversation_members TO orphan_cleaner_restorer;
 
--- reader: counts, and how large a conversation was before.
-GRANT SELECT (conversation_id, user_id, joined_at) ON public.conversation_members TO orphan_cleaner_reader;
-
--- owner: orphan_shadow_evidence() reads when a user was deleted, while the shadow table is there.
+-- owner: shadow_evidence() reads when a user was deleted, while the shadow table is there.
 \if :has_users
-    REVOKE ALL ON public.users FROM orphan_cleaner_owner, orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
+    REVOKE ALL ON public.users FROM orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
     DO $$
+    DECLARE
+        columns text;
     BEGIN
-        IF EXISTS (
-            SELECT
-            FROM pg_attribute
-            WHERE attrelid = 'public.users'::regclass AND attname = 'deleted_at' AND NOT attisdropped
-        ) THEN
-            GRANT SELECT (id, deleted_at) ON public.users TO orphan_cleaner_owner;
-        END IF;
+        SELECT string_agg(quote_ident(attname), ', ') INTO columns
+        FROM pg_attribute
+        WHERE attrelid = 'public.users'::regclass AND attname IN ('id', 'created_at', 'deleted_at') AND NOT attisdropped;
+        EXECUTE format('GRANT SELECT (%s) ON public.users TO orphan_cleaner_owner', columns);
     END
     $$;
 \endif
@@ -148,32 +142,28 @@ GRANT SELECT (conversation_id, user_id, joined_at) ON public.conversation_member
 -- 3. What is ours gets its owner, and nobody but the owner has rights on it, until the grants below.
 DO $$
 DECLARE
-    tables CONSTANT text [] := ARRAY[
-        'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
-        'orphan_refusals', 'orphan_approvals', 'orphan_pauses', 'orphan_restores', 'orphan_departed', 'orphan_coverage',
-        'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'goose_db_version', 'orphan_drift_version'
-    ];
-    functions CONSTANT text [] := ARRAY[
-        'orphan_add_partition', 'orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence', 'orphan_assess',
-        'conversation_members_audit_delete', 'conversation_members_refuse_truncate', 'orphan_same_member',
-        'orphan_restore_plan', 'orphan_restore_chunk', 'orphan_restore_chunks', 'orphan_restore_users', 'orphan_revert_chunk',
-        'orphan_partitions', 'orphan_partition_need', 'orphan_partition_verdicts', 'orphan_drop_partition'
-    ];
     roles CONSTANT text := 'orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader';
     item record;
 BEGIN
+    IF (SELECT nspowner FROM pg_namespace WHERE nspname = 'orphan_cleaner') <> 'orphan_cleaner_owner'::regrole THEN
+        ALTER SCHEMA orphan_cleaner OWNER TO orphan_cleaner_owner;
+    END IF;
+    EXECUTE 'REVOKE ALL ON SCHEMA orphan_cleaner FROM PUBLIC, ' || roles;
     FOR item IN
         SELECT c.oid::regclass AS name, c.relkind, c.relowner <> 'orphan_cleaner_owner'::regrole AS is_foreign
         FROM pg_class AS c
-        WHERE c.relnamespace = 'public'::regnamespace
+        WHERE c.relkind IN ('r', 'p', 'v')
             AND (
-                c.relname = ANY (tables)
+                c.relnamespace = 'orphan_cleaner'::regnamespace
+                OR c.relnamespace = 'public'::regnamespace AND c.relname IN (
+                    'conversation_members_audit', 'conversation_members_backup', 'deleted_members_list', 'orphan_cleaner_goose',
+                    'orphan_drift_version'
+                )
                 -- Partitions, by what they are attached to and not by their name.
                 OR EXISTS (
                     SELECT
                     FROM pg_inherits AS i
                     WHERE i.inhrelid = c.oid
-                        AND c.relkind = 'r'
                         AND i.inhparent IN (
                             'public.conversation_members_audit'::regclass, 'public.conversation_members_backup'::regclass
                         )
@@ -188,8 +178,7 @@ BEGIN
     FOR item IN
         SELECT p.oid::regprocedure AS name, p.proowner <> 'orphan_cleaner_owner'::regrole AS is_foreign
         FROM pg_proc AS p
-        WHERE p.pronamespace = 'public'::regnamespace
-            AND p.proname = ANY (functions)
+        WHERE p.pronamespace = 'orphan_cleaner'::regnamespace
     LOOP
         IF item.is_foreign THEN
             EXECUTE format('ALTER FUNCTION %s OWNER TO orphan_cleaner_owner', item.name);
@@ -199,43 +188,68 @@ BEGIN
 END
 $$;
 
--- 4. runner. It keeps the ledger and its own record; of the evidence it sees what the count proof
--- counts, and it can write there only through the trigger.
-GRANT SELECT, INSERT, UPDATE ON public.orphan_runs TO orphan_cleaner_runner;
-GRANT SELECT, INSERT, UPDATE, DELETE ON public.orphan_candidates TO orphan_cleaner_runner;
-GRANT SELECT, INSERT, DELETE ON public.orphan_sightings TO orphan_cleaner_runner;
-GRANT SELECT, INSERT ON public.orphan_refusals TO orphan_cleaner_runner;
-GRANT SELECT, UPDATE (used_at, used_by_run) ON public.orphan_approvals TO orphan_cleaner_runner;
-GRANT SELECT, INSERT, UPDATE, DELETE ON public.orphan_departed, public.orphan_coverage TO orphan_cleaner_runner;
-GRANT SELECT ON public.orphan_holds_in_force, public.orphan_pauses, public.goose_db_version TO orphan_cleaner_runner;
-GRANT SELECT (run_id, conversation_id, state) ON public.orphan_restores TO orphan_cleaner_runner;
-GRANT SELECT (conversation_id, run_id, deleted_at) ON public.conversation_members_audit TO orphan_cleaner_runner;
-GRANT SELECT (run_id) ON public.conversation_members_audit_default TO orphan_cleaner_runner;
-GRANT SELECT (run_id, backed_up_at) ON public.conversation_members_backup TO orphan_cleaner_runner;
-GRANT EXECUTE ON FUNCTION public.orphan_ensure_partitions(integer) TO orphan_cleaner_runner;
-GRANT EXECUTE ON FUNCTION public.orphan_clock_start(timestamptz, timestamptz, timestamptz, interval) TO orphan_cleaner_runner;
-GRANT EXECUTE ON FUNCTION public.orphan_shadow_evidence(uuid []) TO orphan_cleaner_runner;
-GRANT EXECUTE ON FUNCTION public.orphan_assess(uuid [], interval, interval, bigint) TO orphan_cleaner_runner;
-GRANT EXECUTE ON FUNCTION public.orphan_restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz) TO orphan_cleaner_runner;
-
--- 5. restorer. Whoever is on call: stops runs, places holds, gives members back. The default privilege
--- lets the runbook's statement read the backup partition of a day by its own name.
-GRANT SELECT, INSERT, UPDATE ON public.orphan_runs TO orphan_cleaner_restorer;
-GRANT SELECT, INSERT (user_id, conversation_id, reason, until, run_id), UPDATE (lifted_at, lifted_by)
-    ON public.orphan_holds TO orphan_cleaner_restorer;
-GRANT SELECT, INSERT (reason), UPDATE (resumed_at, resumed_by) ON public.orphan_pauses TO orphan_cleaner_restorer;
-GRANT SELECT, INSERT, UPDATE (state, reverted_by_run) ON public.orphan_restores TO orphan_cleaner_restorer;
-GRANT SELECT, DELETE ON public.orphan_departed TO orphan_cleaner_restorer;
-GRANT EXECUTE ON FUNCTION public.orphan_same_member(jsonb, jsonb) TO orphan_cleaner_restorer;
-GRANT EXECUTE ON FUNCTION public.orphan_restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz) TO orphan_cleaner_restorer;
-GRANT EXECUTE ON FUNCTION public.orphan_restore_chunk(bigint, date, bigint, integer, interval) TO orphan_cleaner_restorer;
-GRANT EXECUTE ON FUNCTION public.orphan_restore_chunks(bigint, text, integer) TO orphan_cleaner_restorer;
-GRANT EXECUTE ON FUNCTION public.orphan_restore_users(bigint, date, bigint, integer) TO orphan_cleaner_restorer;
-GRANT EXECUTE ON FUNCTION public.orphan_revert_chunk(bigint, bigint, date, bigint, integer, uuid []) TO orphan_cleaner_restorer;
+-- 4. All three read our tables, but not the tokens of runs: whoever has one can end that run.
+GRANT USAGE ON SCHEMA orphan_cleaner TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
+DO $$
+DECLARE
+    roles CONSTANT text := 'orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader';
+    columns text;
+BEGIN
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) INTO columns
+    FROM pg_attribute
+    WHERE attrelid = 'orphan_cleaner.runs'::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'token';
+    EXECUTE format('GRANT SELECT (%s) ON orphan_cleaner.runs TO %s', columns, roles);
+END
+$$;
 GRANT SELECT ON
-    public.orphan_candidates, public.orphan_coverage, public.orphan_holds_in_force, public.orphan_refusals,
-    public.orphan_approvals, public.conversation_members_audit, public.conversation_members_audit_default,
-    public.conversation_members_backup, public.deleted_members_list, public.goose_db_version
+    orphan_cleaner.pauses, orphan_cleaner.limits, orphan_cleaner.hours, orphan_cleaner.candidates, orphan_cleaner.sightings,
+    orphan_cleaner.coverage, orphan_cleaner.unknowns, orphan_cleaner.rechecks, orphan_cleaner.holds, orphan_cleaner.holds_in_force,
+    orphan_cleaner.refusals, orphan_cleaner.approvals, orphan_cleaner.restores, public.orphan_cleaner_goose
+    TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
+-- Whether a month went without its partition.
+GRANT SELECT (run_id) ON public.conversation_members_audit_default TO orphan_cleaner_runner;
+GRANT EXECUTE ON FUNCTION
+    orphan_cleaner.breakers(jsonb, jsonb)
+    TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
+
+-- 5. runner: the functions of a run.
+GRANT EXECUTE ON FUNCTION
+    orphan_cleaner.partitions_ensure(integer),
+    orphan_cleaner.run_begin(uuid, text, text, jsonb, interval, text, text, interval, boolean),
+    orphan_cleaner.run_heartbeat(bigint, uuid, text, text),
+    orphan_cleaner.run_finish(bigint, uuid, text, text, text, jsonb),
+    orphan_cleaner.conversation_members_page(uuid, bigint),
+    orphan_cleaner.conversation_members_holders(uuid []),
+    orphan_cleaner.conversation_members_canaries(integer),
+    orphan_cleaner.assess(uuid [], interval, interval, bigint),
+    orphan_cleaner.run_stage(bigint, uuid, uuid [], uuid []),
+    orphan_cleaner.run_judge(bigint, uuid, jsonb),
+    orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint),
+    orphan_cleaner.sweep_returned(bigint, uuid, uuid []),
+    orphan_cleaner.recheck_write(bigint, uuid, uuid [], uuid [], uuid),
+    orphan_cleaner.revert_judge(bigint, uuid, bigint, uuid [], jsonb),
+    orphan_cleaner.revert_chunk(bigint, uuid, bigint, date, bigint, integer, uuid [], xid8)
+    TO orphan_cleaner_runner;
+
+-- 6. restorer. On call: stops runs, places holds, restores. The default privilege lets the runbook's statement read the
+-- backup partition of a day by its own name.
+GRANT EXECUTE ON FUNCTION
+    orphan_cleaner.run_begin(uuid, text, text, jsonb, interval, text, text, interval, boolean),
+    orphan_cleaner.run_heartbeat(bigint, uuid, text, text),
+    orphan_cleaner.run_finish(bigint, uuid, text, text, text, jsonb),
+    orphan_cleaner.hold_add(uuid, uuid, text, timestamptz, interval),
+    orphan_cleaner.hold_lift(bigint, bigint, boolean),
+    orphan_cleaner.pause(text),
+    orphan_cleaner.resume(),
+    orphan_cleaner.restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz),
+    orphan_cleaner.restore_store(bigint, uuid, bigint, uuid [], uuid [], timestamptz, timestamptz),
+    orphan_cleaner.restore_chunks(bigint, text, integer),
+    orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval),
+    orphan_cleaner.recheck_settle(bigint, uuid)
+    TO orphan_cleaner_restorer;
+GRANT SELECT ON
+    public.conversation_members_audit, public.conversation_members_audit_default, public.conversation_members_backup,
+    public.deleted_members_list
     TO orphan_cleaner_restorer;
 DO $$
 DECLARE
@@ -251,22 +265,17 @@ $$;
 ALTER DEFAULT PRIVILEGES FOR ROLE orphan_cleaner_owner IN SCHEMA public
     GRANT SELECT ON TABLES TO orphan_cleaner_restorer;
 
--- 6. reader.
-GRANT SELECT ON
-    public.orphan_runs, public.orphan_candidates, public.orphan_holds_in_force, public.orphan_refusals,
-    public.orphan_approvals, public.orphan_pauses, public.orphan_departed, public.orphan_coverage, public.conversation_members_audit,
-    public.conversation_members_audit_default, public.goose_db_version
-    TO orphan_cleaner_reader;
-GRANT SELECT (run_id, conversation_id, state) ON public.orphan_restores TO orphan_cleaner_reader;
+-- 7. reader: the audit, for the report.
+GRANT SELECT ON public.conversation_members_audit, public.conversation_members_audit_default TO orphan_cleaner_reader;
 
 \endif
 
 COMMIT;
 
--- 7. What this file does not change, because it is not ours, and what it leaves open.
+-- 8. What this file does not change, because it is not ours, and what it leaves open.
 SELECT
     has_schema_privilege('orphan_cleaner_runner', 'public', 'CREATE') AS runner_may_create,
-    has_table_privilege('orphan_cleaner_runner', 'public.conversation_members', 'UPDATE, INSERT, TRUNCATE, TRIGGER, REFERENCES')
+    has_table_privilege('orphan_cleaner_runner', 'public.conversation_members', 'UPDATE, INSERT, DELETE, TRUNCATE, TRIGGER, REFERENCES')
         AS runner_may_more,
     EXISTS (
         SELECT

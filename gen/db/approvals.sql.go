@@ -11,18 +11,14 @@ import (
 )
 
 const approvalGive = `-- name: ApprovalGive :one
-INSERT INTO orphan_approvals (run_id, approved_by, expires_at)
-SELECT r.run_id, $1::text || ' (' || session_user || ')', now() + $2::interval
-FROM orphan_runs AS r
-WHERE r.run_id = $3
-    AND r.state = 'refused'
-RETURNING approval_id, expires_at
+SELECT a.approval_id::bigint AS approval_id, a.expires_at::timestamptz AS expires_at
+FROM orphan_cleaner.approve($1::bigint, $2::text, $3::interval) AS a
 `
 
 type ApprovalGiveParams struct {
+	RunID      int64         `json:"run_id"`
 	ApprovedBy string        `json:"approved_by"`
 	Lasting    time.Duration `json:"lasting"`
-	RunID      int64         `json:"run_id"`
 }
 
 type ApprovalGiveRow struct {
@@ -30,23 +26,23 @@ type ApprovalGiveRow struct {
 	ExpiresAt  time.Time `json:"expires_at"`
 }
 
-// Approves the stored set of a refused run.
-// Fails on orphan_approvals_one_open while the run has an approval that is open.
-// Locks: ROW EXCLUSIVE on orphan_approvals. Index: orphan_runs_pkey. Rows: one.
+// Approves what a refused run found. Fails on approvals_one_open while the run has an approval that is open, and with
+// OC011 where nothing can be approved.
+// Locks: ROW EXCLUSIVE on approvals. Index: runs_pkey. Rows: one.
 func (q *Queries) ApprovalGive(ctx context.Context, arg ApprovalGiveParams) (ApprovalGiveRow, error) {
-	row := q.db.QueryRow(ctx, approvalGive, arg.ApprovedBy, arg.Lasting, arg.RunID)
+	row := q.db.QueryRow(ctx, approvalGive, arg.RunID, arg.ApprovedBy, arg.Lasting)
 	var i ApprovalGiveRow
 	err := row.Scan(&i.ApprovalID, &i.ExpiresAt)
 	return i, err
 }
 
 const approvalOpen = `-- name: ApprovalOpen :many
-SELECT approval_id, run_id, approved_by, approved_at, expires_at
-FROM orphan_approvals
-WHERE used_at IS NULL
-    AND revoked_at IS NULL
-    AND expires_at > now()
-ORDER BY approval_id
+SELECT a.approval_id, a.run_id, a.approved_by, a.approved_at, a.expires_at
+FROM orphan_cleaner.approvals AS a
+WHERE a.used_at IS NULL
+    AND a.revoked_at IS NULL
+    AND a.expires_at > now()
+ORDER BY a.approval_id
 `
 
 type ApprovalOpenRow struct {
@@ -58,7 +54,7 @@ type ApprovalOpenRow struct {
 }
 
 // The approvals that a run may use, oldest first.
-// Locks: ACCESS SHARE on orphan_approvals. Index: orphan_approvals_one_open. Rows: a few.
+// Locks: ACCESS SHARE on approvals. Index: approvals_one_open. Rows: a few.
 func (q *Queries) ApprovalOpen(ctx context.Context) ([]ApprovalOpenRow, error) {
 	rows, err := q.db.Query(ctx, approvalOpen)
 	if err != nil {
@@ -85,52 +81,20 @@ func (q *Queries) ApprovalOpen(ctx context.Context) ([]ApprovalOpenRow, error) {
 	return items, nil
 }
 
-const approvalRevoke = `-- name: ApprovalRevoke :execrows
-UPDATE orphan_approvals
-SET revoked_at = now(),
-    revoked_by = $1::text || ' (' || session_user || ')'
-WHERE run_id = $2
-    AND used_at IS NULL
-    AND revoked_at IS NULL
+const approvalRevoke = `-- name: ApprovalRevoke :one
+SELECT coalesce(orphan_cleaner.revoke_approval($1::bigint, $2::text), 0)::bigint AS approval_id
 `
 
 type ApprovalRevokeParams struct {
-	RevokedBy string `json:"revoked_by"`
 	RunID     int64  `json:"run_id"`
+	RevokedBy string `json:"revoked_by"`
 }
 
-// Takes the open approvals of a run back, expired ones too.
-// Locks: ROW EXCLUSIVE on orphan_approvals. Index: orphan_approvals_one_open. Rows: one.
+// Revokes the open approval of a run, expired or not; 0: there is none.
+// Locks: ROW EXCLUSIVE on approvals. Index: approvals_one_open. Rows: one.
 func (q *Queries) ApprovalRevoke(ctx context.Context, arg ApprovalRevokeParams) (int64, error) {
-	result, err := q.db.Exec(ctx, approvalRevoke, arg.RevokedBy, arg.RunID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
-const approvalUse = `-- name: ApprovalUse :execrows
-UPDATE orphan_approvals
-SET used_at = now(),
-    used_by_run = $1::bigint
-WHERE approval_id = $2
-    -- Again by the same run: its COMMIT went through and the answer was lost.
-    AND (used_at IS NULL OR used_by_run = $1::bigint)
-    AND revoked_at IS NULL
-    AND expires_at > now()
-`
-
-type ApprovalUseParams struct {
-	RunID      int64 `json:"run_id"`
-	ApprovalID int64 `json:"approval_id"`
-}
-
-// Uses an approval up, in the transaction that writes the ledger.
-// Locks: ROW EXCLUSIVE on orphan_approvals. Index: orphan_approvals_pkey. Rows: one.
-func (q *Queries) ApprovalUse(ctx context.Context, arg ApprovalUseParams) (int64, error) {
-	result, err := q.db.Exec(ctx, approvalUse, arg.RunID, arg.ApprovalID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	row := q.db.QueryRow(ctx, approvalRevoke, arg.RunID, arg.RevokedBy)
+	var approval_id int64
+	err := row.Scan(&approval_id)
+	return approval_id, err
 }

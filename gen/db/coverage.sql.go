@@ -12,48 +12,26 @@ import (
 	"github.com/google/uuid"
 )
 
-const candidateMemberPage = `-- name: CandidateMemberPage :many
-SELECT c.user_id, m.members
-FROM orphan_candidates AS c
-    -- User by user, by the index: a join may well be planned as a scan of the table.
-CROSS JOIN LATERAL (
-    SELECT count(*) AS members
-    FROM conversation_members AS m
-    WHERE m.user_id = c.user_id
-) AS m
-WHERE c.user_id >= $1
-    AND c.user_id <= $2
-ORDER BY c.user_id
-LIMIT $3::bigint
+const coverageHolders = `-- name: CoverageHolders :many
+SELECT h.user_id::uuid AS user_id
+FROM orphan_cleaner.conversation_members_holders($1::uuid []) AS h (user_id)
 `
 
-type CandidateMemberPageParams struct {
-	FromUser    uuid.UUID `json:"from_user"`
-	ThroughUser uuid.UUID `json:"through_user"`
-	MaxUsers    int64     `json:"max_users"`
-}
-
-type CandidateMemberPageRow struct {
-	UserID  uuid.UUID `json:"user_id"`
-	Members int64     `json:"members"`
-}
-
-// The next candidates from from_user on, with the number of their members.
-// Locks: ACCESS SHARE on orphan_candidates and conversation_members.
-// Index: orphan_candidates_pkey, in order; conversation_members_user_id, mostly index-only. Rows: max_users and their members.
-func (q *Queries) CandidateMemberPage(ctx context.Context, arg CandidateMemberPageParams) ([]CandidateMemberPageRow, error) {
-	rows, err := q.db.Query(ctx, candidateMemberPage, arg.FromUser, arg.ThroughUser, arg.MaxUsers)
+// Those of the users who have a row.
+// Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: the users given.
+func (q *Queries) CoverageHolders(ctx context.Context, userIds []uuid.UUID) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, coverageHolders, userIds)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []CandidateMemberPageRow
+	var items []uuid.UUID
 	for rows.Next() {
-		var i CandidateMemberPageRow
-		if err := rows.Scan(&i.UserID, &i.Members); err != nil {
+		var user_id uuid.UUID
+		if err := rows.Scan(&user_id); err != nil {
 			return nil, err
 		}
-		items = append(items, i)
+		items = append(items, user_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -61,111 +39,49 @@ func (q *Queries) CandidateMemberPage(ctx context.Context, arg CandidateMemberPa
 	return items, nil
 }
 
-const coverageShare = `-- name: CoverageShare :many
-WITH ranges AS (
-    SELECT
-        c.from_user,
-        lead(c.from_user) OVER (ORDER BY c.from_user) AS until_user,
-        c.users,
-        c.is_unknown,
-        extract(EPOCH FROM now() - c.checked_at) AS age
-    FROM (
-        SELECT from_user, checked_at, users, is_unknown
-        FROM orphan_coverage
-        UNION ALL
-        -- Below the first row nobody was ever checked.
-        SELECT '00000000-0000-0000-0000-000000000000', NULL, 0, false
-        WHERE NOT EXISTS (SELECT FROM orphan_coverage WHERE from_user = '00000000-0000-0000-0000-000000000000')
-    ) AS c
-),
-known AS (
-    SELECT
-        greatest(min(age), 0) AS since,
-        -- In seconds: an interval with days in it would be longer or shorter by DST.
-        extract(EPOCH FROM $1::interval) - 2 * greatest(min(age), 0) AS turn,
-        sum(users) AS users
-    FROM ranges
-),
-turns AS (
-    SELECT
-        r.from_user,
-        r.until_user,
-        r.users,
-        r.age,
-        r.is_unknown OR coalesce(k.turn <= k.since OR r.age >= k.turn, true) AS is_due,
-        k.users AS all_users,
-        CASE WHEN k.turn > 0 THEN greatest(ceil(k.users * k.since / k.turn / $2::bigint), 1) * $2::bigint END AS pace
-    FROM ranges AS r
-    CROSS JOIN known AS k
-),
-queue AS (
-    SELECT
-        t.from_user,
-        t.until_user,
-        t.users,
-        t.is_due,
-        t.all_users,
-        t.pace - coalesce(
-            sum(t.users) OVER (ORDER BY t.is_due DESC, t.age DESC, t.from_user ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0
-        ) AS room
-    FROM turns AS t
-)
-SELECT
-    q.from_user::uuid AS from_user,
-    coalesce(q.until_user, '00000000-0000-0000-0000-000000000000')::uuid AS until_user,
-    CASE WHEN q.is_due THEN 0 ELSE q.room END::bigint AS max_users,
-    q.users::bigint AS users,
-    q.all_users::bigint AS all_users
-FROM queue AS q
-WHERE q.is_due
-    OR q.room > 0
-ORDER BY q.from_user
+const coverageOthers = `-- name: CoverageOthers :many
+SELECT o.user_id
+FROM (
+    (
+        SELECT c.user_id
+        FROM orphan_cleaner.candidates AS c
+        WHERE c.user_id >= $1
+        ORDER BY c.user_id
+        LIMIT $2::bigint
+    )
+    UNION
+    (
+        SELECT u.user_id
+        FROM orphan_cleaner.unknowns AS u
+        WHERE u.user_id >= $1
+        ORDER BY u.user_id
+        LIMIT $2::bigint
+    )
+) AS o
+ORDER BY o.user_id
+LIMIT $2::bigint
 `
 
-type CoverageShareParams struct {
-	CheckEvery time.Duration `json:"check_every"`
-	BatchSize  int64         `json:"batch_size"`
+type CoverageOthersParams struct {
+	FromUser uuid.UUID `json:"from_user"`
+	MaxUsers int64     `json:"max_users"`
 }
 
-type CoverageShareRow struct {
-	FromUser  uuid.UUID `json:"from_user"`
-	UntilUser uuid.UUID `json:"until_user"`
-	MaxUsers  int64     `json:"max_users"`
-	Users     int64     `json:"users"`
-	AllUsers  int64     `json:"all_users"`
-}
-
-// Whom a run asks about: ranges of user ids from from_user up to, and without, until_user (zeros: the end), of
-// each at most max_users (0: all). With since as the time from the run that checked last to now, the rest
-// of check_every is shared out so that the next run, and one more if it is missed, still come in time:
-//
-//	due   is a range that no run checked yet, that is unknown, or whose turn (check_every - 2 * since) is
-//	      over: whole, however much it has grown;
-//	pace  is since / turn of all users, in whole batches: what due ranges leave of it goes to the ranges
-//	      checked longest ago. It spreads what would be due at once over the time until then.
-//
-// A turn no longer than since makes everybody due; so does check_every 0.
-// Locks: ACCESS SHARE on orphan_coverage. Index: none: all is read.
-// Rows: as many as there are runs in check_every, or so; two more for each batch that was void.
-func (q *Queries) CoverageShare(ctx context.Context, arg CoverageShareParams) ([]CoverageShareRow, error) {
-	rows, err := q.db.Query(ctx, coverageShare, arg.CheckEvery, arg.BatchSize)
+// The next users outside of a range who are checked in every run: candidates, and those without a valid response.
+// Locks: ACCESS SHARE on candidates and unknowns. Index: candidates_pkey, unknowns_pkey, in order. Rows: max_users.
+func (q *Queries) CoverageOthers(ctx context.Context, arg CoverageOthersParams) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, coverageOthers, arg.FromUser, arg.MaxUsers)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []CoverageShareRow
+	var items []uuid.UUID
 	for rows.Next() {
-		var i CoverageShareRow
-		if err := rows.Scan(
-			&i.FromUser,
-			&i.UntilUser,
-			&i.MaxUsers,
-			&i.Users,
-			&i.AllUsers,
-		); err != nil {
+		var user_id uuid.UUID
+		if err := rows.Scan(&user_id); err != nil {
 			return nil, err
 		}
-		items = append(items, i)
+		items = append(items, user_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -173,132 +89,55 @@ func (q *Queries) CoverageShare(ctx context.Context, arg CoverageShareParams) ([
 	return items, nil
 }
 
-const coverageState = `-- name: CoverageState :many
+const coverageState = `-- name: CoverageState :one
 SELECT
-    (bool_and(c.checked_at IS NOT NULL) AND bool_or(c.from_user = '00000000-0000-0000-0000-000000000000'))::boolean AS is_whole,
-    coalesce(min(c.checked_at), now())::timestamptz AS checked_since,
-    coalesce(l.checked_at, now())::timestamptz AS checked_last,
-    sum(c.users)::bigint AS users,
-    coalesce(sum(c.users) FILTER (WHERE c.checked_at = l.checked_at), 0)::bigint AS users_last,
-    coalesce(sum(c.users) FILTER (WHERE c.is_unknown), 0)::bigint AS users_unknown
-FROM orphan_coverage AS c
-CROSS JOIN (SELECT max(checked_at) AS checked_at FROM orphan_coverage) AS l
-GROUP BY l.checked_at
+    v.cursor_id,
+    v.users,
+    v.users_so_far,
+    v.checked_at,
+    (v.previous_run_id IS NOT NULL)::boolean AS is_whole,
+    extract(EPOCH FROM now() - v.checked_at)::float8 AS seconds_since,
+    coalesce(least(
+        (
+            SELECT min(r.started_at)
+            FROM orphan_cleaner.runs AS r
+            WHERE r.run_id >= v.previous_run_id
+                AND r.judged_at IS NOT NULL
+                -- The users behind the cursor were last checked in the cycle before.
+                AND (v.cursor_id IS NULL OR r.checked_through IS NULL OR r.checked_through > v.cursor_id)
+        ),
+        (SELECT min(u.unknown_since) FROM orphan_cleaner.unknowns AS u)
+    ), now())::timestamptz AS checked_since,
+    (SELECT count(*) FROM orphan_cleaner.unknowns)::bigint AS users_unknown
+FROM orphan_cleaner.coverage AS v
 `
 
 type CoverageStateRow struct {
-	IsWhole      bool      `json:"is_whole"`
-	CheckedSince time.Time `json:"checked_since"`
-	CheckedLast  time.Time `json:"checked_last"`
-	Users        int64     `json:"users"`
-	UsersLast    int64     `json:"users_last"`
-	UsersUnknown int64     `json:"users_unknown"`
+	CursorID     *uuid.UUID `json:"cursor_id"`
+	Users        int64      `json:"users"`
+	UsersSoFar   int64      `json:"users_so_far"`
+	CheckedAt    time.Time  `json:"checked_at"`
+	IsWhole      bool       `json:"is_whole"`
+	SecondsSince float64    `json:"seconds_since"`
+	CheckedSince time.Time  `json:"checked_since"`
+	UsersUnknown int64      `json:"users_unknown"`
 }
 
-// How far the checking is; no row before the first: whether every user has been asked about, and when the run
-// began since which that is so; how many users there are, of how many the last run knew, and of how many it did not.
-// Locks: ACCESS SHARE on orphan_coverage. Index: none: all is read. Rows: one.
-func (q *Queries) CoverageState(ctx context.Context) ([]CoverageStateRow, error) {
-	rows, err := q.db.Query(ctx, coverageState)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []CoverageStateRow
-	for rows.Next() {
-		var i CoverageStateRow
-		if err := rows.Scan(
-			&i.IsWhole,
-			&i.CheckedSince,
-			&i.CheckedLast,
-			&i.Users,
-			&i.UsersLast,
-			&i.UsersUnknown,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const coverageWrite = `-- name: CoverageWrite :execrows
-WITH parts AS (
-    SELECT
-        p.from_user,
-        nullif(p.until_user, '00000000-0000-0000-0000-000000000000') AS until_user,
-        p.users,
-        p.is_checked,
-        p.is_unknown,
-        r.run_id,
-        r.started_at
-    FROM (
-        SELECT
-            unnest($1::uuid [])::uuid AS from_user,
-            unnest($2::uuid [])::uuid AS until_user,
-            unnest($3::bigint [])::bigint AS users,
-            unnest($4::boolean [])::boolean AS is_checked,
-            unnest($5::boolean [])::boolean AS is_unknown
-    ) AS p
-    JOIN orphan_runs AS r ON r.run_id = $6 AND r.state = 'running'
-),
-covered AS (
-    DELETE FROM orphan_coverage AS c
-    USING parts AS p
-    WHERE c.from_user > p.from_user
-        AND (c.from_user < p.until_user OR p.until_user IS NULL)
-)
-INSERT INTO orphan_coverage AS c (from_user, checked_at, run_id, users, is_unknown)
-SELECT
-    p.from_user,
-    -- When the run began: no user of it was asked about before.
-    CASE WHEN p.is_checked THEN p.started_at ELSE o.checked_at END,
-    CASE WHEN p.is_checked THEN p.run_id ELSE o.run_id END,
-    p.users,
-    p.is_unknown
-FROM parts AS p
-LEFT JOIN LATERAL (
-    SELECT b.checked_at, b.run_id
-    FROM orphan_coverage AS b
-    WHERE b.from_user <= p.from_user
-    ORDER BY b.from_user DESC
-    LIMIT 1
-) AS o ON true
-ON CONFLICT (from_user) DO UPDATE
-SET checked_at = excluded.checked_at,
-    run_id = excluded.run_id,
-    users = excluded.users,
-    is_unknown = excluded.is_unknown
-`
-
-type CoverageWriteParams struct {
-	FromUsers  []uuid.UUID `json:"from_users"`
-	UntilUsers []uuid.UUID `json:"until_users"`
-	Users      []int64     `json:"users"`
-	AreChecked []bool      `json:"are_checked"`
-	AreUnknown []bool      `json:"are_unknown"`
-	RunID      int64       `json:"run_id"`
-}
-
-// Writes down what a run has asked about, part by part in the order of ids: checked now, or as before, because
-// no correct answer came (unknown) or because it was not its turn. The parts take the place of the rows they cover.
-// An until_user of nothing but zeros is the end.
-// Locks: ROW EXCLUSIVE on orphan_coverage; ROW SHARE on orphan_runs, for the foreign key.
-// Index: orphan_coverage_pkey, or none: all of it is small. Rows: as many as parts are given, mostly two or three.
-func (q *Queries) CoverageWrite(ctx context.Context, arg CoverageWriteParams) (int64, error) {
-	result, err := q.db.Exec(ctx, coverageWrite,
-		arg.FromUsers,
-		arg.UntilUsers,
-		arg.Users,
-		arg.AreChecked,
-		arg.AreUnknown,
-		arg.RunID,
+// How far the checking is; no row before the first judged run. checked_since: when the run began since which every
+// user has been checked, where is_whole.
+// Locks: ACCESS SHARE on coverage, unknowns and runs. Index: runs_pkey. Rows: one; the runs of one cycle.
+func (q *Queries) CoverageState(ctx context.Context) (CoverageStateRow, error) {
+	row := q.db.QueryRow(ctx, coverageState)
+	var i CoverageStateRow
+	err := row.Scan(
+		&i.CursorID,
+		&i.Users,
+		&i.UsersSoFar,
+		&i.CheckedAt,
+		&i.IsWhole,
+		&i.SecondsSince,
+		&i.CheckedSince,
+		&i.UsersUnknown,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	return i, err
 }

@@ -13,16 +13,10 @@ import (
 )
 
 const holdAdd = `-- name: HoldAdd :one
-INSERT INTO orphan_holds (user_id, conversation_id, reason, until)
-SELECT
-    $1::uuid,
-    $2::uuid,
-    $3::text,
-    ends.at
-FROM (SELECT coalesce($4::timestamptz, now() + $5::interval) AS at) AS ends
-WHERE ends.at IS NULL
-    OR ends.at > now()
-RETURNING hold_id
+SELECT coalesce(orphan_cleaner.hold_add(
+    $1::uuid, $2::uuid, $3::text,
+    $4::timestamptz, $5::interval
+), 0)::bigint AS hold_id
 `
 
 type HoldAddParams struct {
@@ -33,8 +27,8 @@ type HoldAddParams struct {
 	Lasting        *time.Duration `json:"lasting"`
 }
 
-// Places a hold on a user or a conversation; no row when it would be over already.
-// Locks: ROW EXCLUSIVE on orphan_holds. Index: none. Rows: one.
+// Places a hold on a user or a conversation; 0 when it would be over already.
+// Locks: ROW EXCLUSIVE on holds; waits for the chunks in flight, 5 s at most. Index: none. Rows: one.
 func (q *Queries) HoldAdd(ctx context.Context, arg HoldAddParams) (int64, error) {
 	row := q.db.QueryRow(ctx, holdAdd,
 		arg.UserID,
@@ -48,31 +42,53 @@ func (q *Queries) HoldAdd(ctx context.Context, arg HoldAddParams) (int64, error)
 	return hold_id, err
 }
 
+const holdLift = `-- name: HoldLift :one
+SELECT orphan_cleaner.hold_lift(
+    $1::bigint, $2::bigint, $3::boolean
+)::bigint AS lifted
+`
+
+type HoldLiftParams struct {
+	HoldID      *int64 `json:"hold_id"`
+	RestoreRun  *int64 `json:"restore_run"`
+	RestoredToo bool   `json:"restored_too"`
+}
+
+// Lifts one hold by its id, or those of a restore: but for users whose rows it restored and that are not reverted,
+// unless restored_too. Returns how many.
+// Locks: ROW EXCLUSIVE on holds. Index: holds_pkey, holds_run_id_user_id, restores_pkey. Rows: the users of the restore.
+func (q *Queries) HoldLift(ctx context.Context, arg HoldLiftParams) (int64, error) {
+	row := q.db.QueryRow(ctx, holdLift, arg.HoldID, arg.RestoreRun, arg.RestoredToo)
+	var lifted int64
+	err := row.Scan(&lifted)
+	return lifted, err
+}
+
 const holdList = `-- name: HoldList :many
 SELECT
     h.hold_id, h.user_id, h.conversation_id, NULL::bigint AS run_id, h.reason, h.created_at, h.created_by, h.until,
     ((
         SELECT count(*)
-        FROM conversation_members AS m
+        FROM public.conversation_members AS m
         WHERE m.user_id = h.user_id
     ) + (
         SELECT count(*)
-        FROM conversation_members AS m
+        FROM public.conversation_members AS m
         WHERE m.conversation_id = h.conversation_id
     ))::bigint AS members,
     (h.user_id IS NOT NULL)::integer::bigint AS users
-FROM orphan_holds_in_force AS h
+FROM orphan_cleaner.holds_in_force AS h
 WHERE h.run_id IS NULL
 UNION ALL
 SELECT
     min(h.hold_id), NULL, NULL, h.run_id, min(h.reason), min(h.created_at), min(h.created_by), max(h.until),
     sum((
         SELECT count(*)
-        FROM conversation_members AS m
+        FROM public.conversation_members AS m
         WHERE m.user_id = h.user_id
     ))::bigint,
     count(*)
-FROM orphan_holds_in_force AS h
+FROM orphan_cleaner.holds_in_force AS h
 WHERE h.run_id IS NOT NULL
 GROUP BY h.run_id
 ORDER BY 1
@@ -122,53 +138,4 @@ func (q *Queries) HoldList(ctx context.Context) ([]HoldListRow, error) {
 		return nil, err
 	}
 	return items, nil
-}
-
-const holdRemove = `-- name: HoldRemove :execrows
-UPDATE orphan_holds
-SET lifted_at = now(),
-    lifted_by = session_user
-WHERE hold_id = $1
-    AND lifted_at IS NULL
-`
-
-// Lifts a hold; its row stays as history.
-// Locks: ROW EXCLUSIVE on orphan_holds. Index: orphan_holds_pkey. Rows: one.
-func (q *Queries) HoldRemove(ctx context.Context, holdID int64) (int64, error) {
-	result, err := q.db.Exec(ctx, holdRemove, holdID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
-const holdRemoveOfRun = `-- name: HoldRemoveOfRun :execrows
-UPDATE orphan_holds AS h
-SET lifted_at = now(),
-    lifted_by = session_user
-WHERE h.run_id = $1::bigint
-    AND h.lifted_at IS NULL
-    AND (
-        $2::boolean
-        OR NOT EXISTS (
-            SELECT
-            FROM orphan_restores AS r
-            WHERE r.run_id = $1::bigint AND r.user_id = h.user_id AND r.state = 'restored'
-        )
-    )
-`
-
-type HoldRemoveOfRunParams struct {
-	RunID int64 `json:"run_id"`
-	Every bool  `json:"every"`
-}
-
-// Lifts the holds that a restore placed, but for users whose members it gave back and that are not reverted, unless all is said.
-// Locks: ROW EXCLUSIVE on orphan_holds. Index: orphan_holds_run_id_user_id, orphan_restores_pkey. Rows: the users of the restore.
-func (q *Queries) HoldRemoveOfRun(ctx context.Context, arg HoldRemoveOfRunParams) (int64, error) {
-	result, err := q.db.Exec(ctx, holdRemoveOfRun, arg.RunID, arg.Every)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
 }

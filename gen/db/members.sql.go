@@ -9,209 +9,30 @@ import (
 	"context"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgtype"
-	"time"
 )
 
-const chunkProof = `-- name: ChunkProof :one
-SELECT
-    coalesce(nullif(current_setting('orphan_cleaner.audited', true), ''), '-1')::bigint AS audited,
-    coalesce(nullif(current_setting('orphan_cleaner.backed_up', true), ''), '-1')::bigint AS backed_up
+const memberCanaries = `-- name: MemberCanaries :many
+SELECT c.user_id::uuid AS user_id
+FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id)
 `
 
-type ChunkProofRow struct {
-	Audited  int64 `json:"audited"`
-	BackedUp int64 `json:"backed_up"`
-}
-
-// What the audit trigger reported of this transaction, for the count proof.
-// Locks: none.
-func (q *Queries) ChunkProof(ctx context.Context) (ChunkProofRow, error) {
-	row := q.db.QueryRow(ctx, chunkProof)
-	var i ChunkProofRow
-	err := row.Scan(&i.Audited, &i.BackedUp)
-	return i, err
-}
-
-const chunkSettings = `-- name: ChunkSettings :one
-SELECT
-    set_config('jit', 'off', true) AS jit,
-    set_config('lock_timeout', $1::text, true) AS lock_timeout,
-    set_config('statement_timeout', $2::text, true) AS statement_timeout,
-    set_config('idle_in_transaction_session_timeout', $2::text, true) AS idle_timeout,
-    set_config('orphan_cleaner.run_id', ($3::bigint)::text, true) AS run_id,
-    set_config('orphan_cleaner.audited', '0', true) AS audited,
-    set_config('orphan_cleaner.backed_up', '0', true) AS backed_up,
-    current_setting('session_replication_role')::text AS replication_role,
-    pg_advisory_xact_lock_shared(hashtextextended('orphan_cleaner_chunk', 0))::text AS in_flight
-`
-
-type ChunkSettingsParams struct {
-	LockTimeout      string `json:"lock_timeout"`
-	StatementTimeout string `json:"statement_timeout"`
-	RunID            int64  `json:"run_id"`
-}
-
-type ChunkSettingsRow struct {
-	Jit              string `json:"jit"`
-	LockTimeout      string `json:"lock_timeout"`
-	StatementTimeout string `json:"statement_timeout"`
-	IdleTimeout      string `json:"idle_timeout"`
-	RunID            string `json:"run_id"`
-	Audited          string `json:"audited"`
-	BackedUp         string `json:"backed_up"`
-	ReplicationRole  string `json:"replication_role"`
-	InFlight         string `json:"in_flight"`
-}
-
-// Opens a chunk: bounds its waiting and names its run to the audit trigger. All
-// of it is local to the transaction, so that a pooler may hand the session on.
-// Returns the session's replication_role: in another than origin a chunk would choose nobody.
-// Locks: an advisory lock of our own, shared by all chunks, until the transaction ends; see ChunkSettle. Index: none.
-func (q *Queries) ChunkSettings(ctx context.Context, arg ChunkSettingsParams) (ChunkSettingsRow, error) {
-	row := q.db.QueryRow(ctx, chunkSettings, arg.LockTimeout, arg.StatementTimeout, arg.RunID)
-	var i ChunkSettingsRow
-	err := row.Scan(
-		&i.Jit,
-		&i.LockTimeout,
-		&i.StatementTimeout,
-		&i.IdleTimeout,
-		&i.RunID,
-		&i.Audited,
-		&i.BackedUp,
-		&i.ReplicationRole,
-		&i.InFlight,
-	)
-	return i, err
-}
-
-const chunkSettle = `-- name: ChunkSettle :exec
-SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_chunk', 0))
-`
-
-// Waits for the chunks in flight: they may have been planned before a hold or a pause was committed that
-// this follows, every later chunk sees it. Chunks that come meanwhile wait behind it.
-// Locks: the advisory lock that chunks share, alone, for a moment. Index: none.
-func (q *Queries) ChunkSettle(ctx context.Context) error {
-	_, err := q.db.Exec(ctx, chunkSettle)
-	return err
-}
-
-const memberDeleteDue = `-- name: MemberDeleteDue :execrows
-DELETE FROM conversation_members AS m
-USING (
-    SELECT l.user_id, l.first_missing_at, least(l.last_missing_at, now()) - $1::interval AS horizon
-    FROM orphan_candidates AS l
-    -- A subquery, so that the planner does not weigh thousands of users one by one, and hashes these few.
-    WHERE l.user_id = ANY (ARRAY(SELECT unnest($2::uuid [])))
-        -- Missing in this very run.
-        AND l.last_missing_run = $3
-    -- The horizon is worked out once for each user, and not for each member.
-    OFFSET 0
-) AS c
-WHERE m.user_id = c.user_id
-    AND m.ctid = ANY ($4::tid [])
-    -- The run is open, and this session's triggers fire.
-    AND EXISTS (
-        SELECT
-        FROM orphan_runs AS r
-        WHERE r.run_id = $3 AND r.state = 'running'
-    )
-    AND current_setting('session_replication_role') = 'origin'
-    -- Missing for longer than the retention. By the time at which the ledger was written: the clock may have
-    -- jumped forward since.
-    AND c.first_missing_at <= c.horizon
-    -- A young member of a missing user means that something is wrong.
-    AND m.joined_at < c.horizon
-    AND NOT EXISTS (
-        SELECT
-        FROM orphan_holds_in_force AS h
-        WHERE h.user_id = c.user_id
-    )
-    -- NOT IN is hashed once, NOT EXISTS would be looked up for each member. It is never null here.
-    AND m.conversation_id NOT IN (
-        SELECT h.conversation_id
-        FROM orphan_holds_in_force AS h
-        WHERE h.conversation_id IS NOT NULL
-    )
-    -- With an approval, nobody but those it names.
-    AND (
-        $5::bigint = 0
-        OR EXISTS (
-            SELECT
-            FROM orphan_refusals AS f
-            WHERE f.run_id = $5::bigint AND f.user_id = c.user_id AND f.is_due
-        )
-    )
-`
-
-type MemberDeleteDueParams struct {
-	Retention   time.Duration `json:"retention"`
-	UserIds     []uuid.UUID   `json:"user_ids"`
-	RunID       int64         `json:"run_id"`
-	Places      []pgtype.TID  `json:"places"`
-	ApprovedRun int64         `json:"approved_run"`
-}
-
-// Deletes members of users whom auth-service has just again left out. A place says where to look and no more:
-// every condition is stated once more here, whatever the runner believes, and whoever lies there. A row that was
-// changed since lies elsewhere, and stays. Follows SettingsForChunk.
-// Locks: ROW EXCLUSIVE on conversation_members, the rows that go, as they lie in the table. Chunks of one run
-// have no row in common; a deadlock with the application is its victim, and repeated.
-// Index: orphan_candidates_pkey; the members by their places. Rows: the places given, each page read once.
-func (q *Queries) MemberDeleteDue(ctx context.Context, arg MemberDeleteDueParams) (int64, error) {
-	result, err := q.db.Exec(ctx, memberDeleteDue,
-		arg.Retention,
-		arg.UserIds,
-		arg.RunID,
-		arg.Places,
-		arg.ApprovedRun,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
-const memberPlaces = `-- name: MemberPlaces :many
-SELECT
-    m.ctid::tid AS place,
-    m.user_id
-FROM conversation_members AS m
-    -- A subquery, so that the planner does not weigh thousands of users one by one.
-WHERE m.user_id = ANY (ARRAY(SELECT unnest($1::uuid [])))
-    AND m.ctid > $2::tid
-ORDER BY place
-LIMIT $3::bigint
-`
-
-type MemberPlacesParams struct {
-	UserIds    []uuid.UUID `json:"user_ids"`
-	After      pgtype.TID  `json:"after"`
-	MaxMembers int64       `json:"max_members"`
-}
-
-type MemberPlacesRow struct {
-	Place  pgtype.TID `json:"place"`
-	UserID uuid.UUID  `json:"user_id"`
-}
-
-// Where the members of these users lie behind a place of the table, in its order: what the sweep cuts its
-// chunks from. Members of any age, on hold or not: whether one may go decides MemberDeleteDue. Follows SettingsForPlaces.
-// Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: max_members.
-func (q *Queries) MemberPlaces(ctx context.Context, arg MemberPlacesParams) ([]MemberPlacesRow, error) {
-	rows, err := q.db.Query(ctx, memberPlaces, arg.UserIds, arg.After, arg.MaxMembers)
+// Users who were alive in every run so far: spread over all ids, members for longer than a month, no candidates. An
+// auth-service that misses many of them is wrong.
+// Locks: ACCESS SHARE on conversation_members, candidates and unknowns.
+// Index: conversation_members_user_id, candidates_pkey. Rows: some for each of the users.
+func (q *Queries) MemberCanaries(ctx context.Context, users int32) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, memberCanaries, users)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MemberPlacesRow
+	var items []uuid.UUID
 	for rows.Next() {
-		var i MemberPlacesRow
-		if err := rows.Scan(&i.Place, &i.UserID); err != nil {
+		var user_id uuid.UUID
+		if err := rows.Scan(&user_id); err != nil {
 			return nil, err
 		}
-		items = append(items, i)
+		items = append(items, user_id)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, err
@@ -219,51 +40,14 @@ func (q *Queries) MemberPlaces(ctx context.Context, arg MemberPlacesParams) ([]M
 	return items, nil
 }
 
-const memberTotals = `-- name: MemberTotals :one
-SELECT
-    count(*)::bigint AS users,
-    coalesce(sum(u.members), 0)::bigint AS members
-FROM (
-    SELECT count(*) AS members
-    FROM conversation_members
-    GROUP BY user_id
-) AS u
-`
-
-type MemberTotalsRow struct {
-	Users   int64 `json:"users"`
-	Members int64 `json:"members"`
-}
-
-// How many users and members there are; asked only when a run looks like being refused.
-// Locks: ACCESS SHARE on conversation_members.
-// Index: conversation_members_user_id, mostly index-only. Rows: all members.
-func (q *Queries) MemberTotals(ctx context.Context) (MemberTotalsRow, error) {
-	row := q.db.QueryRow(ctx, memberTotals)
-	var i MemberTotalsRow
-	err := row.Scan(&i.Users, &i.Members)
-	return i, err
-}
-
 const memberUserPage = `-- name: MemberUserPage :one
-SELECT
-    coalesce(array_agg(u.user_id), '{}')::uuid [] AS users,
-    coalesce(sum(u.members), 0)::bigint AS members
-FROM (
-    SELECT user_id, count(*) AS members
-    FROM conversation_members
-    WHERE user_id >= $1
-        AND user_id <= $2
-    GROUP BY user_id
-    ORDER BY user_id
-    LIMIT $3::bigint
-) AS u
+SELECT p.user_ids::uuid [] AS users, p.row_count::bigint AS members
+FROM orphan_cleaner.conversation_members_page($1::uuid, $2::bigint) AS p
 `
 
 type MemberUserPageParams struct {
-	FromUser    uuid.UUID `json:"from_user"`
-	ThroughUser uuid.UUID `json:"through_user"`
-	MaxUsers    int64     `json:"max_users"`
+	FromUser uuid.UUID `json:"from_user"`
+	MaxUsers int64     `json:"max_users"`
 }
 
 type MemberUserPageRow struct {
@@ -271,12 +55,12 @@ type MemberUserPageRow struct {
 	Members int64       `json:"members"`
 }
 
-// The next distinct user ids from from_user on, in order, and how many members they have. As one array: a row
-// for each of 5,000 users costs both sides more than finding them.
+// The next distinct user ids from one on, in order, and how many members they have. As one array: a row for each of
+// 5,000 users costs both sides more than finding them.
 // Locks: ACCESS SHARE on conversation_members.
 // Index: conversation_members_user_id, in order, mostly index-only. Rows: the members of max_users users.
 func (q *Queries) MemberUserPage(ctx context.Context, arg MemberUserPageParams) (MemberUserPageRow, error) {
-	row := q.db.QueryRow(ctx, memberUserPage, arg.FromUser, arg.ThroughUser, arg.MaxUsers)
+	row := q.db.QueryRow(ctx, memberUserPage, arg.FromUser, arg.MaxUsers)
 	var i MemberUserPageRow
 	err := row.Scan(&i.Users, &i.Members)
 	return i, err

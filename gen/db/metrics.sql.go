@@ -13,17 +13,17 @@ import (
 
 const metricsCandidateMembers = `-- name: MetricsCandidateMembers :one
 SELECT coalesce(sum(m.members), 0)::bigint AS members
-FROM orphan_candidates AS c
+FROM orphan_cleaner.candidates AS c
     -- User by user, by the index.
 CROSS JOIN LATERAL (
     SELECT count(*) AS members
-    FROM conversation_members AS m
+    FROM public.conversation_members AS m
     WHERE m.user_id = c.user_id
 ) AS m
 `
 
 // The members of all candidates, due or not.
-// Locks: ACCESS SHARE on conversation_members and orphan_candidates.
+// Locks: ACCESS SHARE on conversation_members and candidates.
 // Index: conversation_members_user_id. Rows: the ledger and its members, never the whole table.
 func (q *Queries) MetricsCandidateMembers(ctx context.Context) (int64, error) {
 	row := q.db.QueryRow(ctx, metricsCandidateMembers)
@@ -39,25 +39,25 @@ SELECT
     coalesce(extract(EPOCH FROM now() - (min(c.first_missing_at) + $1::interval)), 0)::float8 AS oldest_due_age,
     (
         SELECT count(*)
-        FROM (SELECT FROM conversation_members_audit_default LIMIT 100000) AS rows_there
+        FROM (SELECT FROM public.conversation_members_audit_default LIMIT 100000) AS rows_there
     )::bigint AS audit_default_rows
-FROM orphan_candidates AS c
+FROM orphan_cleaner.candidates AS c
     -- User by user, by the index: a join may well be planned as a scan of the table.
 CROSS JOIN LATERAL (
     SELECT count(*) AS members
-    FROM conversation_members AS m
+    FROM public.conversation_members AS m
     WHERE m.user_id = c.user_id
         AND m.joined_at < now() - $1::interval
         AND NOT EXISTS (
             SELECT
-            FROM orphan_holds_in_force AS h
+            FROM orphan_cleaner.holds_in_force AS h
             WHERE h.conversation_id = m.conversation_id
         )
 ) AS m
 WHERE c.first_missing_at <= now() - $1::interval
     AND NOT EXISTS (
         SELECT
-        FROM orphan_holds_in_force AS h
+        FROM orphan_cleaner.holds_in_force AS h
         WHERE h.user_id = c.user_id
     )
     AND m.members > 0
@@ -139,8 +139,8 @@ SELECT
     s.state::text AS state,
     count(r.run_id) AS runs
 FROM unnest(ARRAY['clean', 'restore']) AS k (kind)
-CROSS JOIN unnest(ARRAY['succeeded', 'incomplete', 'refused', 'failed', 'abandoned']) AS s (state)
-LEFT JOIN orphan_runs AS r ON r.kind = k.kind AND r.state = s.state
+CROSS JOIN unnest(ARRAY['succeeded', 'incomplete', 'refused', 'failed', 'paused', 'abandoned']) AS s (state)
+LEFT JOIN orphan_cleaner.runs AS r ON r.kind = k.kind AND r.state = s.state
 GROUP BY k.kind, s.state
 ORDER BY k.kind, s.state
 `
@@ -152,7 +152,7 @@ type MetricsRunsRow struct {
 }
 
 // How many runs of each kind ended in each state, those that never happened too.
-// Locks: ACCESS SHARE on orphan_runs. Index: none. Rows: all runs.
+// Locks: ACCESS SHARE on runs. Index: none. Rows: all runs.
 func (q *Queries) MetricsRuns(ctx context.Context) ([]MetricsRunsRow, error) {
 	rows, err := q.db.Query(ctx, metricsRuns)
 	if err != nil {
@@ -186,16 +186,23 @@ SELECT
     coalesce(f.members_held, 0)::bigint AS members_held,
     coalesce(f.members_kept_young, 0)::bigint AS members_kept_young,
     coalesce(t.breaker, '')::text AS tripped,
-    (
-        SELECT CASE
-            -- Some were never asked about.
-            WHEN NOT coalesce(bool_or(v.from_user = '00000000-0000-0000-0000-000000000000') AND bool_and(v.checked_at IS NOT NULL), false) THEN 0
-            ELSE extract(EPOCH FROM min(v.checked_at))
-        END
-        FROM orphan_coverage AS v
-    )::float8 AS everybody_checked,
-    (SELECT count(*) FROM orphan_candidates)::bigint AS candidate_users,
-    (SELECT count(*) FROM orphan_departed WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
+    coalesce((
+        SELECT extract(EPOCH FROM least(
+            (
+                SELECT min(c.started_at)
+                FROM orphan_cleaner.runs AS c
+                WHERE c.run_id >= v.previous_run_id
+                    AND c.judged_at IS NOT NULL
+                    AND (v.cursor_id IS NULL OR c.checked_through IS NULL OR c.checked_through > v.cursor_id)
+            ),
+            (SELECT min(u.unknown_since) FROM orphan_cleaner.unknowns AS u)
+        ))
+        FROM orphan_cleaner.coverage AS v
+        -- Otherwise some were never checked.
+        WHERE v.previous_run_id IS NOT NULL
+    ), 0)::float8 AS everybody_checked,
+    (SELECT count(*) FROM orphan_cleaner.candidates)::bigint AS candidate_users,
+    (SELECT count(*) FROM orphan_cleaner.rechecks WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
     (p.paused_at IS NOT NULL)::boolean AS paused,
     coalesce(extract(EPOCH FROM now() - p.paused_at), 0)::float8 AS pause_age
 FROM (
@@ -206,11 +213,11 @@ FROM (
         coalesce(sum(members_restored), 0) AS members_restored,
         coalesce(sum(batch_calls), 0) AS batch_calls,
         coalesce(bool_or(state = 'running'), false) AS run_open
-    FROM orphan_runs
+    FROM orphan_cleaner.runs
 ) AS r
 LEFT JOIN LATERAL (
     SELECT users_checked, users_unknown, members_held, members_kept_young
-    FROM orphan_runs
+    FROM orphan_cleaner.runs
     WHERE kind = 'clean'
         AND state NOT IN ('running', 'abandoned')
     ORDER BY run_id DESC
@@ -219,13 +226,13 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     -- Until it is settled: a refused run counts as long as no later one succeeded.
     SELECT CASE WHEN judged.state = 'refused' THEN judged.breaker END AS breaker
-    FROM orphan_runs AS judged
+    FROM orphan_cleaner.runs AS judged
     WHERE judged.kind = 'clean'
         AND judged.state IN ('refused', 'succeeded')
     ORDER BY judged.run_id DESC
     LIMIT 1
 ) AS t ON true
-LEFT JOIN orphan_pauses AS p ON p.resumed_at IS NULL
+LEFT JOIN orphan_cleaner.pauses AS p ON p.resumed_at IS NULL
 `
 
 type MetricsStateRow struct {
@@ -249,7 +256,7 @@ type MetricsStateRow struct {
 
 // What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 // Locks: ACCESS SHARE on our tables.
-// Index: orphan_runs_pkey, orphan_departed_alive, orphan_pauses_one_in_force; runs, ledger and coverage are read whole.
+// Index: runs_pkey, rechecks_alive, pauses_one_in_force; runs, ledger and coverage are read whole.
 // Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
 func (q *Queries) MetricsState(ctx context.Context) (MetricsStateRow, error) {
 	row := q.db.QueryRow(ctx, metricsState)

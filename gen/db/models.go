@@ -3,3 +3,19 @@
 //   sqlc v1.31.1
 
 package db
+
+import (
+	"time"
+)
+
+// Pinned settings: a run's own can only be stricter.
+type OrphanCleanerLimit struct {
+	// retention, max-gap (seconds) or the name of a breaker.
+	Name string `json:"name"`
+	// Seconds, a share of 1, or a number of rows or users.
+	Value float64 `json:"value"`
+	// When it was pinned.
+	SetAt time.Time `json:"set_at"`
+	// The database role that pinned it.
+	SetBy string `json:"set_by"`
+}

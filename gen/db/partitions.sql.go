@@ -12,7 +12,7 @@ import (
 
 const partitionDrop = `-- name: PartitionDrop :one
 SELECT coalesce(
-    orphan_drop_partition($1::text, $2::interval, $3::interval), ''
+    orphan_cleaner.prune_drop($1::text, $2::interval, $3::interval), ''
 )::text AS kept_because
 `
 
@@ -23,13 +23,40 @@ type PartitionDropParams struct {
 }
 
 // Drops one partition that is past its window; returns why not, or nothing.
-// Locks: SHARE on orphan_holds; ACCESS EXCLUSIVE on the partition, the audit's DEFAULT one and, for about
+// Locks: SHARE on holds; ACCESS EXCLUSIVE on the partition, the audit's DEFAULT one and, for about
 // a millisecond, the parent; each waits 300 ms at most. Index: none. Rows: none.
 func (q *Queries) PartitionDrop(ctx context.Context, arg PartitionDropParams) (string, error) {
 	row := q.db.QueryRow(ctx, partitionDrop, arg.PartitionName, arg.RestoreWindow, arg.AuditWindow)
 	var kept_because string
 	err := row.Scan(&kept_because)
 	return kept_because, err
+}
+
+const partitionRows = `-- name: PartitionRows :one
+SELECT p.refusals::bigint AS refusals, p.rechecks::bigint AS rechecks, p.restores::bigint AS restores
+FROM orphan_cleaner.prune_rows($1::interval, $2::interval, $3::bigint) AS p
+`
+
+type PartitionRowsParams struct {
+	RefusalWindow time.Duration `json:"refusal_window"`
+	AuditWindow   time.Duration `json:"audit_window"`
+	MaxRows       int64         `json:"max_rows"`
+}
+
+type PartitionRowsRow struct {
+	Refusals int64 `json:"refusals"`
+	Rechecks int64 `json:"rechecks"`
+	Restores int64 `json:"restores"`
+}
+
+// Deletes what only describes evidence that is gone, at most max_rows of each kind.
+// Locks: ROW EXCLUSIVE on refusals, rechecks and restores. Index: rechecks_deleted_at; refusals and restores may be read whole.
+// Rows: three times max_rows.
+func (q *Queries) PartitionRows(ctx context.Context, arg PartitionRowsParams) (PartitionRowsRow, error) {
+	row := q.db.QueryRow(ctx, partitionRows, arg.RefusalWindow, arg.AuditWindow, arg.MaxRows)
+	var i PartitionRowsRow
+	err := row.Scan(&i.Refusals, &i.Rechecks, &i.Restores)
+	return i, err
 }
 
 const partitionVerdicts = `-- name: PartitionVerdicts :many
@@ -42,7 +69,7 @@ SELECT
     v.bytes::bigint AS bytes,
     v.is_expired::boolean AS is_expired,
     coalesce(v.kept_because, '')::text AS kept_because
-FROM orphan_partition_verdicts($1::interval, $2::interval) AS v
+FROM orphan_cleaner.prune_look($1::interval, $2::interval) AS v
     -- Not the DEFAULT partition, nor one without an end.
 WHERE v.upper_bound IS NOT NULL
 `

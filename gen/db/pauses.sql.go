@@ -11,13 +11,11 @@ import (
 )
 
 const pauseBegin = `-- name: PauseBegin :one
-INSERT INTO orphan_pauses (reason)
-VALUES ($1)
-RETURNING pause_id
+SELECT orphan_cleaner.pause($1::text)::bigint AS pause_id
 `
 
-// Pauses all runs. Fails on orphan_pauses_one_in_force when they are paused already.
-// Locks: ROW EXCLUSIVE on orphan_pauses. Index: none. Rows: one.
+// Pauses all runs. Fails on pauses_one_in_force when they are paused already.
+// Locks: ROW EXCLUSIVE on pauses; waits for the chunks in flight, 5 s at most. Index: none. Rows: one.
 func (q *Queries) PauseBegin(ctx context.Context, reason string) (int64, error) {
 	row := q.db.QueryRow(ctx, pauseBegin, reason)
 	var pause_id int64
@@ -25,27 +23,23 @@ func (q *Queries) PauseBegin(ctx context.Context, reason string) (int64, error) 
 	return pause_id, err
 }
 
-const pauseEnd = `-- name: PauseEnd :execrows
-UPDATE orphan_pauses
-SET resumed_at = now(),
-    resumed_by = session_user
-WHERE resumed_at IS NULL
+const pauseEnd = `-- name: PauseEnd :one
+SELECT coalesce(orphan_cleaner.resume(), 0)::bigint AS pause_id
 `
 
-// Lets runs go on.
-// Locks: ROW EXCLUSIVE on orphan_pauses. Index: orphan_pauses_one_in_force. Rows: at most one.
+// Lets runs continue; 0: they were not paused.
+// Locks: ROW EXCLUSIVE on pauses. Index: pauses_one_in_force. Rows: at most one.
 func (q *Queries) PauseEnd(ctx context.Context) (int64, error) {
-	result, err := q.db.Exec(ctx, pauseEnd)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	row := q.db.QueryRow(ctx, pauseEnd)
+	var pause_id int64
+	err := row.Scan(&pause_id)
+	return pause_id, err
 }
 
 const pauseInForce = `-- name: PauseInForce :many
-SELECT reason, paused_at, paused_by
-FROM orphan_pauses
-WHERE resumed_at IS NULL
+SELECT p.reason, p.paused_at, p.paused_by
+FROM orphan_cleaner.pauses AS p
+WHERE p.resumed_at IS NULL
 `
 
 type PauseInForceRow struct {
@@ -55,7 +49,7 @@ type PauseInForceRow struct {
 }
 
 // The pause in force, if there is one.
-// Locks: ACCESS SHARE on orphan_pauses. Index: orphan_pauses_one_in_force. Rows: at most one.
+// Locks: ACCESS SHARE on pauses. Index: pauses_one_in_force. Rows: at most one.
 func (q *Queries) PauseInForce(ctx context.Context) ([]PauseInForceRow, error) {
 	rows, err := q.db.Query(ctx, pauseInForce)
 	if err != nil {

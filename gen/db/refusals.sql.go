@@ -14,10 +14,10 @@ import (
 
 const refusalLargest = `-- name: RefusalLargest :many
 SELECT f.user_id, m.members
-FROM orphan_refusals AS f
+FROM orphan_cleaner.refusals AS f
 CROSS JOIN LATERAL (
     SELECT count(*) AS members
-    FROM conversation_members AS i
+    FROM public.conversation_members AS i
     WHERE i.user_id = f.user_id
 ) AS m
 WHERE f.run_id = $1
@@ -33,7 +33,7 @@ type RefusalLargestRow struct {
 }
 
 // The users of a refused run with the most members.
-// Locks: ACCESS SHARE on conversation_members. Index: orphan_refusals_pkey, conversation_members_user_id. Rows: the members of the due users.
+// Locks: ACCESS SHARE on conversation_members. Index: refusals_pkey, conversation_members_user_id. Rows: the members of the due users.
 func (q *Queries) RefusalLargest(ctx context.Context, runID int64) ([]RefusalLargestRow, error) {
 	rows, err := q.db.Query(ctx, refusalLargest, runID)
 	if err != nil {
@@ -54,90 +54,22 @@ func (q *Queries) RefusalLargest(ctx context.Context, runID int64) ([]RefusalLar
 	return items, nil
 }
 
-const refusalPrune = `-- name: RefusalPrune :execrows
-DELETE FROM orphan_refusals AS f
-USING (
-    SELECT o.run_id, o.user_id
-    FROM orphan_refusals AS o
-    JOIN orphan_runs AS r ON r.run_id = o.run_id
-    WHERE r.finished_at < now() - $1::interval
-        -- An approval that a run may still use, or is using.
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_approvals AS a
-            LEFT JOIN orphan_runs AS u ON u.run_id = a.used_by_run
-            WHERE a.run_id = o.run_id
-                AND a.revoked_at IS NULL
-                AND (a.used_at IS NULL AND a.expires_at > now() OR u.state = 'running')
-        )
-    ORDER BY o.run_id, o.user_id
-    LIMIT $2::bigint
-) AS old
-WHERE f.run_id = old.run_id
-    AND f.user_id = old.user_id
-`
-
-type RefusalPruneParams struct {
-	Keep    time.Duration `json:"keep"`
-	MaxRows int64         `json:"max_rows"`
-}
-
-// Forgets the users of refused runs that nobody will approve any more, max_rows at a time.
-// Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_refusals_pkey. Rows: max_rows.
-func (q *Queries) RefusalPrune(ctx context.Context, arg RefusalPruneParams) (int64, error) {
-	result, err := q.db.Exec(ctx, refusalPrune, arg.Keep, arg.MaxRows)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
-const refusalStore = `-- name: RefusalStore :execrows
-INSERT INTO orphan_refusals (run_id, user_id, is_due)
-SELECT s.run_id, s.user_id, k.is_due
-FROM orphan_sightings AS s
-LEFT JOIN orphan_candidates AS c ON c.user_id = s.user_id
-CROSS JOIN LATERAL (
-    SELECT orphan_clock_start(c.first_missing_at, c.last_missing_at, s.shadow_deleted_at, $1::interval)
-        <= now() - $2::interval AS is_due
-) AS k
-WHERE s.run_id = $3
-    AND s.verdict = 'missing'
-    AND (k.is_due OR c.user_id IS NULL)
-`
-
-type RefusalStoreParams struct {
-	MaxGap    time.Duration `json:"max_gap"`
-	Retention time.Duration `json:"retention"`
-	RunID     int64         `json:"run_id"`
-}
-
-// Keeps the users that a refused run found due or newly missing: what an approval of it is about.
-// Locks: ROW EXCLUSIVE on orphan_refusals. Index: none: staging and the ledger are read whole. Rows: the missing users.
-func (q *Queries) RefusalStore(ctx context.Context, arg RefusalStoreParams) (int64, error) {
-	result, err := q.db.Exec(ctx, refusalStore, arg.MaxGap, arg.Retention, arg.RunID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
 const refusalSummary = `-- name: RefusalSummary :one
 SELECT
     r.state,
     r.breaker,
-    (SELECT count(*) FROM orphan_refusals AS f WHERE f.run_id = r.run_id AND f.is_due)::bigint AS users_due,
-    (SELECT count(*) FROM orphan_refusals AS f WHERE f.run_id = r.run_id AND NOT f.is_due)::bigint AS users_new,
+    (SELECT count(*) FROM orphan_cleaner.refusals AS f WHERE f.run_id = r.run_id AND f.is_due)::bigint AS users_due,
+    (SELECT count(*) FROM orphan_cleaner.refusals AS f WHERE f.run_id = r.run_id AND NOT f.is_due)::bigint AS users_new,
     m.members::bigint AS members,
     m.conversations::bigint AS conversations
-FROM orphan_runs AS r
+FROM orphan_cleaner.runs AS r
 CROSS JOIN LATERAL (
     SELECT count(*) AS members, count(DISTINCT m.conversation_id) AS conversations
-    FROM orphan_refusals AS f
+    FROM orphan_cleaner.refusals AS f
         -- User by user, by the index: a join may well be planned as a scan of the table.
     CROSS JOIN LATERAL (
         SELECT i.conversation_id
-        FROM conversation_members AS i
+        FROM public.conversation_members AS i
         WHERE i.user_id = f.user_id
         OFFSET 0
     ) AS m
@@ -155,8 +87,8 @@ type RefusalSummaryRow struct {
 	Conversations int64   `json:"conversations"`
 }
 
-// What approving a refused run would let go.
-// Locks: ACCESS SHARE on conversation_members. Index: orphan_refusals_pkey, conversation_members_user_id.
+// What approving a refused run would delete.
+// Locks: ACCESS SHARE on conversation_members. Index: refusals_pkey, conversation_members_user_id.
 // Rows: the members of the due users.
 func (q *Queries) RefusalSummary(ctx context.Context, runID int64) (RefusalSummaryRow, error) {
 	row := q.db.QueryRow(ctx, refusalSummary, runID)
@@ -174,11 +106,11 @@ func (q *Queries) RefusalSummary(ctx context.Context, runID int64) (RefusalSumma
 
 const refusalUnsettled = `-- name: RefusalUnsettled :many
 SELECT r.run_id, r.breaker, r.error, r.finished_at
-FROM orphan_runs AS r
+FROM orphan_cleaner.runs AS r
 WHERE r.state = 'refused'
     AND NOT EXISTS (
         SELECT
-        FROM orphan_runs AS later
+        FROM orphan_cleaner.runs AS later
         WHERE later.run_id > r.run_id AND later.state = 'succeeded'
     )
 ORDER BY r.run_id DESC
@@ -193,7 +125,7 @@ type RefusalUnsettledRow struct {
 }
 
 // The last refused run, unless a later run succeeded.
-// Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: at most one.
+// Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: at most one.
 func (q *Queries) RefusalUnsettled(ctx context.Context) ([]RefusalUnsettledRow, error) {
 	rows, err := q.db.Query(ctx, refusalUnsettled)
 	if err != nil {

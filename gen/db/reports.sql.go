@@ -20,7 +20,7 @@ begun AS (
         r.run_id, r.kind, r.state, r.users_checked, r.batch_calls, r.members_deleted, r.members_restored,
         r.members_held, r.members_kept_young, r.call_ms_buckets, r.call_ms_max
     FROM span AS s
-    JOIN orphan_runs AS r ON r.started_at >= s.since AND r.started_at < s.until
+    JOIN orphan_cleaner.runs AS r ON r.started_at >= s.since AND r.started_at < s.until
 ),
 listed AS (
     -- A day without a run is worth a line, a day to come is not.
@@ -134,7 +134,7 @@ type ReportDaysRow struct {
 // What the runs that began in a span did, by UTC day of their beginning; the last row, without a day, is
 // the whole span. Percentiles come from the sum of the histograms, each by the upper bound of its
 // element: at most 19 % too high, never too low.
-// Locks: ACCESS SHARE on orphan_runs. Index: none. Rows: all runs, some ten thousand a year.
+// Locks: ACCESS SHARE on runs. Index: none. Rows: all runs, some ten thousand a year.
 func (q *Queries) ReportDays(ctx context.Context, arg ReportDaysParams) ([]ReportDaysRow, error) {
 	rows, err := q.db.Query(ctx, reportDays, arg.Since, arg.Until)
 	if err != nil {
@@ -195,7 +195,7 @@ func (q *Queries) ReportRange(ctx context.Context) (ReportRangeRow, error) {
 const reportSizes = `-- name: ReportSizes :many
 WITH begun AS (
     SELECT r.run_id, r.kind
-    FROM orphan_runs AS r
+    FROM orphan_cleaner.runs AS r
     WHERE r.started_at >= $1::timestamptz
         AND r.started_at < $2::timestamptz
 ),
@@ -203,13 +203,13 @@ touched AS (
     SELECT t.conversation_id, sum(t.deleted) AS deleted, sum(t.restored) AS restored
     FROM (
         SELECT a.conversation_id, count(*) AS deleted, 0 AS restored
-        FROM conversation_members_audit AS a
+        FROM public.conversation_members_audit AS a
         JOIN begun AS b ON b.run_id = a.run_id AND b.kind = 'clean'
         WHERE a.deleted_at >= $1::timestamptz
         GROUP BY a.conversation_id
         UNION ALL
         SELECT o.conversation_id, 0, count(*)
-        FROM orphan_restores AS o
+        FROM orphan_cleaner.restores AS o
         JOIN begun AS b ON b.run_id = o.run_id
         WHERE o.state IN ('restored', 'reverted')
         GROUP BY o.conversation_id
@@ -222,12 +222,12 @@ sized AS (
     LEFT JOIN (
         SELECT m.conversation_id, m.user_id
         FROM touched AS n
-        JOIN conversation_members AS m ON m.conversation_id = n.conversation_id
+        JOIN public.conversation_members AS m ON m.conversation_id = n.conversation_id
         WHERE m.joined_at < $1::timestamptz
         UNION ALL
         SELECT a.conversation_id, a.user_id
         FROM touched AS n
-        JOIN conversation_members_audit AS a ON a.conversation_id = n.conversation_id
+        JOIN public.conversation_members_audit AS a ON a.conversation_id = n.conversation_id
         WHERE a.deleted_at >= $1::timestamptz
             AND a.joined_at < $1::timestamptz
     ) AS b ON b.conversation_id = t.conversation_id
@@ -268,8 +268,8 @@ type ReportSizesRow struct {
 
 // Which conversations the runs that began in a span took members from or gave them back to, by the size
 // that each had before the span: members who had joined by then and are there, or have been deleted since.
-// Locks: ACCESS SHARE on conversation_members, orphan_runs, orphan_restores and the audit.
-// Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey; orphan_restores is read whole.
+// Locks: ACCESS SHARE on conversation_members, runs, restores and the audit.
+// Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey; restores is read whole.
 // Rows: the audit from the span on, and the members of the conversations touched.
 func (q *Queries) ReportSizes(ctx context.Context, arg ReportSizesParams) ([]ReportSizesRow, error) {
 	rows, err := q.db.Query(ctx, reportSizes, arg.Since, arg.Until)

@@ -13,25 +13,27 @@ import (
 )
 
 const restoreChunk = `-- name: RestoreChunk :one
-SELECT orphan_restore_chunk(
-    $1::bigint, ($2::text)::date, $3::bigint, $4::integer, $5::interval
+SELECT orphan_cleaner.restore_chunk(
+    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::interval
 )::bigint AS restored
 `
 
 type RestoreChunkParams struct {
 	RunID     int64         `json:"run_id"`
+	Token     uuid.UUID     `json:"token"`
 	Day       string        `json:"day"`
 	FirstPage int64         `json:"first_page"`
 	Pages     int32         `json:"pages"`
 	Hold      time.Duration `json:"hold"`
 }
 
-// Gives back the planned members on some pages of the backup of a day; returns how many.
+// Restores the planned members on some pages of the backup of a day; returns how many.
 // Locks: ROW EXCLUSIVE on conversation_members and our tables; the conversations FOR KEY SHARE, by their foreign key.
-// Index: orphan_restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
+// Index: restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
 func (q *Queries) RestoreChunk(ctx context.Context, arg RestoreChunkParams) (int64, error) {
 	row := q.db.QueryRow(ctx, restoreChunk,
 		arg.RunID,
+		arg.Token,
 		arg.Day,
 		arg.FirstPage,
 		arg.Pages,
@@ -43,8 +45,8 @@ func (q *Queries) RestoreChunk(ctx context.Context, arg RestoreChunkParams) (int
 }
 
 const restoreChunks = `-- name: RestoreChunks :many
-SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members
-FROM orphan_restore_chunks($1::bigint, $2::text, $3::integer) AS c
+SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members, c.user_ids::uuid [] AS user_ids
+FROM orphan_cleaner.restore_chunks($1::bigint, $2::text, $3::integer) AS c
 `
 
 type RestoreChunksParams struct {
@@ -54,13 +56,14 @@ type RestoreChunksParams struct {
 }
 
 type RestoreChunksRow struct {
-	Day       string `json:"day"`
-	FirstPage int64  `json:"first_page"`
-	Members   int64  `json:"members"`
+	Day       string      `json:"day"`
+	FirstPage int64       `json:"first_page"`
+	Members   int64       `json:"members"`
+	UserIds   []uuid.UUID `json:"user_ids"`
 }
 
-// Where the backup rows of a restore lie: the chunks of so many pages that hold one, by UTC day.
-// Locks: ACCESS SHARE on the backup. Index: orphan_restores_pkey. Rows: the backups from the oldest row of the restore on, read once.
+// Where the backup rows of a restore are: the chunks of so many pages that hold one, by UTC day, with their users.
+// Locks: ACCESS SHARE on the backup. Index: restores_pkey. Rows: the backups from the oldest row of the restore on, read once.
 func (q *Queries) RestoreChunks(ctx context.Context, arg RestoreChunksParams) ([]RestoreChunksRow, error) {
 	rows, err := q.db.Query(ctx, restoreChunks, arg.RunID, arg.State, arg.Pages)
 	if err != nil {
@@ -70,7 +73,12 @@ func (q *Queries) RestoreChunks(ctx context.Context, arg RestoreChunksParams) ([
 	var items []RestoreChunksRow
 	for rows.Next() {
 		var i RestoreChunksRow
-		if err := rows.Scan(&i.Day, &i.FirstPage, &i.Members); err != nil {
+		if err := rows.Scan(
+			&i.Day,
+			&i.FirstPage,
+			&i.Members,
+			&i.UserIds,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -83,17 +91,17 @@ func (q *Queries) RestoreChunks(ctx context.Context, arg RestoreChunksParams) ([
 
 const restoreLeft = `-- name: RestoreLeft :one
 SELECT count(*) AS members
-FROM orphan_restores AS r
+FROM orphan_cleaner.restores AS r
     -- One lookup a row: only few are left of a list.
 CROSS JOIN LATERAL (
     SELECT c.id
-    FROM conversations AS c
+    FROM public.conversations AS c
     WHERE c.id = r.conversation_id
     LIMIT 1
 ) AS c
 LEFT JOIN LATERAL (
     SELECT m.user_id
-    FROM conversation_members AS m
+    FROM public.conversation_members AS m
     WHERE m.conversation_id = r.conversation_id AND m.user_id = r.user_id
     LIMIT 1
 ) AS m ON true
@@ -103,8 +111,8 @@ WHERE r.run_id = $1
     -- Who joined again and left since stays away.
     AND NOT EXISTS (
         SELECT
-        FROM conversation_members_audit AS a
-        JOIN orphan_runs AS o ON o.run_id = r.run_id
+        FROM public.conversation_members_audit AS a
+        JOIN orphan_cleaner.runs AS o ON o.run_id = r.run_id
         WHERE a.run_id IS NULL
             AND a.deleted_at >= o.started_at - interval '1 minute'
             AND a.deleted_at > r.backed_up_at
@@ -113,9 +121,9 @@ WHERE r.run_id = $1
     )
 `
 
-// How many members of a restore's list could still be given back: not there, and their conversation is.
+// How many members of a restore's list could still be restored: not there, and their conversation is.
 // Locks: ACCESS SHARE on conversation_members and conversations.
-// Index: orphan_restores_pkey, conversation_members_pkey, conversations_pkey. Rows: those of the restore.
+// Index: restores_pkey, conversation_members_pkey, conversations_pkey. Rows: those of the restore.
 func (q *Queries) RestoreLeft(ctx context.Context, runID int64) (int64, error) {
 	row := q.db.QueryRow(ctx, restoreLeft, runID)
 	var members int64
@@ -143,7 +151,7 @@ SELECT
     count(*) FILTER (WHERE p.verdict = 'conversation_gone') AS conversation_gone,
     count(*) FILTER (WHERE p.verdict = 'left_since') AS left_since
 FROM chosen AS w
-CROSS JOIN LATERAL orphan_restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
+CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
 GROUP BY 1, 2
 ORDER BY 1, 2
 `
@@ -207,120 +215,59 @@ func (q *Queries) RestorePreview(ctx context.Context, arg RestorePreviewParams) 
 	return items, nil
 }
 
-const restorePrune = `-- name: RestorePrune :execrows
-DELETE FROM orphan_restores AS g
-USING (
-    SELECT o.run_id, o.user_id, o.conversation_id
-    FROM orphan_runs AS r
-    JOIN orphan_restores AS o ON o.run_id = r.run_id
-    WHERE r.kind = 'restore'
-        AND r.finished_at < now() - $1::interval
-        AND o.backed_up_at < (
-            SELECT min(coalesce(p.lower_bound, '-infinity'))
-            FROM orphan_partitions() AS p
-            WHERE p.parent = 'conversation_members_backup'
-        )
-    LIMIT $2::bigint
-) AS old
-WHERE g.run_id = old.run_id
-    AND g.user_id = old.user_id
-    AND g.conversation_id = old.conversation_id
-`
-
-type RestorePruneParams struct {
-	Keep    time.Duration `json:"keep"`
-	MaxRows int64         `json:"max_rows"`
-}
-
-// Forgets which members old restores gave back, once neither a revert could go by it nor the audit of the
-// time is kept, max_rows at a time. The restores themselves stay in orphan_runs.
-// Locks: ROW EXCLUSIVE on orphan_restores. Index: orphan_restores_pkey. Rows: max_rows.
-func (q *Queries) RestorePrune(ctx context.Context, arg RestorePruneParams) (int64, error) {
-	result, err := q.db.Exec(ctx, restorePrune, arg.Keep, arg.MaxRows)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
-const restoreStore = `-- name: RestoreStore :one
-WITH chosen AS (
-    SELECT
-        $1::bigint AS of_run,
-        $2::uuid [] AS of_users,
-        $3::uuid [] AS of_conversations,
-        $4::timestamptz AS since,
-        $5::timestamptz AS until
-),
-plan AS MATERIALIZED (
-    SELECT
-        p.conversation_id::uuid AS conversation_id,
-        p.user_id::uuid AS user_id,
-        p.deleted_run::bigint AS deleted_run,
-        p.backed_up_at::timestamptz AS backed_up_at,
-        p.verdict::text AS verdict
-    FROM chosen AS w
-    CROSS JOIN LATERAL orphan_restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
-),
-stored AS (
-    INSERT INTO orphan_restores (run_id, user_id, conversation_id, deleted_run, backed_up_at)
-    SELECT r.run_id, p.user_id, p.conversation_id, p.deleted_run, p.backed_up_at
-    FROM plan AS p
-    JOIN orphan_runs AS r ON r.run_id = $6 AND r.state = 'running' AND r.kind = 'restore'
-    WHERE p.verdict = 'restore'
-    -- Stored before, by an attempt whose answer was lost.
-    ON CONFLICT (run_id, user_id, conversation_id) DO NOTHING
-)
-SELECT
-    count(*) FILTER (WHERE p.verdict = 'restore') AS restore,
-    count(DISTINCT p.user_id) FILTER (WHERE p.verdict = 'restore') AS users,
-    count(*) FILTER (WHERE p.verdict = 'there') AS there,
-    count(*) FILTER (WHERE p.verdict = 'there_differs') AS there_differs,
-    count(*) FILTER (WHERE p.verdict = 'conversation_gone') AS conversation_gone,
-    count(*) FILTER (WHERE p.verdict = 'left_since') AS left_since
-FROM plan AS p
+const restoreStore = `-- name: RestoreStore :many
+SELECT s.verdict::text AS verdict, s.members::bigint AS members, s.users::bigint AS users
+FROM orphan_cleaner.restore_store(
+    $1::bigint, $2::uuid, $3::bigint, $4::uuid [],
+    $5::uuid [], $6::timestamptz, $7::timestamptz
+) AS s
 `
 
 type RestoreStoreParams struct {
+	RunID           int64       `json:"run_id"`
+	Token           uuid.UUID   `json:"token"`
 	OfRun           *int64      `json:"of_run"`
 	OfUsers         []uuid.UUID `json:"of_users"`
 	OfConversations []uuid.UUID `json:"of_conversations"`
 	Since           *time.Time  `json:"since"`
 	Until           *time.Time  `json:"until"`
-	RunID           int64       `json:"run_id"`
 }
 
 type RestoreStoreRow struct {
-	Restore          int64 `json:"restore"`
-	Users            int64 `json:"users"`
-	There            int64 `json:"there"`
-	ThereDiffers     int64 `json:"there_differs"`
-	ConversationGone int64 `json:"conversation_gone"`
-	LeftSince        int64 `json:"left_since"`
+	Verdict string `json:"verdict"`
+	Members int64  `json:"members"`
+	Users   int64  `json:"users"`
 }
 
-// Writes down which members a restore gives back, and counts what becomes of the others.
-// Locks: ROW EXCLUSIVE on orphan_restores; ACCESS SHARE on conversation_members and conversations.
-// Index: orphan_runs_pkey, conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
-func (q *Queries) RestoreStore(ctx context.Context, arg RestoreStoreParams) (RestoreStoreRow, error) {
-	row := q.db.QueryRow(ctx, restoreStore,
+// Writes down which members a restore brings back; returns what becomes of all that were chosen, by verdict.
+// Locks: ROW EXCLUSIVE on restores; ACCESS SHARE on conversation_members and conversations.
+// Index: runs_pkey, conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
+func (q *Queries) RestoreStore(ctx context.Context, arg RestoreStoreParams) ([]RestoreStoreRow, error) {
+	rows, err := q.db.Query(ctx, restoreStore,
+		arg.RunID,
+		arg.Token,
 		arg.OfRun,
 		arg.OfUsers,
 		arg.OfConversations,
 		arg.Since,
 		arg.Until,
-		arg.RunID,
 	)
-	var i RestoreStoreRow
-	err := row.Scan(
-		&i.Restore,
-		&i.Users,
-		&i.There,
-		&i.ThereDiffers,
-		&i.ConversationGone,
-		&i.LeftSince,
-	)
-	return i, err
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RestoreStoreRow
+	for rows.Next() {
+		var i RestoreStoreRow
+		if err := rows.Scan(&i.Verdict, &i.Members, &i.Users); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const restoreSummary = `-- name: RestoreSummary :one
@@ -333,14 +280,14 @@ SELECT
     g.restored::bigint AS restored,
     g.users::bigint AS users,
     g.reverted::bigint AS reverted
-FROM orphan_runs AS r
+FROM orphan_cleaner.runs AS r
 CROSS JOIN LATERAL (
     SELECT
         count(*) FILTER (WHERE g.state = 'planned') AS planned,
         count(*) FILTER (WHERE g.state = 'restored') AS restored,
         count(DISTINCT g.user_id) FILTER (WHERE g.state = 'restored') AS users,
         count(*) FILTER (WHERE g.state = 'reverted') AS reverted
-    FROM orphan_restores AS g
+    FROM orphan_cleaner.restores AS g
     WHERE g.run_id = r.run_id
 ) AS g
 WHERE r.run_id = $1
@@ -358,7 +305,7 @@ type RestoreSummaryRow struct {
 }
 
 // What became of the members of a restore.
-// Locks: ACCESS SHARE on orphan_restores. Index: orphan_restores_pkey. Rows: those of the restore.
+// Locks: ACCESS SHARE on restores. Index: restores_pkey. Rows: those of the restore.
 func (q *Queries) RestoreSummary(ctx context.Context, runID int64) (RestoreSummaryRow, error) {
 	row := q.db.QueryRow(ctx, restoreSummary, runID)
 	var i RestoreSummaryRow
@@ -375,93 +322,75 @@ func (q *Queries) RestoreSummary(ctx context.Context, runID int64) (RestoreSumma
 	return i, err
 }
 
-const restoreUsers = `-- name: RestoreUsers :many
-SELECT u.user_id::uuid AS user_id
-FROM orphan_restore_users($1::bigint, ($2::text)::date, $3::bigint, $4::integer) AS u
-`
-
-type RestoreUsersParams struct {
-	RunID     int64  `json:"run_id"`
-	Day       string `json:"day"`
-	FirstPage int64  `json:"first_page"`
-	Pages     int32  `json:"pages"`
-}
-
-// The users whose members a restore gave back, on some pages of the backup of a day.
-// Locks: ACCESS SHARE on the backup and orphan_restores. Index: orphan_restores_pkey; a TID range of the backup.
-// Rows: those on the pages.
-func (q *Queries) RestoreUsers(ctx context.Context, arg RestoreUsersParams) ([]uuid.UUID, error) {
-	rows, err := q.db.Query(ctx, restoreUsers,
-		arg.RunID,
-		arg.Day,
-		arg.FirstPage,
-		arg.Pages,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []uuid.UUID
-	for rows.Next() {
-		var user_id uuid.UUID
-		if err := rows.Scan(&user_id); err != nil {
-			return nil, err
-		}
-		items = append(items, user_id)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const revertChunk = `-- name: RevertChunk :one
-SELECT orphan_revert_chunk(
-    $1::bigint, $2::bigint, ($3::text)::date, $4::bigint, $5::integer, $6::uuid []
+SELECT orphan_cleaner.revert_chunk(
+    $1::bigint, $2::uuid, $3::bigint, ($4::text)::date, $5::bigint, $6::integer,
+    $7::uuid [], ($8::text)::xid8
 )::bigint AS deleted
 `
 
 type RevertChunkParams struct {
 	RunID       int64       `json:"run_id"`
+	Token       uuid.UUID   `json:"token"`
 	RevertedRun int64       `json:"reverted_run"`
 	Day         string      `json:"day"`
 	FirstPage   int64       `json:"first_page"`
 	Pages       int32       `json:"pages"`
 	UserIds     []uuid.UUID `json:"user_ids"`
+	CheckedFrom string      `json:"checked_from"`
 }
 
-// Takes members of a restore again: unchanged since, on no other hold, of users whom auth-service has just left out.
-// Locks: ROW EXCLUSIVE on conversation_members, the rows that go, and on our tables.
-// Index: orphan_restores_pkey, conversation_members_pkey; a TID range of the backup. Rows: those on the pages.
+// Deletes members of a restore once more: unchanged since, on no other hold, of users who were just again missing.
+// Locks: ROW EXCLUSIVE on conversation_members, the rows deleted, and on our tables.
+// Index: restores_pkey, conversation_members_pkey or conversation_members_user_id; a TID range of the backup. Rows: those on the pages.
 func (q *Queries) RevertChunk(ctx context.Context, arg RevertChunkParams) (int64, error) {
 	row := q.db.QueryRow(ctx, revertChunk,
 		arg.RunID,
+		arg.Token,
 		arg.RevertedRun,
 		arg.Day,
 		arg.FirstPage,
 		arg.Pages,
 		arg.UserIds,
+		arg.CheckedFrom,
 	)
 	var deleted int64
 	err := row.Scan(&deleted)
 	return deleted, err
 }
 
-const runRestored = `-- name: RunRestored :exec
-UPDATE orphan_runs
-SET members_restored = members_restored + $1::bigint
-WHERE run_id = $2
-    AND state = 'running'
+const revertJudge = `-- name: RevertJudge :one
+SELECT
+    coalesce(j.breaker, '')::text AS breaker,
+    coalesce(j.message, '')::text AS message
+FROM orphan_cleaner.revert_judge($1::bigint, $2::uuid, $3::bigint, $4::uuid [], $5::jsonb) AS j
 `
 
-type RunRestoredParams struct {
-	Restored int64 `json:"restored"`
-	RunID    int64 `json:"run_id"`
+type RevertJudgeParams struct {
+	RunID       int64       `json:"run_id"`
+	Token       uuid.UUID   `json:"token"`
+	RevertedRun int64       `json:"reverted_run"`
+	Missing     []uuid.UUID `json:"missing"`
+	Report      []byte      `json:"report"`
 }
 
-// Counts members given back on the run's row, in the transaction that gave them back.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
-func (q *Queries) RunRestored(ctx context.Context, arg RunRestoredParams) error {
-	_, err := q.db.Exec(ctx, runRestored, arg.Restored, arg.RunID)
-	return err
+type RevertJudgeRow struct {
+	Breaker string `json:"breaker"`
+	Message string `json:"message"`
+}
+
+// Judges a revert: names the breaker that refuses it, or admits the missing users to deletion.
+// Locks: ACCESS SHARE on conversation_members; ROW EXCLUSIVE on sightings. Index: restores_pkey, conversation_members_user_id.
+// Rows: those of the restore; all members, counted.
+func (q *Queries) RevertJudge(ctx context.Context, arg RevertJudgeParams) (RevertJudgeRow, error) {
+	row := q.db.QueryRow(ctx, revertJudge,
+		arg.RunID,
+		arg.Token,
+		arg.RevertedRun,
+		arg.Missing,
+		arg.Report,
+	)
+	var i RevertJudgeRow
+	err := row.Scan(&i.Breaker, &i.Message)
+	return i, err
 }

@@ -8,355 +8,368 @@ package db
 import (
 	"context"
 	"time"
+
+	"github.com/google/uuid"
 )
 
-const runBegin = `-- name: RunBegin :one
-WITH abandoned AS (
-    UPDATE orphan_runs
-    SET state = 'abandoned',
-        finished_at = now(),
-        error = 'no heartbeat for longer than its lease'
-    WHERE state = 'running'
-        AND heartbeat_at + lease < now()
-    RETURNING run_id
-)
-INSERT INTO orphan_runs (kind, phase, started_at, heartbeat_at, lease, host, version, settings, scheduled_for)
+const runAssess = `-- name: RunAssess :one
 SELECT
-    -- Not now(): the transaction may have waited for its turn, and began before
-    -- the run did that it waited for.
-    $1, $2, statement_timestamp(), statement_timestamp(), $3, $4, $5, $6,
-    CASE
-        WHEN $7::interval IS NULL THEN NULL
-        WHEN l.next_at IS NULL OR l.started_at > statement_timestamp() THEN statement_timestamp()
-        -- Late by whole intervals: skip those, keep the beat.
-        ELSE l.next_at + floor(
-            extract(EPOCH FROM statement_timestamp() - l.next_at) / extract(EPOCH FROM $7::interval)
-        )::float8 * $7::interval
-    END
-    -- Reading the CTE here makes it run before the row is inserted.
-FROM (SELECT count(*) FROM abandoned) AS given_up
-LEFT JOIN LATERAL (
-    SELECT a.started_at, coalesce(a.scheduled_for, a.started_at) + $7::interval AS next_at
-    FROM orphan_runs AS a
-    WHERE a.kind = 'clean'
-        AND a.state <> 'abandoned'
-        AND a.run_id NOT IN (SELECT g.run_id FROM abandoned AS g)
-    ORDER BY a.run_id DESC
-    LIMIT 1
-) AS l ON true
-WHERE $7::interval IS NULL
-    OR l.next_at IS NULL
-    OR l.next_at <= statement_timestamp()
-    -- The clock went back: the run says so, by its breaker.
-    OR l.started_at > statement_timestamp()
-RETURNING run_id, started_at
+    count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
+    -- As run_judge counts them.
+    count(*) FILTER (WHERE a.is_new AND NOT a.is_approved AND NOT EXISTS (
+        SELECT FROM orphan_cleaner.holds_in_force AS h WHERE h.user_id = a.user_id AND h.run_id IS NOT NULL
+    ))::bigint AS users_new_judged,
+    count(*) FILTER (WHERE NOT a.is_approved)::bigint AS candidates_judged,
+    count(*) FILTER (WHERE a.is_restarted)::bigint AS users_restarted,
+    count(*) FILTER (WHERE a.is_active)::bigint AS users_active,
+    count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
+    coalesce(sum(a.rows_due), 0)::bigint AS rows_due,
+    coalesce(sum(a.rows_due) FILTER (WHERE NOT a.is_approved), 0)::bigint AS rows_due_judged,
+    coalesce(sum(a.rows_young), 0)::bigint AS rows_young,
+    coalesce(sum(a.rows_held), 0)::bigint AS rows_held
+FROM orphan_cleaner.assess(
+    $1::uuid [],
+    greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
+    least($3::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
+    $4::bigint
+) AS a
+`
+
+type RunAssessParams struct {
+	UserIds     []uuid.UUID   `json:"user_ids"`
+	Retention   time.Duration `json:"retention"`
+	MaxGap      time.Duration `json:"max_gap"`
+	ApprovedRun *int64        `json:"approved_run"`
+}
+
+type RunAssessRow struct {
+	UsersNew         int64 `json:"users_new"`
+	UsersNewJudged   int64 `json:"users_new_judged"`
+	CandidatesJudged int64 `json:"candidates_judged"`
+	UsersRestarted   int64 `json:"users_restarted"`
+	UsersActive      int64 `json:"users_active"`
+	UsersDue         int64 `json:"users_due"`
+	RowsDue          int64 `json:"rows_due"`
+	RowsDueJudged    int64 `json:"rows_due_judged"`
+	RowsYoung        int64 `json:"rows_young"`
+	RowsHeld         int64 `json:"rows_held"`
+}
+
+// What these missing users mean for a run, summed up; changes nothing: the staging of a dry run. Pinned limits are
+// applied, as run_begin applies them.
+// Locks: ACCESS SHARE on conversation_members and our tables.
+// Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
+func (q *Queries) RunAssess(ctx context.Context, arg RunAssessParams) (RunAssessRow, error) {
+	row := q.db.QueryRow(ctx, runAssess,
+		arg.UserIds,
+		arg.Retention,
+		arg.MaxGap,
+		arg.ApprovedRun,
+	)
+	var i RunAssessRow
+	err := row.Scan(
+		&i.UsersNew,
+		&i.UsersNewJudged,
+		&i.CandidatesJudged,
+		&i.UsersRestarted,
+		&i.UsersActive,
+		&i.UsersDue,
+		&i.RowsDue,
+		&i.RowsDueJudged,
+		&i.RowsYoung,
+		&i.RowsHeld,
+	)
+	return i, err
+}
+
+const runBegin = `-- name: RunBegin :one
+SELECT
+    r.run_id::bigint AS run_id,
+    r.started_at::timestamptz AS started_at,
+    r.settings::jsonb AS settings,
+    coalesce(r.approved_run, 0)::bigint AS approved_run
+FROM orphan_cleaner.run_begin(
+    $1::uuid, $2::text, $3::text, $4::jsonb, $5::interval, $6::text, $7::text,
+    $8::interval, $9::boolean
+) AS r
 `
 
 type RunBeginParams struct {
+	Token    uuid.UUID      `json:"token"`
 	Kind     string         `json:"kind"`
 	Phase    string         `json:"phase"`
+	Settings []byte         `json:"settings"`
 	Lease    time.Duration  `json:"lease"`
 	Host     string         `json:"host"`
 	Version  string         `json:"version"`
-	Settings []byte         `json:"settings"`
 	Every    *time.Duration `json:"every"`
+	IsRevert bool           `json:"is_revert"`
 }
 
 type RunBeginRow struct {
-	RunID     int64     `json:"run_id"`
-	StartedAt time.Time `json:"started_at"`
+	RunID       int64     `json:"run_id"`
+	StartedAt   time.Time `json:"started_at"`
+	Settings    []byte    `json:"settings"`
+	ApprovedRun int64     `json:"approved_run"`
 }
 
-// Opens a run, and in the same statement gives up a run whose heartbeat stopped
-// for longer than its own lease. Fails on orphan_runs_one_open while another
-// run is open. With an interval (every) it returns no row unless a run is due; see RunSchedule.
-// Locks: ROW EXCLUSIVE on orphan_runs. ChunkSettle comes before it: no chunk of the run it gives up is in flight.
-// Index: orphan_runs_one_open. Rows: one or two.
+// Opens a run, and gives up one whose lease ended. Fails with OC003 while another is open and with OC002 while runs are
+// paused; with an interval (every) there is no row unless a run is due.
+// Locks: SHARE ROW EXCLUSIVE on runs, 3 s at most. Index: runs_one_open. Rows: one or two.
 func (q *Queries) RunBegin(ctx context.Context, arg RunBeginParams) (RunBeginRow, error) {
 	row := q.db.QueryRow(ctx, runBegin,
+		arg.Token,
 		arg.Kind,
 		arg.Phase,
+		arg.Settings,
 		arg.Lease,
 		arg.Host,
 		arg.Version,
-		arg.Settings,
 		arg.Every,
+		arg.IsRevert,
 	)
 	var i RunBeginRow
-	err := row.Scan(&i.RunID, &i.StartedAt)
-	return i, err
-}
-
-const runClock = `-- name: RunClock :one
-SELECT now()::timestamptz AS database_time,
-    (coalesce(max(greatest(heartbeat_at, finished_at)), '-infinity') <= now())::boolean AS runs_forward
-FROM orphan_runs
-WHERE run_id <> $1
-`
-
-type RunClockRow struct {
-	DatabaseTime time.Time `json:"database_time"`
-	RunsForward  bool      `json:"runs_forward"`
-}
-
-// Database time, and whether it is past every moment that a run has recorded.
-// Locks: ACCESS SHARE on orphan_runs. Index: none. Rows: all runs, some ten thousand a year.
-func (q *Queries) RunClock(ctx context.Context, runID int64) (RunClockRow, error) {
-	row := q.db.QueryRow(ctx, runClock, runID)
-	var i RunClockRow
-	err := row.Scan(&i.DatabaseTime, &i.RunsForward)
-	return i, err
-}
-
-const runConversations = `-- name: RunConversations :one
-SELECT count(*) AS conversations
-    -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
-FROM (
-    SELECT a.conversation_id
-    FROM conversation_members_audit AS a
-    WHERE a.run_id = $1::bigint
-        AND a.deleted_at >= (SELECT r.started_at FROM orphan_runs AS r WHERE r.run_id = $1::bigint)
-    UNION
-    SELECT g.conversation_id
-    FROM orphan_restores AS g
-    WHERE g.run_id = $1::bigint
-        AND g.state <> 'planned'
-) AS touched
-`
-
-// In how many conversations a run deleted members, from the audit, or gave them back, from the list of the restore.
-// Locks: ACCESS SHARE on orphan_runs and both tables.
-// Index: conversation_members_audit_deleted_at (BRIN); orphan_restores_pkey. Rows: what was deleted since the run began.
-func (q *Queries) RunConversations(ctx context.Context, runID int64) (int64, error) {
-	row := q.db.QueryRow(ctx, runConversations, runID)
-	var conversations int64
-	err := row.Scan(&conversations)
-	return conversations, err
-}
-
-const runDeleted = `-- name: RunDeleted :one
-SELECT members_deleted, started_at
-FROM orphan_runs
-WHERE run_id = $1
-`
-
-type RunDeletedRow struct {
-	MembersDeleted int64     `json:"members_deleted"`
-	StartedAt      time.Time `json:"started_at"`
-}
-
-// What the open run's own row says it deleted, written in the transactions of its chunks.
-// Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey. Rows: one.
-func (q *Queries) RunDeleted(ctx context.Context, runID int64) (RunDeletedRow, error) {
-	row := q.db.QueryRow(ctx, runDeleted, runID)
-	var i RunDeletedRow
-	err := row.Scan(&i.MembersDeleted, &i.StartedAt)
-	return i, err
-}
-
-const runFacts = `-- name: RunFacts :execrows
-UPDATE orphan_runs
-SET heartbeat_at = clock_timestamp(),
-    users_checked = $1,
-    users_missing = $2,
-    users_unknown = $3,
-    users_new = $4,
-    users_returned = $5,
-    users_due = $6,
-    members_total = $7,
-    members_due = $8,
-    members_kept_young = $9,
-    members_held = $10,
-    batch_calls = $11,
-    chunks_left = $12,
-    call_ms_buckets = $13,
-    call_ms_max = $14
-WHERE run_id = $15
-    AND state = 'running'
-RETURNING set_config('synchronous_commit', 'off', true)
-`
-
-type RunFactsParams struct {
-	UsersChecked     int64    `json:"users_checked"`
-	UsersMissing     int64    `json:"users_missing"`
-	UsersUnknown     int64    `json:"users_unknown"`
-	UsersNew         int64    `json:"users_new"`
-	UsersReturned    int64    `json:"users_returned"`
-	UsersDue         int64    `json:"users_due"`
-	MembersTotal     int64    `json:"members_total"`
-	MembersDue       int64    `json:"members_due"`
-	MembersKeptYoung int64    `json:"members_kept_young"`
-	MembersHeld      int64    `json:"members_held"`
-	BatchCalls       int64    `json:"batch_calls"`
-	ChunksLeft       int64    `json:"chunks_left"`
-	CallMsBuckets    []int64  `json:"call_ms_buckets"`
-	CallMsMax        *float64 `json:"call_ms_max"`
-	RunID            int64    `json:"run_id"`
-}
-
-// Writes down what the run has found so far. Its COMMIT does not wait for the disk: that is done while the run is
-// proved, and its end waits for all of it.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
-func (q *Queries) RunFacts(ctx context.Context, arg RunFactsParams) (int64, error) {
-	result, err := q.db.Exec(ctx, runFacts,
-		arg.UsersChecked,
-		arg.UsersMissing,
-		arg.UsersUnknown,
-		arg.UsersNew,
-		arg.UsersReturned,
-		arg.UsersDue,
-		arg.MembersTotal,
-		arg.MembersDue,
-		arg.MembersKeptYoung,
-		arg.MembersHeld,
-		arg.BatchCalls,
-		arg.ChunksLeft,
-		arg.CallMsBuckets,
-		arg.CallMsMax,
-		arg.RunID,
+	err := row.Scan(
+		&i.RunID,
+		&i.StartedAt,
+		&i.Settings,
+		&i.ApprovedRun,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	return i, err
 }
 
-const runFailPreflight = `-- name: RunFailPreflight :execrows
-UPDATE orphan_runs
-SET state = 'failed',
-    heartbeat_at = clock_timestamp(),
-    finished_at = clock_timestamp(),
-    error = $1
-WHERE run_id = $2
-    AND state = 'running'
+const runBreakers = `-- name: RunBreakers :many
+SELECT
+    b.breaker::text AS breaker,
+    coalesce(b.figure, 0)::float8 AS figure,
+    coalesce(b.limit_value, 0)::float8 AS limit_value,
+    b.is_tripped::boolean AS is_tripped,
+    b.message::text AS message
+FROM orphan_cleaner.breakers($1::jsonb, $2::jsonb) AS b
 `
 
-type RunFailPreflightParams struct {
-	Error *string `json:"error"`
-	RunID int64   `json:"run_id"`
+type RunBreakersParams struct {
+	Settings []byte `json:"settings"`
+	Facts    []byte `json:"facts"`
 }
 
-// Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
-func (q *Queries) RunFailPreflight(ctx context.Context, arg RunFailPreflightParams) (int64, error) {
-	result, err := q.db.Exec(ctx, runFailPreflight, arg.Error, arg.RunID)
+type RunBreakersRow struct {
+	Breaker    string  `json:"breaker"`
+	Figure     float64 `json:"figure"`
+	LimitValue float64 `json:"limit_value"`
+	IsTripped  bool    `json:"is_tripped"`
+	Message    string  `json:"message"`
+}
+
+// What the breakers say of these settings and facts: the judgement of a dry run, and the figures for a page.
+// Locks: ACCESS SHARE on hours, runs and conversation_members. Index: runs_heartbeat_at; hours is read whole.
+// Rows: an hour each of the audit's window; all members, counted, where they are few or many are due.
+func (q *Queries) RunBreakers(ctx context.Context, arg RunBreakersParams) ([]RunBreakersRow, error) {
+	rows, err := q.db.Query(ctx, runBreakers, arg.Settings, arg.Facts)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return result.RowsAffected(), nil
+	defer rows.Close()
+	var items []RunBreakersRow
+	for rows.Next() {
+		var i RunBreakersRow
+		if err := rows.Scan(
+			&i.Breaker,
+			&i.Figure,
+			&i.LimitValue,
+			&i.IsTripped,
+			&i.Message,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const runDuePage = `-- name: RunDuePage :many
+SELECT s.user_id, s.rows_due::bigint AS rows_due
+FROM orphan_cleaner.sightings AS s
+WHERE s.run_id = $1
+    AND s.user_id > $2
+    AND s.is_due
+ORDER BY s.user_id
+LIMIT $3
+`
+
+type RunDuePageParams struct {
+	RunID    int64     `json:"run_id"`
+	After    uuid.UUID `json:"after"`
+	MaxUsers int32     `json:"max_users"`
+}
+
+type RunDuePageRow struct {
+	UserID  uuid.UUID `json:"user_id"`
+	RowsDue int64     `json:"rows_due"`
+}
+
+// The next due users of the run behind one, as staged, with the rows that the sweep may delete.
+// Locks: ACCESS SHARE on sightings. Index: none needed: staging is read in order, or whole. Rows: as asked.
+func (q *Queries) RunDuePage(ctx context.Context, arg RunDuePageParams) ([]RunDuePageRow, error) {
+	rows, err := q.db.Query(ctx, runDuePage, arg.RunID, arg.After, arg.MaxUsers)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RunDuePageRow
+	for rows.Next() {
+		var i RunDuePageRow
+		if err := rows.Scan(&i.UserID, &i.RowsDue); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const runFinish = `-- name: RunFinish :one
-UPDATE orphan_runs AS r
-SET state = $1,
-    phase = $2,
-    heartbeat_at = clock_timestamp(),
-    finished_at = clock_timestamp(),
-    breaker = $3,
-    error = $4,
-    conversations = $5
-WHERE r.run_id = $6
-    -- Ended so before: by this very run, whose answer was lost. Nobody else writes that state.
-    AND r.state IN ('running', $1)
-RETURNING r.members_deleted, r.members_restored, r.started_at, r.finished_at
+SELECT
+    r.state::text AS state,
+    coalesce(r.error, '')::text AS error,
+    r.users_new::bigint AS users_new,
+    r.users_returned::bigint AS users_returned,
+    r.users_restarted::bigint AS users_restarted,
+    r.users_due::bigint AS users_due,
+    r.candidates::bigint AS candidates,
+    r.members_due::bigint AS members_due,
+    r.members_deleted::bigint AS members_deleted,
+    r.members_restored::bigint AS members_restored,
+    r.members_kept_young::bigint AS members_kept_young,
+    r.members_held::bigint AS members_held,
+    r.members_changed::bigint AS members_changed,
+    r.conversations::bigint AS conversations
+FROM orphan_cleaner.run_finish(
+    $1::bigint, $2::uuid, $3::text, $4::text, $5::text, $6::jsonb
+) AS r
 `
 
 type RunFinishParams struct {
-	State         string  `json:"state"`
-	Phase         string  `json:"phase"`
-	Breaker       *string `json:"breaker"`
-	Error         *string `json:"error"`
-	Conversations int64   `json:"conversations"`
-	RunID         int64   `json:"run_id"`
+	RunID   int64     `json:"run_id"`
+	Token   uuid.UUID `json:"token"`
+	State   string    `json:"state"`
+	Breaker *string   `json:"breaker"`
+	Error   *string   `json:"error"`
+	Counts  []byte    `json:"counts"`
 }
 
 type RunFinishRow struct {
-	MembersDeleted  int64      `json:"members_deleted"`
-	MembersRestored int64      `json:"members_restored"`
-	StartedAt       time.Time  `json:"started_at"`
-	FinishedAt      *time.Time `json:"finished_at"`
+	State            string `json:"state"`
+	Error            string `json:"error"`
+	UsersNew         int64  `json:"users_new"`
+	UsersReturned    int64  `json:"users_returned"`
+	UsersRestarted   int64  `json:"users_restarted"`
+	UsersDue         int64  `json:"users_due"`
+	Candidates       int64  `json:"candidates"`
+	MembersDue       int64  `json:"members_due"`
+	MembersDeleted   int64  `json:"members_deleted"`
+	MembersRestored  int64  `json:"members_restored"`
+	MembersKeptYoung int64  `json:"members_kept_young"`
+	MembersHeld      int64  `json:"members_held"`
+	MembersChanged   int64  `json:"members_changed"`
+	Conversations    int64  `json:"conversations"`
 }
 
-// Ends a run: state, reason, and what RunConversations counted.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
+// Ends a run and proves it; the state is failed where the proof says so.
+// Locks: the run's row; ACCESS SHARE on audit and backup.
+// Index: conversation_members_audit_deleted_at (BRIN). Rows: what was deleted since the run began.
 func (q *Queries) RunFinish(ctx context.Context, arg RunFinishParams) (RunFinishRow, error) {
 	row := q.db.QueryRow(ctx, runFinish,
+		arg.RunID,
+		arg.Token,
 		arg.State,
-		arg.Phase,
 		arg.Breaker,
 		arg.Error,
-		arg.Conversations,
-		arg.RunID,
+		arg.Counts,
 	)
 	var i RunFinishRow
 	err := row.Scan(
+		&i.State,
+		&i.Error,
+		&i.UsersNew,
+		&i.UsersReturned,
+		&i.UsersRestarted,
+		&i.UsersDue,
+		&i.Candidates,
+		&i.MembersDue,
 		&i.MembersDeleted,
 		&i.MembersRestored,
-		&i.StartedAt,
-		&i.FinishedAt,
+		&i.MembersKeptYoung,
+		&i.MembersHeld,
+		&i.MembersChanged,
+		&i.Conversations,
 	)
 	return i, err
 }
 
 const runHeartbeat = `-- name: RunHeartbeat :one
-UPDATE orphan_runs
-SET heartbeat_at = clock_timestamp(),
-    phase = $1,
-    members_deleted = members_deleted + $2::bigint
-WHERE run_id = $3
-    AND state = 'running'
-RETURNING EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL) AS paused
+SELECT orphan_cleaner.run_heartbeat($1::bigint, $2::uuid, $3::text, $4::text)::boolean AS paused
 `
 
 type RunHeartbeatParams struct {
-	Phase   string `json:"phase"`
-	Deleted int64  `json:"deleted"`
-	RunID   int64  `json:"run_id"`
+	RunID int64     `json:"run_id"`
+	Token uuid.UUID `json:"token"`
+	Kind  string    `json:"kind"`
+	Phase string    `json:"phase"`
 }
 
-// The fence: proves that the run is still open, and keeps it so. In a chunk's transaction it comes
-// last: it locks the row for the COMMIT alone, and nobody takes the run over in between.
-// Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
+// Keeps a run open; returns whether runs are paused. Fails with OC001 when it is no longer open.
+// Locks: the run's row. Index: runs_one_open or runs_pkey. Rows: one.
 func (q *Queries) RunHeartbeat(ctx context.Context, arg RunHeartbeatParams) (bool, error) {
-	row := q.db.QueryRow(ctx, runHeartbeat, arg.Phase, arg.Deleted, arg.RunID)
+	row := q.db.QueryRow(ctx, runHeartbeat,
+		arg.RunID,
+		arg.Token,
+		arg.Kind,
+		arg.Phase,
+	)
 	var paused bool
 	err := row.Scan(&paused)
 	return paused, err
 }
 
-const runHistory = `-- name: RunHistory :one
+const runJudge = `-- name: RunJudge :one
 SELECT
-    count(*) AS runs,
-    coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY recent.members_deleted), 0)::float8 AS median
-FROM (
-    SELECT members_deleted
-    FROM orphan_runs
-    WHERE kind = 'clean'
-        AND state = 'succeeded'
-    ORDER BY run_id DESC
-    LIMIT 20
-) AS recent
+    coalesce(j.breaker, '')::text AS breaker,
+    coalesce(j.message, '')::text AS message
+FROM orphan_cleaner.run_judge($1::bigint, $2::uuid, $3::jsonb) AS j
 `
 
-type RunHistoryRow struct {
-	Runs   int64   `json:"runs"`
-	Median float64 `json:"median"`
+type RunJudgeParams struct {
+	RunID  int64     `json:"run_id"`
+	Token  uuid.UUID `json:"token"`
+	Report []byte    `json:"report"`
 }
 
-// What runs used to delete: the median of the last 20 that succeeded.
-// Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: a few dozen.
-func (q *Queries) RunHistory(ctx context.Context) (RunHistoryRow, error) {
-	row := q.db.QueryRow(ctx, runHistory)
-	var i RunHistoryRow
-	err := row.Scan(&i.Runs, &i.Median)
+type RunJudgeRow struct {
+	Breaker string `json:"breaker"`
+	Message string `json:"message"`
+}
+
+// Judges the run: names the breaker that refuses it, or writes the ledger.
+// Locks: ROW EXCLUSIVE on the ledger; ACCESS SHARE on conversation_members. Index: none: staging and the ledger are read whole.
+// Rows: all missing users; all members, counted, where they are few or many are due.
+func (q *Queries) RunJudge(ctx context.Context, arg RunJudgeParams) (RunJudgeRow, error) {
+	row := q.db.QueryRow(ctx, runJudge, arg.RunID, arg.Token, arg.Report)
+	var i RunJudgeRow
+	err := row.Scan(&i.Breaker, &i.Message)
 	return i, err
 }
 
 const runOpen = `-- name: RunOpen :one
-SELECT run_id, kind, phase, host, started_at, heartbeat_at,
-    (heartbeat_at + lease < now())::boolean AS lapsed
-FROM orphan_runs
-WHERE state = 'running'
+SELECT r.run_id, r.kind, r.phase, r.host, r.started_at, r.heartbeat_at,
+    (r.heartbeat_at + r.lease < now())::boolean AS lapsed
+FROM orphan_cleaner.runs AS r
+WHERE r.state = 'running'
 `
 
 type RunOpenRow struct {
@@ -370,7 +383,7 @@ type RunOpenRow struct {
 }
 
 // The open run, if there is one.
-// Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_one_open. Rows: at most one.
+// Locks: ACCESS SHARE on runs. Index: runs_one_open. Rows: at most one.
 func (q *Queries) RunOpen(ctx context.Context) (RunOpenRow, error) {
 	row := q.db.QueryRow(ctx, runOpen)
 	var i RunOpenRow
@@ -386,47 +399,13 @@ func (q *Queries) RunOpen(ctx context.Context) (RunOpenRow, error) {
 	return i, err
 }
 
-const runProof = `-- name: RunProof :one
-SELECT
-    (
-        SELECT count(*)
-        FROM conversation_members_audit AS a
-        WHERE a.run_id = $1::bigint AND a.deleted_at >= $2::timestamptz
-    )::bigint AS audited,
-    (
-        SELECT count(*)
-        FROM conversation_members_backup AS b
-        WHERE b.run_id = $1::bigint AND b.backed_up_at >= $2::timestamptz
-    )::bigint AS backed_up
-`
-
-type RunProofParams struct {
-	RunID     int64     `json:"run_id"`
-	StartedAt time.Time `json:"started_at"`
-}
-
-type RunProofRow struct {
-	Audited  int64 `json:"audited"`
-	BackedUp int64 `json:"backed_up"`
-}
-
-// The count proof of a whole run: its audit rows and its backup rows.
-// Locks: ACCESS SHARE on both tables.
-// Index: conversation_members_audit_deleted_at (BRIN); the backup is read from the day of the run on.
-func (q *Queries) RunProof(ctx context.Context, arg RunProofParams) (RunProofRow, error) {
-	row := q.db.QueryRow(ctx, runProof, arg.RunID, arg.StartedAt)
-	var i RunProofRow
-	err := row.Scan(&i.Audited, &i.BackedUp)
-	return i, err
-}
-
 const runRecent = `-- name: RunRecent :many
-SELECT run_id, kind, state, phase, started_at, finished_at, host, users_checked, users_missing,
-    users_unknown, users_due, members_due, members_deleted, members_restored, members_kept_young, members_held,
-    conversations, batch_calls, breaker, error,
-    extract(EPOCH FROM coalesce(finished_at, now()) - started_at)::float8 AS seconds
-FROM orphan_runs
-ORDER BY run_id DESC
+SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
+    r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
+    r.conversations, r.batch_calls, r.breaker, r.error,
+    extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
+FROM orphan_cleaner.runs AS r
+ORDER BY r.run_id DESC
 LIMIT $1
 `
 
@@ -442,6 +421,7 @@ type RunRecentRow struct {
 	UsersMissing     int64      `json:"users_missing"`
 	UsersUnknown     int64      `json:"users_unknown"`
 	UsersDue         int64      `json:"users_due"`
+	UsersBlocked     int64      `json:"users_blocked"`
 	MembersDue       int64      `json:"members_due"`
 	MembersDeleted   int64      `json:"members_deleted"`
 	MembersRestored  int64      `json:"members_restored"`
@@ -455,7 +435,7 @@ type RunRecentRow struct {
 }
 
 // The last runs, newest first.
-// Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: as asked.
+// Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: as asked.
 func (q *Queries) RunRecent(ctx context.Context, maxRows int32) ([]RunRecentRow, error) {
 	rows, err := q.db.Query(ctx, runRecent, maxRows)
 	if err != nil {
@@ -477,6 +457,7 @@ func (q *Queries) RunRecent(ctx context.Context, maxRows int32) ([]RunRecentRow,
 			&i.UsersMissing,
 			&i.UsersUnknown,
 			&i.UsersDue,
+			&i.UsersBlocked,
 			&i.MembersDue,
 			&i.MembersDeleted,
 			&i.MembersRestored,
@@ -498,37 +479,6 @@ func (q *Queries) RunRecent(ctx context.Context, maxRows int32) ([]RunRecentRow,
 	return items, nil
 }
 
-const runRecordFailure = `-- name: RunRecordFailure :one
-INSERT INTO orphan_runs (kind, state, phase, finished_at, lease, host, version, settings, error)
-VALUES ($1, 'failed', 'preflight', clock_timestamp(), $2, $3, $4, $5, $6)
-RETURNING run_id
-`
-
-type RunRecordFailureParams struct {
-	Kind     string        `json:"kind"`
-	Lease    time.Duration `json:"lease"`
-	Host     string        `json:"host"`
-	Version  string        `json:"version"`
-	Settings []byte        `json:"settings"`
-	Error    *string       `json:"error"`
-}
-
-// Records a run that failed its preflight, so that `status` shows it.
-// Locks: ROW EXCLUSIVE on orphan_runs. Index: none. Rows: one.
-func (q *Queries) RunRecordFailure(ctx context.Context, arg RunRecordFailureParams) (int64, error) {
-	row := q.db.QueryRow(ctx, runRecordFailure,
-		arg.Kind,
-		arg.Lease,
-		arg.Host,
-		arg.Version,
-		arg.Settings,
-		arg.Error,
-	)
-	var run_id int64
-	err := row.Scan(&run_id)
-	return run_id, err
-}
-
 const runSchedule = `-- name: RunSchedule :one
 SELECT
     coalesce(
@@ -540,18 +490,18 @@ SELECT
     (o.run_id IS NOT NULL)::boolean AS run_open,
     -- When the open run may be given up, unless it shows a sign of life.
     coalesce(extract(EPOCH FROM o.heartbeat_at + o.lease - now()), 0)::float8 AS lapses_in,
-    EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL)::boolean AS paused
+    EXISTS (SELECT FROM orphan_cleaner.pauses AS p WHERE p.resumed_at IS NULL)::boolean AS paused
 FROM (SELECT 1) AS always
 LEFT JOIN LATERAL (
     SELECT a.started_at, coalesce(a.scheduled_for, a.started_at) + $1::interval AS next_at
-    FROM orphan_runs AS a
+    FROM orphan_cleaner.runs AS a
     WHERE a.kind = 'clean'
         AND a.state <> 'abandoned'
         AND NOT (a.state = 'running' AND a.heartbeat_at + a.lease < now())
     ORDER BY a.run_id DESC
     LIMIT 1
 ) AS l ON true
-LEFT JOIN orphan_runs AS o ON o.state = 'running'
+LEFT JOIN orphan_cleaner.runs AS o ON o.state = 'running'
 `
 
 type RunScheduleRow struct {
@@ -561,9 +511,9 @@ type RunScheduleRow struct {
 	Paused   bool    `json:"paused"`
 }
 
-// When the next run is due, as RunBegin decides it: an interval after the last attempt was, of
-// whichever runner, unless that attempt was given up. Seconds; 0 or less: now.
-// Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards; orphan_runs_one_open. Rows: a few.
+// When the next run is due, as run_begin decides it: an interval after the last attempt was, of whichever runner,
+// unless that attempt was given up. Seconds; 0 or less: now.
+// Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards; runs_one_open. Rows: a few.
 func (q *Queries) RunSchedule(ctx context.Context, every time.Duration) (RunScheduleRow, error) {
 	row := q.db.QueryRow(ctx, runSchedule, every)
 	var i RunScheduleRow
@@ -576,14 +526,81 @@ func (q *Queries) RunSchedule(ctx context.Context, every time.Duration) (RunSche
 	return i, err
 }
 
-const runTurn = `-- name: RunTurn :exec
-SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_begin', 0))
+const runStage = `-- name: RunStage :one
+SELECT orphan_cleaner.run_stage($1::bigint, $2::uuid, $3::uuid [], $4::uuid [])::bigint AS rows_due
 `
 
-// Lets runners decide one after the other whether a run is due: RunBegin, as the next statement of
-// the transaction, sees what the one before has begun.
-// Locks: an advisory lock of our own, until the transaction ends. Index: none.
-func (q *Queries) RunTurn(ctx context.Context) error {
-	_, err := q.db.Exec(ctx, runTurn)
+type RunStageParams struct {
+	RunID   int64       `json:"run_id"`
+	Token   uuid.UUID   `json:"token"`
+	Missing []uuid.UUID `json:"missing"`
+	Unknown []uuid.UUID `json:"unknown"`
+}
+
+// Stages users as missing, with what they mean for the run, and as unknown; returns the rows due among them.
+// Locks: ACCESS SHARE on conversation_members, ROW EXCLUSIVE on sightings.
+// Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
+func (q *Queries) RunStage(ctx context.Context, arg RunStageParams) (int64, error) {
+	row := q.db.QueryRow(ctx, runStage,
+		arg.RunID,
+		arg.Token,
+		arg.Missing,
+		arg.Unknown,
+	)
+	var rows_due int64
+	err := row.Scan(&rows_due)
+	return rows_due, err
+}
+
+const runSweepChunk = `-- name: RunSweepChunk :one
+SELECT c.rows_deleted::bigint AS rows_deleted, c.is_whole::boolean AS is_whole
+FROM orphan_cleaner.sweep_chunk(
+    $1::bigint, $2::uuid, $3::uuid [], ($4::text)::xid8, $5::bigint
+) AS c
+`
+
+type RunSweepChunkParams struct {
+	RunID       int64       `json:"run_id"`
+	Token       uuid.UUID   `json:"token"`
+	UserIds     []uuid.UUID `json:"user_ids"`
+	CheckedFrom string      `json:"checked_from"`
+	MaxRows     int64       `json:"max_rows"`
+}
+
+type RunSweepChunkRow struct {
+	RowsDeleted int64 `json:"rows_deleted"`
+	IsWhole     bool  `json:"is_whole"`
+}
+
+// Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
+// Locks: ROW EXCLUSIVE on conversation_members; SHARE on holds and pauses; 2 s at most for each.
+// Index: conversation_members_user_id, candidates_pkey. Rows: max_rows.
+func (q *Queries) RunSweepChunk(ctx context.Context, arg RunSweepChunkParams) (RunSweepChunkRow, error) {
+	row := q.db.QueryRow(ctx, runSweepChunk,
+		arg.RunID,
+		arg.Token,
+		arg.UserIds,
+		arg.CheckedFrom,
+		arg.MaxRows,
+	)
+	var i RunSweepChunkRow
+	err := row.Scan(&i.RowsDeleted, &i.IsWhole)
+	return i, err
+}
+
+const runSweepReturned = `-- name: RunSweepReturned :exec
+SELECT orphan_cleaner.sweep_returned($1::bigint, $2::uuid, $3::uuid [])
+`
+
+type RunSweepReturnedParams struct {
+	RunID   int64       `json:"run_id"`
+	Token   uuid.UUID   `json:"token"`
+	UserIds []uuid.UUID `json:"user_ids"`
+}
+
+// Takes users out of the ledger who are alive after all.
+// Locks: ROW EXCLUSIVE on the ledger. Index: candidates_pkey. Rows: the users given.
+func (q *Queries) RunSweepReturned(ctx context.Context, arg RunSweepReturnedParams) error {
+	_, err := q.db.Exec(ctx, runSweepReturned, arg.RunID, arg.Token, arg.UserIds)
 	return err
 }

@@ -21,10 +21,10 @@ SELECT
     count(*) FILTER (WHERE held.is_held) AS users_on_hold,
     coalesce(sum(m.members) FILTER (WHERE held.is_held), 0) AS members_on_hold,
     count(*) FILTER (WHERE c.evidence = 'shadow') AS users_known_from_shadow
-FROM orphan_candidates AS c
+FROM orphan_cleaner.candidates AS c
 CROSS JOIN LATERAL (SELECT c.first_missing_at + :'retention'::interval AS at) AS ends
-CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM orphan_holds_in_force AS h WHERE h.user_id = c.user_id) AS is_held) AS held
-CROSS JOIN LATERAL (SELECT count(*) AS members FROM conversation_members AS cm WHERE cm.user_id = c.user_id) AS m
+CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM orphan_cleaner.holds_in_force AS h WHERE h.user_id = c.user_id) AS is_held) AS held
+CROSS JOIN LATERAL (SELECT count(*) AS members FROM public.conversation_members AS cm WHERE cm.user_id = c.user_id) AS m
 GROUP BY 1
 ORDER BY min(ends.at);
 COMMIT;

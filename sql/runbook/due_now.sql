@@ -22,8 +22,8 @@ SET LOCAL statement_timeout = '5min';
 WITH due AS (
     SELECT
         c.user_id, c.first_missing_at, c.evidence, c.sightings,
-        EXISTS (SELECT FROM orphan_holds_in_force AS h WHERE h.user_id = c.user_id) AS is_held
-    FROM orphan_candidates AS c
+        EXISTS (SELECT FROM orphan_cleaner.holds_in_force AS h WHERE h.user_id = c.user_id) AS is_held
+    FROM orphan_cleaner.candidates AS c
     WHERE c.first_missing_at <= now() - :'retention'::interval
 ),
 members AS (
@@ -31,10 +31,10 @@ members AS (
         d.user_id, d.first_missing_at, d.evidence, d.sightings,
         m.joined_at >= now() - :'retention'::interval AS is_young,
         d.is_held OR EXISTS (
-            SELECT FROM orphan_holds_in_force AS h WHERE h.conversation_id = m.conversation_id
+            SELECT FROM orphan_cleaner.holds_in_force AS h WHERE h.conversation_id = m.conversation_id
         ) AS is_held
     FROM due AS d
-    JOIN conversation_members AS m ON m.user_id = d.user_id
+    JOIN public.conversation_members AS m ON m.user_id = d.user_id
 )
 SELECT
     CASE WHEN grouping(user_id) = 1 THEN 'all' ELSE user_id::text END AS user_id,

@@ -22,7 +22,7 @@ SET LOCAL jit = off;
 
 WITH counted AS (
     SELECT conversation_id, count(*) AS members, count(*) FILTER (WHERE role = 'owner') AS owners
-    FROM conversation_members
+    FROM public.conversation_members
     GROUP BY conversation_id
 ),
 odd AS (
@@ -30,7 +30,7 @@ odd AS (
         c.id, c.kind, c.created_at, c.member_count,
         coalesce(n.members, 0) AS members,
         coalesce(n.owners, 0) AS owners
-    FROM conversations AS c
+    FROM public.conversations AS c
     LEFT JOIN counted AS n ON n.conversation_id = c.id
     WHERE n.conversation_id IS NULL
         OR n.owners = 0
@@ -42,7 +42,7 @@ ours AS (
         count(*) AS lost,
         count(*) FILTER (WHERE a.role = 'owner') AS owners_lost,
         max(a.run_id) AS last_run
-    FROM conversation_members_audit AS a
+    FROM public.conversation_members_audit AS a
     WHERE a.run_id IS NOT NULL
         AND a.deleted_at > now() - :'since'::interval
     GROUP BY a.conversation_id

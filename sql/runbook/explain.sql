@@ -23,16 +23,16 @@ SET LOCAL jit = off;
 
 -- SQL literals, named like the parameters of the queries.
 WITH run AS (
-    SELECT coalesce(max(run_id), 0) AS run_id FROM orphan_runs WHERE kind = 'clean' AND state IN ('succeeded', 'incomplete')
+    SELECT coalesce(max(run_id), 0) AS run_id FROM orphan_cleaner.runs WHERE kind = 'clean' AND state IN ('succeeded', 'incomplete')
 ),
 some_users AS (
-    (SELECT user_id FROM orphan_candidates ORDER BY user_id LIMIT 1000)
+    (SELECT user_id FROM orphan_cleaner.candidates ORDER BY user_id LIMIT 1000)
     UNION ALL
     -- Where the ledger is empty, some that are members.
     (
         SELECT user_id
-        FROM conversation_members
-        WHERE NOT EXISTS (SELECT FROM orphan_candidates)
+        FROM public.conversation_members
+        WHERE NOT EXISTS (SELECT FROM orphan_cleaner.candidates)
         ORDER BY user_id
         LIMIT 1000
     )
@@ -42,90 +42,66 @@ users AS (
 )
 SELECT
     quote_literal(run.run_id) AS run_id,
-    quote_literal(coalesce((SELECT r.started_at FROM orphan_runs AS r WHERE r.run_id = run.run_id), now())) AS started_at,
-    quote_literal(coalesce((SELECT max(r.run_id) FROM orphan_runs AS r WHERE r.state = 'refused'), 0)) AS approved_run,
-    quote_literal(coalesce((SELECT max(r.run_id) FROM orphan_runs AS r WHERE r.kind = 'restore'), 0)) AS reverted_run,
+    quote_literal(coalesce((SELECT max(r.run_id) FROM orphan_cleaner.runs AS r WHERE r.state = 'refused'), 0)) AS approved_run,
+    quote_literal(coalesce((SELECT max(r.run_id) FROM orphan_cleaner.runs AS r WHERE r.kind = 'restore'), 0)) AS reverted_run,
     quote_literal(users.ids) AS user_ids,
     quote_literal(users.ids[1:100]) AS missing,
-    quote_literal(users.ids[1:1]) AS alive_uuid,
+    quote_literal(users.ids[1:1]) AS alive,
     quote_literal(coalesce(users.ids[1], '00000000-0000-0000-0000-000000000000')) AS from_user,
-    quote_nullable(users.ids[1]) AS user_id,
-    quote_literal(ARRAY(SELECT m.ctid FROM conversation_members AS m WHERE m.user_id = ANY (users.ids) LIMIT 2000)) AS places
+    quote_nullable(users.ids[1]) AS user_id
 FROM run, users
 \gset
 \set application_name '\'orphan-cleaner\''
-\set after '\'(0,0)\''
-\set approval_id 1
+\set after '\'00000000-0000-0000-0000-000000000000\''
 \set approved_by '\'explain\''
-\set are_checked 'ARRAY[true]'
-\set are_unknown 'ARRAY[false]'
-\set asked_through '\'00000000-0000-0000-0000-000000000000\''
 \set audit_window '\'400 days\''
-\set batch_calls 0
-\set batch_size 100
 \set breaker NULL
-\set call_ms_buckets NULL
-\set call_ms_max NULL
-\set certain false
-\set check_every '\'1 day\''
-\set chunks_left 0
+\set checked_from 'pg_snapshot_xmin(pg_current_snapshot())::text'
 \set conversation_id NULL
-\set conversations 0
+\set counts '\'{}\''
 \set day 'CURRENT_DATE::text'
 \set days_ahead 7
-\set deleted 0
 \set error NULL
-\set every_boolean false
-\set every_interval '\'1 hour\''
+\set every '\'1 hour\''
+\set facts '\'{}\''
 \set first_page 0
-\set from_users 'ARRAY[\'00000000-0000-0000-0000-000000000000\'::uuid]'
 \set hold '\'30 days\''
 \set hold_id 1
 \set host '\'explain\''
-\set keep '\'400 days\''
+\set idle_timeout '\'2000\''
+\set is_revert false
 \set kind '\'clean\''
 \set lasting '\'1 day\''
 \set lease '\'1 minute\''
 \set lock_timeout '\'2000\''
 \set max_gap '\'7 days\''
-\set max_members 200000
 \set max_rows 2000
 \set max_users 5000
-\set members_deleted 0
-\set members_due 0
-\set members_held 0
-\set members_kept_young 0
-\set members_total 0
+\set name '\'retention\''
 \set of_conversations NULL
 \set of_run :run_id
 \set of_users NULL
 \set pages 64
 \set partition_name '\'conversation_members_backup_20200101\''
 \set phase '\'sweep\''
+\set reached '\'00000000-0000-0000-0000-000000000000\''
 \set reason '\'explain\''
+\set refusal_window '\'30 days\''
+\set report '\'{}\''
+\set restore_run 0
 \set restore_window '\'90 days\''
-\set restored 0
+\set restored_too false
 \set retention '\'30 days\''
 \set revoked_by '\'explain\''
 \set settings '\'{}\''
--- As SettingsForKeys and its like make them, for the queries that follow those.
-\set settings_for_chunk 'SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off;'
-\set settings_for_keys 'SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;'
-\set settings_for_merge 'SET LOCAL enable_nestloop = off; SET LOCAL enable_mergejoin = off;'
-\set settings_for_places 'SET LOCAL work_mem = \'24MB\'; SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; SET LOCAL enable_tidscan = off;'
 \set since 'now() - interval \'1 day\''
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''
-\set through_user '\'ffffffff-ffff-ffff-ffff-ffffffffffff\''
+\set token '\'00000000-0000-0000-0000-000000000000\''
+\set unknown 'ARRAY[]::uuid []'
+\set users 20
 \set until 'now()'
-\set until_users 'ARRAY[\'00000000-0000-0000-0000-000000000000\'::uuid]'
-\set users 'ARRAY[0::bigint]'
-\set users_checked 0
-\set users_due 0
-\set users_missing 0
-\set users_new 0
-\set users_returned 0
-\set users_unknown 0
+\set value 1
 \set version '\'explain\''
 
 \ir explain_queries.sql

@@ -1,47 +1,38 @@
 -- Written by tools/scripts/explain.sh from queries/, for explain.sql. Do not edit: `make generate`.
 
--- Approves the stored set of a refused run.
--- Fails on orphan_approvals_one_open while the run has an approval that is open.
--- Locks: ROW EXCLUSIVE on orphan_approvals. Index: orphan_runs_pkey. Rows: one.
+-- Approves what a refused run found. Fails on approvals_one_open while the run has an approval that is open, and with
+-- OC011 where nothing can be approved.
+-- Locks: ROW EXCLUSIVE on approvals. Index: runs_pkey. Rows: one.
 PREPARE "ApprovalGive" AS
-INSERT INTO orphan_approvals (run_id, approved_by, expires_at)
-SELECT r.run_id, $1::text || ' (' || session_user || ')', now() + $2::interval
-FROM orphan_runs AS r
-WHERE r.run_id = $3
-    AND r.state = 'refused'
-RETURNING approval_id, expires_at;
+SELECT a.approval_id::bigint AS approval_id, a.expires_at::timestamptz AS expires_at
+FROM orphan_cleaner.approve($1::bigint, $2::text, $3::interval) AS a;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == ApprovalGive, these values
-EXPLAIN (:options) EXECUTE "ApprovalGive" (:approved_by, :lasting, :run_id);
+EXPLAIN (:options) EXECUTE "ApprovalGive" (:run_id, :approved_by, :lasting);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ApprovalGive, any values
-EXPLAIN (:options) EXECUTE "ApprovalGive" (:approved_by, :lasting, :run_id);
+EXPLAIN (:options) EXECUTE "ApprovalGive" (:run_id, :approved_by, :lasting);
 
--- Takes the open approvals of a run back, expired ones too.
--- Locks: ROW EXCLUSIVE on orphan_approvals. Index: orphan_approvals_one_open. Rows: one.
+-- Revokes the open approval of a run, expired or not; 0: there is none.
+-- Locks: ROW EXCLUSIVE on approvals. Index: approvals_one_open. Rows: one.
 PREPARE "ApprovalRevoke" AS
-UPDATE orphan_approvals
-SET revoked_at = now(),
-    revoked_by = $1::text || ' (' || session_user || ')'
-WHERE run_id = $2
-    AND used_at IS NULL
-    AND revoked_at IS NULL;
+SELECT coalesce(orphan_cleaner.revoke_approval($1::bigint, $2::text), 0)::bigint AS approval_id;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == ApprovalRevoke, these values
-EXPLAIN (:options) EXECUTE "ApprovalRevoke" (:revoked_by, :run_id);
+EXPLAIN (:options) EXECUTE "ApprovalRevoke" (:run_id, :revoked_by);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ApprovalRevoke, any values
-EXPLAIN (:options) EXECUTE "ApprovalRevoke" (:revoked_by, :run_id);
+EXPLAIN (:options) EXECUTE "ApprovalRevoke" (:run_id, :revoked_by);
 
 -- The approvals that a run may use, oldest first.
--- Locks: ACCESS SHARE on orphan_approvals. Index: orphan_approvals_one_open. Rows: a few.
+-- Locks: ACCESS SHARE on approvals. Index: approvals_one_open. Rows: a few.
 PREPARE "ApprovalOpen" AS
-SELECT approval_id, run_id, approved_by, approved_at, expires_at
-FROM orphan_approvals
-WHERE used_at IS NULL
-    AND revoked_at IS NULL
-    AND expires_at > now()
-ORDER BY approval_id;
+SELECT a.approval_id, a.run_id, a.approved_by, a.approved_at, a.expires_at
+FROM orphan_cleaner.approvals AS a
+WHERE a.used_at IS NULL
+    AND a.revoked_at IS NULL
+    AND a.expires_at > now()
+ORDER BY a.approval_id;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == ApprovalOpen, these values
 EXPLAIN (:options) EXECUTE "ApprovalOpen";
@@ -49,165 +40,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ApprovalOpen, any values
 EXPLAIN (:options) EXECUTE "ApprovalOpen";
 
--- Uses an approval up, in the transaction that writes the ledger.
--- Locks: ROW EXCLUSIVE on orphan_approvals. Index: orphan_approvals_pkey. Rows: one.
-PREPARE "ApprovalUse" AS
-UPDATE orphan_approvals
-SET used_at = now(),
-    used_by_run = $1::bigint
-WHERE approval_id = $2
-    -- Again by the same run: its COMMIT went through and the answer was lost.
-    AND (used_at IS NULL OR used_by_run = $1::bigint)
-    AND revoked_at IS NULL
-    AND expires_at > now();
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == ApprovalUse, these values
-EXPLAIN (:options) EXECUTE "ApprovalUse" (:run_id, :approval_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == ApprovalUse, any values
-EXPLAIN (:options) EXECUTE "ApprovalUse" (:run_id, :approval_id);
-
--- Merges this run's sightings into the ledger: new candidates start their clock,
--- a candidate not seen for longer than max_gap starts it anew, users who are alive
--- again leave, to be asked about again later. Unknown users stay as they are. Follows SettingsForMerge.
--- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed; no lock on conversation_members but ACCESS SHARE.
--- Index: orphan_departed_pkey, conversation_members_user_id; staging and the ledger are read whole.
--- Rows: as many as are missing or came back.
--- Two statements and not ON CONFLICT, which takes twice as long: nobody else adds to the ledger while the
--- run's row is locked.
-PREPARE "CandidateMerge" AS
-WITH open_run AS (
-    SELECT o.run_id
-    FROM orphan_runs AS o
-    WHERE o.run_id = $1 AND o.state = 'running'
-),
-missing AS MATERIALIZED (
-    SELECT s.user_id, s.shadow_deleted_at, r.run_id
-    FROM open_run AS r
-    JOIN orphan_sightings AS s ON s.run_id = r.run_id AND s.verdict = 'missing'
-),
-known AS (
-    UPDATE orphan_candidates AS c
-    SET first_missing_at = orphan_clock_start(c.first_missing_at, c.last_missing_at, s.shadow_deleted_at, $2::interval),
-        last_missing_at = now(),
-        last_missing_run = s.run_id,
-        sightings = CASE
-            WHEN c.last_missing_run = s.run_id THEN c.sightings
-            WHEN c.last_missing_at >= now() - $2::interval THEN c.sightings + 1
-            ELSE 1
-        END,
-        evidence = CASE
-            WHEN s.shadow_deleted_at < orphan_clock_start(
-                c.first_missing_at, c.last_missing_at, NULL, $2::interval
-            ) THEN 'shadow'
-            WHEN c.last_missing_at >= now() - $2::interval THEN c.evidence
-            ELSE 'sightings'
-        END
-    FROM missing AS s
-    WHERE c.user_id = s.user_id
-    RETURNING c.user_id
-),
-added AS (
-    INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
-    SELECT
-        s.user_id,
-        orphan_clock_start(NULL, NULL, s.shadow_deleted_at, $2::interval),
-        now(),
-        s.run_id,
-        CASE WHEN s.shadow_deleted_at < now() THEN 'shadow' ELSE 'sightings' END
-    FROM missing AS s
-    WHERE NOT EXISTS (
-        SELECT
-        FROM orphan_candidates AS c
-        WHERE c.user_id = s.user_id
-    )
-    RETURNING user_id
-),
-gone_from_ledger AS (
-    DELETE FROM orphan_candidates AS c
-    USING open_run AS r
-    WHERE NOT EXISTS (
-        SELECT
-        FROM orphan_sightings AS s
-        WHERE s.run_id = r.run_id AND s.user_id = c.user_id
-    )
-    RETURNING c.user_id
-),
-departed AS (
-    INSERT INTO orphan_departed AS d (user_id)
-    SELECT g.user_id
-    FROM gone_from_ledger AS g
-    ON CONFLICT (user_id) DO UPDATE
-    SET departed_at = now(), checked_at = NULL
-)
-SELECT
-    (SELECT count(*) FROM open_run)::bigint AS open_runs,
-    ((SELECT count(*) FROM known) + (SELECT count(*) FROM added))::bigint AS missing,
-    -- A candidate whose last member went otherwise leaves too, but did not return. Looked up one by one: a join
-    -- would be planned as a read of the whole table.
-    (
-        SELECT count((SELECT 1 FROM conversation_members AS m WHERE m.user_id = g.user_id LIMIT 1))
-        FROM gone_from_ledger AS g
-    )::bigint AS returned;
-SAVEPOINT planned;
-:settings_for_merge
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == CandidateMerge, these values
-EXPLAIN (:options) EXECUTE "CandidateMerge" (:run_id, :max_gap);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == CandidateMerge, any values
-EXPLAIN (:options) EXECUTE "CandidateMerge" (:run_id, :max_gap);
-ROLLBACK TO SAVEPOINT planned;
-
--- Takes users out of the ledger, and lists them to be asked about again: certain where they are alive again
--- at the second asking, or where each of their members went; else those without a member left. (Who joined
--- meanwhile is too young to go, and makes its user a candidate anew.) Nobody leaves while the run's count is behind
--- members_deleted: a crash of the server took chunks back. Follows SettingsForChunk.
--- Locks: ROW EXCLUSIVE on orphan_candidates and orphan_departed.
--- Index: orphan_candidates_pkey, orphan_departed_pkey, conversation_members_user_id.
--- Rows: as many as given.
-PREPARE "CandidateForget" AS
-WITH forgotten AS (
-    DELETE FROM orphan_candidates AS c
-    WHERE c.user_id = ANY (ARRAY(SELECT unnest($1::uuid [])))
-        AND EXISTS (
-            SELECT
-            FROM orphan_runs AS r
-            WHERE r.run_id = $2 AND r.state = 'running' AND r.members_deleted >= $3::bigint
-        )
-        AND (
-            $4::boolean
-            OR NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.user_id = c.user_id)
-        )
-    RETURNING c.user_id
-),
-listed AS (
-    -- Two steps and not ON CONFLICT, which writes each row twice: as good as nobody is on the list already, and nobody
-    -- else adds to it while a run is open.
-    UPDATE orphan_departed AS d
-    SET departed_at = now(), checked_at = NULL
-    FROM forgotten AS f
-    WHERE d.user_id = f.user_id
-        -- By the key; the join alone would be planned as a read of the whole list.
-        AND d.user_id = ANY (ARRAY(SELECT unnest($1::uuid [])))
-    RETURNING d.user_id
-)
-INSERT INTO orphan_departed (user_id)
-SELECT f.user_id
-FROM forgotten AS f
-WHERE NOT EXISTS (SELECT FROM listed AS l WHERE l.user_id = f.user_id);
-SAVEPOINT planned;
-:settings_for_chunk
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == CandidateForget, these values
-EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :members_deleted, :certain);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == CandidateForget, any values
-EXPLAIN (:options) EXECUTE "CandidateForget" (:user_ids, :run_id, :members_deleted, :certain);
-ROLLBACK TO SAVEPOINT planned;
-
 -- Candidates by the day their retention ends; the first row holds what is due already.
--- Locks: ACCESS SHARE on orphan_candidates and conversation_members.
+-- Locks: ACCESS SHARE on candidates and conversation_members.
 -- Index: conversation_members_user_id. Rows: the whole ledger and its members.
 PREPARE "CandidateBacklog" AS
 SELECT
@@ -215,11 +49,11 @@ SELECT
     (c.first_missing_at + $1::interval <= now())::boolean AS is_due,
     count(*) AS users,
     sum(m.members)::bigint AS members
-FROM orphan_candidates AS c
+FROM orphan_cleaner.candidates AS c
     -- User by user, by the index: a join may well be planned as a scan of the table.
 CROSS JOIN LATERAL (
     SELECT count(*) AS members
-    FROM conversation_members AS m
+    FROM public.conversation_members AS m
     WHERE m.user_id = c.user_id
 ) AS m
 GROUP BY 1, 2
@@ -232,155 +66,30 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateBacklog, any values
 EXPLAIN (:options) EXECUTE "CandidateBacklog" (:retention, :max_rows);
 
--- Whom a run asks about: ranges of user ids from from_user up to, and without, until_user (zeros: the end), of
--- each at most max_users (0: all). With since as the time from the run that checked last to now, the rest
--- of check_every is shared out so that the next run, and one more if it is missed, still come in time:
---   due   is a range that no run checked yet, that is unknown, or whose turn (check_every - 2 * since) is
---         over: whole, however much it has grown;
---   pace  is since / turn of all users, in whole batches: what due ranges leave of it goes to the ranges
---         checked longest ago. It spreads what would be due at once over the time until then.
--- A turn no longer than since makes everybody due; so does check_every 0.
--- Locks: ACCESS SHARE on orphan_coverage. Index: none: all is read.
--- Rows: as many as there are runs in check_every, or so; two more for each batch that was void.
-PREPARE "CoverageShare" AS
-WITH ranges AS (
-    SELECT
-        c.from_user,
-        lead(c.from_user) OVER (ORDER BY c.from_user) AS until_user,
-        c.users,
-        c.is_unknown,
-        extract(EPOCH FROM now() - c.checked_at) AS age
-    FROM (
-        SELECT from_user, checked_at, users, is_unknown
-        FROM orphan_coverage
-        UNION ALL
-        -- Below the first row nobody was ever checked.
-        SELECT '00000000-0000-0000-0000-000000000000', NULL, 0, false
-        WHERE NOT EXISTS (SELECT FROM orphan_coverage WHERE from_user = '00000000-0000-0000-0000-000000000000')
-    ) AS c
-),
-known AS (
-    SELECT
-        greatest(min(age), 0) AS since,
-        -- In seconds: an interval with days in it would be longer or shorter by DST.
-        extract(EPOCH FROM $1::interval) - 2 * greatest(min(age), 0) AS turn,
-        sum(users) AS users
-    FROM ranges
-),
-turns AS (
-    SELECT
-        r.from_user,
-        r.until_user,
-        r.users,
-        r.age,
-        r.is_unknown OR coalesce(k.turn <= k.since OR r.age >= k.turn, true) AS is_due,
-        k.users AS all_users,
-        CASE WHEN k.turn > 0 THEN greatest(ceil(k.users * k.since / k.turn / $2::bigint), 1) * $2::bigint END AS pace
-    FROM ranges AS r
-    CROSS JOIN known AS k
-),
-queue AS (
-    SELECT
-        t.from_user,
-        t.until_user,
-        t.users,
-        t.is_due,
-        t.all_users,
-        t.pace - coalesce(
-            sum(t.users) OVER (ORDER BY t.is_due DESC, t.age DESC, t.from_user ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0
-        ) AS room
-    FROM turns AS t
-)
-SELECT
-    q.from_user::uuid AS from_user,
-    coalesce(q.until_user, '00000000-0000-0000-0000-000000000000')::uuid AS until_user,
-    CASE WHEN q.is_due THEN 0 ELSE q.room END::bigint AS max_users,
-    q.users::bigint AS users,
-    q.all_users::bigint AS all_users
-FROM queue AS q
-WHERE q.is_due
-    OR q.room > 0
-ORDER BY q.from_user;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == CoverageShare, these values
-EXPLAIN (:options) EXECUTE "CoverageShare" (:check_every, :batch_size);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == CoverageShare, any values
-EXPLAIN (:options) EXECUTE "CoverageShare" (:check_every, :batch_size);
-
--- Writes down what a run has asked about, part by part in the order of ids: checked now, or as before, because
--- no correct answer came (unknown) or because it was not its turn. The parts take the place of the rows they cover.
--- An until_user of nothing but zeros is the end.
--- Locks: ROW EXCLUSIVE on orphan_coverage; ROW SHARE on orphan_runs, for the foreign key.
--- Index: orphan_coverage_pkey, or none: all of it is small. Rows: as many as parts are given, mostly two or three.
-PREPARE "CoverageWrite" AS
-WITH parts AS (
-    SELECT
-        p.from_user,
-        nullif(p.until_user, '00000000-0000-0000-0000-000000000000') AS until_user,
-        p.users,
-        p.is_checked,
-        p.is_unknown,
-        r.run_id,
-        r.started_at
-    FROM (
-        SELECT
-            unnest($1::uuid [])::uuid AS from_user,
-            unnest($2::uuid [])::uuid AS until_user,
-            unnest($3::bigint [])::bigint AS users,
-            unnest($4::boolean [])::boolean AS is_checked,
-            unnest($5::boolean [])::boolean AS is_unknown
-    ) AS p
-    JOIN orphan_runs AS r ON r.run_id = $6 AND r.state = 'running'
-),
-covered AS (
-    DELETE FROM orphan_coverage AS c
-    USING parts AS p
-    WHERE c.from_user > p.from_user
-        AND (c.from_user < p.until_user OR p.until_user IS NULL)
-)
-INSERT INTO orphan_coverage AS c (from_user, checked_at, run_id, users, is_unknown)
-SELECT
-    p.from_user,
-    -- When the run began: no user of it was asked about before.
-    CASE WHEN p.is_checked THEN p.started_at ELSE o.checked_at END,
-    CASE WHEN p.is_checked THEN p.run_id ELSE o.run_id END,
-    p.users,
-    p.is_unknown
-FROM parts AS p
-LEFT JOIN LATERAL (
-    SELECT b.checked_at, b.run_id
-    FROM orphan_coverage AS b
-    WHERE b.from_user <= p.from_user
-    ORDER BY b.from_user DESC
-    LIMIT 1
-) AS o ON true
-ON CONFLICT (from_user) DO UPDATE
-SET checked_at = excluded.checked_at,
-    run_id = excluded.run_id,
-    users = excluded.users,
-    is_unknown = excluded.is_unknown;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == CoverageWrite, these values
-EXPLAIN (:options) EXECUTE "CoverageWrite" (:from_users, :until_users, :users, :are_checked, :are_unknown, :run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == CoverageWrite, any values
-EXPLAIN (:options) EXECUTE "CoverageWrite" (:from_users, :until_users, :users, :are_checked, :are_unknown, :run_id);
-
--- How far the checking is; no row before the first: whether every user has been asked about, and when the run
--- began since which that is so; how many users there are, of how many the last run knew, and of how many it did not.
--- Locks: ACCESS SHARE on orphan_coverage. Index: none: all is read. Rows: one.
+-- How far the checking is; no row before the first judged run. checked_since: when the run began since which every
+-- user has been checked, where is_whole.
+-- Locks: ACCESS SHARE on coverage, unknowns and runs. Index: runs_pkey. Rows: one; the runs of one cycle.
 PREPARE "CoverageState" AS
 SELECT
-    (bool_and(c.checked_at IS NOT NULL) AND bool_or(c.from_user = '00000000-0000-0000-0000-000000000000'))::boolean AS is_whole,
-    coalesce(min(c.checked_at), now())::timestamptz AS checked_since,
-    coalesce(l.checked_at, now())::timestamptz AS checked_last,
-    sum(c.users)::bigint AS users,
-    coalesce(sum(c.users) FILTER (WHERE c.checked_at = l.checked_at), 0)::bigint AS users_last,
-    coalesce(sum(c.users) FILTER (WHERE c.is_unknown), 0)::bigint AS users_unknown
-FROM orphan_coverage AS c
-CROSS JOIN (SELECT max(checked_at) AS checked_at FROM orphan_coverage) AS l
-GROUP BY l.checked_at;
+    v.cursor_id,
+    v.users,
+    v.users_so_far,
+    v.checked_at,
+    (v.previous_run_id IS NOT NULL)::boolean AS is_whole,
+    extract(EPOCH FROM now() - v.checked_at)::float8 AS seconds_since,
+    coalesce(least(
+        (
+            SELECT min(r.started_at)
+            FROM orphan_cleaner.runs AS r
+            WHERE r.run_id >= v.previous_run_id
+                AND r.judged_at IS NOT NULL
+                -- The users behind the cursor were last checked in the cycle before.
+                AND (v.cursor_id IS NULL OR r.checked_through IS NULL OR r.checked_through > v.cursor_id)
+        ),
+        (SELECT min(u.unknown_since) FROM orphan_cleaner.unknowns AS u)
+    ), now())::timestamptz AS checked_since,
+    (SELECT count(*) FROM orphan_cleaner.unknowns)::bigint AS users_unknown
+FROM orphan_cleaner.coverage AS v;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == CoverageState, these values
 EXPLAIN (:options) EXECUTE "CoverageState";
@@ -388,210 +97,75 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CoverageState, any values
 EXPLAIN (:options) EXECUTE "CoverageState";
 
--- The next candidates from from_user on, with the number of their members.
--- Locks: ACCESS SHARE on orphan_candidates and conversation_members.
--- Index: orphan_candidates_pkey, in order; conversation_members_user_id, mostly index-only. Rows: max_users and their members.
-PREPARE "CandidateMemberPage" AS
-SELECT c.user_id, m.members
-FROM orphan_candidates AS c
-    -- User by user, by the index: a join may well be planned as a scan of the table.
-CROSS JOIN LATERAL (
-    SELECT count(*) AS members
-    FROM conversation_members AS m
-    WHERE m.user_id = c.user_id
-) AS m
-WHERE c.user_id >= $1
-    AND c.user_id <= $2
-ORDER BY c.user_id
-LIMIT $3::bigint;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == CandidateMemberPage, these values
-EXPLAIN (:options) EXECUTE "CandidateMemberPage" (:from_user, :through_user, :max_users);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == CandidateMemberPage, any values
-EXPLAIN (:options) EXECUTE "CandidateMemberPage" (:from_user, :through_user, :max_users);
-
--- The users to be asked about again in this run: in the order of ids, behind those of the last run that asked; after
--- the last one from the first one on.
--- Locks: ACCESS SHARE on orphan_departed and orphan_runs. Index: orphan_departed_pkey, in order; runs are read back to the
--- last one that asked, or whole. Rows: twice max_users.
-PREPARE "DepartedPage" AS
-WITH last_one AS (
-    SELECT coalesce(
-        (
-            SELECT r.asked_again_through
-            FROM orphan_runs AS r
-            WHERE r.asked_again_through IS NOT NULL
-            ORDER BY r.run_id DESC
-            LIMIT 1
-        ), '00000000-0000-0000-0000-000000000000'
-    ) AS user_id
-)
-SELECT t.user_id
+-- The next users outside of a range who are checked in every run: candidates, and those without a valid response.
+-- Locks: ACCESS SHARE on candidates and unknowns. Index: candidates_pkey, unknowns_pkey, in order. Rows: max_users.
+PREPARE "CoverageOthers" AS
+SELECT o.user_id
 FROM (
     (
-        SELECT d.user_id, 1 AS turn
-        FROM orphan_departed AS d
-        WHERE d.user_id > (SELECT l.user_id FROM last_one AS l)
-        ORDER BY d.user_id
-        LIMIT $1::bigint
+        SELECT c.user_id
+        FROM orphan_cleaner.candidates AS c
+        WHERE c.user_id >= $1
+        ORDER BY c.user_id
+        LIMIT $2::bigint
     )
-    UNION ALL
+    UNION
     (
-        SELECT d.user_id, 2 AS turn
-        FROM orphan_departed AS d
-        WHERE d.user_id <= (SELECT l.user_id FROM last_one AS l)
-        ORDER BY d.user_id
-        LIMIT $1::bigint
+        SELECT u.user_id
+        FROM orphan_cleaner.unknowns AS u
+        WHERE u.user_id >= $1
+        ORDER BY u.user_id
+        LIMIT $2::bigint
     )
-) AS t
-ORDER BY t.turn, t.user_id
-LIMIT $1::bigint;
+) AS o
+ORDER BY o.user_id
+LIMIT $2::bigint;
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == DepartedPage, these values
-EXPLAIN (:options) EXECUTE "DepartedPage" (:max_users);
+\echo == CoverageOthers, these values
+EXPLAIN (:options) EXECUTE "CoverageOthers" (:from_user, :max_users);
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == DepartedPage, any values
-EXPLAIN (:options) EXECUTE "DepartedPage" (:max_users);
+\echo == CoverageOthers, any values
+EXPLAIN (:options) EXECUTE "CoverageOthers" (:from_user, :max_users);
 
--- Writes down what the answers said about departed users, and with whom the next run goes on. Of those who are
--- alive again it returns who lost members that can be given back; the others need not be asked about any more.
--- Locks: ROW EXCLUSIVE on orphan_departed and orphan_runs; ACCESS SHARE on the backup, where somebody is alive.
--- Index: orphan_departed_pkey, orphan_runs_pkey. Rows: as many as given; all backups, read once, where somebody is alive.
-PREPARE "DepartedCheck" AS
-WITH losses AS MATERIALIZED (
-    SELECT p.user_id::uuid AS user_id, count(*) AS members
-    FROM orphan_restore_plan(NULL, $1::uuid [], NULL, NULL, NULL) AS p
-    WHERE p.verdict = 'restore'
-        AND cardinality($1::uuid []) > 0
-    GROUP BY p.user_id
-),
-still_missing AS (
-    UPDATE orphan_departed AS d
-    SET checked_at = now(),
-        alive_at = NULL
-    WHERE d.user_id = ANY ($2::uuid [])
-),
-resurrected AS (
-    UPDATE orphan_departed AS d
-    SET checked_at = now(),
-        alive_at = coalesce(d.alive_at, now())
-    FROM losses AS l
-    WHERE d.user_id = l.user_id
-    RETURNING d.user_id, l.members
-),
-settled AS (
-    DELETE FROM orphan_departed AS d
-    WHERE d.user_id = ANY ($1::uuid [])
-        AND NOT EXISTS (SELECT FROM losses AS l WHERE l.user_id = d.user_id)
-),
-place AS (
-    UPDATE orphan_runs AS o
-    SET asked_again_through = $3::uuid
-    WHERE o.run_id = $4
-        AND o.state = 'running'
-)
-SELECT r.user_id, r.members::bigint AS members
-FROM resurrected AS r
-ORDER BY r.user_id;
+-- Those of the users who have a row.
+-- Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: the users given.
+PREPARE "CoverageHolders" AS
+SELECT h.user_id::uuid AS user_id
+FROM orphan_cleaner.conversation_members_holders($1::uuid []) AS h (user_id);
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == DepartedCheck, these values
-EXPLAIN (:options) EXECUTE "DepartedCheck" (:alive_uuid, :missing, :asked_through, :run_id);
+\echo == CoverageHolders, these values
+EXPLAIN (:options) EXECUTE "CoverageHolders" (:user_ids);
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == DepartedCheck, any values
-EXPLAIN (:options) EXECUTE "DepartedCheck" (:alive_uuid, :missing, :asked_through, :run_id);
+\echo == CoverageHolders, any values
+EXPLAIN (:options) EXECUTE "CoverageHolders" (:user_ids);
 
--- The users who are alive again and whose members can be given back, as last seen.
--- Locks: ACCESS SHARE on orphan_departed. Index: orphan_departed_alive. Rows: as good as none.
-PREPARE "DepartedAlive" AS
-SELECT user_id, alive_at::timestamptz AS alive_at
-FROM orphan_departed
-WHERE alive_at IS NOT NULL
-ORDER BY user_id;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == DepartedAlive, these values
-EXPLAIN (:options) EXECUTE "DepartedAlive";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == DepartedAlive, any values
-EXPLAIN (:options) EXECUTE "DepartedAlive";
-
--- Forgets departed users who left before the oldest backup that is still there, max_rows at a time.
--- Locks: ROW EXCLUSIVE on orphan_departed. Index: none: the list is read whole, by a daily job. Rows: max_rows.
-PREPARE "DepartedPrune" AS
-DELETE FROM orphan_departed AS d
-USING (
-    SELECT o.user_id
-    FROM orphan_departed AS o
-    WHERE o.departed_at < (
-            SELECT min(coalesce(p.lower_bound, '-infinity'))
-            FROM orphan_partitions() AS p
-            WHERE p.parent = 'conversation_members_backup'
-        )
-        AND o.alive_at IS NULL
-    LIMIT $1::bigint
-) AS old
-WHERE d.user_id = old.user_id;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == DepartedPrune, these values
-EXPLAIN (:options) EXECUTE "DepartedPrune" (:max_rows);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == DepartedPrune, any values
-EXPLAIN (:options) EXECUTE "DepartedPrune" (:max_rows);
-
--- Takes users whose members a restore gave back off the list: every run asks about them again. One who is
--- alive stays on it while more of what was deleted could be given back.
--- Locks: ROW EXCLUSIVE on orphan_departed; ACCESS SHARE on the backup, where somebody is alive.
--- Index: orphan_restores_pkey, orphan_departed_pkey or orphan_departed_alive. Rows: the users of the restore; all backups,
--- read once, where somebody is alive.
-PREPARE "DepartedSettle" AS
-WITH restored AS MATERIALIZED (
-    SELECT DISTINCT r.user_id
-    FROM orphan_restores AS r
-    WHERE r.run_id = $1
-        AND r.state = 'restored'
-),
-alive AS MATERIALIZED (
-    SELECT array_agg(d.user_id) AS users
-    FROM orphan_departed AS d
-    WHERE d.alive_at IS NOT NULL
-        AND d.user_id IN (SELECT x.user_id FROM restored AS x)
-),
-unfinished AS MATERIALIZED (
-    SELECT DISTINCT p.user_id::uuid AS user_id
-    FROM alive AS a
-    CROSS JOIN LATERAL orphan_restore_plan(NULL, a.users, NULL, NULL, NULL) AS p
-    WHERE a.users IS NOT NULL
-        AND p.verdict = 'restore'
-)
-DELETE FROM orphan_departed AS d
-WHERE d.user_id IN (SELECT x.user_id FROM restored AS x)
-    AND NOT EXISTS (SELECT FROM unfinished AS u WHERE u.user_id = d.user_id);
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == DepartedSettle, these values
-EXPLAIN (:options) EXECUTE "DepartedSettle" (:run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == DepartedSettle, any values
-EXPLAIN (:options) EXECUTE "DepartedSettle" (:run_id);
-
--- Places a hold on a user or a conversation; no row when it would be over already.
--- Locks: ROW EXCLUSIVE on orphan_holds. Index: none. Rows: one.
+-- Places a hold on a user or a conversation; 0 when it would be over already.
+-- Locks: ROW EXCLUSIVE on holds; waits for the chunks in flight, 5 s at most. Index: none. Rows: one.
 PREPARE "HoldAdd" AS
-INSERT INTO orphan_holds (user_id, conversation_id, reason, until)
-SELECT
-    $1::uuid,
-    $2::uuid,
-    $3::text,
-    ends.at
-FROM (SELECT coalesce($4::timestamptz, now() + $5::interval) AS at) AS ends
-WHERE ends.at IS NULL
-    OR ends.at > now()
-RETURNING hold_id;
+SELECT coalesce(orphan_cleaner.hold_add(
+    $1::uuid, $2::uuid, $3::text,
+    $4::timestamptz, $5::interval
+), 0)::bigint AS hold_id;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == HoldAdd, these values
 EXPLAIN (:options) EXECUTE "HoldAdd" (:user_id, :conversation_id, :reason, :until, :lasting);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == HoldAdd, any values
 EXPLAIN (:options) EXECUTE "HoldAdd" (:user_id, :conversation_id, :reason, :until, :lasting);
+
+-- Lifts one hold by its id, or those of a restore: but for users whose rows it restored and that are not reverted,
+-- unless restored_too. Returns how many.
+-- Locks: ROW EXCLUSIVE on holds. Index: holds_pkey, holds_run_id_user_id, restores_pkey. Rows: the users of the restore.
+PREPARE "HoldLift" AS
+SELECT orphan_cleaner.hold_lift(
+    $1::bigint, $2::bigint, $3::boolean
+)::bigint AS lifted;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == HoldLift, these values
+EXPLAIN (:options) EXECUTE "HoldLift" (:hold_id, :restore_run, :restored_too);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == HoldLift, any values
+EXPLAIN (:options) EXECUTE "HoldLift" (:hold_id, :restore_run, :restored_too);
 
 -- The holds in force, with the members they keep: each that was placed by hand, and those of a restore as one.
 -- Locks: ACCESS SHARE. Index: conversation_members_user_id, conversation_members_pkey. Rows: the holds and their members.
@@ -600,26 +174,26 @@ SELECT
     h.hold_id, h.user_id, h.conversation_id, NULL::bigint AS run_id, h.reason, h.created_at, h.created_by, h.until,
     ((
         SELECT count(*)
-        FROM conversation_members AS m
+        FROM public.conversation_members AS m
         WHERE m.user_id = h.user_id
     ) + (
         SELECT count(*)
-        FROM conversation_members AS m
+        FROM public.conversation_members AS m
         WHERE m.conversation_id = h.conversation_id
     ))::bigint AS members,
     (h.user_id IS NOT NULL)::integer::bigint AS users
-FROM orphan_holds_in_force AS h
+FROM orphan_cleaner.holds_in_force AS h
 WHERE h.run_id IS NULL
 UNION ALL
 SELECT
     min(h.hold_id), NULL, NULL, h.run_id, min(h.reason), min(h.created_at), min(h.created_by), max(h.until),
     sum((
         SELECT count(*)
-        FROM conversation_members AS m
+        FROM public.conversation_members AS m
         WHERE m.user_id = h.user_id
     ))::bigint,
     count(*)
-FROM orphan_holds_in_force AS h
+FROM orphan_cleaner.holds_in_force AS h
 WHERE h.run_id IS NOT NULL
 GROUP BY h.run_id
 ORDER BY 1;
@@ -630,222 +204,100 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == HoldList, any values
 EXPLAIN (:options) EXECUTE "HoldList";
 
--- Lifts a hold; its row stays as history.
--- Locks: ROW EXCLUSIVE on orphan_holds. Index: orphan_holds_pkey. Rows: one.
-PREPARE "HoldRemove" AS
-UPDATE orphan_holds
-SET lifted_at = now(),
-    lifted_by = session_user
-WHERE hold_id = $1
-    AND lifted_at IS NULL;
+-- The pinned settings: a run's own can only be stricter.
+-- Locks: ACCESS SHARE on limits. Index: none. Rows: a dozen at most.
+PREPARE "LimitList" AS
+SELECT l.name, l.value, l.set_at, l.set_by
+FROM orphan_cleaner.limits AS l
+ORDER BY l.name;
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == HoldRemove, these values
-EXPLAIN (:options) EXECUTE "HoldRemove" (:hold_id);
+\echo == LimitList, these values
+EXPLAIN (:options) EXECUTE "LimitList";
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == HoldRemove, any values
-EXPLAIN (:options) EXECUTE "HoldRemove" (:hold_id);
+\echo == LimitList, any values
+EXPLAIN (:options) EXECUTE "LimitList";
 
--- Lifts the holds that a restore placed, but for users whose members it gave back and that are not reverted, unless all is said.
--- Locks: ROW EXCLUSIVE on orphan_holds. Index: orphan_holds_run_id_user_id, orphan_restores_pkey. Rows: the users of the restore.
-PREPARE "HoldRemoveOfRun" AS
-UPDATE orphan_holds AS h
-SET lifted_at = now(),
-    lifted_by = session_user
-WHERE h.run_id = $1::bigint
-    AND h.lifted_at IS NULL
-    AND (
-        $2::boolean
-        OR NOT EXISTS (
-            SELECT
-            FROM orphan_restores AS r
-            WHERE r.run_id = $1::bigint AND r.user_id = h.user_id AND r.state = 'restored'
-        )
-    );
+-- Pins a setting. For the owner of the schema.
+-- Locks: ROW EXCLUSIVE on limits. Index: none needed: a dozen rows. Rows: one.
+PREPARE "LimitPin" AS
+INSERT INTO orphan_cleaner.limits AS l (name, value)
+VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE
+SET value = excluded.value,
+    set_at = now(),
+    set_by = session_user;
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == HoldRemoveOfRun, these values
-EXPLAIN (:options) EXECUTE "HoldRemoveOfRun" (:run_id, :every_boolean);
+\echo == LimitPin, these values
+EXPLAIN (:options) EXECUTE "LimitPin" (:name, :value);
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == HoldRemoveOfRun, any values
-EXPLAIN (:options) EXECUTE "HoldRemoveOfRun" (:run_id, :every_boolean);
+\echo == LimitPin, any values
+EXPLAIN (:options) EXECUTE "LimitPin" (:name, :value);
 
--- The next distinct user ids from from_user on, in order, and how many members they have. As one array: a row
--- for each of 5,000 users costs both sides more than finding them.
+-- Unpins a setting. For the owner of the schema.
+-- Locks: ROW EXCLUSIVE on limits. Index: none needed: a dozen rows. Rows: one.
+PREPARE "LimitUnpin" AS
+DELETE FROM orphan_cleaner.limits AS l
+WHERE l.name = $1;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == LimitUnpin, these values
+EXPLAIN (:options) EXECUTE "LimitUnpin" (:name);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == LimitUnpin, any values
+EXPLAIN (:options) EXECUTE "LimitUnpin" (:name);
+
+-- After the server's clock was ahead: moves what runs recorded in the future to now. For the owner of the schema.
+-- Locks: ROW EXCLUSIVE on runs, hours and candidates. Index: runs_heartbeat_at, hours_pkey. Rows: what is in the future.
+PREPARE "ClockSettle" AS
+SELECT orphan_cleaner.settle_clock()::bigint AS runs;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == ClockSettle, these values
+EXPLAIN (:options) EXECUTE "ClockSettle";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == ClockSettle, any values
+EXPLAIN (:options) EXECUTE "ClockSettle";
+
+-- The server's time.
+-- Locks: none.
+PREPARE "ClockNow" AS
+SELECT now()::timestamptz AS database_time;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == ClockNow, these values
+EXPLAIN (:options) EXECUTE "ClockNow";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == ClockNow, any values
+EXPLAIN (:options) EXECUTE "ClockNow";
+
+-- The next distinct user ids from one on, in order, and how many members they have. As one array: a row for each of
+-- 5,000 users costs both sides more than finding them.
 -- Locks: ACCESS SHARE on conversation_members.
 -- Index: conversation_members_user_id, in order, mostly index-only. Rows: the members of max_users users.
 PREPARE "MemberUserPage" AS
-SELECT
-    coalesce(array_agg(u.user_id), '{}')::uuid [] AS users,
-    coalesce(sum(u.members), 0)::bigint AS members
-FROM (
-    SELECT user_id, count(*) AS members
-    FROM conversation_members
-    WHERE user_id >= $1
-        AND user_id <= $2
-    GROUP BY user_id
-    ORDER BY user_id
-    LIMIT $3::bigint
-) AS u;
+SELECT p.user_ids::uuid [] AS users, p.row_count::bigint AS members
+FROM orphan_cleaner.conversation_members_page($1::uuid, $2::bigint) AS p;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == MemberUserPage, these values
-EXPLAIN (:options) EXECUTE "MemberUserPage" (:from_user, :through_user, :max_users);
+EXPLAIN (:options) EXECUTE "MemberUserPage" (:from_user, :max_users);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == MemberUserPage, any values
-EXPLAIN (:options) EXECUTE "MemberUserPage" (:from_user, :through_user, :max_users);
+EXPLAIN (:options) EXECUTE "MemberUserPage" (:from_user, :max_users);
 
--- How many users and members there are; asked only when a run looks like being refused.
--- Locks: ACCESS SHARE on conversation_members.
--- Index: conversation_members_user_id, mostly index-only. Rows: all members.
-PREPARE "MemberTotals" AS
-SELECT
-    count(*)::bigint AS users,
-    coalesce(sum(u.members), 0)::bigint AS members
-FROM (
-    SELECT count(*) AS members
-    FROM conversation_members
-    GROUP BY user_id
-) AS u;
+-- Users who were alive in every run so far: spread over all ids, members for longer than a month, no candidates. An
+-- auth-service that misses many of them is wrong.
+-- Locks: ACCESS SHARE on conversation_members, candidates and unknowns.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: some for each of the users.
+PREPARE "MemberCanaries" AS
+SELECT c.user_id::uuid AS user_id
+FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id);
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == MemberTotals, these values
-EXPLAIN (:options) EXECUTE "MemberTotals";
+\echo == MemberCanaries, these values
+EXPLAIN (:options) EXECUTE "MemberCanaries" (:users);
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == MemberTotals, any values
-EXPLAIN (:options) EXECUTE "MemberTotals";
-
--- Where the members of these users lie behind a place of the table, in its order: what the sweep cuts its
--- chunks from. Members of any age, on hold or not: whether one may go decides MemberDeleteDue. Follows SettingsForPlaces.
--- Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: max_members.
-PREPARE "MemberPlaces" AS
-SELECT
-    m.ctid::tid AS place,
-    m.user_id
-FROM conversation_members AS m
-    -- A subquery, so that the planner does not weigh thousands of users one by one.
-WHERE m.user_id = ANY (ARRAY(SELECT unnest($1::uuid [])))
-    AND m.ctid > $2::tid
-ORDER BY place
-LIMIT $3::bigint;
-SAVEPOINT planned;
-:settings_for_places
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == MemberPlaces, these values
-EXPLAIN (:options) EXECUTE "MemberPlaces" (:user_ids, :after, :max_members);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == MemberPlaces, any values
-EXPLAIN (:options) EXECUTE "MemberPlaces" (:user_ids, :after, :max_members);
-ROLLBACK TO SAVEPOINT planned;
-
--- Deletes members of users whom auth-service has just again left out. A place says where to look and no more:
--- every condition is stated once more here, whatever the runner believes, and whoever lies there. A row that was
--- changed since lies elsewhere, and stays. Follows SettingsForChunk.
--- Locks: ROW EXCLUSIVE on conversation_members, the rows that go, as they lie in the table. Chunks of one run
--- have no row in common; a deadlock with the application is its victim, and repeated.
--- Index: orphan_candidates_pkey; the members by their places. Rows: the places given, each page read once.
-PREPARE "MemberDeleteDue" AS
-DELETE FROM conversation_members AS m
-USING (
-    SELECT l.user_id, l.first_missing_at, least(l.last_missing_at, now()) - $1::interval AS horizon
-    FROM orphan_candidates AS l
-    -- A subquery, so that the planner does not weigh thousands of users one by one, and hashes these few.
-    WHERE l.user_id = ANY (ARRAY(SELECT unnest($2::uuid [])))
-        -- Missing in this very run.
-        AND l.last_missing_run = $3
-    -- The horizon is worked out once for each user, and not for each member.
-    OFFSET 0
-) AS c
-WHERE m.user_id = c.user_id
-    AND m.ctid = ANY ($4::tid [])
-    -- The run is open, and this session's triggers fire.
-    AND EXISTS (
-        SELECT
-        FROM orphan_runs AS r
-        WHERE r.run_id = $3 AND r.state = 'running'
-    )
-    AND current_setting('session_replication_role') = 'origin'
-    -- Missing for longer than the retention. By the time at which the ledger was written: the clock may have
-    -- jumped forward since.
-    AND c.first_missing_at <= c.horizon
-    -- A young member of a missing user means that something is wrong.
-    AND m.joined_at < c.horizon
-    AND NOT EXISTS (
-        SELECT
-        FROM orphan_holds_in_force AS h
-        WHERE h.user_id = c.user_id
-    )
-    -- NOT IN is hashed once, NOT EXISTS would be looked up for each member. It is never null here.
-    AND m.conversation_id NOT IN (
-        SELECT h.conversation_id
-        FROM orphan_holds_in_force AS h
-        WHERE h.conversation_id IS NOT NULL
-    )
-    -- With an approval, nobody but those it names.
-    AND (
-        $5::bigint = 0
-        OR EXISTS (
-            SELECT
-            FROM orphan_refusals AS f
-            WHERE f.run_id = $5::bigint AND f.user_id = c.user_id AND f.is_due
-        )
-    );
-SAVEPOINT planned;
-:settings_for_chunk
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == MemberDeleteDue, these values
-EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:retention, :user_ids, :run_id, :places, :approved_run);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == MemberDeleteDue, any values
-EXPLAIN (:options) EXECUTE "MemberDeleteDue" (:retention, :user_ids, :run_id, :places, :approved_run);
-ROLLBACK TO SAVEPOINT planned;
-
--- Opens a chunk: bounds its waiting and names its run to the audit trigger. All
--- of it is local to the transaction, so that a pooler may hand the session on.
--- Returns the session's replication_role: in another than origin a chunk would choose nobody.
--- Locks: an advisory lock of our own, shared by all chunks, until the transaction ends; see ChunkSettle. Index: none.
-PREPARE "ChunkSettings" AS
-SELECT
-    set_config('jit', 'off', true) AS jit,
-    set_config('lock_timeout', $1::text, true) AS lock_timeout,
-    set_config('statement_timeout', $2::text, true) AS statement_timeout,
-    set_config('idle_in_transaction_session_timeout', $2::text, true) AS idle_timeout,
-    set_config('orphan_cleaner.run_id', ($3::bigint)::text, true) AS run_id,
-    set_config('orphan_cleaner.audited', '0', true) AS audited,
-    set_config('orphan_cleaner.backed_up', '0', true) AS backed_up,
-    current_setting('session_replication_role')::text AS replication_role,
-    pg_advisory_xact_lock_shared(hashtextextended('orphan_cleaner_chunk', 0))::text AS in_flight;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == ChunkSettings, these values
-EXPLAIN (:options) EXECUTE "ChunkSettings" (:lock_timeout, :statement_timeout, :run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == ChunkSettings, any values
-EXPLAIN (:options) EXECUTE "ChunkSettings" (:lock_timeout, :statement_timeout, :run_id);
-
--- Waits for the chunks in flight: they may have been planned before a hold or a pause was committed that
--- this follows, every later chunk sees it. Chunks that come meanwhile wait behind it.
--- Locks: the advisory lock that chunks share, alone, for a moment. Index: none.
-PREPARE "ChunkSettle" AS
-SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_chunk', 0));
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == ChunkSettle, these values
-EXPLAIN (:options) EXECUTE "ChunkSettle";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == ChunkSettle, any values
-EXPLAIN (:options) EXECUTE "ChunkSettle";
-
--- What the audit trigger reported of this transaction, for the count proof.
--- Locks: none.
-PREPARE "ChunkProof" AS
-SELECT
-    coalesce(nullif(current_setting('orphan_cleaner.audited', true), ''), '-1')::bigint AS audited,
-    coalesce(nullif(current_setting('orphan_cleaner.backed_up', true), ''), '-1')::bigint AS backed_up;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == ChunkProof, these values
-EXPLAIN (:options) EXECUTE "ChunkProof";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == ChunkProof, any values
-EXPLAIN (:options) EXECUTE "ChunkProof";
+\echo == MemberCanaries, any values
+EXPLAIN (:options) EXECUTE "MemberCanaries" (:users);
 
 -- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 -- Locks: ACCESS SHARE on our tables.
--- Index: orphan_runs_pkey, orphan_departed_alive, orphan_pauses_one_in_force; runs, ledger and coverage are read whole.
+-- Index: runs_pkey, rechecks_alive, pauses_one_in_force; runs, ledger and coverage are read whole.
 -- Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
 PREPARE "MetricsState" AS
 SELECT
@@ -860,16 +312,23 @@ SELECT
     coalesce(f.members_held, 0)::bigint AS members_held,
     coalesce(f.members_kept_young, 0)::bigint AS members_kept_young,
     coalesce(t.breaker, '')::text AS tripped,
-    (
-        SELECT CASE
-            -- Some were never asked about.
-            WHEN NOT coalesce(bool_or(v.from_user = '00000000-0000-0000-0000-000000000000') AND bool_and(v.checked_at IS NOT NULL), false) THEN 0
-            ELSE extract(EPOCH FROM min(v.checked_at))
-        END
-        FROM orphan_coverage AS v
-    )::float8 AS everybody_checked,
-    (SELECT count(*) FROM orphan_candidates)::bigint AS candidate_users,
-    (SELECT count(*) FROM orphan_departed WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
+    coalesce((
+        SELECT extract(EPOCH FROM least(
+            (
+                SELECT min(c.started_at)
+                FROM orphan_cleaner.runs AS c
+                WHERE c.run_id >= v.previous_run_id
+                    AND c.judged_at IS NOT NULL
+                    AND (v.cursor_id IS NULL OR c.checked_through IS NULL OR c.checked_through > v.cursor_id)
+            ),
+            (SELECT min(u.unknown_since) FROM orphan_cleaner.unknowns AS u)
+        ))
+        FROM orphan_cleaner.coverage AS v
+        -- Otherwise some were never checked.
+        WHERE v.previous_run_id IS NOT NULL
+    ), 0)::float8 AS everybody_checked,
+    (SELECT count(*) FROM orphan_cleaner.candidates)::bigint AS candidate_users,
+    (SELECT count(*) FROM orphan_cleaner.rechecks WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
     (p.paused_at IS NOT NULL)::boolean AS paused,
     coalesce(extract(EPOCH FROM now() - p.paused_at), 0)::float8 AS pause_age
 FROM (
@@ -880,11 +339,11 @@ FROM (
         coalesce(sum(members_restored), 0) AS members_restored,
         coalesce(sum(batch_calls), 0) AS batch_calls,
         coalesce(bool_or(state = 'running'), false) AS run_open
-    FROM orphan_runs
+    FROM orphan_cleaner.runs
 ) AS r
 LEFT JOIN LATERAL (
     SELECT users_checked, users_unknown, members_held, members_kept_young
-    FROM orphan_runs
+    FROM orphan_cleaner.runs
     WHERE kind = 'clean'
         AND state NOT IN ('running', 'abandoned')
     ORDER BY run_id DESC
@@ -893,13 +352,13 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     -- Until it is settled: a refused run counts as long as no later one succeeded.
     SELECT CASE WHEN judged.state = 'refused' THEN judged.breaker END AS breaker
-    FROM orphan_runs AS judged
+    FROM orphan_cleaner.runs AS judged
     WHERE judged.kind = 'clean'
         AND judged.state IN ('refused', 'succeeded')
     ORDER BY judged.run_id DESC
     LIMIT 1
 ) AS t ON true
-LEFT JOIN orphan_pauses AS p ON p.resumed_at IS NULL;
+LEFT JOIN orphan_cleaner.pauses AS p ON p.resumed_at IS NULL;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == MetricsState, these values
 EXPLAIN (:options) EXECUTE "MetricsState";
@@ -908,15 +367,15 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "MetricsState";
 
 -- How many runs of each kind ended in each state, those that never happened too.
--- Locks: ACCESS SHARE on orphan_runs. Index: none. Rows: all runs.
+-- Locks: ACCESS SHARE on runs. Index: none. Rows: all runs.
 PREPARE "MetricsRuns" AS
 SELECT
     k.kind::text AS kind,
     s.state::text AS state,
     count(r.run_id) AS runs
 FROM unnest(ARRAY['clean', 'restore']) AS k (kind)
-CROSS JOIN unnest(ARRAY['succeeded', 'incomplete', 'refused', 'failed', 'abandoned']) AS s (state)
-LEFT JOIN orphan_runs AS r ON r.kind = k.kind AND r.state = s.state
+CROSS JOIN unnest(ARRAY['succeeded', 'incomplete', 'refused', 'failed', 'paused', 'abandoned']) AS s (state)
+LEFT JOIN orphan_cleaner.runs AS r ON r.kind = k.kind AND r.state = s.state
 GROUP BY k.kind, s.state
 ORDER BY k.kind, s.state;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -964,25 +423,25 @@ SELECT
     coalesce(extract(EPOCH FROM now() - (min(c.first_missing_at) + $1::interval)), 0)::float8 AS oldest_due_age,
     (
         SELECT count(*)
-        FROM (SELECT FROM conversation_members_audit_default LIMIT 100000) AS rows_there
+        FROM (SELECT FROM public.conversation_members_audit_default LIMIT 100000) AS rows_there
     )::bigint AS audit_default_rows
-FROM orphan_candidates AS c
+FROM orphan_cleaner.candidates AS c
     -- User by user, by the index: a join may well be planned as a scan of the table.
 CROSS JOIN LATERAL (
     SELECT count(*) AS members
-    FROM conversation_members AS m
+    FROM public.conversation_members AS m
     WHERE m.user_id = c.user_id
         AND m.joined_at < now() - $1::interval
         AND NOT EXISTS (
             SELECT
-            FROM orphan_holds_in_force AS h
+            FROM orphan_cleaner.holds_in_force AS h
             WHERE h.conversation_id = m.conversation_id
         )
 ) AS m
 WHERE c.first_missing_at <= now() - $1::interval
     AND NOT EXISTS (
         SELECT
-        FROM orphan_holds_in_force AS h
+        FROM orphan_cleaner.holds_in_force AS h
         WHERE h.user_id = c.user_id
     )
     AND m.members > 0;
@@ -994,15 +453,15 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "MetricsDue" (:retention);
 
 -- The members of all candidates, due or not.
--- Locks: ACCESS SHARE on conversation_members and orphan_candidates.
+-- Locks: ACCESS SHARE on conversation_members and candidates.
 -- Index: conversation_members_user_id. Rows: the ledger and its members, never the whole table.
 PREPARE "MetricsCandidateMembers" AS
 SELECT coalesce(sum(m.members), 0)::bigint AS members
-FROM orphan_candidates AS c
+FROM orphan_cleaner.candidates AS c
     -- User by user, by the index.
 CROSS JOIN LATERAL (
     SELECT count(*) AS members
-    FROM conversation_members AS m
+    FROM public.conversation_members AS m
     WHERE m.user_id = c.user_id
 ) AS m;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -1025,7 +484,7 @@ SELECT
     v.bytes::bigint AS bytes,
     v.is_expired::boolean AS is_expired,
     coalesce(v.kept_because, '')::text AS kept_because
-FROM orphan_partition_verdicts($1::interval, $2::interval) AS v
+FROM orphan_cleaner.prune_look($1::interval, $2::interval) AS v
     -- Not the DEFAULT partition, nor one without an end.
 WHERE v.upper_bound IS NOT NULL;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -1036,11 +495,11 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "PartitionVerdicts" (:restore_window, :audit_window);
 
 -- Drops one partition that is past its window; returns why not, or nothing.
--- Locks: SHARE on orphan_holds; ACCESS EXCLUSIVE on the partition, the audit's DEFAULT one and, for about
+-- Locks: SHARE on holds; ACCESS EXCLUSIVE on the partition, the audit's DEFAULT one and, for about
 -- a millisecond, the parent; each waits 300 ms at most. Index: none. Rows: none.
 PREPARE "PartitionDrop" AS
 SELECT coalesce(
-    orphan_drop_partition($1::text, $2::interval, $3::interval), ''
+    orphan_cleaner.prune_drop($1::text, $2::interval, $3::interval), ''
 )::text AS kept_because;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PartitionDrop, these values
@@ -1049,12 +508,23 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PartitionDrop, any values
 EXPLAIN (:options) EXECUTE "PartitionDrop" (:partition_name, :restore_window, :audit_window);
 
--- Pauses all runs. Fails on orphan_pauses_one_in_force when they are paused already.
--- Locks: ROW EXCLUSIVE on orphan_pauses. Index: none. Rows: one.
+-- Deletes what only describes evidence that is gone, at most max_rows of each kind.
+-- Locks: ROW EXCLUSIVE on refusals, rechecks and restores. Index: rechecks_deleted_at; refusals and restores may be read whole.
+-- Rows: three times max_rows.
+PREPARE "PartitionRows" AS
+SELECT p.refusals::bigint AS refusals, p.rechecks::bigint AS rechecks, p.restores::bigint AS restores
+FROM orphan_cleaner.prune_rows($1::interval, $2::interval, $3::bigint) AS p;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == PartitionRows, these values
+EXPLAIN (:options) EXECUTE "PartitionRows" (:refusal_window, :audit_window, :max_rows);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == PartitionRows, any values
+EXPLAIN (:options) EXECUTE "PartitionRows" (:refusal_window, :audit_window, :max_rows);
+
+-- Pauses all runs. Fails on pauses_one_in_force when they are paused already.
+-- Locks: ROW EXCLUSIVE on pauses; waits for the chunks in flight, 5 s at most. Index: none. Rows: one.
 PREPARE "PauseBegin" AS
-INSERT INTO orphan_pauses (reason)
-VALUES ($1)
-RETURNING pause_id;
+SELECT orphan_cleaner.pause($1::text)::bigint AS pause_id;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PauseBegin, these values
 EXPLAIN (:options) EXECUTE "PauseBegin" (:reason);
@@ -1062,13 +532,10 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PauseBegin, any values
 EXPLAIN (:options) EXECUTE "PauseBegin" (:reason);
 
--- Lets runs go on.
--- Locks: ROW EXCLUSIVE on orphan_pauses. Index: orphan_pauses_one_in_force. Rows: at most one.
+-- Lets runs continue; 0: they were not paused.
+-- Locks: ROW EXCLUSIVE on pauses. Index: pauses_one_in_force. Rows: at most one.
 PREPARE "PauseEnd" AS
-UPDATE orphan_pauses
-SET resumed_at = now(),
-    resumed_by = session_user
-WHERE resumed_at IS NULL;
+SELECT coalesce(orphan_cleaner.resume(), 0)::bigint AS pause_id;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PauseEnd, these values
 EXPLAIN (:options) EXECUTE "PauseEnd";
@@ -1077,11 +544,11 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "PauseEnd";
 
 -- The pause in force, if there is one.
--- Locks: ACCESS SHARE on orphan_pauses. Index: orphan_pauses_one_in_force. Rows: at most one.
+-- Locks: ACCESS SHARE on pauses. Index: pauses_one_in_force. Rows: at most one.
 PREPARE "PauseInForce" AS
-SELECT reason, paused_at, paused_by
-FROM orphan_pauses
-WHERE resumed_at IS NULL;
+SELECT p.reason, p.paused_at, p.paused_by
+FROM orphan_cleaner.pauses AS p
+WHERE p.resumed_at IS NULL;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PauseInForce, these values
 EXPLAIN (:options) EXECUTE "PauseInForce";
@@ -1108,81 +575,61 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PreflightServer, any values
 EXPLAIN (:options) EXECUTE "PreflightServer";
 
--- Which of the tables and functions are there, and the grants on them.
+-- Which of our tables are there, and what this role may not do that a run needs.
 -- Locks: none beyond the catalog.
 PREPARE "PreflightObjects" AS
 SELECT
     (to_regclass('public.conversation_members') IS NOT NULL)::boolean AS has_members,
-    (to_regclass('public.goose_db_version') IS NOT NULL)::boolean AS has_goose,
+    (to_regclass('public.orphan_cleaner_goose') IS NOT NULL)::boolean AS has_goose,
+    (to_regclass('public.orphan_runs') IS NOT NULL)::boolean AS is_development,
     -- What the migrations made and somebody dropped since.
     coalesce((
         SELECT string_agg(ours.object_name, ', ')
         FROM unnest(ARRAY[
-            'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_holds_in_force',
-            'orphan_pauses', 'orphan_refusals', 'orphan_approvals', 'conversation_members_audit',
-            'conversation_members_audit_default', 'conversation_members_backup',
-            'orphan_restores', 'orphan_departed', 'orphan_coverage'
+            'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
+            'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
+            'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
+            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'public.conversation_members_audit',
+            'public.conversation_members_audit_default', 'public.conversation_members_backup'
         ]) AS ours (object_name)
-        WHERE to_regclass('public.' || ours.object_name) IS NULL
+        -- Not to_regclass, which fails without USAGE on the schema.
+        WHERE NOT EXISTS (
+            SELECT
+            FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace = to_regnamespace(split_part(ours.object_name, '.', 1))
+                AND c.relname = split_part(ours.object_name, '.', 2)
+        )
     ), '')::text AS objects_missing,
     coalesce((
-        SELECT string_agg(missing.grant_name, ', ')
+        SELECT string_agg(missing.grant_name, ', ' ORDER BY missing.grant_name)
         FROM (
-            SELECT need.privilege || ' on ' || need.relation AS grant_name
-            FROM (
-                VALUES
-                    ('conversation_members', 'DELETE'),
-                    ('orphan_runs', 'SELECT'), ('orphan_runs', 'INSERT'), ('orphan_runs', 'UPDATE'),
-                    ('orphan_candidates', 'SELECT'), ('orphan_candidates', 'INSERT'),
-                    ('orphan_candidates', 'UPDATE'), ('orphan_candidates', 'DELETE'),
-                    ('orphan_sightings', 'SELECT'), ('orphan_sightings', 'INSERT'),
-                    ('orphan_sightings', 'DELETE'),
-                    ('orphan_holds_in_force', 'SELECT'),
-                    ('orphan_pauses', 'SELECT'),
-                    ('orphan_refusals', 'SELECT'), ('orphan_refusals', 'INSERT'),
-                    ('orphan_approvals', 'SELECT'),
-                    ('orphan_departed', 'SELECT'), ('orphan_departed', 'INSERT'),
-                    ('orphan_departed', 'UPDATE'), ('orphan_departed', 'DELETE'),
-                    ('orphan_coverage', 'SELECT'), ('orphan_coverage', 'INSERT'),
-                    ('orphan_coverage', 'UPDATE'), ('orphan_coverage', 'DELETE'),
-                    ('goose_db_version', 'SELECT')
-            ) AS need (relation, privilege)
-            WHERE to_regclass('public.' || need.relation) IS NOT NULL
-                AND NOT has_table_privilege(to_regclass('public.' || need.relation), need.privilege)
+            SELECT 'USAGE on schema orphan_cleaner' AS grant_name
+            WHERE NOT has_schema_privilege(to_regnamespace('orphan_cleaner'), 'USAGE')
             UNION ALL
-            -- Of tables that hold what a run need not read or write: the columns that it must.
-            SELECT need.privilege || ' (' || a.attname || ') on ' || need.relation
-            FROM (
-                VALUES
-                    ('conversation_members', 'SELECT', ARRAY['ctid', 'conversation_id', 'user_id', 'joined_at', 'last_read_at']),
-                    ('orphan_approvals', 'UPDATE', ARRAY['used_at', 'used_by_run']),
-                    ('orphan_restores', 'SELECT', ARRAY['run_id', 'conversation_id', 'state']),
-                    ('conversation_members_audit', 'SELECT', ARRAY['conversation_id', 'run_id', 'deleted_at']),
-                    ('conversation_members_audit_default', 'SELECT', ARRAY['run_id']),
-                    ('conversation_members_backup', 'SELECT', ARRAY['run_id', 'backed_up_at'])
-            ) AS need (relation, privilege, columns)
-            JOIN pg_catalog.pg_attribute AS a
-                ON a.attrelid = to_regclass('public.' || need.relation)
-                AND a.attname = ANY (need.columns)
-                AND NOT a.attisdropped
-            WHERE NOT has_column_privilege(a.attrelid, a.attnum, need.privilege)
+            SELECT 'SELECT on ' || c.oid::regclass
+            FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
+                AND c.relname IN (
+                    'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
+                    'refusals', 'approvals'
+                )
+                AND NOT has_table_privilege(c.oid, 'SELECT')
             UNION ALL
-            -- A revert locks the rows that go FOR UPDATE, which wants UPDATE on a column, whichever: on the most harmless one.
-            (
-                SELECT 'UPDATE (' || a.attname || ') on conversation_members'
-                FROM pg_catalog.pg_attribute AS a
-                WHERE a.attrelid = to_regclass('public.conversation_members')
-                    AND a.attnum > 0
-                    AND NOT a.attisdropped
-                    AND NOT has_any_column_privilege(a.attrelid, 'UPDATE')
-                ORDER BY a.attname <> 'last_read_at', a.attnum DESC
-                LIMIT 1
-            )
+            -- All but the tokens, column by column.
+            SELECT 'SELECT on ' || c.oid::regclass
+            FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
+                AND c.relname = 'runs'
+                AND NOT has_any_column_privilege(c.oid, 'SELECT')
             UNION ALL
-            SELECT 'EXECUTE on ' || p.proname
+            SELECT 'EXECUTE on orphan_cleaner.' || p.proname
             FROM pg_catalog.pg_proc AS p
-            WHERE p.pronamespace = 'public'::regnamespace
-                AND p.proname IN ('orphan_ensure_partitions', 'orphan_clock_start', 'orphan_shadow_evidence', 'orphan_assess', 'orphan_restore_plan')
+            WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
+                AND p.proname IN (
+                    'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
+                    'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries'
+                )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
     ), '')::text AS grants_missing;
@@ -1194,12 +641,12 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "PreflightObjects";
 
 -- The version of the newest migration that is applied.
--- Locks: ACCESS SHARE on goose_db_version. Index: none. Rows: a dozen or two.
+-- Locks: ACCESS SHARE on orphan_cleaner_goose. Index: none. Rows: a dozen or two.
 PREPARE "PreflightVersion" AS
 SELECT coalesce(max(version_id), 0)::bigint AS version
 FROM (
     SELECT DISTINCT ON (version_id) version_id, is_applied
-    FROM goose_db_version
+    FROM public.orphan_cleaner_goose
     ORDER BY version_id, id DESC
 ) AS newest
 WHERE is_applied;
@@ -1209,6 +656,24 @@ EXPLAIN (:options) EXECUTE "PreflightVersion";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PreflightVersion, any values
 EXPLAIN (:options) EXECUTE "PreflightVersion";
+
+-- The migrations that are applied, and when: the version table has a time without zone, which is UTC.
+-- Locks: ACCESS SHARE on orphan_cleaner_goose. Index: none. Rows: a dozen or two.
+PREPARE "PreflightApplied" AS
+SELECT version_id, (tstamp AT TIME ZONE 'UTC')::timestamptz AS applied_at
+FROM (
+    SELECT DISTINCT ON (version_id) version_id, is_applied, tstamp
+    FROM public.orphan_cleaner_goose
+    ORDER BY version_id, id DESC
+) AS newest
+WHERE is_applied
+ORDER BY version_id;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == PreflightApplied, these values
+EXPLAIN (:options) EXECUTE "PreflightApplied";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == PreflightApplied, any values
+EXPLAIN (:options) EXECUTE "PreflightApplied";
 
 -- The audit trigger, the truncate trigger, and the index.
 -- Locks: none beyond the catalog.
@@ -1428,7 +893,7 @@ EXPLAIN (:options) EXECUTE "PreflightDrift";
 -- Makes the partitions of today and the next days where they are not there yet.
 -- Locks: SHARE UPDATE EXCLUSIVE on the parents when it makes one, under a lock_timeout of 3 s. Index: none.
 PREPARE "PartitionEnsure" AS
-SELECT orphan_ensure_partitions($1::integer)::integer AS made;
+SELECT orphan_cleaner.partitions_ensure($1::integer)::integer AS made;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PartitionEnsure, these values
 EXPLAIN (:options) EXECUTE "PartitionEnsure" (:days_ahead);
@@ -1444,7 +909,7 @@ SELECT
     bool_or(p.name = 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS today,
     bool_or(p.name = 'conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS tomorrow,
     bool_or(p.name = 'conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'))::boolean AS month,
-    EXISTS (SELECT FROM conversation_members_audit_default)::boolean AS default_in_use
+    EXISTS (SELECT FROM public.conversation_members_audit_default)::boolean AS default_in_use
 FROM (
     SELECT c.relname::text AS name
     FROM pg_catalog.pg_inherits AS i
@@ -1485,36 +950,101 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PreflightConnections, any values
 EXPLAIN (:options) EXECUTE "PreflightConnections" (:application_name);
 
--- Keeps the users that a refused run found due or newly missing: what an approval of it is about.
--- Locks: ROW EXCLUSIVE on orphan_refusals. Index: none: staging and the ledger are read whole. Rows: the missing users.
-PREPARE "RefusalStore" AS
-INSERT INTO orphan_refusals (run_id, user_id, is_due)
-SELECT s.run_id, s.user_id, k.is_due
-FROM orphan_sightings AS s
-LEFT JOIN orphan_candidates AS c ON c.user_id = s.user_id
-CROSS JOIN LATERAL (
-    SELECT orphan_clock_start(c.first_missing_at, c.last_missing_at, s.shadow_deleted_at, $1::interval)
-        <= now() - $2::interval AS is_due
-) AS k
-WHERE s.run_id = $3
-    AND s.verdict = 'missing'
-    AND (k.is_due OR c.user_id IS NULL);
+-- The users to be rechecked in this run: in the order of ids, behind those of the last run that rechecked; after the
+-- last one from the first one on.
+-- Locks: ACCESS SHARE on rechecks and runs. Index: rechecks_pkey, in order; runs are read back to the last one that
+-- rechecked, or whole. Rows: twice max_users.
+PREPARE "RecheckPage" AS
+WITH last_one AS (
+    SELECT coalesce(
+        (
+            SELECT r.rechecked_through
+            FROM orphan_cleaner.runs AS r
+            WHERE r.rechecked_through IS NOT NULL
+            ORDER BY r.run_id DESC
+            LIMIT 1
+        ), '00000000-0000-0000-0000-000000000000'
+    ) AS user_id
+)
+SELECT t.user_id
+FROM (
+    (
+        SELECT d.user_id, 1 AS lap
+        FROM orphan_cleaner.rechecks AS d
+        WHERE d.user_id > (SELECT l.user_id FROM last_one AS l)
+        ORDER BY d.user_id
+        LIMIT $1::bigint
+    )
+    UNION ALL
+    (
+        SELECT d.user_id, 2 AS lap
+        FROM orphan_cleaner.rechecks AS d
+        WHERE d.user_id <= (SELECT l.user_id FROM last_one AS l)
+        ORDER BY d.user_id
+        LIMIT $1::bigint
+    )
+) AS t
+ORDER BY t.lap, t.user_id
+LIMIT $1::bigint;
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RefusalStore, these values
-EXPLAIN (:options) EXECUTE "RefusalStore" (:max_gap, :retention, :run_id);
+\echo == RecheckPage, these values
+EXPLAIN (:options) EXECUTE "RecheckPage" (:max_users);
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RefusalStore, any values
-EXPLAIN (:options) EXECUTE "RefusalStore" (:max_gap, :retention, :run_id);
+\echo == RecheckPage, any values
+EXPLAIN (:options) EXECUTE "RecheckPage" (:max_users);
+
+-- Writes down what rechecks found, and with whom the next run goes on; returns who is alive again while deleted rows
+-- can be restored.
+-- Locks: ROW EXCLUSIVE on rechecks and runs; ACCESS SHARE on backup and audit, where somebody is alive.
+-- Index: rechecks_pkey, runs_pkey. Rows: as many as given; all backups, read once, and the audit is read, where somebody
+-- is alive.
+PREPARE "RecheckWrite" AS
+SELECT w.user_id::uuid AS user_id, w.members::bigint AS members
+FROM orphan_cleaner.recheck_write($1::bigint, $2::uuid, $3::uuid [], $4::uuid [], $5::uuid) AS w
+ORDER BY w.user_id;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RecheckWrite, these values
+EXPLAIN (:options) EXECUTE "RecheckWrite" (:run_id, :token, :alive, :missing, :reached);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RecheckWrite, any values
+EXPLAIN (:options) EXECUTE "RecheckWrite" (:run_id, :token, :alive, :missing, :reached);
+
+-- The users who are alive again and whose rows can be restored, as last seen.
+-- Locks: ACCESS SHARE on rechecks. Index: rechecks_alive. Rows: as good as none.
+PREPARE "RecheckAlive" AS
+SELECT d.user_id, d.alive_at::timestamptz AS alive_at
+FROM orphan_cleaner.rechecks AS d
+WHERE d.alive_at IS NOT NULL
+ORDER BY d.user_id;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RecheckAlive, these values
+EXPLAIN (:options) EXECUTE "RecheckAlive";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RecheckAlive, any values
+EXPLAIN (:options) EXECUTE "RecheckAlive";
+
+-- Takes users whose rows a restore brought back off the list: every run checks them again.
+-- Locks: ROW EXCLUSIVE on rechecks; ACCESS SHARE on backup and audit, where somebody is alive.
+-- Index: restores_pkey, rechecks_pkey. Rows: the users of the restore; all backups, read once, and the audit is read,
+-- where somebody is alive.
+PREPARE "RecheckSettle" AS
+SELECT orphan_cleaner.recheck_settle($1::bigint, $2::uuid);
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RecheckSettle, these values
+EXPLAIN (:options) EXECUTE "RecheckSettle" (:run_id, :token);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RecheckSettle, any values
+EXPLAIN (:options) EXECUTE "RecheckSettle" (:run_id, :token);
 
 -- The last refused run, unless a later run succeeded.
--- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: at most one.
+-- Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: at most one.
 PREPARE "RefusalUnsettled" AS
 SELECT r.run_id, r.breaker, r.error, r.finished_at
-FROM orphan_runs AS r
+FROM orphan_cleaner.runs AS r
 WHERE r.state = 'refused'
     AND NOT EXISTS (
         SELECT
-        FROM orphan_runs AS later
+        FROM orphan_cleaner.runs AS later
         WHERE later.run_id > r.run_id AND later.state = 'succeeded'
     )
 ORDER BY r.run_id DESC
@@ -1526,25 +1056,25 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RefusalUnsettled, any values
 EXPLAIN (:options) EXECUTE "RefusalUnsettled";
 
--- What approving a refused run would let go.
--- Locks: ACCESS SHARE on conversation_members. Index: orphan_refusals_pkey, conversation_members_user_id.
+-- What approving a refused run would delete.
+-- Locks: ACCESS SHARE on conversation_members. Index: refusals_pkey, conversation_members_user_id.
 -- Rows: the members of the due users.
 PREPARE "RefusalSummary" AS
 SELECT
     r.state,
     r.breaker,
-    (SELECT count(*) FROM orphan_refusals AS f WHERE f.run_id = r.run_id AND f.is_due)::bigint AS users_due,
-    (SELECT count(*) FROM orphan_refusals AS f WHERE f.run_id = r.run_id AND NOT f.is_due)::bigint AS users_new,
+    (SELECT count(*) FROM orphan_cleaner.refusals AS f WHERE f.run_id = r.run_id AND f.is_due)::bigint AS users_due,
+    (SELECT count(*) FROM orphan_cleaner.refusals AS f WHERE f.run_id = r.run_id AND NOT f.is_due)::bigint AS users_new,
     m.members::bigint AS members,
     m.conversations::bigint AS conversations
-FROM orphan_runs AS r
+FROM orphan_cleaner.runs AS r
 CROSS JOIN LATERAL (
     SELECT count(*) AS members, count(DISTINCT m.conversation_id) AS conversations
-    FROM orphan_refusals AS f
+    FROM orphan_cleaner.refusals AS f
         -- User by user, by the index: a join may well be planned as a scan of the table.
     CROSS JOIN LATERAL (
         SELECT i.conversation_id
-        FROM conversation_members AS i
+        FROM public.conversation_members AS i
         WHERE i.user_id = f.user_id
         OFFSET 0
     ) AS m
@@ -1559,13 +1089,13 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RefusalSummary" (:run_id);
 
 -- The users of a refused run with the most members.
--- Locks: ACCESS SHARE on conversation_members. Index: orphan_refusals_pkey, conversation_members_user_id. Rows: the members of the due users.
+-- Locks: ACCESS SHARE on conversation_members. Index: refusals_pkey, conversation_members_user_id. Rows: the members of the due users.
 PREPARE "RefusalLargest" AS
 SELECT f.user_id, m.members
-FROM orphan_refusals AS f
+FROM orphan_cleaner.refusals AS f
 CROSS JOIN LATERAL (
     SELECT count(*) AS members
-    FROM conversation_members AS i
+    FROM public.conversation_members AS i
     WHERE i.user_id = f.user_id
 ) AS m
 WHERE f.run_id = $1
@@ -1579,36 +1109,6 @@ EXPLAIN (:options) EXECUTE "RefusalLargest" (:run_id);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RefusalLargest, any values
 EXPLAIN (:options) EXECUTE "RefusalLargest" (:run_id);
-
--- Forgets the users of refused runs that nobody will approve any more, max_rows at a time.
--- Locks: ROW EXCLUSIVE on orphan_refusals. Index: orphan_refusals_pkey. Rows: max_rows.
-PREPARE "RefusalPrune" AS
-DELETE FROM orphan_refusals AS f
-USING (
-    SELECT o.run_id, o.user_id
-    FROM orphan_refusals AS o
-    JOIN orphan_runs AS r ON r.run_id = o.run_id
-    WHERE r.finished_at < now() - $1::interval
-        -- An approval that a run may still use, or is using.
-        AND NOT EXISTS (
-            SELECT
-            FROM orphan_approvals AS a
-            LEFT JOIN orphan_runs AS u ON u.run_id = a.used_by_run
-            WHERE a.run_id = o.run_id
-                AND a.revoked_at IS NULL
-                AND (a.used_at IS NULL AND a.expires_at > now() OR u.state = 'running')
-        )
-    ORDER BY o.run_id, o.user_id
-    LIMIT $2::bigint
-) AS old
-WHERE f.run_id = old.run_id
-    AND f.user_id = old.user_id;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RefusalPrune, these values
-EXPLAIN (:options) EXECUTE "RefusalPrune" (:keep, :max_rows);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RefusalPrune, any values
-EXPLAIN (:options) EXECUTE "RefusalPrune" (:keep, :max_rows);
 
 -- The last whole month, UTC, and the moment until which there is something to report.
 -- Locks: none.
@@ -1627,7 +1127,7 @@ EXPLAIN (:options) EXECUTE "ReportRange";
 -- What the runs that began in a span did, by UTC day of their beginning; the last row, without a day, is
 -- the whole span. Percentiles come from the sum of the histograms, each by the upper bound of its
 -- element: at most 19 % too high, never too low.
--- Locks: ACCESS SHARE on orphan_runs. Index: none. Rows: all runs, some ten thousand a year.
+-- Locks: ACCESS SHARE on runs. Index: none. Rows: all runs, some ten thousand a year.
 PREPARE "ReportDays" AS
 WITH span AS (
     SELECT $1::timestamptz AS since, $2::timestamptz AS until
@@ -1638,7 +1138,7 @@ begun AS (
         r.run_id, r.kind, r.state, r.users_checked, r.batch_calls, r.members_deleted, r.members_restored,
         r.members_held, r.members_kept_young, r.call_ms_buckets, r.call_ms_max
     FROM span AS s
-    JOIN orphan_runs AS r ON r.started_at >= s.since AND r.started_at < s.until
+    JOIN orphan_cleaner.runs AS r ON r.started_at >= s.since AND r.started_at < s.until
 ),
 listed AS (
     -- A day without a run is worth a line, a day to come is not.
@@ -1734,13 +1234,13 @@ EXPLAIN (:options) EXECUTE "ReportDays" (:since, :until);
 
 -- Which conversations the runs that began in a span took members from or gave them back to, by the size
 -- that each had before the span: members who had joined by then and are there, or have been deleted since.
--- Locks: ACCESS SHARE on conversation_members, orphan_runs, orphan_restores and the audit.
--- Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey; orphan_restores is read whole.
+-- Locks: ACCESS SHARE on conversation_members, runs, restores and the audit.
+-- Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey; restores is read whole.
 -- Rows: the audit from the span on, and the members of the conversations touched.
 PREPARE "ReportSizes" AS
 WITH begun AS (
     SELECT r.run_id, r.kind
-    FROM orphan_runs AS r
+    FROM orphan_cleaner.runs AS r
     WHERE r.started_at >= $1::timestamptz
         AND r.started_at < $2::timestamptz
 ),
@@ -1748,13 +1248,13 @@ touched AS (
     SELECT t.conversation_id, sum(t.deleted) AS deleted, sum(t.restored) AS restored
     FROM (
         SELECT a.conversation_id, count(*) AS deleted, 0 AS restored
-        FROM conversation_members_audit AS a
+        FROM public.conversation_members_audit AS a
         JOIN begun AS b ON b.run_id = a.run_id AND b.kind = 'clean'
         WHERE a.deleted_at >= $1::timestamptz
         GROUP BY a.conversation_id
         UNION ALL
         SELECT o.conversation_id, 0, count(*)
-        FROM orphan_restores AS o
+        FROM orphan_cleaner.restores AS o
         JOIN begun AS b ON b.run_id = o.run_id
         WHERE o.state IN ('restored', 'reverted')
         GROUP BY o.conversation_id
@@ -1767,12 +1267,12 @@ sized AS (
     LEFT JOIN (
         SELECT m.conversation_id, m.user_id
         FROM touched AS n
-        JOIN conversation_members AS m ON m.conversation_id = n.conversation_id
+        JOIN public.conversation_members AS m ON m.conversation_id = n.conversation_id
         WHERE m.joined_at < $1::timestamptz
         UNION ALL
         SELECT a.conversation_id, a.user_id
         FROM touched AS n
-        JOIN conversation_members_audit AS a ON a.conversation_id = n.conversation_id
+        JOIN public.conversation_members_audit AS a ON a.conversation_id = n.conversation_id
         WHERE a.deleted_at >= $1::timestamptz
             AND a.joined_at < $1::timestamptz
     ) AS b ON b.conversation_id = t.conversation_id
@@ -1827,7 +1327,7 @@ SELECT
     count(*) FILTER (WHERE p.verdict = 'conversation_gone') AS conversation_gone,
     count(*) FILTER (WHERE p.verdict = 'left_since') AS left_since
 FROM chosen AS w
-CROSS JOIN LATERAL orphan_restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
+CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
 GROUP BY 1, 2
 ORDER BY 1, 2;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -1837,94 +1337,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestorePreview, any values
 EXPLAIN (:options) EXECUTE "RestorePreview" (:of_run, :of_users, :of_conversations, :since, :until);
 
--- Writes down which members a restore gives back, and counts what becomes of the others.
--- Locks: ROW EXCLUSIVE on orphan_restores; ACCESS SHARE on conversation_members and conversations.
--- Index: orphan_runs_pkey, conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
-PREPARE "RestoreStore" AS
-WITH chosen AS (
-    SELECT
-        $1::bigint AS of_run,
-        $2::uuid [] AS of_users,
-        $3::uuid [] AS of_conversations,
-        $4::timestamptz AS since,
-        $5::timestamptz AS until
-),
-plan AS MATERIALIZED (
-    SELECT
-        p.conversation_id::uuid AS conversation_id,
-        p.user_id::uuid AS user_id,
-        p.deleted_run::bigint AS deleted_run,
-        p.backed_up_at::timestamptz AS backed_up_at,
-        p.verdict::text AS verdict
-    FROM chosen AS w
-    CROSS JOIN LATERAL orphan_restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
-),
-stored AS (
-    INSERT INTO orphan_restores (run_id, user_id, conversation_id, deleted_run, backed_up_at)
-    SELECT r.run_id, p.user_id, p.conversation_id, p.deleted_run, p.backed_up_at
-    FROM plan AS p
-    JOIN orphan_runs AS r ON r.run_id = $6 AND r.state = 'running' AND r.kind = 'restore'
-    WHERE p.verdict = 'restore'
-    -- Stored before, by an attempt whose answer was lost.
-    ON CONFLICT (run_id, user_id, conversation_id) DO NOTHING
-)
-SELECT
-    count(*) FILTER (WHERE p.verdict = 'restore') AS restore,
-    count(DISTINCT p.user_id) FILTER (WHERE p.verdict = 'restore') AS users,
-    count(*) FILTER (WHERE p.verdict = 'there') AS there,
-    count(*) FILTER (WHERE p.verdict = 'there_differs') AS there_differs,
-    count(*) FILTER (WHERE p.verdict = 'conversation_gone') AS conversation_gone,
-    count(*) FILTER (WHERE p.verdict = 'left_since') AS left_since
-FROM plan AS p;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RestoreStore, these values
-EXPLAIN (:options) EXECUTE "RestoreStore" (:of_run, :of_users, :of_conversations, :since, :until, :run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RestoreStore, any values
-EXPLAIN (:options) EXECUTE "RestoreStore" (:of_run, :of_users, :of_conversations, :since, :until, :run_id);
-
--- Where the backup rows of a restore lie: the chunks of so many pages that hold one, by UTC day.
--- Locks: ACCESS SHARE on the backup. Index: orphan_restores_pkey. Rows: the backups from the oldest row of the restore on, read once.
-PREPARE "RestoreChunks" AS
-SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members
-FROM orphan_restore_chunks($1::bigint, $2::text, $3::integer) AS c;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RestoreChunks, these values
-EXPLAIN (:options) EXECUTE "RestoreChunks" (:run_id, :state, :pages);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RestoreChunks, any values
-EXPLAIN (:options) EXECUTE "RestoreChunks" (:run_id, :state, :pages);
-
--- Gives back the planned members on some pages of the backup of a day; returns how many.
--- Locks: ROW EXCLUSIVE on conversation_members and our tables; the conversations FOR KEY SHARE, by their foreign key.
--- Index: orphan_restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
-PREPARE "RestoreChunk" AS
-SELECT orphan_restore_chunk(
-    $1::bigint, ($2::text)::date, $3::bigint, $4::integer, $5::interval
-)::bigint AS restored;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RestoreChunk, these values
-EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :day, :first_page, :pages, :hold);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RestoreChunk, any values
-EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :day, :first_page, :pages, :hold);
-
--- Counts members given back on the run's row, in the transaction that gave them back.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
-PREPARE "RunRestored" AS
-UPDATE orphan_runs
-SET members_restored = members_restored + $1::bigint
-WHERE run_id = $2
-    AND state = 'running';
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunRestored, these values
-EXPLAIN (:options) EXECUTE "RunRestored" (:restored, :run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunRestored, any values
-EXPLAIN (:options) EXECUTE "RunRestored" (:restored, :run_id);
-
 -- What became of the members of a restore.
--- Locks: ACCESS SHARE on orphan_restores. Index: orphan_restores_pkey. Rows: those of the restore.
+-- Locks: ACCESS SHARE on restores. Index: restores_pkey. Rows: those of the restore.
 PREPARE "RestoreSummary" AS
 SELECT
     r.kind,
@@ -1935,14 +1349,14 @@ SELECT
     g.restored::bigint AS restored,
     g.users::bigint AS users,
     g.reverted::bigint AS reverted
-FROM orphan_runs AS r
+FROM orphan_cleaner.runs AS r
 CROSS JOIN LATERAL (
     SELECT
         count(*) FILTER (WHERE g.state = 'planned') AS planned,
         count(*) FILTER (WHERE g.state = 'restored') AS restored,
         count(DISTINCT g.user_id) FILTER (WHERE g.state = 'restored') AS users,
         count(*) FILTER (WHERE g.state = 'reverted') AS reverted
-    FROM orphan_restores AS g
+    FROM orphan_cleaner.restores AS g
     WHERE g.run_id = r.run_id
 ) AS g
 WHERE r.run_id = $1;
@@ -1953,22 +1367,22 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreSummary, any values
 EXPLAIN (:options) EXECUTE "RestoreSummary" (:run_id);
 
--- How many members of a restore's list could still be given back: not there, and their conversation is.
+-- How many members of a restore's list could still be restored: not there, and their conversation is.
 -- Locks: ACCESS SHARE on conversation_members and conversations.
--- Index: orphan_restores_pkey, conversation_members_pkey, conversations_pkey. Rows: those of the restore.
+-- Index: restores_pkey, conversation_members_pkey, conversations_pkey. Rows: those of the restore.
 PREPARE "RestoreLeft" AS
 SELECT count(*) AS members
-FROM orphan_restores AS r
+FROM orphan_cleaner.restores AS r
     -- One lookup a row: only few are left of a list.
 CROSS JOIN LATERAL (
     SELECT c.id
-    FROM conversations AS c
+    FROM public.conversations AS c
     WHERE c.id = r.conversation_id
     LIMIT 1
 ) AS c
 LEFT JOIN LATERAL (
     SELECT m.user_id
-    FROM conversation_members AS m
+    FROM public.conversation_members AS m
     WHERE m.conversation_id = r.conversation_id AND m.user_id = r.user_id
     LIMIT 1
 ) AS m ON true
@@ -1978,8 +1392,8 @@ WHERE r.run_id = $1
     -- Who joined again and left since stays away.
     AND NOT EXISTS (
         SELECT
-        FROM conversation_members_audit AS a
-        JOIN orphan_runs AS o ON o.run_id = r.run_id
+        FROM public.conversation_members_audit AS a
+        JOIN orphan_cleaner.runs AS o ON o.run_id = r.run_id
         WHERE a.run_id IS NULL
             AND a.deleted_at >= o.started_at - interval '1 minute'
             AND a.deleted_at > r.backed_up_at
@@ -1993,128 +1407,261 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreLeft, any values
 EXPLAIN (:options) EXECUTE "RestoreLeft" (:run_id);
 
--- The users whose members a restore gave back, on some pages of the backup of a day.
--- Locks: ACCESS SHARE on the backup and orphan_restores. Index: orphan_restores_pkey; a TID range of the backup.
--- Rows: those on the pages.
-PREPARE "RestoreUsers" AS
-SELECT u.user_id::uuid AS user_id
-FROM orphan_restore_users($1::bigint, ($2::text)::date, $3::bigint, $4::integer) AS u;
+-- Writes down which members a restore brings back; returns what becomes of all that were chosen, by verdict.
+-- Locks: ROW EXCLUSIVE on restores; ACCESS SHARE on conversation_members and conversations.
+-- Index: runs_pkey, conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
+PREPARE "RestoreStore" AS
+SELECT s.verdict::text AS verdict, s.members::bigint AS members, s.users::bigint AS users
+FROM orphan_cleaner.restore_store(
+    $1::bigint, $2::uuid, $3::bigint, $4::uuid [],
+    $5::uuid [], $6::timestamptz, $7::timestamptz
+) AS s;
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RestoreUsers, these values
-EXPLAIN (:options) EXECUTE "RestoreUsers" (:run_id, :day, :first_page, :pages);
+\echo == RestoreStore, these values
+EXPLAIN (:options) EXECUTE "RestoreStore" (:run_id, :token, :of_run, :of_users, :of_conversations, :since, :until);
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RestoreUsers, any values
-EXPLAIN (:options) EXECUTE "RestoreUsers" (:run_id, :day, :first_page, :pages);
+\echo == RestoreStore, any values
+EXPLAIN (:options) EXECUTE "RestoreStore" (:run_id, :token, :of_run, :of_users, :of_conversations, :since, :until);
 
--- Takes members of a restore again: unchanged since, on no other hold, of users whom auth-service has just left out.
--- Locks: ROW EXCLUSIVE on conversation_members, the rows that go, and on our tables.
--- Index: orphan_restores_pkey, conversation_members_pkey; a TID range of the backup. Rows: those on the pages.
+-- Where the backup rows of a restore are: the chunks of so many pages that hold one, by UTC day, with their users.
+-- Locks: ACCESS SHARE on the backup. Index: restores_pkey. Rows: the backups from the oldest row of the restore on, read once.
+PREPARE "RestoreChunks" AS
+SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members, c.user_ids::uuid [] AS user_ids
+FROM orphan_cleaner.restore_chunks($1::bigint, $2::text, $3::integer) AS c;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RestoreChunks, these values
+EXPLAIN (:options) EXECUTE "RestoreChunks" (:run_id, :state, :pages);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RestoreChunks, any values
+EXPLAIN (:options) EXECUTE "RestoreChunks" (:run_id, :state, :pages);
+
+-- Restores the planned members on some pages of the backup of a day; returns how many.
+-- Locks: ROW EXCLUSIVE on conversation_members and our tables; the conversations FOR KEY SHARE, by their foreign key.
+-- Index: restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
+PREPARE "RestoreChunk" AS
+SELECT orphan_cleaner.restore_chunk(
+    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::interval
+)::bigint AS restored;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RestoreChunk, these values
+EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RestoreChunk, any values
+EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold);
+
+-- Deletes members of a restore once more: unchanged since, on no other hold, of users who were just again missing.
+-- Locks: ROW EXCLUSIVE on conversation_members, the rows deleted, and on our tables.
+-- Index: restores_pkey, conversation_members_pkey or conversation_members_user_id; a TID range of the backup. Rows: those on the pages.
 PREPARE "RevertChunk" AS
-SELECT orphan_revert_chunk(
-    $1::bigint, $2::bigint, ($3::text)::date, $4::bigint, $5::integer, $6::uuid []
+SELECT orphan_cleaner.revert_chunk(
+    $1::bigint, $2::uuid, $3::bigint, ($4::text)::date, $5::bigint, $6::integer,
+    $7::uuid [], ($8::text)::xid8
 )::bigint AS deleted;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RevertChunk, these values
-EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :reverted_run, :day, :first_page, :pages, :user_ids);
+EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :token, :reverted_run, :day, :first_page, :pages, :user_ids, :checked_from);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RevertChunk, any values
-EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :reverted_run, :day, :first_page, :pages, :user_ids);
+EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :token, :reverted_run, :day, :first_page, :pages, :user_ids, :checked_from);
 
--- Forgets which members old restores gave back, once neither a revert could go by it nor the audit of the
--- time is kept, max_rows at a time. The restores themselves stay in orphan_runs.
--- Locks: ROW EXCLUSIVE on orphan_restores. Index: orphan_restores_pkey. Rows: max_rows.
-PREPARE "RestorePrune" AS
-DELETE FROM orphan_restores AS g
-USING (
-    SELECT o.run_id, o.user_id, o.conversation_id
-    FROM orphan_runs AS r
-    JOIN orphan_restores AS o ON o.run_id = r.run_id
-    WHERE r.kind = 'restore'
-        AND r.finished_at < now() - $1::interval
-        AND o.backed_up_at < (
-            SELECT min(coalesce(p.lower_bound, '-infinity'))
-            FROM orphan_partitions() AS p
-            WHERE p.parent = 'conversation_members_backup'
-        )
-    LIMIT $2::bigint
-) AS old
-WHERE g.run_id = old.run_id
-    AND g.user_id = old.user_id
-    AND g.conversation_id = old.conversation_id;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RestorePrune, these values
-EXPLAIN (:options) EXECUTE "RestorePrune" (:keep, :max_rows);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RestorePrune, any values
-EXPLAIN (:options) EXECUTE "RestorePrune" (:keep, :max_rows);
-
--- Lets runners decide one after the other whether a run is due: RunBegin, as the next statement of
--- the transaction, sees what the one before has begun.
--- Locks: an advisory lock of our own, until the transaction ends. Index: none.
-PREPARE "RunTurn" AS
-SELECT pg_advisory_xact_lock(hashtextextended('orphan_cleaner_begin', 0));
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunTurn, these values
-EXPLAIN (:options) EXECUTE "RunTurn";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunTurn, any values
-EXPLAIN (:options) EXECUTE "RunTurn";
-
--- Opens a run, and in the same statement gives up a run whose heartbeat stopped
--- for longer than its own lease. Fails on orphan_runs_one_open while another
--- run is open. With an interval (every) it returns no row unless a run is due; see RunSchedule.
--- Locks: ROW EXCLUSIVE on orphan_runs. ChunkSettle comes before it: no chunk of the run it gives up is in flight.
--- Index: orphan_runs_one_open. Rows: one or two.
-PREPARE "RunBegin" AS
-WITH abandoned AS (
-    UPDATE orphan_runs
-    SET state = 'abandoned',
-        finished_at = now(),
-        error = 'no heartbeat for longer than its lease'
-    WHERE state = 'running'
-        AND heartbeat_at + lease < now()
-    RETURNING run_id
-)
-INSERT INTO orphan_runs (kind, phase, started_at, heartbeat_at, lease, host, version, settings, scheduled_for)
+-- Judges a revert: names the breaker that refuses it, or admits the missing users to deletion.
+-- Locks: ACCESS SHARE on conversation_members; ROW EXCLUSIVE on sightings. Index: restores_pkey, conversation_members_user_id.
+-- Rows: those of the restore; all members, counted.
+PREPARE "RevertJudge" AS
 SELECT
-    -- Not now(): the transaction may have waited for its turn, and began before
-    -- the run did that it waited for.
-    $1, $2, statement_timestamp(), statement_timestamp(), $3, $4, $5, $6,
-    CASE
-        WHEN $7::interval IS NULL THEN NULL
-        WHEN l.next_at IS NULL OR l.started_at > statement_timestamp() THEN statement_timestamp()
-        -- Late by whole intervals: skip those, keep the beat.
-        ELSE l.next_at + floor(
-            extract(EPOCH FROM statement_timestamp() - l.next_at) / extract(EPOCH FROM $7::interval)
-        )::float8 * $7::interval
-    END
-    -- Reading the CTE here makes it run before the row is inserted.
-FROM (SELECT count(*) FROM abandoned) AS given_up
-LEFT JOIN LATERAL (
-    SELECT a.started_at, coalesce(a.scheduled_for, a.started_at) + $7::interval AS next_at
-    FROM orphan_runs AS a
-    WHERE a.kind = 'clean'
-        AND a.state <> 'abandoned'
-        AND a.run_id NOT IN (SELECT g.run_id FROM abandoned AS g)
-    ORDER BY a.run_id DESC
-    LIMIT 1
-) AS l ON true
-WHERE $7::interval IS NULL
-    OR l.next_at IS NULL
-    OR l.next_at <= statement_timestamp()
-    -- The clock went back: the run says so, by its breaker.
-    OR l.started_at > statement_timestamp()
-RETURNING run_id, started_at;
+    coalesce(j.breaker, '')::text AS breaker,
+    coalesce(j.message, '')::text AS message
+FROM orphan_cleaner.revert_judge($1::bigint, $2::uuid, $3::bigint, $4::uuid [], $5::jsonb) AS j;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RevertJudge, these values
+EXPLAIN (:options) EXECUTE "RevertJudge" (:run_id, :token, :reverted_run, :missing, :report);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RevertJudge, any values
+EXPLAIN (:options) EXECUTE "RevertJudge" (:run_id, :token, :reverted_run, :missing, :report);
+
+-- Opens a run, and gives up one whose lease ended. Fails with OC003 while another is open and with OC002 while runs are
+-- paused; with an interval (every) there is no row unless a run is due.
+-- Locks: SHARE ROW EXCLUSIVE on runs, 3 s at most. Index: runs_one_open. Rows: one or two.
+PREPARE "RunBegin" AS
+SELECT
+    r.run_id::bigint AS run_id,
+    r.started_at::timestamptz AS started_at,
+    r.settings::jsonb AS settings,
+    coalesce(r.approved_run, 0)::bigint AS approved_run
+FROM orphan_cleaner.run_begin(
+    $1::uuid, $2::text, $3::text, $4::jsonb, $5::interval, $6::text, $7::text,
+    $8::interval, $9::boolean
+) AS r;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunBegin, these values
-EXPLAIN (:options) EXECUTE "RunBegin" (:kind, :phase, :lease, :host, :version, :settings, :every_interval);
+EXPLAIN (:options) EXECUTE "RunBegin" (:token, :kind, :phase, :settings, :lease, :host, :version, :every, :is_revert);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunBegin, any values
-EXPLAIN (:options) EXECUTE "RunBegin" (:kind, :phase, :lease, :host, :version, :settings, :every_interval);
+EXPLAIN (:options) EXECUTE "RunBegin" (:token, :kind, :phase, :settings, :lease, :host, :version, :every, :is_revert);
 
--- When the next run is due, as RunBegin decides it: an interval after the last attempt was, of
--- whichever runner, unless that attempt was given up. Seconds; 0 or less: now.
--- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards; orphan_runs_one_open. Rows: a few.
+-- Keeps a run open; returns whether runs are paused. Fails with OC001 when it is no longer open.
+-- Locks: the run's row. Index: runs_one_open or runs_pkey. Rows: one.
+PREPARE "RunHeartbeat" AS
+SELECT orphan_cleaner.run_heartbeat($1::bigint, $2::uuid, $3::text, $4::text)::boolean AS paused;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunHeartbeat, these values
+EXPLAIN (:options) EXECUTE "RunHeartbeat" (:run_id, :token, :kind, :phase);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunHeartbeat, any values
+EXPLAIN (:options) EXECUTE "RunHeartbeat" (:run_id, :token, :kind, :phase);
+
+-- Stages users as missing, with what they mean for the run, and as unknown; returns the rows due among them.
+-- Locks: ACCESS SHARE on conversation_members, ROW EXCLUSIVE on sightings.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
+PREPARE "RunStage" AS
+SELECT orphan_cleaner.run_stage($1::bigint, $2::uuid, $3::uuid [], $4::uuid [])::bigint AS rows_due;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunStage, these values
+EXPLAIN (:options) EXECUTE "RunStage" (:run_id, :token, :missing, :unknown);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunStage, any values
+EXPLAIN (:options) EXECUTE "RunStage" (:run_id, :token, :missing, :unknown);
+
+-- Judges the run: names the breaker that refuses it, or writes the ledger.
+-- Locks: ROW EXCLUSIVE on the ledger; ACCESS SHARE on conversation_members. Index: none: staging and the ledger are read whole.
+-- Rows: all missing users; all members, counted, where they are few or many are due.
+PREPARE "RunJudge" AS
+SELECT
+    coalesce(j.breaker, '')::text AS breaker,
+    coalesce(j.message, '')::text AS message
+FROM orphan_cleaner.run_judge($1::bigint, $2::uuid, $3::jsonb) AS j;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunJudge, these values
+EXPLAIN (:options) EXECUTE "RunJudge" (:run_id, :token, :report);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunJudge, any values
+EXPLAIN (:options) EXECUTE "RunJudge" (:run_id, :token, :report);
+
+-- What the breakers say of these settings and facts: the judgement of a dry run, and the figures for a page.
+-- Locks: ACCESS SHARE on hours, runs and conversation_members. Index: runs_heartbeat_at; hours is read whole.
+-- Rows: an hour each of the audit's window; all members, counted, where they are few or many are due.
+PREPARE "RunBreakers" AS
+SELECT
+    b.breaker::text AS breaker,
+    coalesce(b.figure, 0)::float8 AS figure,
+    coalesce(b.limit_value, 0)::float8 AS limit_value,
+    b.is_tripped::boolean AS is_tripped,
+    b.message::text AS message
+FROM orphan_cleaner.breakers($1::jsonb, $2::jsonb) AS b;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunBreakers, these values
+EXPLAIN (:options) EXECUTE "RunBreakers" (:settings, :facts);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunBreakers, any values
+EXPLAIN (:options) EXECUTE "RunBreakers" (:settings, :facts);
+
+-- What these missing users mean for a run, summed up; changes nothing: the staging of a dry run. Pinned limits are
+-- applied, as run_begin applies them.
+-- Locks: ACCESS SHARE on conversation_members and our tables.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
+PREPARE "RunAssess" AS
+SELECT
+    count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
+    -- As run_judge counts them.
+    count(*) FILTER (WHERE a.is_new AND NOT a.is_approved AND NOT EXISTS (
+        SELECT FROM orphan_cleaner.holds_in_force AS h WHERE h.user_id = a.user_id AND h.run_id IS NOT NULL
+    ))::bigint AS users_new_judged,
+    count(*) FILTER (WHERE NOT a.is_approved)::bigint AS candidates_judged,
+    count(*) FILTER (WHERE a.is_restarted)::bigint AS users_restarted,
+    count(*) FILTER (WHERE a.is_active)::bigint AS users_active,
+    count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
+    coalesce(sum(a.rows_due), 0)::bigint AS rows_due,
+    coalesce(sum(a.rows_due) FILTER (WHERE NOT a.is_approved), 0)::bigint AS rows_due_judged,
+    coalesce(sum(a.rows_young), 0)::bigint AS rows_young,
+    coalesce(sum(a.rows_held), 0)::bigint AS rows_held
+FROM orphan_cleaner.assess(
+    $1::uuid [],
+    greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
+    least($3::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
+    $4::bigint
+) AS a;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunAssess, these values
+EXPLAIN (:options) EXECUTE "RunAssess" (:user_ids, :retention, :max_gap, :approved_run);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunAssess, any values
+EXPLAIN (:options) EXECUTE "RunAssess" (:user_ids, :retention, :max_gap, :approved_run);
+
+-- The next due users of the run behind one, as staged, with the rows that the sweep may delete.
+-- Locks: ACCESS SHARE on sightings. Index: none needed: staging is read in order, or whole. Rows: as asked.
+PREPARE "RunDuePage" AS
+SELECT s.user_id, s.rows_due::bigint AS rows_due
+FROM orphan_cleaner.sightings AS s
+WHERE s.run_id = $1
+    AND s.user_id > $2
+    AND s.is_due
+ORDER BY s.user_id
+LIMIT $3;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunDuePage, these values
+EXPLAIN (:options) EXECUTE "RunDuePage" (:run_id, :after, :max_users);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunDuePage, any values
+EXPLAIN (:options) EXECUTE "RunDuePage" (:run_id, :after, :max_users);
+
+-- Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
+-- Locks: ROW EXCLUSIVE on conversation_members; SHARE on holds and pauses; 2 s at most for each.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: max_rows.
+PREPARE "RunSweepChunk" AS
+SELECT c.rows_deleted::bigint AS rows_deleted, c.is_whole::boolean AS is_whole
+FROM orphan_cleaner.sweep_chunk(
+    $1::bigint, $2::uuid, $3::uuid [], ($4::text)::xid8, $5::bigint
+) AS c;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunSweepChunk, these values
+EXPLAIN (:options) EXECUTE "RunSweepChunk" (:run_id, :token, :user_ids, :checked_from, :max_rows);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunSweepChunk, any values
+EXPLAIN (:options) EXECUTE "RunSweepChunk" (:run_id, :token, :user_ids, :checked_from, :max_rows);
+
+-- Takes users out of the ledger who are alive after all.
+-- Locks: ROW EXCLUSIVE on the ledger. Index: candidates_pkey. Rows: the users given.
+PREPARE "RunSweepReturned" AS
+SELECT orphan_cleaner.sweep_returned($1::bigint, $2::uuid, $3::uuid []);
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunSweepReturned, these values
+EXPLAIN (:options) EXECUTE "RunSweepReturned" (:run_id, :token, :user_ids);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunSweepReturned, any values
+EXPLAIN (:options) EXECUTE "RunSweepReturned" (:run_id, :token, :user_ids);
+
+-- Ends a run and proves it; the state is failed where the proof says so.
+-- Locks: the run's row; ACCESS SHARE on audit and backup.
+-- Index: conversation_members_audit_deleted_at (BRIN). Rows: what was deleted since the run began.
+PREPARE "RunFinish" AS
+SELECT
+    r.state::text AS state,
+    coalesce(r.error, '')::text AS error,
+    r.users_new::bigint AS users_new,
+    r.users_returned::bigint AS users_returned,
+    r.users_restarted::bigint AS users_restarted,
+    r.users_due::bigint AS users_due,
+    r.candidates::bigint AS candidates,
+    r.members_due::bigint AS members_due,
+    r.members_deleted::bigint AS members_deleted,
+    r.members_restored::bigint AS members_restored,
+    r.members_kept_young::bigint AS members_kept_young,
+    r.members_held::bigint AS members_held,
+    r.members_changed::bigint AS members_changed,
+    r.conversations::bigint AS conversations
+FROM orphan_cleaner.run_finish(
+    $1::bigint, $2::uuid, $3::text, $4::text, $5::text, $6::jsonb
+) AS r;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunFinish, these values
+EXPLAIN (:options) EXECUTE "RunFinish" (:run_id, :token, :state, :breaker, :error, :counts);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunFinish, any values
+EXPLAIN (:options) EXECUTE "RunFinish" (:run_id, :token, :state, :breaker, :error, :counts);
+
+-- When the next run is due, as run_begin decides it: an interval after the last attempt was, of whichever runner,
+-- unless that attempt was given up. Seconds; 0 or less: now.
+-- Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards; runs_one_open. Rows: a few.
 PREPARE "RunSchedule" AS
 SELECT
     coalesce(
@@ -2126,32 +1673,32 @@ SELECT
     (o.run_id IS NOT NULL)::boolean AS run_open,
     -- When the open run may be given up, unless it shows a sign of life.
     coalesce(extract(EPOCH FROM o.heartbeat_at + o.lease - now()), 0)::float8 AS lapses_in,
-    EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL)::boolean AS paused
+    EXISTS (SELECT FROM orphan_cleaner.pauses AS p WHERE p.resumed_at IS NULL)::boolean AS paused
 FROM (SELECT 1) AS always
 LEFT JOIN LATERAL (
     SELECT a.started_at, coalesce(a.scheduled_for, a.started_at) + $1::interval AS next_at
-    FROM orphan_runs AS a
+    FROM orphan_cleaner.runs AS a
     WHERE a.kind = 'clean'
         AND a.state <> 'abandoned'
         AND NOT (a.state = 'running' AND a.heartbeat_at + a.lease < now())
     ORDER BY a.run_id DESC
     LIMIT 1
 ) AS l ON true
-LEFT JOIN orphan_runs AS o ON o.state = 'running';
+LEFT JOIN orphan_cleaner.runs AS o ON o.state = 'running';
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunSchedule, these values
-EXPLAIN (:options) EXECUTE "RunSchedule" (:every_interval);
+EXPLAIN (:options) EXECUTE "RunSchedule" (:every);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunSchedule, any values
-EXPLAIN (:options) EXECUTE "RunSchedule" (:every_interval);
+EXPLAIN (:options) EXECUTE "RunSchedule" (:every);
 
 -- The open run, if there is one.
--- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_one_open. Rows: at most one.
+-- Locks: ACCESS SHARE on runs. Index: runs_one_open. Rows: at most one.
 PREPARE "RunOpen" AS
-SELECT run_id, kind, phase, host, started_at, heartbeat_at,
-    (heartbeat_at + lease < now())::boolean AS lapsed
-FROM orphan_runs
-WHERE state = 'running';
+SELECT r.run_id, r.kind, r.phase, r.host, r.started_at, r.heartbeat_at,
+    (r.heartbeat_at + r.lease < now())::boolean AS lapsed
+FROM orphan_cleaner.runs AS r
+WHERE r.state = 'running';
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunOpen, these values
 EXPLAIN (:options) EXECUTE "RunOpen";
@@ -2159,175 +1706,15 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunOpen, any values
 EXPLAIN (:options) EXECUTE "RunOpen";
 
--- Database time, and whether it is past every moment that a run has recorded.
--- Locks: ACCESS SHARE on orphan_runs. Index: none. Rows: all runs, some ten thousand a year.
-PREPARE "RunClock" AS
-SELECT now()::timestamptz AS database_time,
-    (coalesce(max(greatest(heartbeat_at, finished_at)), '-infinity') <= now())::boolean AS runs_forward
-FROM orphan_runs
-WHERE run_id <> $1;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunClock, these values
-EXPLAIN (:options) EXECUTE "RunClock" (:run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunClock, any values
-EXPLAIN (:options) EXECUTE "RunClock" (:run_id);
-
--- The fence: proves that the run is still open, and keeps it so. In a chunk's transaction it comes
--- last: it locks the row for the COMMIT alone, and nobody takes the run over in between.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
-PREPARE "RunHeartbeat" AS
-UPDATE orphan_runs
-SET heartbeat_at = clock_timestamp(),
-    phase = $1,
-    members_deleted = members_deleted + $2::bigint
-WHERE run_id = $3
-    AND state = 'running'
-RETURNING EXISTS (SELECT FROM orphan_pauses AS p WHERE p.resumed_at IS NULL) AS paused;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunHeartbeat, these values
-EXPLAIN (:options) EXECUTE "RunHeartbeat" (:phase, :deleted, :run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunHeartbeat, any values
-EXPLAIN (:options) EXECUTE "RunHeartbeat" (:phase, :deleted, :run_id);
-
--- Writes down what the run has found so far. Its COMMIT does not wait for the disk: that is done while the run is
--- proved, and its end waits for all of it.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
-PREPARE "RunFacts" AS
-UPDATE orphan_runs
-SET heartbeat_at = clock_timestamp(),
-    users_checked = $1,
-    users_missing = $2,
-    users_unknown = $3,
-    users_new = $4,
-    users_returned = $5,
-    users_due = $6,
-    members_total = $7,
-    members_due = $8,
-    members_kept_young = $9,
-    members_held = $10,
-    batch_calls = $11,
-    chunks_left = $12,
-    call_ms_buckets = $13,
-    call_ms_max = $14
-WHERE run_id = $15
-    AND state = 'running'
-RETURNING set_config('synchronous_commit', 'off', true);
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunFacts, these values
-EXPLAIN (:options) EXECUTE "RunFacts" (:users_checked, :users_missing, :users_unknown, :users_new, :users_returned, :users_due, :members_total, :members_due, :members_kept_young, :members_held, :batch_calls, :chunks_left, :call_ms_buckets, :call_ms_max, :run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunFacts, any values
-EXPLAIN (:options) EXECUTE "RunFacts" (:users_checked, :users_missing, :users_unknown, :users_new, :users_returned, :users_due, :members_total, :members_due, :members_kept_young, :members_held, :batch_calls, :chunks_left, :call_ms_buckets, :call_ms_max, :run_id);
-
--- In how many conversations a run deleted members, from the audit, or gave them back, from the list of the restore.
--- Locks: ACCESS SHARE on orphan_runs and both tables.
--- Index: conversation_members_audit_deleted_at (BRIN); orphan_restores_pkey. Rows: what was deleted since the run began.
-PREPARE "RunConversations" AS
-SELECT count(*) AS conversations
-    -- UNION, each conversation once: hashed, where count(DISTINCT) would sort.
-FROM (
-    SELECT a.conversation_id
-    FROM conversation_members_audit AS a
-    WHERE a.run_id = $1::bigint
-        AND a.deleted_at >= (SELECT r.started_at FROM orphan_runs AS r WHERE r.run_id = $1::bigint)
-    UNION
-    SELECT g.conversation_id
-    FROM orphan_restores AS g
-    WHERE g.run_id = $1::bigint
-        AND g.state <> 'planned'
-) AS touched;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunConversations, these values
-EXPLAIN (:options) EXECUTE "RunConversations" (:run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunConversations, any values
-EXPLAIN (:options) EXECUTE "RunConversations" (:run_id);
-
--- Ends a run: state, reason, and what RunConversations counted.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
-PREPARE "RunFinish" AS
-UPDATE orphan_runs AS r
-SET state = $1,
-    phase = $2,
-    heartbeat_at = clock_timestamp(),
-    finished_at = clock_timestamp(),
-    breaker = $3,
-    error = $4,
-    conversations = $5
-WHERE r.run_id = $6
-    -- Ended so before: by this very run, whose answer was lost. Nobody else writes that state.
-    AND r.state IN ('running', $1)
-RETURNING r.members_deleted, r.members_restored, r.started_at, r.finished_at;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunFinish, these values
-EXPLAIN (:options) EXECUTE "RunFinish" (:state, :phase, :breaker, :error, :conversations, :run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunFinish, any values
-EXPLAIN (:options) EXECUTE "RunFinish" (:state, :phase, :breaker, :error, :conversations, :run_id);
-
--- Records a run that failed its preflight, so that `status` shows it.
--- Locks: ROW EXCLUSIVE on orphan_runs. Index: none. Rows: one.
-PREPARE "RunRecordFailure" AS
-INSERT INTO orphan_runs (kind, state, phase, finished_at, lease, host, version, settings, error)
-VALUES ($1, 'failed', 'preflight', clock_timestamp(), $2, $3, $4, $5, $6)
-RETURNING run_id;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunRecordFailure, these values
-EXPLAIN (:options) EXECUTE "RunRecordFailure" (:kind, :lease, :host, :version, :settings, :error);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunRecordFailure, any values
-EXPLAIN (:options) EXECUTE "RunRecordFailure" (:kind, :lease, :host, :version, :settings, :error);
-
--- Ends a scheduled run whose preflight failed. Reads nothing else: what failed may be a grant.
--- Locks: ROW EXCLUSIVE on orphan_runs, the row of the run. Index: orphan_runs_pkey or orphan_runs_one_open. Rows: one.
-PREPARE "RunFailPreflight" AS
-UPDATE orphan_runs
-SET state = 'failed',
-    heartbeat_at = clock_timestamp(),
-    finished_at = clock_timestamp(),
-    error = $1
-WHERE run_id = $2
-    AND state = 'running';
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunFailPreflight, these values
-EXPLAIN (:options) EXECUTE "RunFailPreflight" (:error, :run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunFailPreflight, any values
-EXPLAIN (:options) EXECUTE "RunFailPreflight" (:error, :run_id);
-
--- The count proof of a whole run: its audit rows and its backup rows.
--- Locks: ACCESS SHARE on both tables.
--- Index: conversation_members_audit_deleted_at (BRIN); the backup is read from the day of the run on.
-PREPARE "RunProof" AS
-SELECT
-    (
-        SELECT count(*)
-        FROM conversation_members_audit AS a
-        WHERE a.run_id = $1::bigint AND a.deleted_at >= $2::timestamptz
-    )::bigint AS audited,
-    (
-        SELECT count(*)
-        FROM conversation_members_backup AS b
-        WHERE b.run_id = $1::bigint AND b.backed_up_at >= $2::timestamptz
-    )::bigint AS backed_up;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunProof, these values
-EXPLAIN (:options) EXECUTE "RunProof" (:run_id, :started_at);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunProof, any values
-EXPLAIN (:options) EXECUTE "RunProof" (:run_id, :started_at);
-
 -- The last runs, newest first.
--- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: as asked.
+-- Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: as asked.
 PREPARE "RunRecent" AS
-SELECT run_id, kind, state, phase, started_at, finished_at, host, users_checked, users_missing,
-    users_unknown, users_due, members_due, members_deleted, members_restored, members_kept_young, members_held,
-    conversations, batch_calls, breaker, error,
-    extract(EPOCH FROM coalesce(finished_at, now()) - started_at)::float8 AS seconds
-FROM orphan_runs
-ORDER BY run_id DESC
+SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
+    r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
+    r.conversations, r.batch_calls, r.breaker, r.error,
+    extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
+FROM orphan_cleaner.runs AS r
+ORDER BY r.run_id DESC
 LIMIT $1;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunRecent, these values
@@ -2336,286 +1723,49 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunRecent, any values
 EXPLAIN (:options) EXECUTE "RunRecent" (:max_rows);
 
--- What the open run's own row says it deleted, written in the transactions of its chunks.
--- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey. Rows: one.
-PREPARE "RunDeleted" AS
-SELECT members_deleted, started_at
-FROM orphan_runs
-WHERE run_id = $1;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunDeleted, these values
-EXPLAIN (:options) EXECUTE "RunDeleted" (:run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunDeleted, any values
-EXPLAIN (:options) EXECUTE "RunDeleted" (:run_id);
-
--- What runs used to delete: the median of the last 20 that succeeded.
--- Locks: ACCESS SHARE on orphan_runs. Index: orphan_runs_pkey, backwards. Rows: a few dozen.
-PREPARE "RunHistory" AS
-SELECT
-    count(*) AS runs,
-    coalesce(percentile_cont(0.5) WITHIN GROUP (ORDER BY recent.members_deleted), 0)::float8 AS median
-FROM (
-    SELECT members_deleted
-    FROM orphan_runs
-    WHERE kind = 'clean'
-        AND state = 'succeeded'
-    ORDER BY run_id DESC
-    LIMIT 20
-) AS recent;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunHistory, these values
-EXPLAIN (:options) EXECUTE "RunHistory";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunHistory, any values
-EXPLAIN (:options) EXECUTE "RunHistory";
-
--- Bounds a transaction that reads or merges in bulk, local to it. No JIT: compiling costs more than any
--- of these statements runs, most of all while the planner has no statistics.
+-- Opens every transaction: bounds its waiting, and sets what it depends on, whatever role, database or a pooled
+-- session say. All of it is local to the transaction, so that a pooler may hand the session on.
+-- No JIT: compiling costs more than any of our statements runs.
 -- Locks: none.
-PREPARE "SettingsForBulk" AS
+PREPARE "SettingsForTransaction" AS
 SELECT
-    set_config('jit', 'off', true),
-    set_config('lock_timeout', $1::text, true),
-    set_config('idle_in_transaction_session_timeout', $2::text, true),
-    set_config('statement_timeout', $2::text, true);
+    set_config('statement_timeout', $1::text, true),
+    set_config('lock_timeout', $2::text, true),
+    set_config('idle_in_transaction_session_timeout', $3::text, true),
+    set_config('search_path', 'pg_catalog, pg_temp', true),
+    set_config('row_security', 'off', true),
+    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true),
+    set_config('TimeZone', 'UTC', true),
+    set_config('DateStyle', 'ISO, MDY', true),
+    set_config('IntervalStyle', 'postgres', true),
+    set_config('jit', 'off', true);
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SettingsForBulk, these values
-EXPLAIN (:options) EXECUTE "SettingsForBulk" (:lock_timeout, :statement_timeout);
+\echo == SettingsForTransaction, these values
+EXPLAIN (:options) EXECUTE "SettingsForTransaction" (:statement_timeout, :lock_timeout, :idle_timeout);
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SettingsForBulk, any values
-EXPLAIN (:options) EXECUTE "SettingsForBulk" (:lock_timeout, :statement_timeout);
+\echo == SettingsForTransaction, any values
+EXPLAIN (:options) EXECUTE "SettingsForTransaction" (:statement_timeout, :lock_timeout, :idle_timeout);
 
--- Has a page of staging planned by keys in their order, whatever the statistics say: ledger and staging
--- were filled a moment ago, and nobody has analyzed them since. Local to the transaction.
+-- The oldest transaction that runs right now: a row version that is older was not changed since. Taken before users
+-- are checked a second time.
 -- Locks: none.
-PREPARE "SettingsForKeys" AS
-SELECT
-    set_config('enable_seqscan', 'off', true),
-    set_config('enable_bitmapscan', 'off', true),
-    set_config('enable_sort', 'off', true),
-    set_config('enable_hashjoin', 'off', true),
-    set_config('enable_mergejoin', 'off', true);
+PREPARE "SnapshotOldest" AS
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS checked_from;
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SettingsForKeys, these values
-EXPLAIN (:options) EXECUTE "SettingsForKeys";
+\echo == SnapshotOldest, these values
+EXPLAIN (:options) EXECUTE "SnapshotOldest";
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SettingsForKeys, any values
-EXPLAIN (:options) EXECUTE "SettingsForKeys";
+\echo == SnapshotOldest, any values
+EXPLAIN (:options) EXECUTE "SnapshotOldest";
 
--- Has the ledger and staging joined whole, whatever the statistics say: nobody has analyzed what was staged a
--- moment ago. Local to the transaction.
+-- By how many seconds the standby that lags most replays behind; 0 without one. A role without pg_monitor sees none.
 -- Locks: none.
-PREPARE "SettingsForMerge" AS
-SELECT
-    set_config('enable_nestloop', 'off', true),
-    set_config('enable_mergejoin', 'off', true);
+PREPARE "ReplicationLag" AS
+SELECT coalesce(max(extract(EPOCH FROM s.replay_lag)), 0)::float8 AS seconds
+FROM pg_catalog.pg_stat_replication AS s;
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SettingsForMerge, these values
-EXPLAIN (:options) EXECUTE "SettingsForMerge";
+\echo == ReplicationLag, these values
+EXPLAIN (:options) EXECUTE "ReplicationLag";
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SettingsForMerge, any values
-EXPLAIN (:options) EXECUTE "SettingsForMerge";
-
--- Has the members of a group found by their users, each page of the table visited once, and sorted in memory
--- (15 MB for the most that are read at once). Local to the transaction.
--- Locks: none.
-PREPARE "SettingsForPlaces" AS
-SELECT
-    set_config('work_mem', '24MB', true),
-    set_config('enable_seqscan', 'off', true),
-    set_config('enable_indexscan', 'off', true),
-    set_config('enable_tidscan', 'off', true);
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SettingsForPlaces, these values
-EXPLAIN (:options) EXECUTE "SettingsForPlaces";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SettingsForPlaces, any values
-EXPLAIN (:options) EXECUTE "SettingsForPlaces";
-
--- Has a chunk find its rows by their places and its users by their keys, whatever the statistics say, and COMMIT
--- without waiting for the disk, or for a standby: what is deleted, its audit, its backup and the run's count come
--- together or not at all, and the end of the run waits for all of it. A run that goes on after a crash of the server
--- sees by its count what is lost. Local to the transaction.
--- Locks: none.
-PREPARE "SettingsForChunk" AS
-SELECT
-    set_config('synchronous_commit', 'off', true),
-    set_config('enable_seqscan', 'off', true),
-    set_config('enable_indexscan', 'off', true),
-    set_config('enable_nestloop', 'off', true),
-    set_config('enable_mergejoin', 'off', true);
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SettingsForChunk, these values
-EXPLAIN (:options) EXECUTE "SettingsForChunk";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SettingsForChunk, any values
-EXPLAIN (:options) EXECUTE "SettingsForChunk";
-
--- How many transactions this database has seen, ours and everybody's; up to a second late.
--- Locks: none.
-PREPARE "NeighbourActivity" AS
-SELECT (s.xact_commit + s.xact_rollback)::bigint AS transactions
-FROM pg_catalog.pg_stat_database AS s
-WHERE s.datname = current_database();
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == NeighbourActivity, these values
-EXPLAIN (:options) EXECUTE "NeighbourActivity";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == NeighbourActivity, any values
-EXPLAIN (:options) EXECUTE "NeighbourActivity";
-
--- Stages users of this run as unknown, while the run is open.
--- Locks: ROW EXCLUSIVE on orphan_sightings. Index: orphan_sightings_pkey. Rows: as many as given.
-PREPARE "SightingStageUnknown" AS
-INSERT INTO orphan_sightings (run_id, user_id, verdict)
-SELECT r.run_id, u.user_id, 'unknown'
-FROM unnest($1::uuid []) AS u (user_id)
-JOIN orphan_runs AS r ON r.run_id = $2 AND r.state = 'running'
-    -- Staged before, by an attempt whose answer was lost.
-ON CONFLICT (run_id, user_id) DO NOTHING;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SightingStageUnknown, these values
-EXPLAIN (:options) EXECUTE "SightingStageUnknown" (:user_ids, :run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SightingStageUnknown, any values
-EXPLAIN (:options) EXECUTE "SightingStageUnknown" (:user_ids, :run_id);
-
--- Stages users of this run as missing, while the run is open, with what orphan_assess() found out about
--- them; all of them or none. Returns what SightingAssess does.
--- Locks: ROW EXCLUSIVE on orphan_sightings, ACCESS SHARE on conversation_members and our other tables.
--- Index: conversation_members_user_id, orphan_sightings_pkey; ledger and refusals by their keys, or whole where they are small.
--- Rows: the users given and their members.
-PREPARE "SightingStageMissing" AS
-WITH assessed AS MATERIALIZED (
-    SELECT
-        a.user_id::uuid AS user_id,
-        a.shadow_deleted_at::timestamptz AS shadow_deleted_at,
-        a.is_new::boolean AS is_new,
-        a.is_foreseen::boolean AS is_foreseen,
-        a.is_due::boolean AS is_due,
-        a.is_recently_active::boolean AS is_recently_active,
-        a.members_due::bigint AS members_due,
-        a.members_kept_young::bigint AS members_kept_young,
-        a.members_held::bigint AS members_held,
-        a.places::tid [] AS places,
-        a.is_leaving::boolean AS is_leaving
-    FROM orphan_assess($1::uuid [], $2::interval, $3::interval, $4::bigint) AS a
-),
-staged AS (
-    INSERT INTO orphan_sightings (run_id, user_id, verdict, shadow_deleted_at, is_due, is_leaving, places)
-    SELECT r.run_id, a.user_id, 'missing', a.shadow_deleted_at, a.is_due, a.is_leaving, a.places
-    FROM assessed AS a
-    JOIN orphan_runs AS r ON r.run_id = $5 AND r.state = 'running'
-    WHERE NOT EXISTS (
-        -- Staged before, by an attempt whose answer was lost. One look: ON CONFLICT takes twice as long.
-        SELECT
-        FROM orphan_sightings AS s
-        WHERE s.run_id = $5 AND s.user_id = ($1::uuid [])[1]
-    )
-    -- Rows in the order of the ids take half as long to go into an index: here, and with what is made of them,
-    -- the ledger and the list of the departed.
-    ORDER BY a.user_id
-)
-SELECT
-    count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
-    count(*) FILTER (WHERE a.is_new AND NOT a.is_foreseen)::bigint AS users_new_unforeseen,
-    count(*) FILTER (WHERE a.is_recently_active)::bigint AS users_recently_active,
-    count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
-    coalesce(sum(a.members_due), 0)::bigint AS members_due,
-    coalesce(sum(a.members_kept_young), 0)::bigint AS members_kept_young,
-    coalesce(sum(a.members_held), 0)::bigint AS members_held
-FROM assessed AS a;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SightingStageMissing, these values
-EXPLAIN (:options) EXECUTE "SightingStageMissing" (:user_ids, :retention, :max_gap, :approved_run, :run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SightingStageMissing, any values
-EXPLAIN (:options) EXECUTE "SightingStageMissing" (:user_ids, :retention, :max_gap, :approved_run, :run_id);
-
--- What these missing users mean for the run, before anything is written: how many are new, due, and what
--- the sweep would delete and keep. Reads only: what a dry run does in place of SightingStageMissing.
--- Locks: ACCESS SHARE on conversation_members and our tables.
--- Index: conversation_members_user_id; ledger and refusals by their keys, or whole where they are small.
--- Rows: the users given and their members.
-PREPARE "SightingAssess" AS
-SELECT
-    count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
-    count(*) FILTER (WHERE a.is_new AND NOT a.is_foreseen)::bigint AS users_new_unforeseen,
-    count(*) FILTER (WHERE a.is_recently_active)::bigint AS users_recently_active,
-    count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
-    coalesce(sum(a.members_due), 0)::bigint AS members_due,
-    coalesce(sum(a.members_kept_young), 0)::bigint AS members_kept_young,
-    coalesce(sum(a.members_held), 0)::bigint AS members_held
-FROM orphan_assess($1::uuid [], $2::interval, $3::interval, $4::bigint) AS a;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SightingAssess, these values
-EXPLAIN (:options) EXECUTE "SightingAssess" (:user_ids, :retention, :max_gap, :approved_run);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SightingAssess, any values
-EXPLAIN (:options) EXECUTE "SightingAssess" (:user_ids, :retention, :max_gap, :approved_run);
-
--- The next due users of this run, from from_user on, and where their members lay when they were staged (null: it
--- keeps no more than a thousand places). There are max_users of them, or as many as have max_members places
--- together, and the last one may have more. Whether they are due still, MemberDeleteDue decides. Follows SettingsForKeys.
--- Locks: ACCESS SHARE on orphan_sightings. Index: orphan_sightings_pkey, in order. Rows: max_users.
-PREPARE "SightingDuePage" AS
-SELECT
-    p.user_id,
-    p.places,
-    p.is_leaving::boolean AS is_leaving
-FROM (
-    SELECT
-        s.user_id,
-        s.places,
-        s.is_leaving,
-        coalesce(sum(cardinality(s.places)) OVER (ORDER BY s.user_id ROWS UNBOUNDED PRECEDING), 0)
-        - coalesce(cardinality(s.places), 0) AS places_before
-    FROM (
-        SELECT user_id, places, is_leaving
-        FROM orphan_sightings
-        WHERE run_id = $1
-            AND user_id >= $2
-            AND is_due
-        ORDER BY user_id
-        LIMIT $3::bigint
-    ) AS s
-) AS p
-WHERE p.places_before < $4::bigint
-ORDER BY p.user_id;
-SAVEPOINT planned;
-:settings_for_keys
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SightingDuePage, these values
-EXPLAIN (:options) EXECUTE "SightingDuePage" (:run_id, :from_user, :max_users, :max_members);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SightingDuePage, any values
-EXPLAIN (:options) EXECUTE "SightingDuePage" (:run_id, :from_user, :max_users, :max_members);
-ROLLBACK TO SAVEPOINT planned;
-
--- What is staged for this run: an unlogged table forgets after a crash, and the run must notice.
--- Locks: ACCESS SHARE on orphan_sightings. Index: none: staging holds little but this run. Rows: the run's.
-PREPARE "SightingCount" AS
-SELECT
-    count(*) FILTER (WHERE verdict = 'missing') AS missing,
-    count(*) FILTER (WHERE verdict = 'unknown') AS unknown
-FROM orphan_sightings
-WHERE run_id = $1;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SightingCount, these values
-EXPLAIN (:options) EXECUTE "SightingCount" (:run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SightingCount, any values
-EXPLAIN (:options) EXECUTE "SightingCount" (:run_id);
-
--- Empties staging of this run and of any before it.
--- Locks: ROW EXCLUSIVE on orphan_sightings. Index: none: staging holds little but this run. Rows: the run's.
-PREPARE "SightingDrop" AS
-DELETE FROM orphan_sightings
-WHERE run_id <= $1;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SightingDrop, these values
-EXPLAIN (:options) EXECUTE "SightingDrop" (:run_id);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SightingDrop, any values
-EXPLAIN (:options) EXECUTE "SightingDrop" (:run_id);
+\echo == ReplicationLag, any values
+EXPLAIN (:options) EXECUTE "ReplicationLag";

@@ -26,7 +26,7 @@ LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
 WHERE l.locktype = 'relation'
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND c.relkind IN ('r', 'p')
-    AND (c.relname IN ('conversations', 'conversation_members') OR c.relname LIKE 'conversation\_members\_%' OR c.relname LIKE 'orphan\_%')
+    AND (c.relname IN ('conversations', 'conversation_members') OR c.relname LIKE 'conversation\_members\_%' OR c.relnamespace = to_regnamespace('orphan_cleaner'))
     AND l.pid <> pg_backend_pid()
 ORDER BY l.granted, a.xact_start, l.pid, l.relation::regclass::text;
 

@@ -9,11 +9,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/run"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
@@ -51,8 +55,8 @@ func newPlace(t *testing.T) *place {
 	for n := 1; n <= 15; n++ {
 		p.missing = append(p.missing, p.user(n))
 	}
-	p.Exec(`INSERT INTO users (id, username, deleted_at)
-		SELECT md5('user ' || n)::uuid, 'user' || n, CASE WHEN n <= 10 THEN now() - interval '40 days' WHEN n <= 15 THEN now() - interval '10 days' END
+	p.Exec(`INSERT INTO users (id, username, created_at, deleted_at)
+		SELECT md5('user ' || n)::uuid, 'user' || n, now() - interval '1 year', CASE WHEN n <= 10 THEN now() - interval '40 days' WHEN n <= 15 THEN now() - interval '10 days' END
 		FROM generate_series(1, 100) AS n`)
 	p.Exec("INSERT INTO conversations (id, name) SELECT md5('conversation ' || n)::uuid, 'c' || n FROM generate_series(0, 20) AS n")
 	p.Exec(`INSERT INTO conversation_members (conversation_id, user_id, role, joined_at, last_read_at, is_muted, user_public_key)
@@ -61,7 +65,7 @@ func newPlace(t *testing.T) *place {
 		FROM generate_series(1, 100) AS n, unnest(ARRAY[n % 20, (n + 7) % 20, (n + 13) % 20] || CASE WHEN n <= 2 THEN 20 END) AS c
 		WHERE c IS NOT NULL`)
 	p.Exec("UPDATE conversations AS c SET member_count = (SELECT count(*) FROM conversation_members AS m WHERE m.conversation_id = c.id)")
-	p.Exec("INSERT INTO orphan_holds (user_id, reason) VALUES ($1, 'a lawsuit')", p.user(10))
+	p.Exec("INSERT INTO orphan_cleaner.holds (user_id, reason) VALUES ($1, 'a lawsuit')", p.user(10))
 	p.Roles("../roles.sql")
 	return p
 }
@@ -76,21 +80,38 @@ func (p *place) Missing(_ context.Context, ids []uuid.UUID) ([]uuid.UUID, error)
 	return slices.DeleteFunc(slices.Clone(ids), func(id uuid.UUID) bool { return !slices.Contains(p.missing, id) }), nil
 }
 
-// run makes a run, or a dry one.
-func (p *place) run(dry bool) cleaner.Result {
+// run makes a run, or a dry one. Most of what it finds is due or new, which is not
+// what these tests are about.
+func (p *place) run(dry bool) result.Run {
 	p.t.Helper()
-	cfg := cleaner.DefaultConfig()
-	cfg.DryRun, cfg.Host, cfg.Version, cfg.Settings = dry, "test:1", "test", []byte("{}")
-	cfg.Limits.NewMissingShare = 1
-	var err error
-	if cfg.SchemaVersion, err = migrate.Latest(); err != nil {
+	p.settle()
+	cfg := settings.DefaultRun()
+	cfg.DryRun, cfg.Host, cfg.Version = dry, "test:1", "test"
+	for _, name := range []string{
+		"new-missing-share", "new-missing-rate", "candidate-share", "delete-share", "delete-share-7d", "delete-share-30d",
+	} {
+		cfg.Limits[name] = 1
+	}
+	latest, err := migrate.Latest()
+	if err != nil {
 		p.t.Fatal(err)
 	}
-	r, err := cleaner.New(p.Pool, p, slog.New(slog.DiscardHandler), cfg).Run(p.t.Context())
+	log := slog.New(slog.DiscardHandler)
+	r, err := run.New(p.Pool, p, log, cfg, check.New(p.Pool, log, latest).ForRun(dry)).Run(p.t.Context())
 	if err != nil {
 		p.t.Fatalf("the run ended %s: %v", r.State, err)
 	}
 	return r
+}
+
+// settle waits until every transaction of the cluster is younger than this database's
+// rows: those that are not might have changed since the users were checked, and stay.
+func (p *place) settle() {
+	p.t.Helper()
+	newest := testdb.One[int64](p.DB, "SELECT pg_current_xact_id()::text::bigint")
+	testdb.Eventually(p.t, time.Minute, "the transactions of other tests end", func() bool {
+		return testdb.One[bool](p.DB, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > $1", newest)
+	})
 }
 
 // script runs a script by psql as a member of a group, with variables NAME=VALUE,

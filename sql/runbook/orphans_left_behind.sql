@@ -21,7 +21,7 @@ WITH left_behind AS (
         CASE
             WHEN EXISTS (
                 SELECT
-                FROM orphan_holds_in_force AS h
+                FROM orphan_cleaner.holds_in_force AS h
                 WHERE h.user_id = cm.user_id OR h.conversation_id = cm.conversation_id
             ) THEN 'a hold keeps it'
             WHEN c.user_id IS NULL THEN 'never found missing'
@@ -30,11 +30,11 @@ WITH left_behind AS (
             WHEN cm.joined_at >= now() - :'retention'::interval THEN 'the member itself is young'
             ELSE 'the next run deletes it'
         END AS why
-    FROM conversation_members AS cm
-    JOIN users AS u ON u.id = cm.user_id
-    LEFT JOIN orphan_candidates AS c ON c.user_id = cm.user_id
+    FROM public.conversation_members AS cm
+    JOIN public.users AS u ON u.id = cm.user_id
+    LEFT JOIN orphan_cleaner.candidates AS c ON c.user_id = cm.user_id
     CROSS JOIN (
-        SELECT max(run_id) AS run_id FROM orphan_runs WHERE kind = 'clean' AND state IN ('succeeded', 'incomplete')
+        SELECT max(run_id) AS run_id FROM orphan_cleaner.runs WHERE kind = 'clean' AND state IN ('succeeded', 'incomplete')
     ) AS last
     WHERE u.deleted_at < now() - :'retention'::interval
 )

@@ -1,6 +1,7 @@
 package runbook_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
@@ -82,7 +84,7 @@ func parents(d *testdb.DB, kinds string) map[string]string {
 	found := map[string]string{}
 	for _, row := range d.Snapshot(`(SELECT c.relname, coalesce(p.relname, c.relname)
 		FROM pg_class AS c LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid LEFT JOIN pg_class AS p ON p.oid = i.inhparent
-		WHERE c.relnamespace = 'public'::regnamespace AND c.relkind::text = ANY (string_to_array($1, ',')) ORDER BY 1) AS c`, kinds) {
+		WHERE c.relnamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace) AND c.relkind::text = ANY (string_to_array($1, ',')) ORDER BY 1) AS c`, kinds) {
 		name, parent, _ := strings.Cut(strings.Trim(row, "()"), ",")
 		found[name] = parent
 	}
@@ -223,33 +225,141 @@ func (p *place) plansInFunctions() map[string][]plan {
 	}
 
 	q := db.New(conn)
-	last := testdb.One[int64](p.DB, "SELECT max(run_id) FROM orphan_runs")
-	users := []uuid.UUID{p.user(1)}
+	last := testdb.One[int64](p.DB, "SELECT max(run_id) FROM orphan_cleaner.runs")
+	due := testdb.One[[]uuid.UUID](p.DB, `SELECT array_agg(user_id) FROM (
+		SELECT user_id FROM orphan_cleaner.candidates WHERE first_missing_at < now() - interval '31 days' ORDER BY user_id LIMIT 1000) AS c`)
+	token := uuid.New()
+	begin := func(kind string) (run int64) {
+		p.t.Helper()
+		take("RunBegin", func() error {
+			begun, err := q.RunBegin(ctx, db.RunBeginParams{
+				Token: token, Kind: kind, Phase: "preflight", Lease: time.Minute, Host: "test:1", Version: "test", Settings: settingsOfARun(p.t),
+			})
+			run = begun.RunID
+			return err
+		})
+		return run
+	}
+	// inThePast has a run begin, and be judged, before now(), which stands still here.
+	inThePast := func(run int64) {
+		p.t.Helper()
+		if _, err := conn.Exec(ctx, "UPDATE orphan_cleaner.runs SET started_at = now(), judged_at = now() WHERE run_id = $1", run); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	// snapshot is where a row that this transaction wrote counts as unchanged.
+	snapshot := func() (xid string) {
+		p.t.Helper()
+		// A later transaction that ended: xmax is behind this one then.
+		testdb.One[int64](p.DB, "SELECT pg_current_xact_id()::text::bigint")
+		if err := conn.QueryRow(ctx, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text").Scan(&xid); err != nil {
+			p.t.Fatal(err)
+		}
+		return xid
+	}
 	take("RestorePreview", func() error {
 		_, err := q.RestorePreview(ctx, db.RestorePreviewParams{OfRun: &last})
 		return err
 	})
-	take("DepartedCheck", func() error {
-		_, err := q.DepartedCheck(ctx, db.DepartedCheckParams{RunID: 1, AskedThrough: users[0], Alive: users, Missing: users})
+	take("MemberUserPage", func() error {
+		_, err := q.MemberUserPage(ctx, db.MemberUserPageParams{MaxUsers: 5000})
 		return err
 	})
-	begun, err := q.RunBegin(ctx, db.RunBeginParams{Kind: "restore", Phase: "restore", Lease: time.Minute, Settings: []byte("{}")})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	run := begun.RunID
-	take("SightingAssess", func() error {
-		_, err := q.SightingAssess(ctx, db.SightingAssessParams{UserIds: users})
+	take("CoverageHolders", func() error {
+		_, err := q.CoverageHolders(ctx, due)
 		return err
 	})
-	take("SightingStageMissing", func() error {
-		_, err := q.SightingStageMissing(ctx, db.SightingStageMissingParams{RunID: run, UserIds: users})
+
+	refused := testdb.One[int64](p.DB, "SELECT max(run_id) FROM orphan_cleaner.runs WHERE state = 'refused'")
+	take("ApprovalRevoke", func() error {
+		_, err := q.ApprovalRevoke(ctx, db.ApprovalRevokeParams{RunID: refused, RevokedBy: "a DBA"})
 		return err
 	})
+	take("ApprovalGive", func() error {
+		_, err := q.ApprovalGive(ctx, db.ApprovalGiveParams{RunID: refused, ApprovedBy: "a DBA", Lasting: time.Hour})
+		return err
+	})
+	take("PauseEnd", func() error {
+		_, err := q.PauseEnd(ctx)
+		return err
+	})
+	take("PartitionRows", func() error {
+		_, err := q.PartitionRows(ctx, db.PartitionRowsParams{RefusalWindow: 24 * time.Hour, AuditWindow: 48 * time.Hour, MaxRows: 1000})
+		return err
+	})
+
+	take("MemberCanaries", func() error {
+		canaries, err := q.MemberCanaries(ctx, 100)
+		if len(canaries) < 90 {
+			p.t.Errorf("%d canaries", len(canaries))
+		}
+		return err
+	})
+
+	run := begin("clean")
+	take("RunHeartbeat", func() error {
+		_, err := q.RunHeartbeat(ctx, db.RunHeartbeatParams{RunID: run, Token: token, Kind: "clean", Phase: "verify"})
+		return err
+	})
+	take("RunAssess", func() error {
+		_, err := q.RunAssess(ctx, db.RunAssessParams{UserIds: due, Retention: 30 * 24 * time.Hour, MaxGap: 7 * 24 * time.Hour})
+		return err
+	})
+	take("RunStage", func() error {
+		_, err := q.RunStage(ctx, db.RunStageParams{RunID: run, Token: token, Missing: due, Unknown: []uuid.UUID{uuid.New()}})
+		return err
+	})
+	take("RunBreakers", func() error {
+		_, err := q.RunBreakers(ctx, db.RunBreakersParams{Settings: settingsOfARun(p.t), Facts: []byte("{}")})
+		return err
+	})
+	take("RunJudge", func() error {
+		judged, err := q.RunJudge(ctx, db.RunJudgeParams{RunID: run, Token: token, Report: []byte(`{"users_checked": 200000, "users_covered": 200000,
+			"users_missing": 1000, "users_unknown": 1, "members_total": 1000000, "batch_calls": 2000, "alive_missing": 0, "dead_present": 0}`)})
+		if judged.Breaker != "" {
+			p.t.Errorf("refused: %s", judged.Message)
+		}
+		return err
+	})
+	take("RunSweepChunk", func() error {
+		swept, err := q.RunSweepChunk(ctx, db.RunSweepChunkParams{RunID: run, Token: token, UserIds: due[:900], CheckedFrom: snapshot(), MaxRows: 10_000})
+		// By the approval of a refused run that knew half of them.
+		if swept.RowsDeleted < 2000 {
+			p.t.Errorf("swept: %+v", swept)
+		}
+		return err
+	})
+	take("RunSweepReturned", func() error {
+		return q.RunSweepReturned(ctx, db.RunSweepReturnedParams{RunID: run, Token: token, UserIds: due[900:]})
+	})
+	take("RecheckWrite", func() error {
+		_, err := q.RecheckWrite(ctx, db.RecheckWriteParams{RunID: run, Token: token, Reached: due[0], Alive: due[:1], Missing: due[1:3]})
+		return err
+	})
+	inThePast(run)
+	take("RunFinish", func() error {
+		finished, err := q.RunFinish(ctx, db.RunFinishParams{RunID: run, Token: token, State: "incomplete", Counts: []byte("{}")})
+		if finished.State != "incomplete" {
+			p.t.Errorf("finished: %+v", finished)
+		}
+		return err
+	})
+
+	// The run ended by the clock, behind now().
+	take("ClockSettle", func() error {
+		settled, err := q.ClockSettle(ctx)
+		if settled != 1 {
+			p.t.Errorf("%d runs settled", settled)
+		}
+		return err
+	})
+
+	token = uuid.New()
+	run = begin("restore")
 	take("RestoreStore", func() error {
-		planned, err := q.RestoreStore(ctx, db.RestoreStoreParams{RunID: run, OfRun: &last})
-		if planned.Restore != 44 {
-			p.t.Errorf("%d members are planned", planned.Restore)
+		planned, err := q.RestoreStore(ctx, db.RestoreStoreParams{RunID: run, Token: token, OfRun: &last})
+		if len(planned) != 1 || planned[0].Members != 44 {
+			p.t.Errorf("planned: %+v", planned)
 		}
 		return err
 	})
@@ -258,21 +368,40 @@ func (p *place) plansInFunctions() map[string][]plan {
 		chunks, err = q.RestoreChunks(ctx, db.RestoreChunksParams{RunID: run, State: "planned", Pages: 64})
 		return err
 	})
-	chunk := chunks[len(chunks)-1]
+	// A run's rows may lie in two chunks.
+	chunk := slices.MaxFunc(chunks, func(a, b db.RestoreChunksRow) int { return cmp.Compare(a.Members, b.Members) })
 	take("RestoreChunk", func() error {
-		_, err := q.RestoreChunk(ctx, db.RestoreChunkParams{RunID: run, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, Hold: time.Hour})
+		restored, err := q.RestoreChunk(ctx, db.RestoreChunkParams{
+			RunID: run, Token: token, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, Hold: time.Hour,
+		})
+		if restored != chunk.Members {
+			p.t.Errorf("%d members restored, of %+v", restored, chunk)
+		}
 		return err
 	})
-	take("RestoreUsers", func() (err error) {
-		users, err = q.RestoreUsers(ctx, db.RestoreUsersParams{RunID: run, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64})
+	take("RecheckSettle", func() error { return q.RecheckSettle(ctx, db.RecheckSettleParams{RunID: run, Token: token}) })
+	take("HoldLift", func() error {
+		_, err := q.HoldLift(ctx, db.HoldLiftParams{RestoreRun: &run})
 		return err
 	})
+	take("RevertJudge", func() error {
+		judged, err := q.RevertJudge(ctx, db.RevertJudgeParams{
+			RunID: run, Token: token, RevertedRun: run, Missing: chunk.UserIds,
+			Report: []byte(`{"users_checked": 200000, "alive_missing": 0, "dead_present": 0}`),
+		})
+		if judged.Breaker != "" {
+			p.t.Errorf("refused: %s", judged.Message)
+		}
+		return err
+	})
+	inThePast(run)
 	take("RevertChunk", func() error {
 		gone, err := q.RevertChunk(ctx, db.RevertChunkParams{
-			RunID: run, RevertedRun: run, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, UserIds: users,
+			RunID: run, Token: token, RevertedRun: run, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, UserIds: chunk.UserIds,
+			CheckedFrom: snapshot(),
 		})
 		if gone == 0 {
-			p.t.Error("nothing was taken again")
+			p.t.Error("nothing was deleted once more")
 		}
 		return err
 	})
@@ -280,6 +409,16 @@ func (p *place) plansInFunctions() map[string][]plan {
 		p.t.Fatal(err)
 	}
 	return found
+}
+
+// settingsOfARun are those of a run with the documented defaults.
+func settingsOfARun(t *testing.T) []byte {
+	t.Helper()
+	text, err := settings.DefaultRun().JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 // A header names an index or says that there is none, unless the query reads no

@@ -51,16 +51,17 @@ WITH checks (n, name, status, found, what_to_do) AS (
     UNION ALL
     SELECT
         6, 'tables',
-        CASE WHEN count(to_regclass('public.' || ours.name)) = count(*) THEN 'ok' ELSE 'FAIL' END,
+        CASE WHEN count(to_regclass(ours.name)) = count(*) THEN 'ok' ELSE 'FAIL' END,
         coalesce(
-            'not there: ' || string_agg(ours.name, ', ') FILTER (WHERE to_regclass('public.' || ours.name) IS NULL),
+            'not there: ' || string_agg(ours.name, ', ') FILTER (WHERE to_regclass(ours.name) IS NULL),
             'all of ours are there'
         ),
         'orphan-cleaner migrate up'
     FROM unnest(ARRAY[
-        'orphan_runs', 'orphan_candidates', 'orphan_sightings', 'orphan_holds', 'orphan_pauses', 'orphan_refusals',
-        'orphan_approvals', 'conversation_members_audit', 'conversation_members_audit_default',
-        'conversation_members_backup'
+        'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours', 'orphan_cleaner.candidates',
+        'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns', 'orphan_cleaner.rechecks', 'orphan_cleaner.holds',
+        'orphan_cleaner.refusals', 'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'public.conversation_members_audit',
+        'public.conversation_members_audit_default', 'public.conversation_members_backup'
     ]) AS ours (name)
     UNION ALL
     SELECT
@@ -73,7 +74,7 @@ WITH checks (n, name, status, found, what_to_do) AS (
             WHEN 'D' THEN 'disabled'
             ELSE 'not there'
         END,
-        'ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER ' || want.name
+        'ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER ' || want.name
     FROM unnest(ARRAY['conversation_members_audit_delete', 'conversation_members_refuse_truncate']) AS want (name)
     LEFT JOIN pg_trigger AS t
         ON t.tgrelid = to_regclass('public.conversation_members') AND t.tgname = want.name
@@ -89,7 +90,7 @@ WITH checks (n, name, status, found, what_to_do) AS (
             ),
             'none'
         ),
-        'CREATE INDEX CONCURRENTLY conversation_members_user_id ON conversation_members (user_id)'
+        'CREATE INDEX CONCURRENTLY conversation_members_user_id ON public.conversation_members (user_id)'
     FROM pg_index AS i
     JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attname = 'user_id'
     WHERE i.indrelid = to_regclass('public.conversation_members')
@@ -102,7 +103,7 @@ WITH checks (n, name, status, found, what_to_do) AS (
             'differ: ' || string_agg(coalesce(m.attname, b.attname), ', ') FILTER (WHERE m.attname IS NULL OR b.attname IS NULL),
             'equal those of conversation_members'
         ),
-        'orphan-cleaner migrate drift --print'
+        'docs/schema-drift.md'
     FROM (
         SELECT a.attname, a.atttypid, a.atttypmod, t.typbasetype, t.typtypmod
         FROM pg_attribute AS a
@@ -125,7 +126,7 @@ WITH checks (n, name, status, found, what_to_do) AS (
         10, 'partition ' || want.name,
         CASE WHEN i.inhrelid IS NULL THEN 'FAIL' ELSE 'ok' END,
         CASE WHEN i.inhrelid IS NULL THEN 'not attached' ELSE 'attached' END,
-        'SELECT orphan_ensure_partitions(7)'
+        'SELECT orphan_cleaner.partitions_ensure(7)'
     FROM (
         SELECT 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC' + make_interval(days => d), 'YYYYMMDD')
         FROM generate_series(0, 1) AS d
@@ -153,20 +154,20 @@ FROM checks
 ORDER BY n, name;
 
 -- What stands in the way of the next run, by our own tables.
-SELECT to_regclass('public.orphan_pauses') IS NOT NULL AS is_migrated
+SELECT to_regclass('orphan_cleaner.pauses') IS NOT NULL AS is_migrated
 \gset
 \if :is_migrated
     SELECT
-        coalesce((SELECT 'paused by ' || paused_by || ': ' || reason FROM orphan_pauses WHERE resumed_at IS NULL), 'not paused') AS pause,
+        coalesce((SELECT 'paused by ' || paused_by || ': ' || reason FROM orphan_cleaner.pauses WHERE resumed_at IS NULL), 'not paused') AS pause,
         coalesce((
             SELECT format(
                 'run %s of %s, phase %s, silent for %s', run_id, host, phase,
                 to_char(clock_timestamp() - heartbeat_at, 'HH24:MI:SS')
             ) || CASE WHEN heartbeat_at + lease < clock_timestamp() THEN ': past its lease, the next run gives it up' ELSE '' END
-            FROM orphan_runs
+            FROM orphan_cleaner.runs
             WHERE state = 'running'
         ), 'none') AS open_run,
-        (SELECT count(*) FROM conversation_members_audit_default) AS rows_in_audit_default
+        (SELECT count(*) FROM public.conversation_members_audit_default) AS rows_in_audit_default
     \gx
 \endif
 COMMIT;

@@ -1,12 +1,12 @@
--- What:    runbook 6.2: gives back the members that runs deleted in a span of time, whole rows, as they
---          were. A dry look unless -v execute=1. Not given back: who is a member again, left by himself
+-- What:    runbook 6.2: restores the members that runs deleted in a span of time, whole rows, as they
+--          were. A dry look unless -v execute=1. Not restored: who is a member again, left by himself
 --          since, or was deleted once more by a later run; whose conversation is gone; who was erased.
 --          Place holds first (orphan-cleaner hold add) on users that auth-service still leaves out: the
 --          next run would take their members again.
--- Locks:   ROW EXCLUSIVE on conversation_members and KEY SHARE on the conversations; 3 s at most to get
---          them. A temporary table, gone at the end.
+-- Locks:   ROW EXCLUSIVE on conversation_members and orphan_cleaner.runs, KEY SHARE on the conversations; 3 s at most
+--          to get them. A temporary table, gone at the end.
 -- Time:    one transaction: about 1 s per 50,000 members.
--- As:      orphan_cleaner_restorer.
+-- As:      orphan_cleaner_migrator; a member of orphan_cleaner_restorer runs: orphan-cleaner restore --since FROM --until TO.
 -- Example: psql "$DATABASE_URL" -v from='2026-01-31 10:00Z' -v to='2026-01-31 11:00Z' -v run=42 -v execute=1 -f sql/runbook/restore_range.sql
 --          from is within the span, to is not; run, where given, leaves out what other runs deleted.
 
@@ -31,12 +31,14 @@
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL lock_timeout = '3s';
 SET LOCAL statement_timeout = '5min';
+-- Before the snapshot: an erasure (user_erase.sql) that is under way ends first, a later one sees what comes back.
+LOCK TABLE orphan_cleaner.runs IN ROW EXCLUSIVE MODE;
 
 CREATE TEMPORARY TABLE restore_range ON COMMIT DROP AS
 WITH deleted AS (
-    -- Of a member that was deleted, given back and deleted again: the last.
+    -- Of a member that was deleted, restored and deleted again: the last.
     SELECT DISTINCT ON (a.conversation_id, a.user_id) a.conversation_id, a.user_id, a.deleted_at, a.run_id
-    FROM conversation_members_audit AS a
+    FROM public.conversation_members_audit AS a
     WHERE a.deleted_at >= :'from'::timestamptz
         AND a.deleted_at < :'to'::timestamptz
         AND a.run_id IS NOT NULL
@@ -45,7 +47,7 @@ WITH deleted AS (
 ),
 later AS (
     SELECT a.conversation_id, a.user_id, max(a.deleted_at) AS deleted_at, bool_or(a.run_id IS NULL) AS left_by_itself
-    FROM conversation_members_audit AS a
+    FROM public.conversation_members_audit AS a
     JOIN deleted AS d
         ON d.conversation_id = a.conversation_id
         AND d.user_id = a.user_id
@@ -63,12 +65,12 @@ SELECT
         WHEN b.run_id IS NULL THEN 'there is no backup'
         ELSE 'comes back'
     END AS verdict,
-    EXISTS (SELECT FROM orphan_holds_in_force AS h WHERE h.user_id = d.user_id OR h.conversation_id = d.conversation_id) AS is_held
+    EXISTS (SELECT FROM orphan_cleaner.holds_in_force AS h WHERE h.user_id = d.user_id OR h.conversation_id = d.conversation_id) AS is_held
 FROM deleted AS d
-LEFT JOIN conversation_members AS m ON m.conversation_id = d.conversation_id AND m.user_id = d.user_id
-LEFT JOIN conversations AS c ON c.id = d.conversation_id
+LEFT JOIN public.conversation_members AS m ON m.conversation_id = d.conversation_id AND m.user_id = d.user_id
+LEFT JOIN public.conversations AS c ON c.id = d.conversation_id
 LEFT JOIN later AS l ON l.conversation_id = d.conversation_id AND l.user_id = d.user_id
-LEFT JOIN conversation_members_backup AS b
+LEFT JOIN public.conversation_members_backup AS b
     ON b.conversation_id = d.conversation_id
     AND b.user_id = d.user_id
     AND b.run_id = d.run_id
@@ -97,10 +99,10 @@ ORDER BY verdict <> 'comes back', verdict, run_id;
         AND m.attgenerated = ''
     \gset
     WITH back AS (
-        INSERT INTO conversation_members (:columns)
+        INSERT INTO public.conversation_members (:columns)
         SELECT :backup_columns
         FROM restore_range AS r
-        JOIN conversation_members_backup AS b
+        JOIN public.conversation_members_backup AS b
             ON b.conversation_id = r.conversation_id
             AND b.user_id = r.user_id
             AND b.run_id = r.run_id
@@ -112,9 +114,9 @@ ORDER BY verdict <> 'comes back', verdict, run_id;
         ON CONFLICT DO NOTHING
         RETURNING user_id
     )
-    SELECT count(*) AS members_given_back, count(DISTINCT user_id) AS users FROM back;
+    SELECT count(*) AS members_restored, count(DISTINCT user_id) AS users FROM back;
     COMMIT;
 \else
     ROLLBACK;
-    \echo 'Nothing was changed. With -v execute=1 those that "comes back" are given back.'
+    \echo 'Nothing was changed. With -v execute=1 those that "comes back" are restored.'
 \endif

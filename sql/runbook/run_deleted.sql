@@ -17,7 +17,7 @@
 BEGIN READ ONLY;
 SET LOCAL statement_timeout = '5min';
 
-SELECT EXISTS (SELECT FROM orphan_runs WHERE run_id = :run) AS is_there
+SELECT EXISTS (SELECT FROM orphan_cleaner.runs WHERE run_id = :run) AS is_there
 \gset
 \if :is_there
 \else
@@ -32,7 +32,7 @@ SELECT
         ELSE 'BROKEN: pause runs and look'
     END AS count_proof,
     a.users, a.conversations, a.first_at, a.last_at, a.erased, r.breaker, r.error
-FROM orphan_runs AS r
+FROM orphan_cleaner.runs AS r
 CROSS JOIN LATERAL (
     SELECT
         count(*) AS audited,
@@ -42,13 +42,13 @@ CROSS JOIN LATERAL (
         count(DISTINCT a.conversation_id) AS conversations,
         min(a.deleted_at) AS first_at,
         max(a.deleted_at) AS last_at
-    FROM conversation_members_audit AS a
+    FROM public.conversation_members_audit AS a
     WHERE a.run_id = r.run_id
         AND a.deleted_at BETWEEN r.started_at AND coalesce(r.finished_at, 'infinity')
 ) AS a
 CROSS JOIN LATERAL (
     SELECT count(*) AS backed_up
-    FROM conversation_members_backup AS b
+    FROM public.conversation_members_backup AS b
     WHERE b.run_id = r.run_id
         AND b.backed_up_at >= r.started_at
 ) AS b
@@ -56,8 +56,8 @@ WHERE r.run_id = :run
 \gx
 
 SELECT a.conversation_id, count(*) AS members_lost, count(*) FILTER (WHERE a.role = 'owner') AS owners_lost
-FROM conversation_members_audit AS a
-JOIN orphan_runs AS r ON r.run_id = a.run_id AND a.deleted_at BETWEEN r.started_at AND coalesce(r.finished_at, 'infinity')
+FROM public.conversation_members_audit AS a
+JOIN orphan_cleaner.runs AS r ON r.run_id = a.run_id AND a.deleted_at BETWEEN r.started_at AND coalesce(r.finished_at, 'infinity')
 WHERE a.run_id = :run
 GROUP BY a.conversation_id
 ORDER BY members_lost DESC, a.conversation_id
@@ -65,8 +65,8 @@ LIMIT 20;
 
 \if :list
     SELECT a.deleted_at, a.conversation_id, a.user_id, a.role, a.joined_at, a.deleted_by, a.txid
-    FROM conversation_members_audit AS a
-    JOIN orphan_runs AS r ON r.run_id = a.run_id AND a.deleted_at BETWEEN r.started_at AND coalesce(r.finished_at, 'infinity')
+    FROM public.conversation_members_audit AS a
+    JOIN orphan_cleaner.runs AS r ON r.run_id = a.run_id AND a.deleted_at BETWEEN r.started_at AND coalesce(r.finished_at, 'infinity')
     WHERE a.run_id = :run
     ORDER BY a.deleted_at, a.user_id, a.conversation_id;
 \endif

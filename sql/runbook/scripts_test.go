@@ -95,14 +95,14 @@ func TestPreflight(t *testing.T) {
 	p.Exec("ALTER TABLE conversation_members ADD COLUMN nickname text")
 	p.Exec("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'conversation_members_user_id'::regclass")
 	p.Exec("DROP TABLE " + today)
-	p.Exec("INSERT INTO orphan_pauses (reason) VALUES ('an experiment')")
-	p.Exec("INSERT INTO orphan_runs (kind, phase, lease, host, version, settings) VALUES ('clean', 'sweep', '1h', 'elsewhere:7', 'x', '{}')")
+	p.Exec("INSERT INTO orphan_cleaner.pauses (reason) VALUES ('an experiment')")
+	p.Exec("INSERT INTO orphan_cleaner.runs (kind, phase, started_at, heartbeat_at, lease, host, version, settings) VALUES ('clean', 'sweep', now(), now(), '1h', 'elsewhere:7', 'x', '{}')")
 	out = p.script(asReader, "preflight.sql")
 	wantLines(t, out,
 		`trigger conversation_members_audit_delete\|FAIL\|disabled\|ALTER TABLE .*`,
 		`backup columns\|FAIL\|differ: nickname\|.*`,
 		`index on user_id\|FAIL\|conversation_members_user_id \(INVALID\), .*\|CREATE INDEX CONCURRENTLY .*`,
-		`partition `+today+`\|FAIL\|not attached\|SELECT orphan_ensure_partitions\(7\)`,
+		`partition `+today+`\|FAIL\|not attached\|SELECT orphan_cleaner.partitions_ensure\(7\)`,
 		`pause\|paused by postgres: an experiment`,
 		`open_run\|run 1 of elsewhere:7, phase sweep, silent for 00:00:.*`)
 	if n := strings.Count(out, "|FAIL|"); n != 4 {
@@ -114,7 +114,7 @@ func TestPreflightBeforeTheFirstMigration(t *testing.T) {
 	t.Parallel()
 	p := &place{DB: testdb.NewBare(t), t: t}
 	out := p.script("", "preflight.sql")
-	wantLines(t, out, `tables\|FAIL\|not there: .*orphan_runs.*\|orphan-cleaner migrate up`, `index on user_id\|FAIL\|none\|.*`)
+	wantLines(t, out, `tables\|FAIL\|not there: .*orphan_cleaner.runs.*\|orphan-cleaner migrate up`, `index on user_id\|FAIL\|none\|.*`)
 }
 
 // The backlog says of each day what the runs will find due, and what is kept.
@@ -134,10 +134,10 @@ func TestDueNow(t *testing.T) {
 	p := newPlace(t)
 	p.run(false)
 	wantLines(t, p.script(asRunner, "due_now.sql"), `all\|\|\|\|0\|3\|1`)
-	p.Exec("UPDATE orphan_candidates SET first_missing_at = now() - interval '31 days' WHERE user_id IN ($1, $2)", p.user(11), p.user(12))
-	p.Exec("INSERT INTO orphan_holds (conversation_id, reason) SELECT conversation_id, 'x' FROM conversation_members WHERE user_id = $1 LIMIT 1", p.user(12))
+	p.Exec("UPDATE orphan_cleaner.candidates SET first_missing_at = now() - interval '31 days' WHERE user_id IN ($1, $2)", p.user(11), p.user(12))
+	p.Exec("INSERT INTO orphan_cleaner.holds (conversation_id, reason) SELECT conversation_id, 'x' FROM conversation_members WHERE user_id = $1 LIMIT 1", p.user(12))
 	out := p.script(asRunner, "due_now.sql", "top=2")
-	held := p.Count("conversation_members AS m JOIN orphan_holds AS h USING (conversation_id) WHERE m.user_id IN ($1, $2, $3, $4)",
+	held := p.Count("conversation_members AS m JOIN orphan_cleaner.holds AS h USING (conversation_id) WHERE m.user_id IN ($1, $2, $3, $4)",
 		p.user(9), p.user(10), p.user(11), p.user(12)) // of these, those of user 10 are held anyhow
 	due := p.run(true).MembersDue
 	if due < 4 || due > 5 || held == 0 {
@@ -179,8 +179,8 @@ func TestOrphansLeftBehind(t *testing.T) {
 	p.run(false)
 	// As if the shadow had learnt it since.
 	p.Exec("UPDATE users SET deleted_at = now() - interval '50 days' WHERE id = ANY ($1)", p.missing[10:14])
-	p.Exec("UPDATE orphan_candidates SET first_missing_at = now() - interval '31 days' WHERE user_id IN ($1, $2)", p.user(11), p.user(12))
-	p.Exec("INSERT INTO orphan_holds (conversation_id, reason) VALUES (md5('conversation 12')::uuid, 'a lawsuit')") // one of user 12's
+	p.Exec("UPDATE orphan_cleaner.candidates SET first_missing_at = now() - interval '31 days' WHERE user_id IN ($1, $2)", p.user(11), p.user(12))
+	p.Exec("INSERT INTO orphan_cleaner.holds (conversation_id, reason) VALUES (md5('conversation 12')::uuid, 'a lawsuit')") // one of user 12's
 	out := p.script("", "orphans_left_behind.sql")
 	wantLines(t, out, `a hold keeps it\|4\|2\|.*`, `the member itself is young\|1\|1\|.*`, `never found missing\|3\|1\|.*\|`+p.user(16).String(),
 		`the next run deletes it\|5\|2\|.*`, `its clock has not run out\|6\|2\|.*`)
@@ -232,7 +232,7 @@ func TestRestoreRange(t *testing.T) {
 	after := p.Snapshot("conversation_members")
 	from, to := "from="+testdb.One[string](p.DB, "SELECT (now() - interval '1 hour')::text"), "to="+testdb.One[string](p.DB, "SELECT (now() + interval '1 hour')::text")
 
-	out := p.script(asRestorer, "restore_range.sql", from, to)
+	out := p.script(asMigrator, "restore_range.sql", from, to)
 	wantLines(t, out, fmt.Sprintf(`comes back\|%d\|28\|9\|\d+\|.*\|9`, first), "Nothing was changed.*")
 	if diff := after.Diff(p.Snapshot("conversation_members")); diff != "" {
 		t.Errorf("a dry look changed members:\n%s", diff)
@@ -241,7 +241,7 @@ func TestRestoreRange(t *testing.T) {
 		{from, "to=" + testdb.One[string](p.DB, "SELECT (now() - interval '30 minutes')::text")},
 		{from, to, "run=999"},
 	} {
-		if out := p.script(asRestorer, "restore_range.sql", other...); strings.Contains(out, "comes back|") {
+		if out := p.script(asMigrator, "restore_range.sql", other...); strings.Contains(out, "comes back|") {
 			t.Errorf("with %q:\n%s", other, out)
 		}
 	}
@@ -254,10 +254,10 @@ func TestRestoreRange(t *testing.T) {
 	p.Exec(`INSERT INTO conversation_members (conversation_id, user_id) SELECT conversation_id, user_id
 		FROM conversation_members_backup WHERE user_id = $1 LIMIT 1`, p.user(3))
 	p.Exec("DELETE FROM conversation_members WHERE user_id = $1", p.user(3))
-	p.Exec("INSERT INTO orphan_holds (user_id, reason) SELECT u, 'given back' FROM unnest($1::uuid[]) AS u", p.missing[:5])
+	p.Exec("INSERT INTO orphan_cleaner.holds (user_id, reason) SELECT u, 'given back' FROM unnest($1::uuid[]) AS u", p.missing[:5])
 	p.Exec("ALTER TABLE conversation_members ADD COLUMN nickname text NOT NULL DEFAULT 'none'")
 	rest := p.Snapshot("conversation_members")
-	out = p.script(asRestorer, "restore_range.sql", from, to, fmt.Sprintf("run=%d", first), "execute=1")
+	out = p.script(asMigrator, "restore_range.sql", from, to, fmt.Sprintf("run=%d", first), "execute=1")
 	wantLines(t, out, fmt.Sprintf(`comes back\|%d\|24\|9\|.*\|4`, first), fmt.Sprintf(`is a member again\|%d\|1\|1\|.*`, first),
 		fmt.Sprintf(`the conversation is gone\|%d\|2\|2\|.*`, first), fmt.Sprintf(`left by itself since\|%d\|1\|1\|.*`, first), `24\|9`)
 	now := p.Snapshot("conversation_members")
@@ -279,23 +279,25 @@ func TestRestoreRange(t *testing.T) {
 	if identical != len(after)+24 {
 		t.Errorf("%d members are as they were before the run, not %d", identical, len(after)+24)
 	}
-	if out := p.script(asRestorer, "restore_range.sql", from, to, "execute=1"); !strings.Contains(out, "\n0|0\n") {
+	if out := p.script(asMigrator, "restore_range.sql", from, to, "execute=1"); !strings.Contains(out, "\n0|0\n") {
 		t.Errorf("the second time:\n%s", out)
 	}
 
-	// The next run takes those whom nobody holds; what it took is not the first
-	// run's to give back.
+	// A later run deletes those whom nobody holds; what it deleted is not the first
+	// run's to restore.
+	p.Exec(`INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+		SELECT u, now() - interval '40 days', now(), $2, 'sightings' FROM unnest($1::uuid[]) AS u ON CONFLICT DO NOTHING`, p.missing[:9], first)
 	second := p.run(false).RunID
-	out = p.script(asRestorer, "restore_range.sql", from, to, fmt.Sprintf("run=%d", first))
+	out = p.script(asMigrator, "restore_range.sql", from, to, fmt.Sprintf("run=%d", first))
 	wantLines(t, out, fmt.Sprintf(`deleted again by a later run\|%d\|\d+\|4\|.*`, first))
-	wantLines(t, p.script(asRestorer, "restore_range.sql", from, to), fmt.Sprintf(`comes back\|%d\|\d+\|4\|.*`, second))
+	wantLines(t, p.script(asMigrator, "restore_range.sql", from, to), fmt.Sprintf(`comes back\|%d\|\d+\|4\|.*`, second))
 }
 
 // mayName lists the tables of ours that have a column for a user.
 func (p *place) mayName() []string {
 	p.t.Helper()
 	return p.Snapshot(`(SELECT a.attrelid::regclass::text FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
-		WHERE a.attname = 'user_id' AND c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+		WHERE a.attname = 'user_id' AND c.relnamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
 			AND c.relname <> 'conversation_members') AS t`)
 }
 
@@ -304,7 +306,7 @@ func (p *place) mayName() []string {
 func (p *place) know(user string) []string {
 	p.t.Helper()
 	rows, err := p.Pool.Query(context.Background(), `SELECT oid::regclass::text FROM pg_class
-		WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
+		WHERE relnamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace) AND relkind IN ('r', 'p') AND NOT relispartition
 			AND relname NOT IN ('conversations', 'conversation_members', 'users') ORDER BY 1`)
 	if err != nil {
 		p.t.Fatal(err)
@@ -326,18 +328,19 @@ func (p *place) know(user string) []string {
 func (p *place) mentionEverywhere(run int64, n int) (user string) {
 	p.t.Helper()
 	user = p.user(n).String()
-	p.Exec("INSERT INTO orphan_holds (user_id, reason, lifted_at) VALUES ($1::text::uuid, 'of ' || $1, now())", user)
-	p.Exec("INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence) VALUES ($1, now(), now(), $2, 'sightings') ON CONFLICT DO NOTHING", user, run)
-	p.Exec("INSERT INTO orphan_sightings (run_id, user_id, verdict) VALUES ($2, $1, 'missing')", user, run)
-	p.Exec("INSERT INTO orphan_refusals (run_id, user_id, is_due) VALUES ($2, $1, true)", user, run)
-	p.Exec("INSERT INTO orphan_approvals (run_id, approved_by, expires_at) VALUES ($1, 'a DBA', now() + interval '1 day') ON CONFLICT DO NOTHING", run)
-	p.Exec("INSERT INTO orphan_departed (user_id) VALUES ($1) ON CONFLICT DO NOTHING", user)
-	restore := testdb.One[int64](p.DB, `INSERT INTO orphan_runs (kind, state, phase, finished_at, lease, host, version, settings)
-		VALUES ('restore', 'succeeded', 'finish', now(), '1m', 'x', 'x', '{}') RETURNING run_id`)
-	p.Exec(`INSERT INTO orphan_restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state)
+	p.Exec("INSERT INTO orphan_cleaner.holds (user_id, reason, lifted_at) VALUES ($1::text::uuid, 'of ' || $1, now())", user)
+	p.Exec("INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence) VALUES ($1, now(), now(), $2, 'sightings') ON CONFLICT DO NOTHING", user, run)
+	p.Exec("INSERT INTO orphan_cleaner.sightings (run_id, user_id, verdict) VALUES ($2, $1, 'missing')", user, run)
+	p.Exec("INSERT INTO orphan_cleaner.refusals (run_id, user_id, is_due) VALUES ($2, $1, true)", user, run)
+	p.Exec("INSERT INTO orphan_cleaner.approvals (run_id, approved_by, expires_at) VALUES ($1, 'a DBA', now() + interval '1 day') ON CONFLICT DO NOTHING", run)
+	p.Exec("INSERT INTO orphan_cleaner.rechecks (user_id) VALUES ($1) ON CONFLICT DO NOTHING", user)
+	p.Exec("INSERT INTO orphan_cleaner.unknowns (user_id) VALUES ($1) ON CONFLICT DO NOTHING", user)
+	restore := testdb.One[int64](p.DB, `INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings)
+		VALUES ('restore', 'succeeded', 'finish', now(), now(), now(), '1m', 'x', 'x', '{}') RETURNING run_id`)
+	p.Exec(`INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state)
 		SELECT $2, user_id, conversation_id, run_id, deleted_at, 'restored' FROM conversation_members_audit WHERE user_id = $1`, user, restore)
-	p.Exec("INSERT INTO orphan_holds (user_id, reason, lifted_at, run_id) VALUES ($1, 'given back', now(), $2)", user, restore)
-	p.Exec("UPDATE orphan_runs SET error = 'canary ' || upper($1) || ' is missing', settings = jsonb_build_object('canary', $1::text) WHERE run_id = $2", user, run)
+	p.Exec("INSERT INTO orphan_cleaner.holds (user_id, reason, lifted_at, run_id) VALUES ($1, 'given back', now(), $2)", user, restore)
+	p.Exec("UPDATE orphan_cleaner.runs SET error = 'canary ' || upper($1) || ' is missing', settings = jsonb_build_object('canary', $1::text) WHERE run_id = $2", user, run)
 	return user
 }
 
@@ -371,7 +374,7 @@ func TestUserEverything(t *testing.T) {
 			t.Errorf("the %s is not there:\n%s", what, part)
 		}
 	}
-	if !strings.Contains(sections["orphan_refusals"], "a DBA") || strings.Count(sections["conversation_members_audit"], user) != 2 {
+	if !strings.Contains(sections["orphan_cleaner.refusals"], "a DBA") || strings.Count(sections["conversation_members_audit"], user) != 2 {
 		t.Errorf("approval or audit: %s", out)
 	}
 	if other := p.user(8).String(); strings.Contains(out, other) {
@@ -403,7 +406,7 @@ func TestUserErase(t *testing.T) {
 	named := p.know(user)
 
 	out := p.script(asMigrator, "user_erase.sql", "user="+strings.ToUpper(user))
-	wantLines(t, out, `3\|3\|2\|1\|1\|1\|1\|3\|1`, "Nothing was changed.*")
+	wantLines(t, out, `3\|3\|2\|1\|1\|1\|1\|1\|3\|1`, "Nothing was changed.*")
 	if len(p.know(user)) != len(named) {
 		t.Error("a dry look erased something")
 	}
@@ -424,15 +427,15 @@ func TestUserErase(t *testing.T) {
 	if n := p.Count("conversation_members_backup WHERE run_id = $1 AND num_nonnulls(user_id, role, joined_at, last_read_at, is_muted, user_public_key, nickname) = 0 AND conversation_id IS NOT NULL", run); n != 3 {
 		t.Errorf("%d emptied rows are in the backup", n)
 	}
-	if n := p.Count("orphan_holds WHERE user_id::text LIKE '00000000-0000-0000-0000-%' AND reason = 'erased'"); n != 2 {
+	if n := p.Count("orphan_cleaner.holds WHERE user_id::text LIKE '00000000-0000-0000-0000-%' AND reason = 'erased'"); n != 2 {
 		t.Errorf("%d holds are emptied", n)
 	}
-	if n := p.Count("orphan_restores WHERE user_id::text LIKE '00000000-0000-0000-0000-%' AND state = 'restored'"); n != 3 {
+	if n := p.Count("orphan_cleaner.restores WHERE user_id::text LIKE '00000000-0000-0000-0000-%' AND state = 'restored'"); n != 3 {
 		t.Errorf("%d restored members are emptied", n)
 	}
 	// A second one, whose records meet the first one's.
 	second := p.mentionEverywhere(run, 6)
-	p.Exec("UPDATE orphan_restores SET run_id = (SELECT min(run_id) FROM orphan_restores), conversation_id = md5('conversation ' || 6)::uuid WHERE user_id = $1 AND conversation_id = md5('conversation ' || 6)::uuid", second)
+	p.Exec("UPDATE orphan_cleaner.restores SET run_id = (SELECT min(run_id) FROM orphan_cleaner.restores), conversation_id = md5('conversation ' || 6)::uuid WHERE user_id = $1 AND conversation_id = md5('conversation ' || 6)::uuid", second)
 	p.script(asMigrator, "user_erase.sql", "user="+second, "execute=1")
 	if left := p.know(second); len(left) > 0 {
 		t.Errorf("the second user is still named in %q", left)
@@ -454,7 +457,7 @@ func TestUserErase(t *testing.T) {
 	if n := p.Count("conversation_members WHERE user_id = $1 OR user_id = '00000000-0000-0000-0000-000000000000'", user); n != 0 {
 		t.Errorf("%d members of the erased user came back", n)
 	}
-	out = p.script(asRestorer, "restore_range.sql", "from=yesterday", "to=tomorrow")
+	out = p.script(asMigrator, "restore_range.sql", "from=yesterday", "to=tomorrow")
 	wantLines(t, out, fmt.Sprintf(`erased\|%d\|\d+\|.*`, run))
 	if r := p.run(false); r.State != "succeeded" {
 		t.Errorf("the next run: %+v", r)
@@ -476,9 +479,9 @@ func TestUserEraseRefuses(t *testing.T) {
 	refused(p.user(10).String(), "is on hold")
 	refused(p.user(9).String(), "is a member of 1 conversations")
 	refused("00000000-0000-0000-0000-000000000000", "stands for whoever was erased")
-	p.Exec("UPDATE orphan_runs SET state = 'running', finished_at = NULL WHERE run_id = $1", run)
+	p.Exec("UPDATE orphan_cleaner.runs SET state = 'running', finished_at = NULL WHERE run_id = $1", run)
 	refused(p.user(5).String(), "a run is open")
-	p.Exec("UPDATE orphan_runs SET state = 'succeeded', finished_at = now() WHERE run_id = $1", run)
+	p.Exec("UPDATE orphan_cleaner.runs SET state = 'succeeded', finished_at = now() WHERE run_id = $1", run)
 	for _, group := range []string{asRunner, asRestorer, asReader} {
 		if _, err := p.try(group, "user_erase.sql", "user="+p.user(5).String(), "execute=1"); err == nil || !strings.Contains(err.Error(), "permission denied") {
 			t.Errorf("%s: %v", group, err)

@@ -6,14 +6,14 @@
 --            holds, restores   the row stays, user_id becomes a number in the form of a UUID,
 --                      00000000-0000-0000-0000-…, which is unique there; the hold's reason is emptied
 --            runs      settings and error: the id becomes the nil UUID
---            ledger, staging, refusals, departed: the user's rows go
+--            ledger, staging, unknowns, refusals, rechecks: the user's rows go
 --          What stays says that a membership of this conversation went, when, and by which run: the
 --          number of audit and backup rows of each run is what it was, so the count proof holds. What is
---          emptied cannot be given back: a row without user_id is in no restore, by whatever statement.
+--          emptied cannot be restored: a row without user_id is in no restore, by whatever statement.
 --          Reports count these deletions as before, but do not count their users in the size that a
 --          conversation had.
 --          It is refused while the user is on hold, is a member anywhere, or while a run is open.
--- Locks:   SHARE ROW EXCLUSIVE on orphan_runs and orphan_holds: no run begins and no hold is placed until it
+-- Locks:   SHARE ROW EXCLUSIVE on orphan_cleaner.runs and orphan_cleaner.holds: no run begins and no hold is placed until it
 --          is done. ROW EXCLUSIVE on our other tables; the application's deletes do not wait for it.
 -- Time:    reads the audit and the backup whole, three times: 1 s per 2 million rows.
 -- As:      orphan_cleaner_migrator.
@@ -33,7 +33,7 @@ BEGIN ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL lock_timeout = '3s';
 SET LOCAL statement_timeout = '30min';
 -- Before the snapshot: no run, restore or hold begins that what follows would not see.
-LOCK TABLE orphan_runs, orphan_holds IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE orphan_cleaner.runs, orphan_cleaner.holds IN SHARE ROW EXCLUSIVE MODE;
 -- How a DO block gets at it.
 SELECT set_config('orphan_cleaner.erase', :'user'::uuid::text, true) AS "user"
 \gset
@@ -45,16 +45,16 @@ BEGIN
     IF erased = '00000000-0000-0000-0000-000000000000' THEN
         RAISE EXCEPTION 'the nil UUID stands for whoever was erased';
     END IF;
-    IF EXISTS (SELECT FROM orphan_holds_in_force WHERE user_id = erased) THEN
+    IF EXISTS (SELECT FROM orphan_cleaner.holds_in_force WHERE user_id = erased) THEN
         RAISE EXCEPTION 'user % is on hold', erased
             USING HINT = 'A hold may be a legal one. Lift it first, if you may: orphan-cleaner hold list';
     END IF;
-    IF EXISTS (SELECT FROM conversation_members WHERE user_id = erased) THEN
+    IF EXISTS (SELECT FROM public.conversation_members WHERE user_id = erased) THEN
         RAISE EXCEPTION 'user % is a member of % conversations', erased,
-            (SELECT count(*) FROM conversation_members WHERE user_id = erased)
+            (SELECT count(*) FROM public.conversation_members WHERE user_id = erased)
             USING HINT = 'Delete these memberships first: their deletion will be audited, too.';
     END IF;
-    IF EXISTS (SELECT FROM orphan_runs WHERE state = 'running') THEN
+    IF EXISTS (SELECT FROM orphan_cleaner.runs WHERE state = 'running') THEN
         RAISE EXCEPTION 'a run is open, which may have staged the user' USING HINT = 'Try again when it has ended: orphan-cleaner status';
     END IF;
 END
@@ -62,15 +62,16 @@ $$;
 
 \echo '== Of user' :user
 SELECT
-    (SELECT count(*) FROM conversation_members_audit WHERE user_id = :'user') AS audit_rows,
-    (SELECT count(*) FROM conversation_members_backup WHERE user_id = :'user') AS backup_rows,
-    (SELECT count(*) FROM orphan_holds WHERE user_id = :'user') AS holds,
-    (SELECT count(*) FROM orphan_candidates WHERE user_id = :'user') AS ledger_rows,
-    (SELECT count(*) FROM orphan_sightings WHERE user_id = :'user') AS staged_rows,
-    (SELECT count(*) FROM orphan_refusals WHERE user_id = :'user') AS refusal_rows,
-    (SELECT count(*) FROM orphan_departed WHERE user_id = :'user') AS departed_rows,
-    (SELECT count(*) FROM orphan_restores WHERE user_id = :'user') AS restored_rows,
-    (SELECT count(*) FROM orphan_runs WHERE settings::text ILIKE '%' || :'user' || '%' OR error ILIKE '%' || :'user' || '%') AS runs;
+    (SELECT count(*) FROM public.conversation_members_audit WHERE user_id = :'user') AS audit_rows,
+    (SELECT count(*) FROM public.conversation_members_backup WHERE user_id = :'user') AS backup_rows,
+    (SELECT count(*) FROM orphan_cleaner.holds WHERE user_id = :'user') AS holds,
+    (SELECT count(*) FROM orphan_cleaner.candidates WHERE user_id = :'user') AS ledger_rows,
+    (SELECT count(*) FROM orphan_cleaner.sightings WHERE user_id = :'user') AS staged_rows,
+    (SELECT count(*) FROM orphan_cleaner.refusals WHERE user_id = :'user') AS refusal_rows,
+    (SELECT count(*) FROM orphan_cleaner.rechecks WHERE user_id = :'user') AS recheck_rows,
+    (SELECT count(*) FROM orphan_cleaner.unknowns WHERE user_id = :'user') AS unknown_rows,
+    (SELECT count(*) FROM orphan_cleaner.restores WHERE user_id = :'user') AS restored_rows,
+    (SELECT count(*) FROM orphan_cleaner.runs WHERE settings::text ILIKE '%' || :'user' || '%' OR error ILIKE '%' || :'user' || '%') AS runs;
 
 \if :execute
     DO $$
@@ -83,9 +84,9 @@ SELECT
         proof CONSTANT text := $proof$
             SELECT md5(string_agg(p::text, ' ' ORDER BY p))
             FROM (
-                SELECT 'audit', run_id, count(*), count(DISTINCT conversation_id) FROM conversation_members_audit GROUP BY run_id
+                SELECT 'audit', run_id, count(*), count(DISTINCT conversation_id) FROM public.conversation_members_audit GROUP BY run_id
                 UNION ALL
-                SELECT 'backup', run_id, count(*), count(DISTINCT conversation_id) FROM conversation_members_backup GROUP BY run_id
+                SELECT 'backup', run_id, count(*), count(DISTINCT conversation_id) FROM public.conversation_members_backup GROUP BY run_id
             ) AS p
         $proof$;
         emptied text;
@@ -94,7 +95,7 @@ SELECT
     BEGIN
         EXECUTE proof INTO before;
 
-        UPDATE conversation_members_audit SET user_id = nobody, role = NULL, joined_at = NULL WHERE user_id = erased;
+        UPDATE public.conversation_members_audit SET user_id = nobody, role = NULL, joined_at = NULL WHERE user_id = erased;
         -- By name, from the catalog: also a column that messaging-service added.
         SELECT string_agg(format('%I = NULL', attname), ', ') INTO emptied
         FROM pg_attribute
@@ -102,35 +103,36 @@ SELECT
             AND attnum > 0
             AND NOT attisdropped
             AND attname NOT IN ('conversation_id', 'backed_up_at', 'run_id');
-        EXECUTE format('UPDATE conversation_members_backup SET %s WHERE user_id = $1', emptied) USING erased;
-        UPDATE orphan_holds
+        EXECUTE format('UPDATE public.conversation_members_backup SET %s WHERE user_id = $1', emptied) USING erased;
+        UPDATE orphan_cleaner.holds
         SET user_id = ('00000000-0000-0000-0000-' || lpad(to_hex(hold_id), 12, '0'))::uuid,
             reason = 'erased'
         WHERE user_id = erased;
-        UPDATE orphan_restores AS r
+        UPDATE orphan_cleaner.restores AS r
         SET user_id = ('00000000-0000-0000-0000-' || lpad(to_hex(numbered.n), 12, '0'))::uuid
         FROM (
             SELECT o.run_id, o.conversation_id,
                 row_number() OVER (PARTITION BY o.run_id ORDER BY o.conversation_id) + (
                     SELECT count(*)
-                    FROM orphan_restores AS e
+                    FROM orphan_cleaner.restores AS e
                     WHERE e.run_id = o.run_id AND e.user_id::text LIKE '00000000-0000-0000-0000-%'
                 ) AS n
-            FROM orphan_restores AS o
+            FROM orphan_cleaner.restores AS o
             WHERE o.user_id = erased
         ) AS numbered
         WHERE r.run_id = numbered.run_id
             AND r.conversation_id = numbered.conversation_id
             AND r.user_id = erased;
-        UPDATE orphan_runs
+        UPDATE orphan_cleaner.runs
         SET settings = regexp_replace(settings::text, erased::text, nobody::text, 'gi')::jsonb,
             error = regexp_replace(error, erased::text, nobody::text, 'gi')
         WHERE settings::text ILIKE '%' || erased || '%'
             OR error ILIKE '%' || erased || '%';
-        DELETE FROM orphan_candidates WHERE user_id = erased;
-        DELETE FROM orphan_sightings WHERE user_id = erased;
-        DELETE FROM orphan_refusals WHERE user_id = erased;
-        DELETE FROM orphan_departed WHERE user_id = erased;
+        DELETE FROM orphan_cleaner.candidates WHERE user_id = erased;
+        DELETE FROM orphan_cleaner.sightings WHERE user_id = erased;
+        DELETE FROM orphan_cleaner.refusals WHERE user_id = erased;
+        DELETE FROM orphan_cleaner.rechecks WHERE user_id = erased;
+        DELETE FROM orphan_cleaner.unknowns WHERE user_id = erased;
 
         EXECUTE proof INTO after;
         IF after IS DISTINCT FROM before THEN
@@ -140,12 +142,12 @@ SELECT
         FOR item IN
             SELECT c.oid::regclass AS name
             FROM pg_class AS c
-            WHERE c.relnamespace = 'public'::regnamespace
-                AND c.relkind IN ('r', 'p')
+            WHERE c.relkind IN ('r', 'p')
                 AND NOT c.relispartition
-                -- goose's own record of drift migrations: it names nobody, and belongs to whoever applied them.
-                AND c.relname <> 'orphan_drift_version'
-                AND (c.relname LIKE 'orphan\_%' OR c.relname IN ('conversation_members_audit', 'conversation_members_backup'))
+                AND (
+                    c.relnamespace = 'orphan_cleaner'::regnamespace
+                    OR c.oid IN ('public.conversation_members_audit'::regclass, 'public.conversation_members_backup'::regclass)
+                )
         LOOP
             EXECUTE format('SELECT (SELECT t::text FROM %s AS t WHERE t::text ILIKE $1 LIMIT 1)', item.name)
                 INTO remains USING '%' || erased || '%';

@@ -21,35 +21,37 @@ SELECT :'user'::uuid AS "user", now() AS as_of, to_regclass('public.users') IS N
 \echo '== Held about user' :user 'at' :as_of
 \echo
 \echo '== conversation_members: memberships'
-SELECT * FROM conversation_members WHERE user_id = :'user' ORDER BY joined_at, conversation_id;
+SELECT * FROM public.conversation_members WHERE user_id = :'user' ORDER BY joined_at, conversation_id;
 \if :has_users
     \echo '== users: the shadow table'
-    SELECT * FROM users WHERE id = :'user';
+    SELECT * FROM public.users WHERE id = :'user';
 \endif
-\echo '== orphan_candidates: the ledger'
-SELECT * FROM orphan_candidates WHERE user_id = :'user';
-\echo '== orphan_sightings: staging of runs'
-SELECT * FROM orphan_sightings WHERE user_id = :'user' ORDER BY run_id;
-\echo '== orphan_refusals: refused runs that found the user due or newly missing, and approvals of them'
+\echo '== orphan_cleaner.candidates: the ledger'
+SELECT * FROM orphan_cleaner.candidates WHERE user_id = :'user';
+\echo '== orphan_cleaner.sightings: staging of runs'
+SELECT * FROM orphan_cleaner.sightings WHERE user_id = :'user' ORDER BY run_id;
+\echo '== orphan_cleaner.refusals: refused runs that found the user due or newly missing, and approvals of them'
 SELECT f.run_id, f.user_id, f.is_due, a.approval_id, a.approved_by, a.approved_at, a.expires_at, a.used_by_run, a.used_at,
     a.revoked_by, a.revoked_at
-FROM orphan_refusals AS f
-LEFT JOIN orphan_approvals AS a ON a.run_id = f.run_id
+FROM orphan_cleaner.refusals AS f
+LEFT JOIN orphan_cleaner.approvals AS a ON a.run_id = f.run_id
 WHERE f.user_id = :'user'
 ORDER BY f.run_id, a.approval_id;
-\echo '== orphan_holds: holds on the user'
-SELECT * FROM orphan_holds WHERE user_id = :'user' ORDER BY hold_id;
-\echo '== orphan_departed: asked about again since the user left the ledger'
-SELECT * FROM orphan_departed WHERE user_id = :'user';
-\echo '== orphan_restores: memberships that were given back'
-SELECT * FROM orphan_restores WHERE user_id = :'user' ORDER BY run_id, conversation_id;
+\echo '== orphan_cleaner.holds: holds on the user'
+SELECT * FROM orphan_cleaner.holds WHERE user_id = :'user' ORDER BY hold_id;
+\echo '== orphan_cleaner.unknowns: without a valid response in the last run'
+SELECT * FROM orphan_cleaner.unknowns WHERE user_id = :'user';
+\echo '== orphan_cleaner.rechecks: rechecked since the user left the ledger'
+SELECT * FROM orphan_cleaner.rechecks WHERE user_id = :'user';
+\echo '== orphan_cleaner.restores: memberships that were restored'
+SELECT * FROM orphan_cleaner.restores WHERE user_id = :'user' ORDER BY run_id, conversation_id;
 \echo '== conversation_members_audit: deleted memberships'
-SELECT * FROM conversation_members_audit WHERE user_id = :'user' ORDER BY deleted_at, conversation_id;
+SELECT * FROM public.conversation_members_audit WHERE user_id = :'user' ORDER BY deleted_at, conversation_id;
 \echo '== conversation_members_backup: deleted memberships, whole'
-SELECT * FROM conversation_members_backup WHERE user_id = :'user' ORDER BY backed_up_at, conversation_id;
-\echo '== orphan_runs: runs whose settings or error name the user, such as a canary'
+SELECT * FROM public.conversation_members_backup WHERE user_id = :'user' ORDER BY backed_up_at, conversation_id;
+\echo '== orphan_cleaner.runs: runs whose settings or error name the user, such as a canary'
 SELECT run_id, started_at, settings, error
-FROM orphan_runs
+FROM orphan_cleaner.runs
 WHERE settings::text ILIKE '%' || :'user' || '%'
     OR error ILIKE '%' || :'user' || '%'
 ORDER BY run_id;

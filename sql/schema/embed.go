@@ -1,6 +1,6 @@
 // Package schema holds the tables of messaging-service as this project knows
 // them. They are never applied to a database of messaging-service: sqlc reads
-// them to type the queries, and tests, demo and bench build their throw-away
+// them to type the queries, and tests and the lab build their throw-away
 // databases from them.
 package schema
 

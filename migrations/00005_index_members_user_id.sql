@@ -13,11 +13,11 @@
 -- +goose StatementBegin
 DO $$
 BEGIN
-    PERFORM set_config('lock_timeout', '3s', true);
+    PERFORM pg_catalog.set_config('lock_timeout', '3s', true);
     IF EXISTS (
         SELECT
-        FROM pg_index
-        WHERE indexrelid = to_regclass('public.conversation_members_user_id')
+        FROM pg_catalog.pg_index
+        WHERE indexrelid = pg_catalog.to_regclass('public.conversation_members_user_id')
             AND NOT indisvalid
     ) THEN
         DROP INDEX public.conversation_members_user_id;
@@ -26,11 +26,11 @@ END
 $$;
 -- +goose StatementEnd
 
-CREATE INDEX CONCURRENTLY IF NOT EXISTS conversation_members_user_id ON conversation_members (user_id);
+CREATE INDEX CONCURRENTLY IF NOT EXISTS conversation_members_user_id ON public.conversation_members (user_id);
 
 -- A table that was loaded or restored lately may have no statistics: the planner
 -- would then sort the whole table for every page.
-ANALYZE conversation_members;
+ANALYZE public.conversation_members;
 
 -- +goose Down
-DROP INDEX CONCURRENTLY IF EXISTS conversation_members_user_id;
+DROP INDEX CONCURRENTLY IF EXISTS public.conversation_members_user_id;

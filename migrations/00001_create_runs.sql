@@ -1,0 +1,237 @@
+-- Why:      a schema for everything of ours that the runbook does not name. In it one row for each run: how far it is,
+--           what it did and why it stopped. The open row is the lock, its token the fence: a runner that woke up too
+--           late holds the wrong one. Beside it what binds a run: pinned limits, pauses, and the sums of each hour.
+-- Locks:    none on messaging-service's tables.
+-- Duration: milliseconds.
+-- Rollback: refused while a run has deleted a row (it is evidence) or a pause is in force.
+
+-- +goose Up
+SET LOCAL lock_timeout = '3s';
+
+-- In another version table, most likely the application's own, each program would take the other's versions for its
+-- own. goose records a version at the end of the transaction of its migration: a trigger that fires at COMMIT sees where.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF pg_catalog.to_regclass('public.orphan_runs') IS NOT NULL THEN
+        RAISE EXCEPTION 'refusing to migrate: this database holds tables of a development version (public.orphan_runs and others)'
+            USING HINT = 'See docs/upgrading.md: export what matters, drop the old tables, migrate up.';
+    END IF;
+    CREATE TEMPORARY TABLE recorded (is_checked boolean) ON COMMIT DROP;
+    CREATE OR REPLACE FUNCTION pg_temp.check_recorded()
+    RETURNS trigger
+    LANGUAGE plpgsql
+    AS $check$
+    DECLARE
+        is_recorded boolean := false;
+    BEGIN
+        IF pg_catalog.to_regclass('public.orphan_cleaner_goose') IS NOT NULL THEN
+            SELECT EXISTS (SELECT FROM public.orphan_cleaner_goose WHERE version_id = 1 AND is_applied) INTO is_recorded;
+        END IF;
+        IF NOT is_recorded THEN
+            RAISE EXCEPTION 'refusing to migrate: these migrations would be recorded in another version table than public.orphan_cleaner_goose'
+                USING DETAIL = 'A version table counts the migrations of one program. An application that shares it would skip its own.',
+                    HINT = 'Run: orphan-cleaner migrate up; or goose in the root of the checkout, where .env names the table; or goose -table public.orphan_cleaner_goose.';
+        END IF;
+        RETURN NULL;
+    END
+    $check$;
+    CREATE CONSTRAINT TRIGGER recorded AFTER INSERT ON pg_temp.recorded
+        DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION pg_temp.check_recorded();
+    INSERT INTO pg_temp.recorded (is_checked) VALUES (true);
+END
+$$;
+-- +goose StatementEnd
+
+-- goose records when a migration was applied without a time zone, in that of the session: from here on in UTC.
+ALTER TABLE IF EXISTS public.orphan_cleaner_goose ALTER COLUMN tstamp SET DEFAULT (pg_catalog.now() AT TIME ZONE 'UTC');
+
+CREATE SCHEMA orphan_cleaner;
+
+COMMENT ON SCHEMA orphan_cleaner IS 'Runs, ledger, evidence and reviewed functions of orphan-cleaner.';
+
+CREATE TABLE orphan_cleaner.runs (
+    run_id bigint GENERATED ALWAYS AS IDENTITY,
+    token uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+    kind text NOT NULL,
+    state text NOT NULL DEFAULT 'running',
+    phase text NOT NULL,
+    started_at timestamptz NOT NULL,
+    heartbeat_at timestamptz NOT NULL,
+    finished_at timestamptz,
+    scheduled_for timestamptz,
+    judged_at timestamptz,
+    lease interval NOT NULL,
+    host text NOT NULL,
+    version text NOT NULL,
+    settings jsonb NOT NULL,
+    approved_run bigint,
+    users_checked bigint NOT NULL DEFAULT 0,
+    users_missing bigint NOT NULL DEFAULT 0,
+    users_unknown bigint NOT NULL DEFAULT 0,
+    users_new bigint NOT NULL DEFAULT 0,
+    users_returned bigint NOT NULL DEFAULT 0,
+    users_restarted bigint NOT NULL DEFAULT 0,
+    users_due bigint NOT NULL DEFAULT 0,
+    users_blocked bigint NOT NULL DEFAULT 0,
+    candidates bigint NOT NULL DEFAULT 0,
+    members_total bigint NOT NULL DEFAULT 0,
+    members_due bigint NOT NULL DEFAULT 0,
+    members_deleted bigint NOT NULL DEFAULT 0,
+    members_restored bigint NOT NULL DEFAULT 0,
+    members_kept_young bigint NOT NULL DEFAULT 0,
+    members_held bigint NOT NULL DEFAULT 0,
+    members_changed bigint NOT NULL DEFAULT 0,
+    members_blocked bigint NOT NULL DEFAULT 0,
+    conversations bigint NOT NULL DEFAULT 0,
+    batch_calls bigint NOT NULL DEFAULT 0,
+    call_ms_buckets bigint [],
+    call_ms_max double precision,
+    checked_after uuid,
+    checked_through uuid,
+    rechecked_through uuid,
+    breaker text,
+    error text,
+    CONSTRAINT runs_pkey PRIMARY KEY (run_id),
+    CONSTRAINT runs_kind_check CHECK (kind IN ('clean', 'restore')),
+    CONSTRAINT runs_state_check CHECK (
+        state IN ('running', 'succeeded', 'incomplete', 'refused', 'failed', 'paused', 'abandoned')
+    ),
+    CONSTRAINT runs_phase_check CHECK (phase IN ('preflight', 'verify', 'judge', 'sweep', 'restore', 'finish')),
+    CONSTRAINT runs_finished_check CHECK ((state = 'running') = (finished_at IS NULL)),
+    CONSTRAINT runs_call_ms_buckets_check CHECK (pg_catalog.cardinality(call_ms_buckets) = 61)
+);
+
+-- One open run, whoever starts it and from wherever. No session lock: a pooler in transaction mode would strand it.
+CREATE UNIQUE INDEX runs_one_open ON orphan_cleaner.runs (state) WHERE state = 'running';
+-- The newest moment that any run has recorded, and the runs of a span.
+CREATE INDEX runs_heartbeat_at ON orphan_cleaner.runs (heartbeat_at);
+CREATE INDEX runs_started_at ON orphan_cleaner.runs (started_at);
+
+COMMENT ON TABLE orphan_cleaner.runs IS 'One row per run; the open one is the lock, its token the fence.';
+COMMENT ON COLUMN orphan_cleaner.runs.run_id IS 'Names the run.';
+COMMENT ON COLUMN orphan_cleaner.runs.token IS 'Random, drawn by the runner. Every write of the run brings it: an id may be used again after a failover, a token never.';
+COMMENT ON COLUMN orphan_cleaner.runs.kind IS 'clean: delete orphans; restore: bring rows back, or revert that.';
+COMMENT ON COLUMN orphan_cleaner.runs.state IS 'running (open), succeeded, incomplete (users or rows left for the next run), refused (by a breaker), failed, paused, abandoned (no heartbeat for longer than its lease).';
+COMMENT ON COLUMN orphan_cleaner.runs.phase IS 'The step it is in, or ended in.';
+COMMENT ON COLUMN orphan_cleaner.runs.started_at IS 'Database time when the run was opened.';
+COMMENT ON COLUMN orphan_cleaner.runs.heartbeat_at IS 'Last sign of life, database time; at the end equal to finished_at.';
+COMMENT ON COLUMN orphan_cleaner.runs.finished_at IS 'When the run left the state running.';
+COMMENT ON COLUMN orphan_cleaner.runs.scheduled_for IS 'When a run of serve was due; null for a run of cron or by hand.';
+COMMENT ON COLUMN orphan_cleaner.runs.judged_at IS 'When the breakers let it pass and the ledger was written; null: nothing may be deleted.';
+COMMENT ON COLUMN orphan_cleaner.runs.lease IS 'A run silent for longer than this may be taken over.';
+COMMENT ON COLUMN orphan_cleaner.runs.host IS 'host:pid of the runner.';
+COMMENT ON COLUMN orphan_cleaner.runs.version IS 'Version of orphan-cleaner.';
+COMMENT ON COLUMN orphan_cleaner.runs.settings IS 'The settings in force, without secrets: retention and max-gap in seconds, limits by name. Pinned limits are applied.';
+COMMENT ON COLUMN orphan_cleaner.runs.approved_run IS 'The refused run by whose approval this one sweeps; only its users are due.';
+COMMENT ON COLUMN orphan_cleaner.runs.users_checked IS 'Users with a valid response, alive or missing.';
+COMMENT ON COLUMN orphan_cleaner.runs.users_missing IS 'Users who were not in a valid response.';
+COMMENT ON COLUMN orphan_cleaner.runs.users_unknown IS 'Users without a valid response: never touched.';
+COMMENT ON COLUMN orphan_cleaner.runs.users_new IS 'Missing users who were not in the ledger before.';
+COMMENT ON COLUMN orphan_cleaner.runs.users_returned IS 'Candidates who are alive again and left the ledger.';
+COMMENT ON COLUMN orphan_cleaner.runs.users_restarted IS 'Candidates whose clock restarted: not checked for longer than max-gap, or active since.';
+COMMENT ON COLUMN orphan_cleaner.runs.users_due IS 'Users missing for longer than the retention and not on hold.';
+COMMENT ON COLUMN orphan_cleaner.runs.users_blocked IS 'Due users whose rows something in the database refuses to delete.';
+COMMENT ON COLUMN orphan_cleaner.runs.candidates IS 'Users in the ledger once the run was judged.';
+COMMENT ON COLUMN orphan_cleaner.runs.members_total IS 'Rows of conversation_members seen by the scan.';
+COMMENT ON COLUMN orphan_cleaner.runs.members_due IS 'Members of due users that the sweep may delete, as judged.';
+COMMENT ON COLUMN orphan_cleaner.runs.members_deleted IS 'Members deleted; written in the transaction of each delete.';
+COMMENT ON COLUMN orphan_cleaner.runs.members_restored IS 'Members restored; written in the transaction of each restore.';
+COMMENT ON COLUMN orphan_cleaner.runs.members_kept_young IS 'Members of due users kept because the member itself is younger than the retention.';
+COMMENT ON COLUMN orphan_cleaner.runs.members_held IS 'Members kept because of a hold.';
+COMMENT ON COLUMN orphan_cleaner.runs.members_changed IS 'Members judged due and kept or gone by the time of the delete: changed since, on hold since, of a user who returned.';
+COMMENT ON COLUMN orphan_cleaner.runs.members_blocked IS 'Members of blocked users.';
+COMMENT ON COLUMN orphan_cleaner.runs.conversations IS 'Distinct conversations that lost a member.';
+COMMENT ON COLUMN orphan_cleaner.runs.batch_calls IS 'Batches of up to 100 users that were checked; a retried batch counts once.';
+COMMENT ON COLUMN orphan_cleaner.runs.call_ms_buckets IS 'Batches by how long they took: element i counts those of at most 2^((i-1)/4) ms, the last one all others.';
+COMMENT ON COLUMN orphan_cleaner.runs.call_ms_max IS 'The slowest batch, milliseconds.';
+COMMENT ON COLUMN orphan_cleaner.runs.checked_after IS 'It checked the users behind this id; null: from the first one on.';
+COMMENT ON COLUMN orphan_cleaner.runs.checked_through IS 'And through this one; null: to the end.';
+COMMENT ON COLUMN orphan_cleaner.runs.rechecked_through IS 'The last user that was rechecked; the next run goes on behind it.';
+COMMENT ON COLUMN orphan_cleaner.runs.breaker IS 'Name of the breaker that refused the run.';
+COMMENT ON COLUMN orphan_cleaner.runs.error IS 'Why the run did not succeed, in one line.';
+
+CREATE TABLE orphan_cleaner.pauses (
+    pause_id bigint GENERATED ALWAYS AS IDENTITY,
+    reason text NOT NULL,
+    paused_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    paused_by text NOT NULL DEFAULT session_user,
+    resumed_at timestamptz,
+    resumed_by text,
+    CONSTRAINT pauses_pkey PRIMARY KEY (pause_id),
+    CONSTRAINT pauses_reason_check CHECK (pg_catalog.btrim(reason) <> '')
+);
+
+-- One pause in force is enough; a second one would outlive the first resume.
+CREATE UNIQUE INDEX pauses_one_in_force ON orphan_cleaner.pauses ((resumed_at IS NULL)) WHERE resumed_at IS NULL;
+
+COMMENT ON TABLE orphan_cleaner.pauses IS 'While a row has no resumed_at, no run starts and none goes on.';
+COMMENT ON COLUMN orphan_cleaner.pauses.pause_id IS 'Names the pause.';
+COMMENT ON COLUMN orphan_cleaner.pauses.reason IS 'Why, for the reader of the list.';
+COMMENT ON COLUMN orphan_cleaner.pauses.paused_at IS 'When it began.';
+COMMENT ON COLUMN orphan_cleaner.pauses.paused_by IS 'The database role that paused.';
+COMMENT ON COLUMN orphan_cleaner.pauses.resumed_at IS 'When it ended; null: in force.';
+COMMENT ON COLUMN orphan_cleaner.pauses.resumed_by IS 'The database role that resumed.';
+
+CREATE TABLE orphan_cleaner.limits (
+    name text NOT NULL,
+    value double precision NOT NULL,
+    set_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    set_by text NOT NULL DEFAULT session_user,
+    CONSTRAINT limits_pkey PRIMARY KEY (name),
+    CONSTRAINT limits_value_check CHECK (value >= 0)
+);
+
+COMMENT ON TABLE orphan_cleaner.limits IS 'Pinned settings: a run''s own can only be stricter.';
+COMMENT ON COLUMN orphan_cleaner.limits.name IS 'retention, max-gap (seconds) or the name of a breaker.';
+COMMENT ON COLUMN orphan_cleaner.limits.value IS 'Seconds, a share of 1, or a number of rows or users.';
+COMMENT ON COLUMN orphan_cleaner.limits.set_at IS 'When it was pinned.';
+COMMENT ON COLUMN orphan_cleaner.limits.set_by IS 'The database role that pinned it.';
+
+CREATE TABLE orphan_cleaner.hours (
+    hour timestamptz NOT NULL,
+    users bigint NOT NULL DEFAULT 0,
+    users_new bigint NOT NULL DEFAULT 0,
+    rows_total bigint NOT NULL DEFAULT 0,
+    rows_deleted bigint NOT NULL DEFAULT 0,
+    rows_approved bigint NOT NULL DEFAULT 0,
+    CONSTRAINT hours_pkey PRIMARY KEY (hour)
+)
+-- Each chunk updates the row of its hour in place.
+WITH (fillfactor = 50);
+
+COMMENT ON TABLE orphan_cleaner.hours IS 'Sums of each hour in which a run was judged: what the breakers over a day, a week and a month compare.';
+COMMENT ON COLUMN orphan_cleaner.hours.hour IS 'Its beginning.';
+COMMENT ON COLUMN orphan_cleaner.hours.users IS 'Users of the table as the last run of the hour knew them.';
+COMMENT ON COLUMN orphan_cleaner.hours.users_new IS 'Newly missing users, without those that an approval covered.';
+COMMENT ON COLUMN orphan_cleaner.hours.rows_total IS 'Rows of the table when the first run of the hour was judged.';
+COMMENT ON COLUMN orphan_cleaner.hours.rows_deleted IS 'Rows deleted, without those that an approval covered.';
+COMMENT ON COLUMN orphan_cleaner.hours.rows_approved IS 'Rows deleted that an approval covered.';
+
+-- +goose Down
+SET LOCAL lock_timeout = '3s';
+
+-- Before looking: a row that is being written now must be seen.
+LOCK TABLE orphan_cleaner.runs, orphan_cleaner.pauses IN ACCESS EXCLUSIVE MODE;
+
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM orphan_cleaner.runs WHERE members_deleted > 0) THEN
+        RAISE EXCEPTION 'refusing to drop orphan_cleaner.runs: it records runs that deleted members'
+            USING HINT = 'Copy the table elsewhere and empty it first, if you mean it.';
+    END IF;
+    IF EXISTS (SELECT FROM orphan_cleaner.pauses WHERE resumed_at IS NULL) THEN
+        RAISE EXCEPTION 'refusing to drop orphan_cleaner.pauses: a pause is in force'
+            USING HINT = 'Run: orphan-cleaner resume';
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+
+DROP TABLE orphan_cleaner.hours;
+DROP TABLE orphan_cleaner.limits;
+DROP TABLE orphan_cleaner.pauses;
+DROP TABLE orphan_cleaner.runs;
+DROP SCHEMA orphan_cleaner;

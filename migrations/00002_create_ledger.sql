@@ -1,0 +1,263 @@
+-- Why:      the ledger says who is missing, and since when without a break. Beside it: staging of the open run, how far
+--           the checking is, the users who are rechecked, and what people decide: holds, approvals and
+--           restores.
+-- Locks:    none on messaging-service's tables.
+-- Duration: milliseconds.
+-- Rollback: drops the ledger: every clock starts anew after the next up. Refused while a hold is in force
+--           or a restore is recorded.
+
+-- +goose Up
+SET LOCAL lock_timeout = '3s';
+
+CREATE TABLE orphan_cleaner.candidates (
+    user_id uuid NOT NULL,
+    first_missing_at timestamptz NOT NULL,
+    last_missing_at timestamptz NOT NULL,
+    last_missing_run bigint NOT NULL,
+    sightings bigint NOT NULL DEFAULT 1,
+    evidence text NOT NULL,
+    approved_run bigint,
+    CONSTRAINT candidates_pkey PRIMARY KEY (user_id),
+    CONSTRAINT candidates_order_check CHECK (first_missing_at <= last_missing_at),
+    CONSTRAINT candidates_evidence_check CHECK (evidence IN ('sightings', 'shadow', 'activity'))
+)
+-- Every run touches every candidate: room for HOT updates.
+WITH (fillfactor = 70);
+
+COMMENT ON TABLE orphan_cleaner.candidates IS 'The ledger: missing users, their retention clock running.';
+COMMENT ON COLUMN orphan_cleaner.candidates.user_id IS 'A user of auth-service.';
+COMMENT ON COLUMN orphan_cleaner.candidates.first_missing_at IS 'Start of the retention clock.';
+COMMENT ON COLUMN orphan_cleaner.candidates.last_missing_at IS 'The last run that found the user missing; a gap longer than max-gap restarts the clock.';
+COMMENT ON COLUMN orphan_cleaner.candidates.last_missing_run IS 'The run of last_missing_at; only users missing in the run itself are due.';
+COMMENT ON COLUMN orphan_cleaner.candidates.sightings IS 'In how many runs the user was missing since the clock started.';
+COMMENT ON COLUMN orphan_cleaner.candidates.approved_run IS 'The refused run by whose approval the user entered: counts in no share and no window.';
+COMMENT ON COLUMN orphan_cleaner.candidates.evidence IS 'What dates the clock: sightings of ours, deleted_at of the shadow table users, or activity of the user that came later.';
+
+CREATE UNLOGGED TABLE orphan_cleaner.sightings (
+    run_id bigint NOT NULL,
+    user_id uuid NOT NULL,
+    verdict text NOT NULL,
+    clock_start timestamptz,
+    evidence text,
+    is_new boolean,
+    is_approved boolean,
+    is_restarted boolean,
+    is_active boolean,
+    is_due boolean,
+    rows_due bigint,
+    rows_young bigint,
+    rows_held bigint,
+    CONSTRAINT sightings_pkey PRIMARY KEY (run_id, user_id),
+    CONSTRAINT sightings_verdict_check CHECK (verdict IN ('missing', 'unknown'))
+);
+
+COMMENT ON TABLE orphan_cleaner.sightings IS 'Staging of the open run: missing and unknown users, and what they mean. Unlogged: a crash empties it, and the run notices.';
+COMMENT ON COLUMN orphan_cleaner.sightings.run_id IS 'The run that checked.';
+COMMENT ON COLUMN orphan_cleaner.sightings.user_id IS 'The user checked.';
+COMMENT ON COLUMN orphan_cleaner.sightings.verdict IS 'missing: not in a valid response; unknown: no valid response.';
+COMMENT ON COLUMN orphan_cleaner.sightings.clock_start IS 'Start of the retention clock as the ledger will have it.';
+COMMENT ON COLUMN orphan_cleaner.sightings.evidence IS 'As in candidates.';
+COMMENT ON COLUMN orphan_cleaner.sightings.is_new IS 'Not in the ledger yet.';
+COMMENT ON COLUMN orphan_cleaner.sightings.is_approved IS 'Covered by the approval that the run goes by.';
+COMMENT ON COLUMN orphan_cleaner.sightings.is_restarted IS 'In the ledger, with a clock that starts later now.';
+COMMENT ON COLUMN orphan_cleaner.sightings.is_active IS 'Active within the last day: likely alive.';
+COMMENT ON COLUMN orphan_cleaner.sightings.is_due IS 'Missing for longer than the retention, not on hold, covered by the approval where there is one.';
+COMMENT ON COLUMN orphan_cleaner.sightings.rows_due IS 'Rows that the sweep may delete.';
+COMMENT ON COLUMN orphan_cleaner.sightings.rows_young IS 'Rows of a due user younger than the retention.';
+COMMENT ON COLUMN orphan_cleaner.sightings.rows_held IS 'Rows of a user past the retention that a hold keeps.';
+
+CREATE TABLE orphan_cleaner.coverage (
+    is_only boolean NOT NULL DEFAULT true,
+    cursor_id uuid,
+    cycle_run_id bigint NOT NULL,
+    previous_run_id bigint,
+    run_id bigint NOT NULL,
+    checked_at timestamptz NOT NULL,
+    users bigint NOT NULL,
+    users_so_far bigint NOT NULL,
+    CONSTRAINT coverage_pkey PRIMARY KEY (is_only),
+    CONSTRAINT coverage_only_check CHECK (is_only)
+);
+
+COMMENT ON TABLE orphan_cleaner.coverage IS 'How far the checking is: one row. Runs go through the user ids in order, cycle after cycle; with --check-every a run checks a part of a cycle.';
+COMMENT ON COLUMN orphan_cleaner.coverage.is_only IS 'Always true: there is one row.';
+COMMENT ON COLUMN orphan_cleaner.coverage.cursor_id IS 'The last user id checked in this cycle; null: the cycle is complete.';
+COMMENT ON COLUMN orphan_cleaner.coverage.cycle_run_id IS 'The run that began this cycle.';
+COMMENT ON COLUMN orphan_cleaner.coverage.previous_run_id IS 'The run that began the last complete cycle; null: not every user was checked yet.';
+COMMENT ON COLUMN orphan_cleaner.coverage.run_id IS 'The last judged run.';
+COMMENT ON COLUMN orphan_cleaner.coverage.checked_at IS 'When the last judged run began.';
+COMMENT ON COLUMN orphan_cleaner.coverage.users IS 'Users of the last complete cycle, or so far while there is none.';
+COMMENT ON COLUMN orphan_cleaner.coverage.users_so_far IS 'Users of this cycle, up to the cursor.';
+
+CREATE TABLE orphan_cleaner.unknowns (
+    user_id uuid NOT NULL,
+    unknown_since timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    CONSTRAINT unknowns_pkey PRIMARY KEY (user_id)
+);
+
+COMMENT ON TABLE orphan_cleaner.unknowns IS 'Users of whom the last run that checked them had no valid response: the next run checks them again.';
+COMMENT ON COLUMN orphan_cleaner.unknowns.user_id IS 'A user of auth-service.';
+COMMENT ON COLUMN orphan_cleaner.unknowns.unknown_since IS 'No earlier than this was the last valid response: the start of the complete cycle before; without one, the first run that had none.';
+
+CREATE TABLE orphan_cleaner.rechecks (
+    user_id uuid NOT NULL,
+    deleted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    checked_at timestamptz,
+    alive_at timestamptz,
+    CONSTRAINT rechecks_pkey PRIMARY KEY (user_id)
+)
+-- Each check updates a row in place.
+WITH (fillfactor = 70);
+
+-- As good as always empty.
+CREATE INDEX rechecks_alive ON orphan_cleaner.rechecks (user_id) WHERE alive_at IS NOT NULL;
+-- What prune forgets: before the oldest backup.
+CREATE INDEX rechecks_deleted_at ON orphan_cleaner.rechecks (deleted_at);
+
+COMMENT ON TABLE orphan_cleaner.rechecks IS 'Users who left the ledger: checked again, in the order of their ids, while their backups exist.';
+COMMENT ON COLUMN orphan_cleaner.rechecks.user_id IS 'A user of auth-service.';
+COMMENT ON COLUMN orphan_cleaner.rechecks.deleted_at IS 'When the user left the ledger: the last row was deleted, or the user returned.';
+COMMENT ON COLUMN orphan_cleaner.rechecks.checked_at IS 'Last valid response about the user since.';
+COMMENT ON COLUMN orphan_cleaner.rechecks.alive_at IS 'Since when the user is known to be alive again while deleted rows can be restored; null: still missing. A restore takes the row away.';
+
+CREATE TABLE orphan_cleaner.holds (
+    hold_id bigint GENERATED ALWAYS AS IDENTITY,
+    user_id uuid,
+    conversation_id uuid,
+    reason text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    created_by text NOT NULL DEFAULT session_user,
+    until timestamptz,
+    lifted_at timestamptz,
+    lifted_by text,
+    run_id bigint,
+    CONSTRAINT holds_pkey PRIMARY KEY (hold_id),
+    CONSTRAINT holds_subject_check CHECK (pg_catalog.num_nonnulls(user_id, conversation_id) = 1),
+    CONSTRAINT holds_reason_check CHECK (pg_catalog.btrim(reason) <> '')
+);
+
+CREATE INDEX holds_user_id ON orphan_cleaner.holds (user_id) WHERE lifted_at IS NULL;
+CREATE INDEX holds_conversation_id ON orphan_cleaner.holds (conversation_id) WHERE lifted_at IS NULL;
+-- One hold for a user and restore, however many chunks its rows come back in.
+CREATE UNIQUE INDEX holds_run_id_user_id ON orphan_cleaner.holds (run_id, user_id) WHERE run_id IS NOT NULL;
+
+COMMENT ON TABLE orphan_cleaner.holds IS 'What is never cleaned: users or conversations, each with a reason. Lifted holds stay as history.';
+COMMENT ON COLUMN orphan_cleaner.holds.hold_id IS 'Names the hold in `hold remove`.';
+COMMENT ON COLUMN orphan_cleaner.holds.user_id IS 'No row of this user is deleted.';
+COMMENT ON COLUMN orphan_cleaner.holds.conversation_id IS 'No member of this conversation is deleted.';
+COMMENT ON COLUMN orphan_cleaner.holds.reason IS 'Why, for the reader of the list.';
+COMMENT ON COLUMN orphan_cleaner.holds.created_at IS 'When the hold was placed.';
+COMMENT ON COLUMN orphan_cleaner.holds.created_by IS 'The database role that placed it.';
+COMMENT ON COLUMN orphan_cleaner.holds.until IS 'When it expires by itself; null: never.';
+COMMENT ON COLUMN orphan_cleaner.holds.lifted_at IS 'When it was lifted by hand.';
+COMMENT ON COLUMN orphan_cleaner.holds.lifted_by IS 'The database role that lifted it.';
+COMMENT ON COLUMN orphan_cleaner.holds.run_id IS 'The restore that placed it, so that the next run does not delete the same rows; null: placed by hand.';
+
+CREATE VIEW orphan_cleaner.holds_in_force AS
+SELECT h.hold_id, h.user_id, h.conversation_id, h.reason, h.created_at, h.created_by, h.until, h.run_id
+FROM orphan_cleaner.holds AS h
+WHERE h.lifted_at IS NULL
+    AND (h.until IS NULL OR h.until > pg_catalog.now());
+
+COMMENT ON VIEW orphan_cleaner.holds_in_force IS 'The holds that count right now: not lifted, not expired.';
+
+CREATE TABLE orphan_cleaner.refusals (
+    run_id bigint NOT NULL,
+    user_id uuid NOT NULL,
+    is_due boolean NOT NULL,
+    CONSTRAINT refusals_pkey PRIMARY KEY (run_id, user_id),
+    CONSTRAINT refusals_run_id_fkey FOREIGN KEY (run_id) REFERENCES orphan_cleaner.runs (run_id)
+);
+
+COMMENT ON TABLE orphan_cleaner.refusals IS 'The users that a refused run found due or newly missing: what an approval of that run covers.';
+COMMENT ON COLUMN orphan_cleaner.refusals.run_id IS 'The refused run.';
+COMMENT ON COLUMN orphan_cleaner.refusals.user_id IS 'A user it found due or newly missing.';
+COMMENT ON COLUMN orphan_cleaner.refusals.is_due IS 'Due: the approved run deletes this user''s rows. Otherwise newly missing: it only enters the ledger.';
+
+CREATE TABLE orphan_cleaner.approvals (
+    approval_id bigint GENERATED ALWAYS AS IDENTITY,
+    run_id bigint NOT NULL,
+    approved_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    approved_by text NOT NULL,
+    expires_at timestamptz NOT NULL,
+    used_at timestamptz,
+    used_by_run bigint,
+    revoked_at timestamptz,
+    revoked_by text,
+    CONSTRAINT approvals_pkey PRIMARY KEY (approval_id),
+    CONSTRAINT approvals_run_id_fkey FOREIGN KEY (run_id) REFERENCES orphan_cleaner.runs (run_id),
+    CONSTRAINT approvals_used_by_run_fkey FOREIGN KEY (used_by_run) REFERENCES orphan_cleaner.runs (run_id),
+    CONSTRAINT approvals_expires_check CHECK (expires_at > approved_at),
+    CONSTRAINT approvals_used_check CHECK ((used_at IS NULL) = (used_by_run IS NULL))
+);
+
+CREATE UNIQUE INDEX approvals_one_open
+    ON orphan_cleaner.approvals (run_id)
+    WHERE used_at IS NULL AND revoked_at IS NULL;
+
+COMMENT ON TABLE orphan_cleaner.approvals IS 'Who approved what a refused run found, until when, and which run used it.';
+COMMENT ON COLUMN orphan_cleaner.approvals.approval_id IS 'Names the approval.';
+COMMENT ON COLUMN orphan_cleaner.approvals.run_id IS 'The refused run; its users are in refusals.';
+COMMENT ON COLUMN orphan_cleaner.approvals.approved_at IS 'When it was given.';
+COMMENT ON COLUMN orphan_cleaner.approvals.approved_by IS 'Who gave it: operating-system user and database role.';
+COMMENT ON COLUMN orphan_cleaner.approvals.expires_at IS 'From when on no run uses it.';
+COMMENT ON COLUMN orphan_cleaner.approvals.used_at IS 'When a run used it; it works once.';
+COMMENT ON COLUMN orphan_cleaner.approvals.used_by_run IS 'The run that used it.';
+COMMENT ON COLUMN orphan_cleaner.approvals.revoked_at IS 'When it was revoked.';
+COMMENT ON COLUMN orphan_cleaner.approvals.revoked_by IS 'Who revoked it.';
+
+CREATE TABLE orphan_cleaner.restores (
+    run_id bigint NOT NULL,
+    user_id uuid NOT NULL,
+    conversation_id uuid NOT NULL,
+    deleted_run bigint NOT NULL,
+    backed_up_at timestamptz NOT NULL,
+    state text NOT NULL DEFAULT 'planned',
+    reverted_by_run bigint,
+    CONSTRAINT restores_pkey PRIMARY KEY (run_id, user_id, conversation_id),
+    CONSTRAINT restores_run_id_fkey FOREIGN KEY (run_id) REFERENCES orphan_cleaner.runs (run_id),
+    CONSTRAINT restores_reverted_by_run_fkey FOREIGN KEY (reverted_by_run) REFERENCES orphan_cleaner.runs (run_id),
+    CONSTRAINT restores_state_check CHECK (state IN ('planned', 'restored', 'reverted')),
+    CONSTRAINT restores_reverted_check CHECK ((state = 'reverted') = (reverted_by_run IS NOT NULL))
+);
+
+COMMENT ON TABLE orphan_cleaner.restores IS 'The members that restores brought back: the audit of a restore, and what its revert goes by.';
+COMMENT ON COLUMN orphan_cleaner.restores.run_id IS 'The restore, a row of runs.';
+COMMENT ON COLUMN orphan_cleaner.restores.user_id IS 'As in the backup.';
+COMMENT ON COLUMN orphan_cleaner.restores.conversation_id IS 'As in the backup.';
+COMMENT ON COLUMN orphan_cleaner.restores.deleted_run IS 'The run that deleted the member: with backed_up_at and the two ids it names the backup row.';
+COMMENT ON COLUMN orphan_cleaner.restores.backed_up_at IS 'As in the backup.';
+COMMENT ON COLUMN orphan_cleaner.restores.state IS 'planned: not restored (yet; or it was there when its chunk came); restored; reverted: deleted once more.';
+COMMENT ON COLUMN orphan_cleaner.restores.reverted_by_run IS 'The run that reverted it.';
+
+-- +goose Down
+SET LOCAL lock_timeout = '3s';
+
+-- Before looking: a row that is being written now must be seen.
+LOCK TABLE orphan_cleaner.holds, orphan_cleaner.restores IN ACCESS EXCLUSIVE MODE;
+
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM orphan_cleaner.holds_in_force) THEN
+        RAISE EXCEPTION 'refusing to drop orphan_cleaner.holds: holds are in force'
+            USING HINT = 'Lift them first: orphan-cleaner hold list; orphan-cleaner hold remove ID';
+    END IF;
+    IF EXISTS (SELECT FROM orphan_cleaner.restores) THEN
+        RAISE EXCEPTION 'refusing to drop orphan_cleaner.restores: it records members that were restored'
+            USING HINT = 'Copy the rows elsewhere and empty the table first, if you mean it.';
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+
+DROP TABLE orphan_cleaner.restores;
+DROP TABLE orphan_cleaner.approvals;
+DROP TABLE orphan_cleaner.refusals;
+DROP VIEW orphan_cleaner.holds_in_force;
+DROP TABLE orphan_cleaner.holds;
+DROP TABLE orphan_cleaner.rechecks;
+DROP TABLE orphan_cleaner.unknowns;
+DROP TABLE orphan_cleaner.coverage;
+DROP TABLE orphan_cleaner.sightings;
+DROP TABLE orphan_cleaner.candidates;

@@ -1,0 +1,259 @@
+-- Why:      one narrow audit row for each deleted member, whoever deleted it; the whole row of each member that a run
+--           deleted, so that it can be restored; and the functions that make their partitions ahead of time.
+-- Locks:    ACCESS SHARE on conversation_members, while its columns are read. At work, orphan_cleaner.partitions_ensure:
+--           SHARE UPDATE EXCLUSIVE on the two parents, for milliseconds, under a lock_timeout of 3 s: neither the
+--           application nor a run waits for it. An audit partition also takes ACCESS EXCLUSIVE on the audit's
+--           DEFAULT partition, which is empty and unused unless the partition of a month was missing.
+-- Duration: milliseconds.
+-- Rollback: refused while either table holds a row: they are evidence, and the only copy of deleted members.
+
+-- +goose Up
+SET LOCAL lock_timeout = '3s';
+
+CREATE TABLE public.conversation_members_audit (
+    conversation_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    role text,
+    joined_at timestamptz,
+    deleted_at timestamptz NOT NULL,
+    deleted_by text NOT NULL,
+    application text NOT NULL,
+    run_id bigint,
+    txid bigint NOT NULL
+) PARTITION BY RANGE (deleted_at);
+
+ALTER TABLE public.conversation_members_audit REPLICA IDENTITY FULL;
+
+-- Rows arrive in the order of deleted_at: a BRIN of a few pages finds a day or a run, and costs a delete next to
+-- nothing. Autovacuum summarizes it; autosummarize would fill the server's log.
+CREATE INDEX conversation_members_audit_deleted_at
+    ON public.conversation_members_audit USING brin (deleted_at) WITH (pages_per_range = 16, autosummarize = off);
+
+-- The application's own deletes must never fail for want of a partition.
+CREATE TABLE public.conversation_members_audit_default PARTITION OF public.conversation_members_audit DEFAULT
+    WITH (autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_insert_scale_factor = 0);
+ALTER TABLE public.conversation_members_audit_default REPLICA IDENTITY FULL;
+
+COMMENT ON TABLE public.conversation_members_audit IS 'One row for each deleted member, written by a trigger, whoever deleted it. Partitioned by month (UTC).';
+COMMENT ON TABLE public.conversation_members_audit_default IS 'Catches rows of a month without a partition; stays empty while partitions are made ahead.';
+COMMENT ON COLUMN public.conversation_members_audit.conversation_id IS 'As it was in the deleted member.';
+COMMENT ON COLUMN public.conversation_members_audit.user_id IS 'As it was in the deleted member.';
+COMMENT ON COLUMN public.conversation_members_audit.role IS 'As it was in the deleted member.';
+COMMENT ON COLUMN public.conversation_members_audit.joined_at IS 'As it was in the deleted member.';
+COMMENT ON COLUMN public.conversation_members_audit.deleted_at IS 'Start of the deleting transaction.';
+COMMENT ON COLUMN public.conversation_members_audit.deleted_by IS 'session_user of the deleting session.';
+COMMENT ON COLUMN public.conversation_members_audit.application IS 'application_name of the deleting session.';
+COMMENT ON COLUMN public.conversation_members_audit.run_id IS 'The run of orphan-cleaner that deleted it; null: somebody else.';
+COMMENT ON COLUMN public.conversation_members_audit.txid IS 'pg_current_xact_id() of the deleting transaction.';
+
+-- The columns of conversation_members as they are here and now, then ours. No DEFAULT partition: without a partition
+-- for the backup there is no delete.
+CREATE TABLE public.conversation_members_backup (
+    LIKE public.conversation_members,
+    backed_up_at timestamptz NOT NULL,
+    run_id bigint NOT NULL
+) PARTITION BY RANGE (backed_up_at);
+
+ALTER TABLE public.conversation_members_backup REPLICA IDENTITY FULL;
+
+-- A backup takes whatever the table held: the NOT NULLs that LIKE brought along would refuse it on the day
+-- messaging-service relaxes one of them.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    member_column name;
+BEGIN
+    FOR member_column IN
+        SELECT a.attname
+        FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = 'public.conversation_members'::pg_catalog.regclass
+            AND a.attnum > 0
+            AND NOT a.attisdropped
+            AND a.attnotnull
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE public.conversation_members_backup ALTER COLUMN %I DROP NOT NULL', member_column);
+    END LOOP;
+END
+$$;
+-- +goose StatementEnd
+
+COMMENT ON TABLE public.conversation_members_backup IS 'Whole rows of the members that runs deleted. Partitioned by UTC day: conversation_members_backup_YYYYMMDD.';
+COMMENT ON COLUMN public.conversation_members_backup.backed_up_at IS 'Start of the deleting transaction; equals deleted_at of the audit row.';
+COMMENT ON COLUMN public.conversation_members_backup.run_id IS 'The run that deleted the member.';
+
+-- The name and form of this view is the runbook's (6.2): its restore statement reads the list of wrongly deleted
+-- members from here.
+CREATE VIEW public.deleted_members_list AS
+SELECT
+    a.conversation_id,
+    a.user_id,
+    a.deleted_at,
+    a.run_id
+FROM public.conversation_members_audit AS a
+WHERE a.run_id IS NOT NULL
+    -- Emptied on request of the law (sql/runbook/user_erase.sql).
+    AND a.user_id <> '00000000-0000-0000-0000-000000000000'
+    -- Not a member who was restored and then left: the last delete was not ours.
+    AND NOT EXISTS (
+        SELECT
+        FROM public.conversation_members_audit AS l
+        WHERE l.conversation_id = a.conversation_id
+            AND l.user_id = a.user_id
+            AND l.deleted_at > a.deleted_at
+            AND l.run_id IS NULL
+    )
+    -- Nor one who is there already, or whose conversation is gone.
+    AND NOT EXISTS (
+        SELECT
+        FROM public.conversation_members AS m
+        WHERE m.conversation_id = a.conversation_id
+            AND m.user_id = a.user_id
+    )
+    AND EXISTS (
+        SELECT
+        FROM public.conversations AS c
+        WHERE c.id = a.conversation_id
+    );
+
+COMMENT ON VIEW public.deleted_members_list IS
+    'Members that runs deleted and that can be restored. For a part of them create a TEMP TABLE of the same name: it is found first.';
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.partition_add(
+    parent regclass,
+    partition_name text,
+    lower_bound timestamptz,
+    upper_bound timestamptz
+)
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET timezone = 'UTC'
+AS $$
+DECLARE
+    is_pending boolean;
+    default_partition regclass;
+BEGIN
+    SELECT i.inhdetachpending INTO is_pending
+    FROM pg_inherits AS i
+    WHERE i.inhrelid = to_regclass(format('public.%I', partition_name))
+        AND i.inhparent = parent;
+    IF is_pending THEN
+        RAISE EXCEPTION 'partition % is half detached: a DETACH CONCURRENTLY did not end', partition_name
+            USING HINT = format('ALTER TABLE %s DETACH PARTITION public.%I FINALIZE, then attach it again or rename it', parent, partition_name);
+    END IF;
+    IF FOUND THEN
+        RETURN false;
+    END IF;
+    IF to_regclass(format('public.%I', partition_name)) IS NOT NULL THEN
+        RAISE EXCEPTION 'there is a % that is no partition of %', partition_name, parent
+            USING HINT = format('Attach it again, or rename it: ALTER TABLE public.%1$I RENAME TO %1$s_detached', partition_name);
+    END IF;
+    -- Create, then ATTACH: CREATE ... PARTITION OF would take ACCESS EXCLUSIVE on the parent and make every delete of
+    -- the application wait.
+    EXECUTE format('CREATE TABLE public.%I (LIKE %s INCLUDING ALL)', partition_name, parent);
+    -- So that a publication FOR ALL TABLES lets rows be moved and pruned.
+    EXECUTE format('ALTER TABLE public.%I REPLICA IDENTITY FULL', partition_name);
+    IF parent = 'public.conversation_members_audit'::regclass THEN
+        -- Autovacuum summarizes what was inserted, and reads no page twice for it.
+        EXECUTE format(
+            'ALTER TABLE public.%I SET (autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_insert_scale_factor = 0)',
+            partition_name
+        );
+        -- Rows that arrived before their partition did would make ATTACH fail.
+        SELECT p.partdefid INTO default_partition
+        FROM pg_partitioned_table AS p
+        WHERE p.partrelid = parent AND p.partdefid <> 0;
+        IF FOUND THEN
+            EXECUTE format(
+                'WITH late AS (DELETE FROM %s WHERE deleted_at >= $1 AND deleted_at < $2 RETURNING *)'
+                ' INSERT INTO public.%I SELECT * FROM late',
+                default_partition, partition_name
+            ) USING lower_bound, upper_bound;
+        END IF;
+    END IF;
+    EXECUTE format(
+        'ALTER TABLE %s ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
+        parent, partition_name, lower_bound, upper_bound
+    );
+    RETURN true;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.partitions_ensure(days_ahead integer)
+RETURNS integer
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '3s'
+AS $$
+DECLARE
+    today date := (now() AT TIME ZONE 'UTC')::date;
+    month date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
+    day date;
+    made integer := 0;
+BEGIN
+    IF days_ahead IS NULL OR days_ahead NOT BETWEEN 0 AND 31 THEN
+        RAISE EXCEPTION 'days_ahead must be between 0 and 31, not %', days_ahead USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    -- Two runners that start together take turns. The lock that ATTACH takes, taken first: no delete and no run waits for it.
+    LOCK TABLE public.conversation_members_backup IN SHARE UPDATE EXCLUSIVE MODE;
+    FOR day IN SELECT today + n FROM generate_series(0, days_ahead) AS n LOOP
+        made := made + orphan_cleaner.partition_add(
+            'public.conversation_members_backup',
+            'conversation_members_backup_' || to_char(day, 'YYYYMMDD'),
+            day::timestamp AT TIME ZONE 'UTC',
+            (day + 1)::timestamp AT TIME ZONE 'UTC'
+        )::integer;
+    END LOOP;
+    FOR day IN SELECT (month + make_interval(months => n))::date FROM generate_series(0, 1 + days_ahead / 28) AS n LOOP
+        made := made + orphan_cleaner.partition_add(
+            'public.conversation_members_audit',
+            'conversation_members_audit_' || to_char(day, 'YYYYMM'),
+            day::timestamp AT TIME ZONE 'UTC',
+            (day + interval '1 month')::timestamp AT TIME ZONE 'UTC'
+        )::integer;
+    END LOOP;
+    RETURN made;
+END
+$$;
+-- +goose StatementEnd
+
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.partition_add(regclass, text, timestamptz, timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.partitions_ensure(integer) FROM PUBLIC;
+
+COMMENT ON FUNCTION orphan_cleaner.partition_add(regclass, text, timestamptz, timestamptz) IS
+    'Creates and attaches one partition unless it is there; true when it made it. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.partitions_ensure(integer) IS
+    'Makes the backup partitions of today and the next days, and the audit partitions of their months; returns how many it made.';
+
+SELECT orphan_cleaner.partitions_ensure(7);
+
+-- +goose Down
+SET LOCAL lock_timeout = '3s';
+
+-- Before looking: a row that is being written now must be seen.
+LOCK TABLE public.conversation_members_audit, public.conversation_members_backup IN ACCESS EXCLUSIVE MODE;
+
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM public.conversation_members_audit) THEN
+        RAISE EXCEPTION 'refusing to drop public.conversation_members_audit: it holds evidence of deleted members'
+            USING HINT = 'Copy the rows elsewhere and empty the table first, if you mean it.';
+    END IF;
+    IF EXISTS (SELECT FROM public.conversation_members_backup) THEN
+        RAISE EXCEPTION 'refusing to drop public.conversation_members_backup: it is the only copy of deleted members'
+            USING HINT = 'Restore or copy the rows and empty the table first, if you mean it.';
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+
+DROP FUNCTION orphan_cleaner.partitions_ensure(integer);
+DROP FUNCTION orphan_cleaner.partition_add(regclass, text, timestamptz, timestamptz);
+DROP VIEW public.deleted_members_list;
+DROP TABLE public.conversation_members_backup;
+DROP TABLE public.conversation_members_audit;

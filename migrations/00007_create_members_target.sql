@@ -1,0 +1,303 @@
+-- Why:      what the functions of a run need to know of conversation_members: the only place, beside the evidence and the
+--           restore, where its columns are named.
+-- Locks:    ACCESS SHARE on conversation_members, while bodies are checked. At work: the same; the delete ROW EXCLUSIVE, and the rows it deletes.
+-- Duration: milliseconds.
+-- Rollback: drops the functions; runs refuse to start.
+
+-- +goose Up
+SET LOCAL lock_timeout = '3s';
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.conversation_members_page(from_user uuid, max_users bigint)
+RETURNS TABLE (user_ids uuid [], row_count bigint)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+-- Rows that a policy hides must fail the run, not look like users without rows.
+SET row_security = off
+-- Without statistics, or with those of an empty table, the planner reads and sorts the whole table for every page.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_hashagg = off
+SET enable_sort = off
+SET jit = off
+AS $$
+    SELECT coalesce(array_agg(u.user_id), '{}'), coalesce(sum(u.row_count), 0)::bigint
+    FROM (
+        SELECT m.user_id, count(*) AS row_count
+        FROM public.conversation_members AS m
+        WHERE m.user_id >= from_user
+        GROUP BY m.user_id
+        ORDER BY m.user_id
+        LIMIT max_users
+    ) AS u
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.conversation_members_holders(user_ids uuid [])
+RETURNS SETOF uuid
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET jit = off
+AS $$
+    -- One look for each user: a join would be planned as a read of the whole table.
+    SELECT u.user_id
+    FROM unnest(user_ids) AS u (user_id)
+    WHERE EXISTS (SELECT FROM public.conversation_members AS m WHERE m.user_id = u.user_id OFFSET 0)
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.conversation_members_total(rows_due bigint, users bigint)
+RETURNS double precision
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $$
+DECLARE
+    total double precision;
+BEGIN
+    -- Exact in a small table, whose statistics lag behind, and where the figure may matter.
+    SELECT count(*)::double precision INTO total FROM (SELECT FROM public.conversation_members LIMIT 10000) AS m;
+    IF total = 10000 THEN
+        SELECT c.reltuples::double precision INTO total FROM pg_class AS c WHERE c.oid = 'public.conversation_members'::regclass;
+        IF total < 10000 OR users > total OR rows_due > 50 AND rows_due > 0.005 * total THEN
+            SELECT count(*)::double precision INTO total FROM public.conversation_members;
+        END IF;
+    END IF;
+    RETURN total;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.conversation_members_facts(user_ids uuid [], horizon timestamptz)
+RETURNS TABLE (user_id uuid, rows_old bigint, rows_young bigint, rows_held bigint, active_at timestamptz)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+    SELECT
+        r.user_id,
+        count(*) FILTER (WHERE r.is_old AND NOT r.is_held),
+        count(*) FILTER (WHERE NOT r.is_old AND NOT r.is_held),
+        count(*) FILTER (WHERE r.is_held),
+        max(r.last_read_at)
+    FROM (
+        SELECT
+            m.user_id,
+            coalesce(m.joined_at < horizon, false) AS is_old,
+            -- IN, which is hashed once, and not EXISTS, which would be looked up for each row.
+            m.conversation_id IN (
+                SELECT h.conversation_id
+                FROM orphan_cleaner.holds_in_force AS h
+                WHERE h.conversation_id IS NOT NULL
+            ) AS is_held,
+            m.last_read_at
+        FROM public.conversation_members AS m
+        -- A subquery, so that the planner does not weigh thousands of users one by one.
+        WHERE m.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
+        -- Worked out once for each row, and not for each count.
+        OFFSET 0
+    ) AS r
+    GROUP BY r.user_id
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.conversation_members_delete(
+    user_ids uuid [],
+    horizon timestamptz,
+    checked_from xid8,
+    max_rows bigint
+)
+RETURNS TABLE (rows_deleted bigint, is_whole boolean)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+-- Users and ledger joined once, by their keys, whatever the statistics say of tables that change within the run; and rows
+-- read one by one, so that a part of a very large user is found without reading all of it.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_nestloop = off
+SET enable_mergejoin = off
+SET jit = off
+AS $$
+DECLARE
+    -- A row version is unchanged if its transaction is older than every one that ran when the users were checked. Its xmin
+    -- has 32 bits and may be older than they reach back: only those in the window since then count as changed. The
+    -- million is for transactions that begin while this one waits for a row.
+    first_xid bigint := checked_from::text::bigint;
+    window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
+    chosen tid [];
+BEGIN
+    SELECT coalesce(array_agg(d.ctid), '{}') INTO chosen
+    FROM (
+        SELECT m.ctid
+        FROM public.conversation_members AS m
+        JOIN orphan_cleaner.candidates AS c ON c.user_id = m.user_id
+        WHERE m.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
+            AND c.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
+            -- A young row of a missing user means that something is wrong.
+            AND m.joined_at < horizon
+            -- Nobody has used it since the clock started, and nobody has changed it since the user was checked.
+            AND coalesce(m.last_read_at <= c.first_missing_at, true)
+            AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size
+            -- NOT IN is hashed once, NOT EXISTS would be looked up for each row. It is never null here.
+            AND m.conversation_id NOT IN (
+                SELECT h.conversation_id
+                FROM orphan_cleaner.holds_in_force AS h
+                WHERE h.conversation_id IS NOT NULL
+            )
+        LIMIT max_rows + 1
+    ) AS d;
+    is_whole := cardinality(chosen) <= max_rows;
+    chosen := chosen[1:max_rows];
+    -- Triggers of messaging-service fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    -- A row that was changed since lies elsewhere, and stays. The guard once more, for one that changed while this waited
+    -- for it: what is found in its place must not be deleted unseen.
+    DELETE FROM public.conversation_members AS m
+    WHERE m.ctid = ANY (chosen)
+        AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size;
+    GET DIAGNOSTICS rows_deleted = ROW_COUNT;
+    IF rows_deleted <> cardinality(chosen) THEN
+        RAISE EXCEPTION '% rows of conversation_members chosen, % deleted: they changed at that moment, or a trigger or rule keeps them',
+            cardinality(chosen), rows_deleted
+            USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
+    END IF;
+    RETURN NEXT;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.conversation_members_canaries(users integer)
+RETURNS SETOF uuid
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+    -- The first fit behind each of so many points, evenly spread over the ids.
+    SELECT DISTINCT f.user_id
+    FROM generate_series(0, least(users, 1000) - 1) AS n
+    CROSS JOIN LATERAL (
+        SELECT m.user_id
+        FROM public.conversation_members AS m
+        WHERE m.user_id >= (lpad(to_hex(n * 65536 / least(users, 1000)), 4, '0') || repeat('0', 28))::uuid
+            AND m.joined_at < now() - interval '30 days'
+            AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = m.user_id OFFSET 0)
+        ORDER BY m.user_id
+        LIMIT 1
+    ) AS f
+$$;
+-- +goose StatementEnd
+
+-- The shadow table users belongs to messaging-service and is dropped in a later phase: a query that named it would not
+-- even prepare then.
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.shadow_evidence(user_ids uuid [])
+RETURNS TABLE (user_id uuid, deleted_at timestamptz)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+-- A date without time zone is UTC, as messaging-service writes it.
+SET timezone = 'UTC'
+SET jit = off
+AS $$
+DECLARE
+    covered_through uuid;
+    created_at text;
+BEGIN
+    -- It dates the first sighting of users whom no run has seen alive, and nothing else.
+    SELECT CASE WHEN v.previous_run_id IS NULL THEN v.cursor_id ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff' END INTO covered_through
+    FROM orphan_cleaner.coverage AS v;
+    IF covered_through = 'ffffffff-ffff-ffff-ffff-ffffffffffff' THEN
+        RETURN;
+    END IF;
+    SELECT max('u.created_at::timestamptz') FILTER (WHERE a.attname = 'created_at' AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype))
+    INTO created_at
+    FROM pg_attribute AS a
+    WHERE a.attrelid = to_regclass('public.users')
+        AND NOT a.attisdropped
+    HAVING bool_or(a.attname = 'id' AND a.atttypid = 'uuid'::regtype)
+        AND bool_or(a.attname = 'deleted_at' AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype));
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE format($statement$
+        SELECT u.id, u.deleted_at::timestamptz
+        FROM public.users AS u
+        WHERE u.id = ANY (ARRAY(SELECT unnest($1)))
+            AND u.id > coalesce($2, '00000000-0000-0000-0000-000000000000')
+            AND isfinite(u.deleted_at)
+            AND u.deleted_at::timestamptz BETWEEN coalesce(%s, '2000-01-01') AND now()
+            -- One moment that a large part of the table shares is a migration's, not anybody's.
+            AND u.deleted_at NOT IN (
+                SELECT s.deleted_at
+                FROM public.users AS s
+                WHERE s.deleted_at IS NOT NULL
+                GROUP BY s.deleted_at
+                HAVING count(*) > 5 AND count(*) * 10 > (SELECT count(*) FROM public.users)
+            )
+        $statement$, coalesce(created_at, 'NULL::timestamptz'))
+        USING user_ids, covered_through;
+END
+$$;
+-- +goose StatementEnd
+
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_page(uuid, bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_holders(uuid []) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_total(bigint, bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_facts(uuid [], timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_delete(uuid [], timestamptz, xid8, bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_canaries(integer) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.shadow_evidence(uuid []) FROM PUBLIC;
+
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_page(uuid, bigint) IS
+    'The next distinct user ids from one on, in order, and how many rows they have.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders(uuid []) IS
+    'Those of the users who have a row.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_total(bigint, bigint) IS
+    'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts(uuid [], timestamptz) IS
+    'Of each user: rows older than the horizon, younger ones, rows in conversations on hold, and the last activity.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete(uuid [], timestamptz, xid8, bigint) IS
+    'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries(integer) IS
+    'Users who were alive so far, spread over all ids.';
+COMMENT ON FUNCTION orphan_cleaner.shadow_evidence(uuid []) IS
+    'Plausible deleted_at of users whom no run has checked yet; no row where the table or the column is not there.';
+
+-- +goose Down
+SET LOCAL lock_timeout = '3s';
+
+DROP FUNCTION orphan_cleaner.shadow_evidence(uuid []);
+DROP FUNCTION orphan_cleaner.conversation_members_canaries(integer);
+DROP FUNCTION orphan_cleaner.conversation_members_delete(uuid [], timestamptz, xid8, bigint);
+DROP FUNCTION orphan_cleaner.conversation_members_facts(uuid [], timestamptz);
+DROP FUNCTION orphan_cleaner.conversation_members_total(bigint, bigint);
+DROP FUNCTION orphan_cleaner.conversation_members_holders(uuid []);
+DROP FUNCTION orphan_cleaner.conversation_members_page(uuid, bigint);

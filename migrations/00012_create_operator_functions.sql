@@ -1,0 +1,522 @@
+-- Why:      what people decide: holds, pauses, approvals; and dropping evidence that is past its window, in functions, so
+--           that the look and the drop are one reviewed transaction.
+-- Locks:    none here. At work, prune_drop, per partition: SHARE on holds; ACCESS EXCLUSIVE on the partition, the audit's
+--           DEFAULT one and at last, for about a millisecond, the parent. Each waits 300 ms at most, less than the 500 ms
+--           that the audit trigger waits: no delete of the application fails or goes unaudited for it. DETACH
+--           CONCURRENTLY is impossible beside a DEFAULT partition.
+-- Duration: milliseconds.
+-- Rollback: drops the functions; hold, pause, approve and prune stop working.
+
+-- +goose Up
+SET LOCAL lock_timeout = '3s';
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.hold_add(of_user uuid, of_conversation uuid, why text, ends_at timestamptz, lasting interval)
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+-- It waits for the chunks in flight, no longer.
+SET lock_timeout = '5s'
+AS $$
+    -- No row when it would be over already.
+    INSERT INTO orphan_cleaner.holds (user_id, conversation_id, reason, until)
+    SELECT of_user, of_conversation, why, e.ends_at
+    FROM (SELECT coalesce(hold_add.ends_at, now() + lasting) AS ends_at) AS e
+    WHERE e.ends_at IS NULL
+        OR e.ends_at > now()
+    RETURNING hold_id
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.hold_lift(of_hold bigint, of_restore bigint, restored_too boolean)
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    -- One hold by its id; or those of a restore, but for users whose rows it restored and that are not reverted.
+    WITH lifted AS (
+        UPDATE orphan_cleaner.holds AS h
+        SET lifted_at = now(),
+            lifted_by = session_user
+        WHERE h.lifted_at IS NULL
+            AND (
+                h.hold_id = of_hold
+                OR h.run_id = of_restore
+                AND (
+                    restored_too
+                    OR NOT EXISTS (
+                        SELECT
+                        FROM orphan_cleaner.restores AS r
+                        WHERE r.run_id = of_restore AND r.user_id = h.user_id AND r.state = 'restored'
+                    )
+                )
+            )
+        RETURNING h.hold_id
+    )
+    SELECT count(*) FROM lifted
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.pause(why text)
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    INSERT INTO orphan_cleaner.pauses (reason) VALUES (why) RETURNING pause_id
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.resume()
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    UPDATE orphan_cleaner.pauses AS p
+    SET resumed_at = now(),
+        resumed_by = session_user
+    WHERE p.resumed_at IS NULL
+    RETURNING p.pause_id
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.approve(of_run bigint, by_whom text, lasting interval)
+RETURNS TABLE (approval_id bigint, expires_at timestamptz)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+#variable_conflict use_column
+DECLARE
+    refused record;
+BEGIN
+    SELECT r.state, r.breaker INTO refused FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run;
+    IF NOT FOUND OR refused.state <> 'refused' THEN
+        RAISE EXCEPTION 'run % was not refused: there is nothing to approve', of_run USING ERRCODE = 'OC011', HINT = 'Run: orphan-cleaner status';
+    END IF;
+    IF refused.breaker IN ('clock', 'canary-alive', 'canary-dead', 'recently-active') THEN
+        RAISE EXCEPTION 'run % was refused by %: what doubts auth-service or the clock cannot be approved', of_run, refused.breaker
+            USING ERRCODE = 'OC011', HINT = 'Correct the cause, then run: orphan-cleaner run';
+    END IF;
+    RETURN QUERY
+    INSERT INTO orphan_cleaner.approvals AS a (run_id, approved_by, expires_at)
+    VALUES (of_run, by_whom || ' (' || session_user || ')', now() + lasting)
+    RETURNING a.approval_id, a.expires_at;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.revoke_approval(of_run bigint, by_whom text)
+RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    UPDATE orphan_cleaner.approvals AS a
+    SET revoked_at = now(),
+        revoked_by = by_whom || ' (' || session_user || ')'
+    WHERE a.run_id = of_run
+        AND a.used_at IS NULL
+        AND a.revoked_at IS NULL
+    RETURNING a.approval_id
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.partitions(only_partition text DEFAULT NULL)
+RETURNS TABLE (
+    parent text,
+    partition_name text,
+    partition_id oid,
+    lower_bound timestamptz,
+    upper_bound timestamptz,
+    is_ours boolean
+)
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+-- A bound is text in the catalog, written and read back in this session's terms.
+SET timezone = 'UTC'
+SET datestyle = 'ISO'
+AS $$
+    SELECT
+        p.relname::text,
+        c.relname::text,
+        c.oid,
+        b.lower_bound,
+        b.upper_bound,
+        coalesce(
+            c.relkind = 'r'
+            AND c.relnamespace = 'public'::regnamespace
+            AND NOT i.inhdetachpending
+            AND CASE p.relname
+                WHEN 'conversation_members_backup' THEN
+                    c.relname = 'conversation_members_backup_' || to_char(b.lower_bound, 'YYYYMMDD')
+                    AND b.lower_bound = date_trunc('day', b.lower_bound)
+                    AND b.upper_bound = b.lower_bound + interval '1 day'
+                ELSE
+                    c.relname = 'conversation_members_audit_' || to_char(b.lower_bound, 'YYYYMM')
+                    AND b.lower_bound = date_trunc('month', b.lower_bound)
+                    AND b.upper_bound = b.lower_bound + interval '1 month'
+            END,
+            false
+        )
+    FROM pg_inherits AS i
+    JOIN pg_class AS p ON p.oid = i.inhparent
+    JOIN pg_class AS c ON c.oid = i.inhrelid
+    CROSS JOIN LATERAL (
+        -- Nulls for the DEFAULT partition, MINVALUE and MAXVALUE: not ours.
+        SELECT
+            regexp_match(pg_get_expr(c.relpartbound, c.oid), '^FOR VALUES FROM \(''([^'']+)''\) TO \(''([^'']+)''\)$') AS bounds
+    ) AS e
+    CROSS JOIN LATERAL (
+        SELECT e.bounds[1]::timestamptz AS lower_bound, e.bounds[2]::timestamptz AS upper_bound
+    ) AS b
+    WHERE i.inhparent IN (
+            to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
+        )
+        AND (only_partition IS NULL OR c.relname = only_partition)
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.partition_need(parent text, partition_name text, upper_bound timestamptz)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    reason text;
+BEGIN
+    -- An open restore may read any day; an open run proves itself from its first day on.
+    SELECT r.kind || ' ' || r.run_id || ' is open' INTO reason
+    FROM orphan_cleaner.runs AS r
+    WHERE r.state = 'running' AND (r.kind = 'restore' OR r.started_at < partition_need.upper_bound);
+    IF reason IS NOT NULL THEN
+        RETURN reason;
+    END IF;
+    -- Somebody looks into something, and may want to give members back.
+    IF EXISTS (SELECT FROM orphan_cleaner.pauses AS s WHERE s.resumed_at IS NULL) THEN
+        RETURN 'runs are paused';
+    END IF;
+    IF parent = 'conversation_members_backup' THEN
+        -- Two joins that can be hashed; without a hold neither reads the partition.
+        EXECUTE format($statement$
+            SELECT 'hold ' || min(n.hold_id) || CASE WHEN count(DISTINCT n.hold_id) > 1
+                THEN ' and ' || count(DISTINCT n.hold_id) - 1 || ' more' ELSE '' END
+            FROM (
+                SELECT h.hold_id
+                FROM public.%1$I AS b
+                JOIN orphan_cleaner.holds_in_force AS h ON h.user_id = b.user_id
+                UNION ALL
+                SELECT h.hold_id
+                FROM public.%1$I AS b
+                JOIN orphan_cleaner.holds_in_force AS h ON h.conversation_id = b.conversation_id
+            ) AS n
+            $statement$, partition_name) INTO reason;
+        IF reason IS NULL THEN
+            -- A restore takes them off the list.
+            EXECUTE format($statement$
+                SELECT count(DISTINCT d.user_id) || ' users alive again'
+                FROM public.%1$I AS b
+                JOIN orphan_cleaner.rechecks AS d ON d.user_id = b.user_id
+                WHERE d.alive_at IS NOT NULL
+                HAVING count(*) > 0
+                $statement$, partition_name) INTO reason;
+        END IF;
+    END IF;
+    RETURN reason;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.prune_look(restore_window interval, audit_window interval, only_partition text DEFAULT NULL)
+RETURNS TABLE (
+    parent text,
+    partition_name text,
+    lower_bound timestamptz,
+    upper_bound timestamptz,
+    rows_estimate bigint,
+    bytes bigint,
+    is_expired boolean,
+    kept_because text
+)
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF restore_window < interval '1 day' OR audit_window < restore_window THEN
+        RAISE EXCEPTION 'the restore window is a day or longer, and the audit window is not shorter, not % and %',
+            restore_window, audit_window
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN QUERY
+    WITH listed AS MATERIALIZED (
+        SELECT
+            p.*,
+            coalesce(p.is_ours AND p.upper_bound <= now() - CASE p.parent
+                WHEN 'conversation_members_backup' THEN restore_window
+                ELSE audit_window
+            END, false) AS is_expired
+        FROM orphan_cleaner.partitions(only_partition) AS p
+    ),
+    judged AS MATERIALIZED (
+        SELECT
+            l.*,
+            CASE
+                WHEN NOT l.is_ours THEN 'not made by orphan-cleaner'
+                WHEN NOT l.is_expired THEN 'within the window'
+                ELSE orphan_cleaner.partition_need(l.parent, l.partition_name, l.upper_bound)
+            END AS kept_because
+        FROM listed AS l
+    )
+    SELECT
+        j.parent,
+        j.partition_name,
+        j.lower_bound,
+        j.upper_bound,
+        -- Never analyzed: what the statistics have counted; -1: nobody has.
+        coalesce(
+            nullif(c.reltuples, -1)::bigint,
+            nullif(pg_stat_get_live_tuples(c.oid), 0),
+            CASE WHEN pg_relation_size(c.oid) = 0 THEN 0 ELSE -1 END
+        ),
+        pg_total_relation_size(c.oid),
+        j.is_expired,
+        CASE
+            WHEN j.kept_because IS NOT NULL OR j.parent = 'conversation_members_backup' THEN j.kept_because
+            -- Whether a member left by itself since its backup: a restore asks the audit.
+            -- About all partitions: of the backups that will stay. About one: of those that are there.
+            WHEN only_partition IS NULL AND EXISTS (
+                SELECT
+                FROM judged AS b
+                WHERE b.parent = 'conversation_members_backup' AND b.kept_because IS NOT NULL
+                    AND coalesce(b.lower_bound, '-infinity') < j.upper_bound
+            ) OR only_partition IS NOT NULL AND EXISTS (
+                SELECT
+                FROM orphan_cleaner.partitions() AS b
+                WHERE b.parent = 'conversation_members_backup'
+                    AND coalesce(b.lower_bound, '-infinity') < j.upper_bound
+            ) THEN 'backups of its time'
+        END
+    FROM judged AS j
+    JOIN pg_class AS c ON c.oid = j.partition_id
+    ORDER BY j.parent DESC, j.lower_bound, j.partition_name;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.prune_drop(partition_name text, restore_window interval, audit_window interval)
+RETURNS text
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '300ms'
+AS $$
+DECLARE
+    verdict record;
+    default_partition regclass;
+    newest timestamptz;
+    known_alive uuid [] := ARRAY(SELECT d.user_id FROM orphan_cleaner.rechecks AS d WHERE d.alive_at IS NOT NULL);
+BEGIN
+    -- Windows are differences of the server's clock: the newest run says whether it can be right.
+    -- A run beside us may have beaten since this transaction began.
+    SELECT max(r.heartbeat_at) INTO newest FROM orphan_cleaner.runs AS r;
+    IF newest > clock_timestamp() OR newest < clock_timestamp() - interval '3 days' THEN
+        RAISE EXCEPTION 'the newest run is of %, now is %: nothing is dropped while the clock may be wrong', newest, clock_timestamp()
+            USING ERRCODE = 'OC012',
+                HINT = 'Check the server''s clock. If it is right: orphan-cleaner run, or after it was ahead: orphan-cleaner migrate settle-clock';
+    END IF;
+    -- Whoever places a hold does so before we look, or after the drop.
+    LOCK TABLE orphan_cleaner.holds IN SHARE MODE;
+    SELECT v.* INTO verdict
+    FROM orphan_cleaner.prune_look(restore_window, audit_window, prune_drop.partition_name) AS v;
+    IF NOT FOUND THEN
+        RETURN 'no such partition is attached';
+    END IF;
+    IF verdict.kept_because IS NOT NULL THEN
+        RETURN verdict.kept_because;
+    END IF;
+
+    -- The quiet ones first. While the drop waits for the parent, everybody waits
+    -- behind it: it must wait for nothing else then.
+    EXECUTE format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', verdict.partition_name);
+    SELECT p.partdefid INTO default_partition
+    FROM pg_partitioned_table AS p
+    WHERE p.partrelid = to_regclass('public.' || verdict.parent) AND p.partdefid <> 0;
+    IF default_partition IS NOT NULL THEN
+        EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', default_partition);
+    END IF;
+    EXECUTE format('DROP TABLE public.%I', verdict.partition_name);
+
+    -- From here on nobody can read the parent, and whoever has read it is done: a
+    -- restore that began while we waited, and may have planned with this partition,
+    -- gets it back, and so does a user who was found alive.
+    IF EXISTS (SELECT FROM orphan_cleaner.runs AS r WHERE r.state = 'running' AND r.kind = 'restore')
+        OR EXISTS (SELECT FROM orphan_cleaner.rechecks AS d WHERE d.alive_at IS NOT NULL AND d.user_id <> ALL (known_alive))
+    THEN
+        RAISE EXCEPTION '% is needed again: it stays', verdict.partition_name
+            USING ERRCODE = 'serialization_failure';
+    END IF;
+    RETURN NULL;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.prune_rows(refusal_window interval, audit_window interval, max_rows bigint)
+RETURNS TABLE (refusals bigint, rechecks bigint, restores bigint)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '3s'
+AS $$
+DECLARE
+    oldest_backup timestamptz := (
+        SELECT min(coalesce(p.lower_bound, '-infinity'))
+        FROM orphan_cleaner.partitions() AS p
+        WHERE p.parent = 'conversation_members_backup'
+    );
+BEGIN
+    DELETE FROM orphan_cleaner.refusals AS f
+    WHERE f.ctid = ANY (ARRAY(
+        SELECT o.ctid
+        FROM orphan_cleaner.refusals AS o
+        JOIN orphan_cleaner.runs AS r ON r.run_id = o.run_id
+        WHERE r.finished_at < now() - refusal_window
+            -- An approval that a run may still use, or is using.
+            AND NOT EXISTS (
+                SELECT
+                FROM orphan_cleaner.approvals AS a
+                LEFT JOIN orphan_cleaner.runs AS u ON u.run_id = a.used_by_run
+                WHERE a.run_id = o.run_id
+                    AND a.revoked_at IS NULL
+                    AND (a.used_at IS NULL AND a.expires_at > now() OR u.state = 'running')
+            )
+        LIMIT max_rows
+    ));
+    GET DIAGNOSTICS refusals = ROW_COUNT;
+    DELETE FROM orphan_cleaner.rechecks AS d
+    WHERE d.ctid = ANY (ARRAY(
+        SELECT o.ctid
+        FROM orphan_cleaner.rechecks AS o
+        WHERE o.deleted_at < oldest_backup
+            AND o.alive_at IS NULL
+        ORDER BY o.deleted_at
+        LIMIT max_rows
+    ));
+    GET DIAGNOSTICS rechecks = ROW_COUNT;
+    DELETE FROM orphan_cleaner.restores AS g
+    WHERE g.ctid = ANY (ARRAY(
+        SELECT o.ctid
+        FROM orphan_cleaner.runs AS r
+        JOIN orphan_cleaner.restores AS o ON o.run_id = r.run_id
+        WHERE r.kind = 'restore'
+            AND r.finished_at < now() - audit_window
+            AND o.backed_up_at < oldest_backup
+        LIMIT max_rows
+    ));
+    GET DIAGNOSTICS restores = ROW_COUNT;
+    DELETE FROM orphan_cleaner.hours AS h WHERE h.hour < now() - audit_window;
+    RETURN NEXT;
+END
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.settle_clock()
+RETURNS bigint
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    settled bigint;
+BEGIN
+    -- What was recorded while the clock was ahead happened now at the latest.
+    UPDATE orphan_cleaner.runs AS r
+    SET started_at = least(r.started_at, now()),
+        heartbeat_at = least(r.heartbeat_at, now()),
+        finished_at = least(r.finished_at, now()),
+        scheduled_for = least(r.scheduled_for, now()),
+        judged_at = least(r.judged_at, now())
+    WHERE r.heartbeat_at > now()
+        AND r.state <> 'running';
+    GET DIAGNOSTICS settled = ROW_COUNT;
+    DELETE FROM orphan_cleaner.hours AS h WHERE h.hour > now();
+    -- Clocks that started in the future start now; nobody becomes due by that.
+    UPDATE orphan_cleaner.candidates AS c
+    SET first_missing_at = least(c.first_missing_at, now()),
+        last_missing_at = least(c.last_missing_at, now())
+    WHERE c.last_missing_at > now();
+    RETURN settled;
+END
+$$;
+-- +goose StatementEnd
+
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.hold_add(uuid, uuid, text, timestamptz, interval) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.hold_lift(bigint, bigint, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.pause(text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.resume() FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.approve(bigint, text, interval) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.revoke_approval(bigint, text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.partitions(text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.partition_need(text, text, timestamptz) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.prune_look(interval, interval, text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.prune_drop(text, interval, interval) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.prune_rows(interval, interval, bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION orphan_cleaner.settle_clock() FROM PUBLIC;
+
+COMMENT ON FUNCTION orphan_cleaner.hold_add(uuid, uuid, text, timestamptz, interval) IS
+    'Places a hold on a user or a conversation, until a moment, for a while or for good; null when it would be over already.';
+COMMENT ON FUNCTION orphan_cleaner.hold_lift(bigint, bigint, boolean) IS
+    'Lifts a hold, or those of a restore; returns how many. The rows stay as history.';
+COMMENT ON FUNCTION orphan_cleaner.pause(text) IS
+    'Pauses all runs. Fails on pauses_one_in_force when they are paused already.';
+COMMENT ON FUNCTION orphan_cleaner.resume() IS
+    'Lets runs continue; null when they were not paused.';
+COMMENT ON FUNCTION orphan_cleaner.approve(bigint, text, interval) IS
+    'Approves what a refused run found, once, for a while. For the owner of the schema.';
+COMMENT ON FUNCTION orphan_cleaner.revoke_approval(bigint, text) IS
+    'Revokes the open approval of a run; null when there is none. For the owner of the schema.';
+COMMENT ON FUNCTION orphan_cleaner.partitions(text) IS
+    'The attached partitions of backup and audit, with the bounds that the catalog has; ours: an ordinary table of one UTC day or month, by bounds and name.';
+COMMENT ON FUNCTION orphan_cleaner.partition_need(text, text, timestamptz) IS
+    'Who still needs a partition that is past its window; null: nobody.';
+COMMENT ON FUNCTION orphan_cleaner.prune_look(interval, interval, text) IS
+    'Which partitions are past their window, and why one is kept all the same: null means that it may go.';
+COMMENT ON FUNCTION orphan_cleaner.prune_drop(text, interval, interval) IS
+    'Drops one partition that is past its window and that nothing needs; returns null, or why it is kept. Runs with the rights of its caller: the owner of the tables.';
+COMMENT ON FUNCTION orphan_cleaner.prune_rows(interval, interval, bigint) IS
+    'Deletes what only describes evidence that is gone: refusals, rechecks and restores, at most max_rows of each, and sums of old hours.';
+COMMENT ON FUNCTION orphan_cleaner.settle_clock() IS
+    'After the server''s clock was ahead: moves what runs recorded in the future to now; returns how many runs. For the owner of the schema.';
+
+-- +goose Down
+SET LOCAL lock_timeout = '3s';
+
+DROP FUNCTION orphan_cleaner.settle_clock();
+DROP FUNCTION orphan_cleaner.prune_rows(interval, interval, bigint);
+DROP FUNCTION orphan_cleaner.prune_drop(text, interval, interval);
+DROP FUNCTION orphan_cleaner.prune_look(interval, interval, text);
+DROP FUNCTION orphan_cleaner.partition_need(text, text, timestamptz);
+DROP FUNCTION orphan_cleaner.partitions(text);
+DROP FUNCTION orphan_cleaner.revoke_approval(bigint, text);
+DROP FUNCTION orphan_cleaner.approve(bigint, text, interval);
+DROP FUNCTION orphan_cleaner.resume();
+DROP FUNCTION orphan_cleaner.pause(text);
+DROP FUNCTION orphan_cleaner.hold_lift(bigint, bigint, boolean);
+DROP FUNCTION orphan_cleaner.hold_add(uuid, uuid, text, timestamptz, interval);
