@@ -13,7 +13,6 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -39,8 +38,8 @@ type Client struct {
 	throttle *throttle
 	// disconnected is set from the first failure to connect to the next
 	// success, so that an outage is one line in the log and not thousands.
-	disconnected  atomic.Bool
-	unknownFields atomic.Bool // that warning was given
+	disconnected atomic.Bool
+	dns          *watchedDNS
 }
 
 // Dial checks the configuration and the files it names. It does not wait for a
@@ -56,6 +55,7 @@ func Dial(cfg Config) (*Client, error) {
 		limiter:  rate.NewLimiter(rate.Inf, 1),
 		logger:   cfg.Logger.With("target", "auth_client"),
 		slow:     newSlowLog(cfg.Logger.With("target", "orphan_cleaner")),
+		dns:      newWatchedDNS(end.Address),
 	}
 	c.throttle = newThrottle(cfg.Concurrency, cfg.TargetP99, cfg.Observer.ConcurrencyLimit, c.logger)
 	if cfg.MaxQPS > 0 {
@@ -73,6 +73,7 @@ func Dial(cfg Config) (*Client, error) {
 		c.logger.Warn("the token travels in plaintext, only a service mesh makes that safe", "address", end.Address)
 	}
 	c.conn, err = grpc.NewClient("dns:///"+end.Address,
+		grpc.WithResolvers(c.dns),
 		grpc.WithTransportCredentials(transport),
 		// The ids of users are not for a proxy that the environment names for
 		// other traffic.
@@ -82,7 +83,7 @@ func Dial(cfg Config) (*Client, error) {
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
 		grpc.WithDisableRetry(),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxResponse)),
 		// gRPC's own pause grows to two minutes, longer than all our attempts.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second},
@@ -101,7 +102,7 @@ func Dial(cfg Config) (*Client, error) {
 func (c *Client) Close() error { return c.conn.Close() }
 
 // Missing returns the ids, in the order asked and each once, that a complete
-// and valid answer left out; see the package documentation for what that
+// and valid response left out; see the package documentation for what that
 // means. It takes 1 to MaxBatch ids. Every error is a *BatchError and comes
 // without ids.
 func (c *Client) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
@@ -114,7 +115,7 @@ func (c *Client) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, err
 	request := &authservicev1.GetUsersByIdsRequest{UserIds: texts(ids)}
 	var missing []uuid.UUID
 	err := c.retry(ctx, len(ids), func() (failed *BatchError) {
-		missing, failed = c.ask(ctx, ids, request)
+		missing, failed = c.check(ctx, ids, request)
 		return failed
 	})
 	if err != nil {
@@ -123,20 +124,19 @@ func (c *Client) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, err
 	return missing, nil
 }
 
-// ask is one attempt of Missing.
-func (c *Client) ask(ctx context.Context, ids []uuid.UUID, request *authservicev1.GetUsersByIdsRequest) ([]uuid.UUID, *BatchError) {
+// check is one attempt of Missing.
+func (c *Client) check(ctx context.Context, ids []uuid.UUID, request *authservicev1.GetUsersByIdsRequest) ([]uuid.UUID, *BatchError) {
 	if err := c.throttle.acquire(ctx); err != nil {
-		return nil, void(reasonCancelled, len(ids), err)
+		return nil, failure(reasonCancelled, len(ids), err)
 	}
 	begun := time.Now()
 	var missing []uuid.UUID
-	var notes AnswerNotes
-	reply := &authservicev1.GetUsersByIdsResponse{}
-	failed := c.invoke(ctx, c.cfg.Method, request, reply, len(ids))
+	var odd oddities
+	token := c.token.current()
+	response := &authservicev1.GetUsersByIdsResponse{}
+	failed := c.invoke(ctx, token, c.cfg.Method, request, response, len(ids))
 	if failed == nil {
-		var err error
-		missing, notes, err = missingFrom(ids, reply)
-		errors.As(err, &failed)
+		missing, odd, failed = missingFrom(ids, response, token)
 	}
 	took := time.Since(begun)
 	c.throttle.done(begun, took, failed)
@@ -146,21 +146,17 @@ func (c *Client) ask(ctx context.Context, ids []uuid.UUID, request *authservicev
 	}
 	if failed != nil {
 		c.cfg.Observer.CallDone(methodLabel, len(ids), took, failed)
-		c.logger.Debug("Batch void", "method", methodLabel, "users", len(ids), "duration", took, "reason", failed.Reason, "error", failed.Err)
+		c.logger.Debug("No valid response", "method", methodLabel, "users", len(ids), "duration", took, "reason", failed.Reason, "error", failed.Err)
 		return nil, failed
 	}
 	c.cfg.Observer.CallDone(methodLabel, len(ids), took, nil)
-	c.logger.Debug("Batch answered", "method", methodLabel, "users", len(ids), "missing", len(missing), "duration", took,
-		"uppercase", notes.Uppercase, "duplicates", notes.Duplicates)
-	if notes.UnknownFields && !c.unknownFields.Swap(true) {
-		c.logger.Warn("auth-service replies with fields unknown to this version, compare proto/ with its contract", "method", methodLabel)
-	}
+	c.logger.Debug("Batch checked", "method", methodLabel, "users", len(ids), "missing", len(missing), "duration", took,
+		"uppercase", odd.uppercase, "duplicates", odd.duplicates)
 	return missing, nil
 }
 
 // invoke is one gRPC call under its own deadline.
-func (c *Client) invoke(ctx context.Context, method string, request, reply proto.Message, users int) *BatchError {
-	token := c.token.current()
+func (c *Client) invoke(ctx context.Context, token token, method string, request, response proto.Message, users int) *BatchError {
 	callCtx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()
 	if token.header != "" {
@@ -168,18 +164,23 @@ func (c *Client) invoke(ctx context.Context, method string, request, reply proto
 	}
 	var to peer.Peer
 	var header, trailer metadata.MD
-	err := c.conn.Invoke(callCtx, "/"+method, request, reply, grpc.Peer(&to), grpc.Header(&header), grpc.Trailer(&trailer))
+	err := c.conn.Invoke(callCtx, "/"+method, request, response, grpc.Peer(&to), grpc.Header(&header), grpc.Trailer(&trailer))
 	if err == nil {
 		c.disconnected.Store(false)
 		return nil
 	}
-	reason, cause := callFailed(ctx, err, len(header)+len(trailer) > 0, token.secret)
+	reason, cause := callFailed(ctx, err, len(header)+len(trailer) > 0, token)
 	// Without a peer the call never found a connection to go out on.
-	neverConnected := to.Addr == nil && (status.Code(err) == codes.Unavailable || status.Code(err) == codes.DeadlineExceeded)
-	if neverConnected && reason != reasonCancelled && !c.disconnected.Swap(true) {
-		c.logger.Error("Failed to connect: transport error", "address", c.endpoint.Address, "cause", status.Convert(cause).Message())
+	neverConnected := to.Addr == nil && (reason == reasonTransport || reason == reasonDeadline)
+	if neverConnected {
+		if problem := c.dns.problem.Load(); problem != nil {
+			cause = status.Error(status.Code(err), token.clean(*problem))
+		}
+		if !c.disconnected.Swap(true) {
+			c.logger.Error("Failed to connect: transport error", "address", c.endpoint.Address, "cause", status.Convert(cause).Message())
+		}
 	}
-	return void(reason, users, cause)
+	return failure(reason, users, cause)
 }
 
 // retry repeats attempt while its failure may pass, and returns the last one.
@@ -211,9 +212,9 @@ func (c *Client) retry(ctx context.Context, users int, attempt func() *BatchErro
 	}
 	var failed *BatchError
 	if !errors.As(err, &failed) {
-		// The caller's context ended, or would end before our turn under
-		// MaxQPS came. What went wrong before that is the better cause.
-		failed = void(reasonCancelled, users, err)
+		// The caller's context ended, or would end before MaxQPS allows another
+		// call. What went wrong before that is the better cause.
+		failed = failure(reasonCancelled, users, err)
 		if last != nil {
 			failed.Err = fmt.Errorf("%w, after: %w", err, last.Err)
 		}

@@ -18,11 +18,11 @@ const MaxBatch = 100
 // methodLabel names the call in logs and metrics, whatever its full gRPC name.
 const methodLabel = "get_users_by_ids"
 
-// maxReply bounds one reply in bytes. 100 users of a few hundred bytes each
-// are 30 KiB; a reply of 4 MiB is a fault, not a batch.
-const maxReply = 4 << 20
+// maxResponse bounds one response in bytes. 100 users of a few hundred bytes each
+// are 30 KiB; a response of 4 MiB is a fault, not a batch.
+const maxResponse = 4 << 20
 
-// Config says where auth-service is and how patiently it is asked. The zero
+// Config says where auth-service is and how patiently it is called. The zero
 // value of every field but URL is usable.
 type Config struct {
 	// URL is http://host[:9080] for plaintext, https://host[:443] for TLS.
@@ -67,8 +67,9 @@ type Config struct {
 
 // Observer is told about every attempt of a batch, retries included.
 type Observer interface {
-	// CallDone reports one attempt. The duration leaves out the wait for
-	// MaxQPS and for its place among Concurrency. err is a *BatchError, also for an OK reply that proved void.
+	// CallDone reports one attempt. The duration leaves out the wait for MaxQPS
+	// and Concurrency. err is a *BatchError, also where the status was OK and the
+	// response is invalid.
 	CallDone(method string, users int, d time.Duration, err error)
 	// ConcurrencyLimit reports how many attempts may be in flight from now on.
 	ConcurrencyLimit(calls int)

@@ -1,7 +1,9 @@
 package authclient_test
 
 import (
+	"fmt"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -56,6 +58,38 @@ func TestConnectFailureIsLoggedOncePerOutage(t *testing.T) {
 	}
 	if lines = connectLines(t, book); len(lines) != 2 {
 		t.Errorf("lines %v, want two", lines)
+	}
+}
+
+// Not "no children to pick from", which is gRPC's word for it.
+func TestNameDoesNotResolve(t *testing.T) {
+	book := &logbook{}
+	client := dial(t, authclient.Config{URL: "http://auth-service.invalid:9080", Timeout: 5 * time.Second, MaxAttempts: 3, Logger: book.logger()})
+	const want = "DNS does not resolve the name auth-service.invalid: "
+	_, err := client.Missing(t.Context(), people(2))
+	if strings.Count(err.Error(), want) != 1 || !batchError(t, err).Unreachable() {
+		t.Errorf("error %v, want one %q", err, want)
+	}
+	if _, err := client.Health(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("health: %v", err)
+	}
+	lines := connectLines(t, book)
+	if len(lines) != 1 || !strings.HasPrefix(fmt.Sprint(lines[0]["cause"]), want) {
+		t.Errorf("lines %v, want one that says %q", lines, want)
+	}
+}
+
+// A name that resolves is not to blame.
+func TestNobodyListens(t *testing.T) {
+	server := serve(t, authfake.Options{})
+	_, port, err := net.SplitHostPort(server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.Stop()
+	client := dial(t, authclient.Config{URL: "http://localhost:" + port, MaxAttempts: 2})
+	if _, err := client.Missing(t.Context(), people(2)); strings.Contains(err.Error(), "DNS") || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("error %v", err)
 	}
 }
 

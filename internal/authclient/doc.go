@@ -3,38 +3,37 @@
 //
 // # What is guaranteed
 //
-// A user id is returned by [Client.Missing] only if auth-service answered the
-// call with status OK, the whole answer arrived and parsed, its in-band error
-// field was not set, every user in it has an id in the canonical 36-character
-// form, every one of those ids was asked for, and this id was not among them.
-// Anything else makes the whole batch void: the error is a [*BatchError] and no
-// id is returned. A batch is never half believed.
+// A user id is returned by [Client.Missing] only if the call ended with status OK,
+// the whole response arrived and parsed, and the response adds up: its in-band error
+// field is not set, it has no field beside the users that this contract does not know
+// (a new field may be the token of the next page), every user in it has an id in the
+// canonical 36-character form, every one of those ids was asked for, and this id is
+// not among them. Any other response is invalid: the error is a [*BatchError], no id
+// is returned, and all users of the batch are unknown.
 //
-// What cannot be guaranteed here is that the answer is true. A server that
-// answers with nobody, with half of the users or from another environment's
-// database answers in perfect form. Those are what the breakers and the canary
-// users of a run are for.
+// What cannot be guaranteed here is that a response is true. A server that returns
+// nobody, half of the users or those of another environment's database does so in
+// perfect form. Breakers and canaries are against those.
 //
 // # Calls
 //
-// Missing makes one call, and one more for each failure that may pass by
-// itself: UNAVAILABLE, ABORTED, RESOURCE_EXHAUSTED (but not a reply over the
-// message limit) and DEADLINE_EXCEEDED. The call only reads, so repeating it is
-// safe. An answer that was received and found wrong is not asked for again: a
-// server that contradicts its contract is no better informed a second later.
-// Every attempt takes its turn under MaxQPS and Concurrency and is reported to the
-// [Observer]. Concurrency is halved while the P99 of the last hundred attempts is
-// over TargetP99 beyond what chance or one stall explains, and grows back by one
-// for every twenty attempts that are not slow.
+// Missing makes one call, and one more for each failure that may pass by itself:
+// UNAVAILABLE, ABORTED, RESOURCE_EXHAUSTED (but not a response over the message limit)
+// and DEADLINE_EXCEEDED. The call only reads, so repeating it is safe. An invalid
+// response is not asked for again: a server that contradicts its contract is no better
+// informed a second later. MaxQPS and Concurrency bound all attempts, and the
+// [Observer] is told about each. Concurrency is halved while the P99 of the last
+// hundred attempts is over TargetP99 beyond what chance or one stall explains, and
+// grows by one for every twenty attempts that are not slow.
 //
-// gRPC itself makes one more attempt, unseen, when a server closes the
-// connection and says that it did not begin to process the call.
+// gRPC itself makes one more attempt, unseen, when a server closes the connection and
+// says that it did not begin to process the call.
 //
-// # Secrets
+// # Secrets and untrusted text
 //
-// The certificates and the token are read from files, never from the command
-// line, and are read again as they change: certificates for each new
-// connection, the token for each call. A file that cannot be read or does not
-// parse leaves the last good one in use. The token is cut out of every error
-// before the error leaves the package.
+// The certificates and the token are read from files, never from the command line,
+// and are read again as they change: certificates for each new connection, the token
+// for each call. A file that cannot be read or does not parse leaves the last good one
+// in use. The token, and the user info of URLs, is removed from every text of the
+// server, and what is left is bounded and escaped; see package safetext.
 package authclient

@@ -3,37 +3,37 @@ package authclient
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// Reasons that a batch is void. A refusal by gRPC status is "status_" and the
-// code in snake case, such as status_not_found.
+// Reasons that there is no valid response. A refusal by gRPC status is "status_"
+// and the code in snake case, such as status_not_found; codes that gRPC does not
+// define are status_unknown. They are labels of a metric: the list is finite.
 const (
 	reasonInvalidBatch    = "invalid_batch"     // empty or too large: nothing was sent
-	reasonInBandError     = "in_band_error"     // an error inside an OK reply
+	reasonInBandError     = "in_band_error"     // an error inside an OK response
+	reasonUnknownField    = "unknown_field"     // a field beside the users that this contract does not know
 	reasonForeignID       = "foreign_id"        // a user nobody asked for
 	reasonUnparsableID    = "unparsable_id"     // an id that is not a UUID
-	reasonNoAnswer        = "no_answer"         // OK without a reply
-	reasonMessageTooLarge = "message_too_large" // the reply is over the message limit
+	reasonMessageTooLarge = "message_too_large" // the response is over the message limit
 	reasonTransport       = "transport"         // no connection, or it broke
-	reasonDeadline        = "deadline"          // no reply in time
+	reasonDeadline        = "deadline"          // no response in time
 	reasonCancelled       = "cancelled"         // the caller gave up
 )
 
 // Reasons are those of a BatchError, but for the statuses.
 func Reasons() []string {
 	return []string{
-		reasonInvalidBatch, reasonInBandError, reasonForeignID, reasonUnparsableID, reasonNoAnswer,
+		reasonInvalidBatch, reasonInBandError, reasonUnknownField, reasonForeignID, reasonUnparsableID,
 		reasonMessageTooLarge, reasonTransport, reasonDeadline, reasonCancelled,
 	}
 }
 
-// BatchError says that a batch is void: nothing is known about any of its
-// users, so none of them may be touched.
+// BatchError says that there is no valid response for a batch: all of its users are
+// unknown, so none of them may be touched.
 type BatchError struct {
 	// Reason is stable, snake case and fit for a metric label.
 	Reason string
@@ -49,7 +49,7 @@ func (e *BatchError) Error() string {
 	if e.Attempts > 1 {
 		tries = fmt.Sprintf(" after %d attempts", e.Attempts)
 	}
-	return fmt.Sprintf("auth-service batch of %d users is void%s (%s): %v", e.Users, tries, e.Reason, e.Err)
+	return fmt.Sprintf("no valid response of auth-service for a batch of %d users%s (%s): %v", e.Users, tries, e.Reason, e.Err)
 }
 
 func (e *BatchError) Unwrap() error { return e.Err }
@@ -63,24 +63,23 @@ func (e *BatchError) transient() bool {
 	return false
 }
 
-func void(reason string, users int, err error) *BatchError {
+// Unreachable tells whether there was no connection, or it broke.
+func (e *BatchError) Unreachable() bool { return e.Reason == reasonTransport }
+
+func failure(reason string, users int, err error) *BatchError {
 	return &BatchError{Reason: reason, Users: users, Attempts: 1, Err: err}
 }
 
-// callFailed turns the error of one gRPC call into a reason. answered says
-// whether the server sent anything back. The text of a status comes from
-// outside: secret is cut out of it and control characters are quoted.
-func callFailed(ctx context.Context, err error, answered bool, secret string) (reason string, cause error) {
+// callFailed turns the error of one gRPC call into a reason. answered says whether
+// the server sent anything back. The text of the status comes from outside.
+func callFailed(ctx context.Context, err error, answered bool, token token) (reason string, cause error) {
 	// The caller's own end wins over whatever it did to the call.
 	if ctx.Err() != nil {
 		return reasonCancelled, context.Cause(ctx)
 	}
 	code := status.Code(err)
 	text := status.Convert(err).Message()
-	if secret != "" {
-		text = strings.ReplaceAll(text, secret, "[token]")
-	}
-	cause = status.Error(code, oneLine(text))
+	cause = status.Error(code, token.clean(text))
 	switch {
 	case code == codes.DeadlineExceeded:
 		return reasonDeadline, cause
@@ -89,7 +88,16 @@ func callFailed(ctx context.Context, err error, answered bool, secret string) (r
 	case code == codes.ResourceExhausted && strings.Contains(text, "larger than max"):
 		return reasonMessageTooLarge, cause
 	}
-	return "status_" + snake(code.String()), cause
+	return statusReason(code), cause
+}
+
+// statusReason is one of as many reasons as gRPC has codes. A server can send any
+// number as its code.
+func statusReason(code codes.Code) string {
+	if code > codes.Unauthenticated {
+		code = codes.Unknown
+	}
+	return "status_" + snake(code.String())
 }
 
 // snake turns NotFound into not_found.
@@ -105,26 +113,4 @@ func snake(name string) string {
 		b.WriteRune(r)
 	}
 	return b.String()
-}
-
-// maxQuoted bounds what a server can put into our log line, in bytes.
-const maxQuoted = 300
-
-func quoted(s string) string {
-	if len(s) > maxQuoted {
-		return strconv.QuoteToASCII(s[:maxQuoted]) + "…"
-	}
-	return strconv.QuoteToASCII(s)
-}
-
-// oneLine is quoted without the outer quotes, and leaves inner quotes alone.
-func oneLine(s string) string {
-	q := quoted(s)
-	cut := strings.HasSuffix(q, "…")
-	q = strings.ReplaceAll(strings.TrimSuffix(q, "…"), `\"`, `"`)
-	q = q[1 : len(q)-1]
-	if cut {
-		q += "…"
-	}
-	return q
 }

@@ -13,7 +13,7 @@ import (
 type HealthStatus int
 
 const (
-	// HealthUnknown comes with an error: there was no answer, or a strange one.
+	// HealthUnknown comes with an error: there was no response, or a strange one.
 	HealthUnknown HealthStatus = iota
 	// HealthServing is the only status that says all is well.
 	HealthServing
@@ -30,26 +30,26 @@ func (s HealthStatus) String() string {
 
 const healthMethod = "grpc.health.v1.Health/Check"
 
-// Health asks grpc.health.v1 about the server as a whole, retrying like
-// [Client.Missing]. Any answer but SERVING is an error, except for
+// Health checks the server as a whole by grpc.health.v1, retrying like
+// [Client.Missing]. Any status but SERVING is an error, except for
 // HealthUnimplemented.
 func (c *Client) Health(ctx context.Context) (HealthStatus, error) {
-	reply := &healthv1.HealthCheckResponse{}
+	response := &healthv1.HealthCheckResponse{}
 	err := c.retry(ctx, 0, func() *BatchError {
-		return c.invoke(ctx, healthMethod, &healthv1.HealthCheckRequest{}, reply, 0)
+		return c.invoke(ctx, c.token.current(), healthMethod, &healthv1.HealthCheckRequest{}, response, 0)
 	})
 	if err != nil {
 		if status.Code(err.Err) == codes.Unimplemented {
 			return HealthUnimplemented, nil
 		}
-		return HealthUnknown, fmt.Errorf("asking auth-service at %s for its health (%s): %w", c.endpoint.Address, err.Reason, err.Err)
+		return HealthUnknown, fmt.Errorf("checking the health of auth-service at %s (%s): %w", c.endpoint.Address, err.Reason, err.Err)
 	}
-	switch reply.GetStatus() {
+	switch response.GetStatus() {
 	case healthv1.HealthCheckResponse_SERVING:
 		return HealthServing, nil
 	case healthv1.HealthCheckResponse_NOT_SERVING:
 		return HealthNotServing, fmt.Errorf("auth-service at %s says that it is NOT_SERVING", c.endpoint.Address)
 	default:
-		return HealthUnknown, fmt.Errorf("auth-service at %s gives its health as %s", c.endpoint.Address, reply.GetStatus())
+		return HealthUnknown, fmt.Errorf("auth-service at %s reports its health as %s", c.endpoint.Address, response.GetStatus())
 	}
 }

@@ -72,6 +72,7 @@ func TestMissingRefusesOddBatches(t *testing.T) {
 // see is asserted as such: the lies come through, and are the breakers' work.
 func TestFaults(t *testing.T) {
 	reasons := map[string]string{
+		"new_field": "unknown_field", "users_in_another_field": "unknown_field", "status_4711": "status_unknown",
 		"in_band_error": "in_band_error", "in_band_error_with_users": "in_band_error", "empty_in_band_error": "in_band_error",
 		"foreign_ids_added": "foreign_id", "only_foreign_ids": "foreign_id",
 		"unparsable_ids": "unparsable_id", "empty_ids": "unparsable_id", "bare_hex_ids": "unparsable_id",
@@ -97,9 +98,9 @@ func TestFaults(t *testing.T) {
 
 			missing, err := client.Missing(t.Context(), ids)
 			switch fault.Expect {
-			case authfake.Void:
+			case authfake.Invalid:
 				if err == nil || missing != nil {
-					t.Fatalf("missing %v, error %v, want a void batch", missing, err)
+					t.Fatalf("missing %v, error %v, want an invalid response", missing, err)
 				}
 				got := reasonOf(t, err)
 				if want := reasons[fault.Name]; want != "" && got != want {
@@ -132,6 +133,20 @@ func TestFaults(t *testing.T) {
 				t.Errorf("after the fault: missing %v, error %v", missing, err)
 			}
 		})
+	}
+}
+
+// A new field may be the token of the next page: 96 users of 100 are no proof that
+// four are missing.
+func TestNewFieldMakesAllUnknown(t *testing.T) {
+	server := serve(t, authfake.Options{})
+	ids := people(100)
+	server.Add(ids...)
+	server.SetFaultFunc(authfake.NewField)
+	client := dial(t, authclient.Config{URL: server.URL()})
+	missing, err := client.Missing(t.Context(), ids)
+	if reasonOf(t, err) != "unknown_field" || missing != nil || batchError(t, err).Users != 100 || !strings.Contains(err.Error(), "unknown field 3") {
+		t.Errorf("missing %v, error %v", missing, err)
 	}
 }
 
@@ -238,8 +253,8 @@ type onCall func()
 func (f onCall) CallDone(string, int, time.Duration, error) { f() }
 func (f onCall) ConcurrencyLimit(int)                       {}
 
-// One call in seventeen minutes: the second finds its turn to be after the
-// caller's deadline, and is not sent.
+// One call in seventeen minutes: the second would be after the caller's deadline, and
+// is not sent.
 func TestMaxQPS(t *testing.T) {
 	server := serve(t, authfake.Options{})
 	client := dial(t, authclient.Config{URL: server.URL(), MaxQPS: 0.001})
@@ -256,7 +271,7 @@ func TestMaxQPS(t *testing.T) {
 	}
 }
 
-// A retry takes its turn as any call does.
+// A retry is a call as any other.
 func TestMaxQPSCountsRetries(t *testing.T) {
 	server := serve(t, authfake.Options{})
 	server.SetFaultFunc(authfake.Status(codes.Unavailable, "restarting"))

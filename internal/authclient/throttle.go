@@ -45,8 +45,8 @@ const (
 type evidence struct {
 	slow bool
 	// stall: the first of slow calls that end at about the same time. A server that
-	// stands still for a moment makes all of them slow that are in flight, and lets
-	// go of all of them at once: that is one stall.
+	// stands still for a moment makes all calls in flight slow, and ends them
+	// together: that is one stall.
 	stall bool
 }
 
@@ -59,7 +59,7 @@ func newThrottle(most int, target time.Duration, tell func(int), logger *slog.Lo
 	return &throttle{most: most, target: target, tell: tell, logger: logger, limit: most}
 }
 
-// acquire waits for a place. Who gets one must give it back by done.
+// acquire waits until a call is allowed. Without an error, done must follow.
 func (t *throttle) acquire(ctx context.Context) error {
 	if t == nil {
 		return nil
@@ -70,29 +70,29 @@ func (t *throttle) acquire(ctx context.Context) error {
 		t.mu.Unlock()
 		return nil
 	}
-	turn := make(chan struct{})
-	t.waiting = append(t.waiting, turn)
+	admitted := make(chan struct{})
+	t.waiting = append(t.waiting, admitted)
 	t.mu.Unlock()
 	select {
-	case <-turn:
+	case <-admitted:
 		return nil
 	case <-ctx.Done():
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for i, other := range t.waiting {
-		if other == turn {
+		if other == admitted {
 			t.waiting = append(t.waiting[:i], t.waiting[i+1:]...)
 			return context.Cause(ctx)
 		}
 	}
-	// The turn came together with the end: pass it on.
+	// It was admitted as its context ended: admit the next one instead.
 	t.inFlight--
 	t.admit()
 	return context.Cause(ctx)
 }
 
-// admit lets in whoever there is room for.
+// admit starts waiting calls up to the limit.
 func (t *throttle) admit() {
 	for len(t.waiting) > 0 && t.inFlight < t.limit {
 		close(t.waiting[0])
@@ -101,7 +101,8 @@ func (t *throttle) admit() {
 	}
 }
 
-// done gives a place back, and says how the call went that had it.
+// done ends a call that was acquired. failed is nil, or why there was no valid
+// response.
 func (t *throttle) done(begun time.Time, took time.Duration, failed *BatchError) {
 	if t == nil {
 		return
@@ -130,7 +131,7 @@ func (t *throttle) verdict(took time.Duration, failed *BatchError) (slow, counts
 	switch failed.Reason {
 	case reasonDeadline, "status_resource_exhausted":
 		return true, true
-	case reasonInBandError, reasonForeignID, reasonUnparsableID, reasonNoAnswer, reasonMessageTooLarge:
+	case reasonInBandError, reasonUnknownField, reasonForeignID, reasonUnparsableID, reasonMessageTooLarge:
 		return took > t.target, true
 	}
 	return false, false
@@ -171,10 +172,10 @@ func (t *throttle) change(limit int) {
 	t.tell(limit)
 	switch {
 	case before == t.most:
-		t.logger.Warn("auth-service is slow, asking with fewer calls at once", "p99_over", t.target.String(), "calls", limit, "of", t.most)
+		t.logger.Warn("auth-service is slow, fewer calls in flight", "p99_over", t.target.String(), "calls", limit, "of", t.most)
 	case limit == t.most:
-		t.logger.Info("auth-service is fast again, asking with all calls at once", "calls", limit)
+		t.logger.Info("auth-service is fast again, all calls in flight", "calls", limit)
 	default:
-		t.logger.Debug("Calls at once", "calls", limit, "of", t.most)
+		t.logger.Debug("Calls in flight", "calls", limit, "of", t.most)
 	}
 }

@@ -192,7 +192,7 @@ func TestThrottleOfMany(t *testing.T) {
 	})
 }
 
-// The place of a caller that gives up goes to the next in line.
+// When a caller gives up, the next one in line is admitted.
 func TestThrottleGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		th := newThrottle(1, time.Second, func(int) {}, slog.New(slog.DiscardHandler))

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// tokenFile gives the authorization metadata. The file is read for every call:
+// tokenFile is the authorization metadata. The file is read for every call:
 // that takes microseconds beside a call of milliseconds, and no change is ever
 // overlooked.
 type tokenFile struct {

@@ -93,6 +93,17 @@ const (
 	UniqueViolation     = "23505"
 	ForeignKeyViolation = "23503"
 	LockNotAvailable    = "55P03"
+	ReadOnly            = "25006"
+)
+
+// The SQLSTATEs of our own functions.
+const (
+	RunNotOpen  = "OC001" // it was silent for longer than its lease, or has ended
+	RunsPaused  = "OC002"
+	AnotherRun  = "OC003"
+	ProofFailed = "OC005" // deleted, audited and backed up are not the same number
+	RowsKept    = "OC006" // a trigger or a rule keeps rows that were to be deleted
+	StagingLost = "OC009" // a crash of the server emptied staging
 )
 
 // Contended says that somebody else was in the way: a deadlock, a lock timeout,
@@ -103,6 +114,18 @@ func Contended(err error) bool {
 		return true
 	}
 	return false
+}
+
+// OfRows says that an error is about the rows of a statement: a constraint, a
+// trigger that raises or keeps rows, a right that a trigger of the application lacks.
+func OfRows(err error) bool {
+	switch code := Code(err); {
+	case code == RowsKept, strings.HasPrefix(code, "23"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "P0"),
+		strings.HasPrefix(code, "27"), strings.HasPrefix(code, "38"), strings.HasPrefix(code, "39"), strings.HasPrefix(code, "42"):
+		return true
+	default:
+		return false
+	}
 }
 
 // Causes are what Cause returns.
@@ -125,7 +148,7 @@ func Cause(err error) string {
 		return "shutdown"
 	case code == "53300":
 		return "too_many_connections"
-	case code == "", strings.HasPrefix(code, "08"):
+	case code == "", code == "25P03", strings.HasPrefix(code, "08"):
 		return "connection"
 	default:
 		return "other"
@@ -142,7 +165,8 @@ func Transient(err error) bool {
 		return true
 	}
 	switch code := Code(err); {
-	case code == "57P01", code == "57P02", code == "57P03", code == "53300", strings.HasPrefix(code, "08"):
+	// 25P03: the server ended a transaction that was silent for too long, as a frozen runner's is.
+	case code == "57P01", code == "57P02", code == "57P03", code == "25P03", code == "53300", strings.HasPrefix(code, "08"):
 		return true
 	case code != "":
 		return false

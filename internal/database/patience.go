@@ -28,6 +28,10 @@ type Patience struct {
 // server says about a statement that took too long is worth waiting for.
 const Grace = 2 * time.Second
 
+// idleLimit bounds how long the server waits for the next statement of a
+// transaction: a runner that is frozen in the middle keeps its locks no longer.
+const idleLimit = 2 * time.Second
+
 // ReadLimit bounds one reading transaction, on both sides of the wire.
 const ReadLimit = time.Minute
 
@@ -67,8 +71,8 @@ func Bounded[T any](ctx context.Context, pool *pgxpool.Pool, p Patience, mode pg
 	defer cancel()
 	err = pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: mode}, func(tx pgx.Tx) error {
 		q := db.New(tx)
-		if err := q.SettingsForBulk(ctx, db.SettingsForBulkParams{
-			LockTimeout: Milliseconds(p.LockTimeout), StatementTimeout: Milliseconds(limit),
+		if err := q.SettingsForTransaction(ctx, db.SettingsForTransactionParams{
+			LockTimeout: Milliseconds(p.LockTimeout), StatementTimeout: Milliseconds(limit), IdleTimeout: Milliseconds(idleLimit),
 		}); err != nil {
 			return err
 		}

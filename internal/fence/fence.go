@@ -1,23 +1,27 @@
 // Package fence lets one run at a time write, and keeps a runner that was
-// silent for too long from writing any more. The open row of orphan_runs is the
-// lock, its heartbeat the lease, its id the fencing token.
+// silent for too long from writing any more. The open row of runs is the lock,
+// its heartbeat the lease, its token the fence: every function that changes
+// something compares it.
 package fence
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 var (
@@ -30,8 +34,8 @@ var (
 	// ErrProof is returned when rows deleted, audited and backed up are not the
 	// same number. The transaction was rolled back.
 	ErrProof = errors.New("count proof failed")
-	// ErrPaused is returned when runs were paused while this one was under way.
-	ErrPaused = errors.New("runs are paused; see why with: orphan-cleaner status; let them go on with: orphan-cleaner resume")
+	// ErrPaused is returned while runs are paused.
+	ErrPaused = errors.New("runs are paused; hint: orphan-cleaner status shows why, orphan-cleaner resume ends it")
 )
 
 // Options describe a run that is to be opened.
@@ -41,9 +45,9 @@ type Options struct {
 	Lease    time.Duration
 	Host     string // host:pid
 	Version  string
-	Settings []byte // JSON, kept with the run
-	// ThroughPause: a pause does not stop this run.
-	ThroughPause bool
+	Settings []byte // JSON, kept with the run; pinned limits are applied to it
+	// IsRevert: of a restore, that it deletes; a pause stops it then.
+	IsRevert bool
 	// Every opens the run only if it is due: this long after the last one was, or
 	// at once if that was given up. 0: always.
 	Every    time.Duration
@@ -52,70 +56,82 @@ type Options struct {
 
 // Run is an open run.
 type Run struct {
-	ID  int64
-	Log *slog.Logger // names the run
+	ID    int64
+	Token uuid.UUID
+	Log   *slog.Logger // names the run
+	// Settings are those in force: pinned limits are stricter than what was asked for.
+	Settings []byte
+	// ApprovedRun is the refused run by whose approval this one sweeps, or 0.
+	ApprovedRun int64
 
 	pool    *pgxpool.Pool
 	options Options
 	phase   atomic.Pointer[string]
 }
 
-// Begin opens a run, or returns [ErrAnotherRun] and says whose it is. A run
-// that was silent for longer than its lease is given up.
+// Begin opens a run, or returns [ErrAnotherRun] and says whose it is,
+// [ErrPaused] or [ErrNotDue]. A run that was silent for longer than its lease is
+// given up.
 func Begin(ctx context.Context, pool *pgxpool.Pool, options Options) (*Run, error) {
-	attempts := 0
-	// Tells this opening from any other: containers may well share host name and pid.
-	host := options.Host + "/" + rand.Text()[:8]
-	id, err := database.Retry(ctx, options.Patience, "opening the run", func() (int64, error) {
-		attempts++
-		// Giving up a silent run waits for its chunk in flight, but not for ever.
-		return database.Bounded(ctx, pool, options.Patience, pgx.ReadWrite, database.ReadLimit, func(ctx context.Context, q *db.Queries) (int64, error) {
-			if err := q.RunTurn(ctx); err != nil {
-				return 0, err
-			}
-			// The run that is given up may have a chunk in flight, which would be rolled
-			// back, and would stand in the way of ours until then.
-			if err := q.ChunkSettle(ctx); err != nil {
-				return 0, err
-			}
-			params := db.RunBeginParams{
-				Kind: options.Kind, Phase: options.Phase, Lease: options.Lease,
-				Host: host, Version: options.Version, Settings: options.Settings,
-			}
-			if options.Every > 0 {
-				params.Every = &options.Every
-			}
-			row, err := q.RunBegin(ctx, params)
-			return row.RunID, err
+	token, err := uuid.NewRandom()
+	if err != nil {
+		return nil, fmt.Errorf("drawing a token: %w", err)
+	}
+	row, err := database.Do(ctx, pool, options.Patience, pgx.ReadWrite, database.ReadLimit, "opening the run", func(ctx context.Context, q *db.Queries) (db.RunBeginRow, error) {
+		// Again after an answer that was lost: the token finds the run that it opened.
+		return q.RunBegin(ctx, db.RunBeginParams{
+			Token: token, Kind: options.Kind, Phase: options.Phase, Settings: options.Settings, Lease: options.Lease,
+			Host: options.Host, Version: options.Version, Every: database.OrNil(options.Every), IsRevert: options.IsRevert,
 		})
 	})
-	notDue := errors.Is(err, pgx.ErrNoRows)
-	if code := database.Code(err); notDue || code == database.UniqueViolation || code == database.LockNotAvailable {
-		open, openErr := db.New(pool).RunOpen(ctx)
-		switch ours := openErr == nil && attempts > 1 && open.Host == host; {
-		case notDue && !ours:
-			return nil, ErrNotDue
-		case !ours:
-			return nil, whoIsOpen(open, openErr)
-		}
-		// Our own: an earlier attempt went through and its answer was lost.
-		id, err = open.RunID, nil
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil, ErrNotDue
+	case database.Code(err) == database.LockNotAvailable:
+		return nil, fmt.Errorf("%w: a chunk of it is in flight; hint: orphan-cleaner status", ErrAnotherRun)
+	case err != nil:
+		return nil, Sentinel(err)
 	}
-	if err != nil {
-		return nil, err
+	r := &Run{
+		ID: row.RunID, Token: token, Log: options.Patience.Log.With("run_id", row.RunID),
+		Settings: row.Settings, ApprovedRun: row.ApprovedRun, pool: pool, options: options,
 	}
-	r := &Run{ID: id, Log: options.Patience.Log.With("run_id", id), pool: pool, options: options}
 	r.Enter(options.Phase)
+	if pinned := settings.Pinned(options.Settings, row.Settings); len(pinned) > 0 {
+		r.Log.Info("Limits pinned in the database are stricter than the settings", "pinned", strings.Join(pinned, ", "), "see", "orphan-cleaner limits")
+	}
 	return r, nil
 }
 
-func whoIsOpen(open db.RunOpenRow, err error) error {
-	if err != nil {
-		return fmt.Errorf("%w; look at it with: orphan-cleaner status", ErrAnotherRun)
+// Sentinel is err, wrapped by what a caller branches on where one of our
+// functions said it.
+func Sentinel(err error) error {
+	said, is := errors.AsType[*pgconn.PgError](err)
+	if !is {
+		return err
 	}
-	return fmt.Errorf("%w: run %d (%s, phase %s) of %s since %s; it ends by itself, or is given up when silent for its lease; look at it with: orphan-cleaner status",
-		ErrAnotherRun, open.RunID, open.Kind, open.Phase, open.Host, open.StartedAt.UTC().Format(time.RFC3339))
+	switch said.Code {
+	case database.RunNotOpen:
+		return ErrTakenOver
+	case database.RunsPaused:
+		return fmt.Errorf("%w (%s)", ErrPaused, said.Message)
+	case database.AnotherRun:
+		return fmt.Errorf("%w; hint: orphan-cleaner status", &sentinel{ErrAnotherRun, said.Message})
+	case database.ProofFailed:
+		return fmt.Errorf("%w; hint: orphan-cleaner check", &sentinel{ErrProof, said.Message})
+	default:
+		return err
+	}
 }
+
+// sentinel is an error in the words of the database.
+type sentinel struct {
+	is      error
+	message string
+}
+
+func (s *sentinel) Error() string { return s.message }
+func (s *sentinel) Unwrap() error { return s.is }
 
 // Enter names the phase that heartbeats record from now on.
 func (r *Run) Enter(phase string) { r.phase.Store(&phase) }
@@ -123,54 +139,45 @@ func (r *Run) Enter(phase string) { r.phase.Store(&phase) }
 // Phase is the one entered last.
 func (r *Run) Phase() string { return *r.phase.Load() }
 
-// Heartbeat is the fence: it fails with [ErrTakenOver] unless the run is open,
-// and with [ErrPaused] while runs are paused. In a transaction it locks the
-// run's row, so that nobody takes the run over before COMMIT. It adds to the
-// members that the run has deleted.
-func (r *Run) Heartbeat(ctx context.Context, q *db.Queries, deleted int64) error {
-	paused, err := q.RunHeartbeat(ctx, db.RunHeartbeatParams{RunID: r.ID, Phase: r.Phase(), Deleted: deleted})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return ErrTakenOver
-	}
-	if err == nil && paused && !r.options.ThroughPause {
+// Heartbeat keeps the run open. It fails with [ErrTakenOver] unless it is, and
+// with [ErrPaused] while runs are paused and this one is not let through.
+func (r *Run) Heartbeat(ctx context.Context) error {
+	paused, err := database.Bounded(ctx, r.pool, r.options.Patience, pgx.ReadWrite, r.options.Lease/2, func(ctx context.Context, q *db.Queries) (bool, error) {
+		return q.RunHeartbeat(ctx, db.RunHeartbeatParams{RunID: r.ID, Token: r.Token, Kind: r.options.Kind, Phase: r.Phase()})
+	})
+	if err == nil && paused && (r.options.Kind == "clean" || r.options.IsRevert) {
 		return ErrPaused
 	}
-	return err
-}
-
-// Prove compares the rows that a statement deleted with the rows audited and
-// backed up, as the trigger reported them to this very transaction.
-func Prove(ctx context.Context, q *db.Queries, deleted int64) error {
-	proof, err := q.ChunkProof(ctx)
-	if err != nil {
-		return err
-	}
-	if proof.Audited != deleted || proof.BackedUp != deleted {
-		return fmt.Errorf("%w: %d deleted, %d audited, %d backed up; rolled back; look closer with: orphan-cleaner check",
-			ErrProof, deleted, proof.Audited, proof.BackedUp)
-	}
-	return nil
+	return Sentinel(err)
 }
 
 // KeepAlive sends a heartbeat four times a lease until it is stopped. The
-// context it returns ends, with the error as its cause, once the fence is closed.
+// context it returns ends, with the error as its cause, once the run is no
+// longer open, is paused, or could not be kept open for a whole lease.
 func (r *Run) KeepAlive(ctx context.Context) (alive context.Context, stop func()) {
 	alive, cancel := context.WithCancelCause(ctx)
 	var done sync.WaitGroup
 	done.Go(func() {
 		tick := time.NewTicker(r.options.Lease / 4)
 		defer tick.Stop()
+		last := time.Now()
 		for {
 			select {
 			case <-alive.Done():
 				return
 			case <-tick.C:
 			}
-			err := r.Heartbeat(alive, db.New(r.pool), 0)
+			began := time.Now()
+			err := r.Heartbeat(alive)
 			switch {
+			case err == nil:
+				last = began
 			case errors.Is(err, ErrTakenOver), errors.Is(err, ErrPaused):
 				cancel(err)
-			case err != nil && alive.Err() == nil:
+			case alive.Err() != nil:
+			case time.Since(last) > r.options.Lease:
+				cancel(fmt.Errorf("no heartbeat reached the database for longer than the lease of %s: %w", r.options.Lease, err))
+			default:
 				r.Log.Warn("Heartbeat failed, will try again", "error", err)
 			}
 		}

@@ -1,7 +1,7 @@
-// Package prune gives back what has outlived its use: backups past the restore
-// window, audit months past theirs, the users of refused runs that nobody will
-// approve any more. What may go is decided in the database, see
-// orphan_partition_verdicts; this package asks, one partition a transaction.
+// Package prune drops evidence past its window: backups past the restore window,
+// audit months past theirs, the users of refused runs that nobody will approve any
+// more. What may be dropped is decided by the function orphan_cleaner.prune_look;
+// this package calls, one partition a transaction.
 package prune
 
 import (
@@ -69,7 +69,7 @@ type Result struct {
 	Dropped        int         `json:"partitions_dropped"`
 	BytesGivenBack int64       `json:"bytes_given_back"`
 	RefusedUsers   int64       `json:"refused_users_forgotten"`
-	DepartedUsers  int64       `json:"departed_users_forgotten"`
+	RecheckedUsers int64       `json:"rechecked_users_forgotten"`
 	RestoredRows   int64       `json:"restored_members_forgotten"`
 }
 
@@ -125,7 +125,7 @@ func (p *Pruner) Execute(ctx context.Context) (Result, error) {
 			p.log.Info("Partition kept", "partition", part.PartitionName, "because", part.KeptBecause)
 		}
 	}
-	if err := p.forgetAll(ctx, &result); err != nil {
+	if err := p.forget(ctx, &result); err != nil {
 		return result, err
 	}
 	if cause != nil {
@@ -150,33 +150,18 @@ func (p *Pruner) drop(ctx context.Context, part *Partition, patience database.Pa
 	return err
 }
 
-// forgetAll deletes what only spoke of what is gone now.
-func (p *Pruner) forgetAll(ctx context.Context, result *Result) (err error) {
-	result.RefusedUsers, err = p.forget(ctx, "forgetting old refusals", func(ctx context.Context, q *db.Queries) (int64, error) {
-		return q.RefusalPrune(ctx, db.RefusalPruneParams{Keep: p.cfg.RefusalWindow, MaxRows: chunkRows})
-	})
-	if err != nil {
-		return err
-	}
-	result.DepartedUsers, err = p.forget(ctx, "forgetting departed users", func(ctx context.Context, q *db.Queries) (int64, error) {
-		return q.DepartedPrune(ctx, chunkRows)
-	})
-	if err != nil {
-		return err
-	}
-	result.RestoredRows, err = p.forget(ctx, "forgetting old restores", func(ctx context.Context, q *db.Queries) (int64, error) {
-		return q.RestorePrune(ctx, db.RestorePruneParams{Keep: p.cfg.AuditWindow, MaxRows: chunkRows})
-	})
-	return err
-}
-
-// forget deletes in chunks, a transaction each, until there is no more.
-func (p *Pruner) forget(ctx context.Context, doing string, chunk func(ctx context.Context, q *db.Queries) (int64, error)) (forgotten int64, err error) {
+// forget deletes what only described evidence that is gone now, in chunks, until
+// there is no more.
+func (p *Pruner) forget(ctx context.Context, result *Result) error {
 	for {
-		rows, err := database.Do(ctx, p.pool, p.patience(), pgx.ReadWrite, database.ReadLimit, doing, chunk)
-		forgotten += rows
-		if err != nil || rows < chunkRows {
-			return forgotten, err
+		rows, err := database.Do(ctx, p.pool, p.patience(), pgx.ReadWrite, database.ReadLimit, "deleting old bookkeeping", func(ctx context.Context, q *db.Queries) (db.PartitionRowsRow, error) {
+			return q.PartitionRows(ctx, db.PartitionRowsParams{RefusalWindow: p.cfg.RefusalWindow, AuditWindow: p.cfg.AuditWindow, MaxRows: chunkRows})
+		})
+		result.RefusedUsers += rows.Refusals
+		result.RecheckedUsers += rows.Rechecks
+		result.RestoredRows += rows.Restores
+		if err != nil || max(rows.Refusals, rows.Rechecks, rows.Restores) < chunkRows {
+			return err
 		}
 	}
 }

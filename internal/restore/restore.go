@@ -1,6 +1,6 @@
-// Package restore gives back what runs deleted, whole rows as they were, and
-// takes a restore back. Which members, what becomes of each and the proof are
-// decided in the SQL of queries/ and migrations/.
+// Package restore brings back what runs deleted, whole rows as they were, and
+// reverts that. Which members, what becomes of each and the proof are decided by
+// the functions in migrations/.
 package restore
 
 import (
@@ -18,11 +18,12 @@ import (
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
+	"github.com/nova-social/orphan-cleaner/internal/result"
 )
 
-// ErrIncomplete is returned when members were left over. What was given back
+// ErrIncomplete is returned when members were left over. What was restored
 // stays; the same command goes on from there.
-var ErrIncomplete = errors.New("incomplete; give the same command again, it goes on from here")
+var ErrIncomplete = errors.New("incomplete; hint: run the same command again, it goes on from here")
 
 // ErrNoRestore is returned for a revert of something that is no ended restore.
 var ErrNoRestore = errors.New("not a restore that could be reverted")
@@ -34,49 +35,6 @@ type Selection struct {
 	Users         []uuid.UUID
 	Conversations []uuid.UUID
 	Since, Until  time.Time // of the deletion; Until is excluded
-}
-
-// Config is what a restore goes by.
-type Config struct {
-	Lease       time.Duration
-	LockTimeout time.Duration
-	ChunkLimit  time.Duration // statement_timeout of a chunk
-	PlanLimit   time.Duration // statement_timeout of the one statement that reads all backups in question
-	Attempts    int           // of a statement that meets a passing error
-	ChunkPages  int32         // pages of the backup (8 KiB each) per transaction
-	Hold        time.Duration // how long the users given back are kept from the next runs
-	AnswerAge   time.Duration // a revert deletes by no older answer of auth-service
-	BatchSize   int           // users per call of a revert
-
-	Host     string // host:pid
-	Version  string
-	Settings []byte // JSON, kept with the run
-}
-
-// DefaultConfig has the documented defaults.
-func DefaultConfig() Config {
-	return Config{
-		Lease: time.Minute, LockTimeout: 2 * time.Second, ChunkLimit: 30 * time.Second, PlanLimit: 10 * time.Minute,
-		Attempts: 5, ChunkPages: 32, Hold: 30 * 24 * time.Hour, AnswerAge: 10 * time.Second, BatchSize: 100,
-	}
-}
-
-// Result is what a restore or a revert did.
-type Result struct {
-	RunID            int64   `json:"run_id"`
-	State            string  `json:"state"`
-	MembersRestored  int64   `json:"members_restored"`
-	MembersReverted  int64   `json:"members_reverted"`
-	Users            int64   `json:"users"`
-	Conversations    int64   `json:"conversations"`
-	There            int64   `json:"there"`             // back already, the same
-	ThereDiffers     int64   `json:"there_differs"`     // back already, with other values: left as they are
-	ConversationGone int64   `json:"conversation_gone"` // left in the backup
-	LeftSince        int64   `json:"left_since"`        // given back before and gone since by other hands
-	MembersLeft      int64   `json:"members_left"`      // chosen, but left as they are when their turn came
-	UsersUnknown     int64   `json:"users_unknown"`     // revert: no correct answer of auth-service
-	Seconds          float64 `json:"seconds"`
-	Error            string  `json:"error,omitempty"`
 }
 
 // Progress is how far a restore or a revert has come.
@@ -124,18 +82,15 @@ func (r *Restorer) Preview(ctx context.Context, s Selection) ([]db.RestorePrevie
 	})
 }
 
-// Restore gives the chosen members back, in a run of its own that a pause does
+// Restore brings the chosen members back, in a run of its own that a pause does
 // not stop. The result is filled in as far as it came, whatever the error.
 func (r *Restorer) Restore(ctx context.Context, s Selection) (Result, error) {
-	return r.asRun(ctx, true, func(ctx context.Context, run *fence.Run, result *Result) error {
-		plan, err := r.plan(ctx, run, s)
-		if err != nil {
+	return r.asRun(ctx, false, func(ctx context.Context, run *fence.Run, so *Result) error {
+		if err := r.plan(ctx, run, s, so); err != nil {
 			return err
 		}
-		result.There, result.ThereDiffers, result.ConversationGone, result.LeftSince = plan.There, plan.ThereDiffers, plan.ConversationGone, plan.LeftSince
-		result.MembersLeft = plan.Restore
 		if err := r.eachChunk(ctx, run, run.ID, "planned", func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error) {
-			return r.giveBack(ctx, run, chunk)
+			return r.restoreChunk(ctx, run, chunk)
 		}); err != nil {
 			return err
 		}
@@ -143,28 +98,44 @@ func (r *Restorer) Restore(ctx context.Context, s Selection) (Result, error) {
 	})
 }
 
-// settle takes the users off the list of those to be asked about again, and is
-// [ErrIncomplete] where a member could still be given back.
+// settle takes the users off the list of rechecks, and is [ErrIncomplete] where a
+// member could still be restored.
 func (r *Restorer) settle(ctx context.Context, run *fence.Run) error {
-	left, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.PlanLimit, "settling the restore", func(ctx context.Context, q *db.Queries) (int64, error) {
-		if _, err := q.DepartedSettle(ctx, run.ID); err != nil {
+	left, err := call(ctx, r, r.cfg.PlanLimit, "settling the restore", func(ctx context.Context, q *db.Queries) (int64, error) {
+		if err := q.RecheckSettle(ctx, db.RecheckSettleParams{RunID: run.ID, Token: run.Token}); err != nil {
 			return 0, err
 		}
 		return q.RestoreLeft(ctx, run.ID)
 	})
 	if err == nil && left > 0 {
-		err = fmt.Errorf("%w: %d members could still be given back", ErrIncomplete, left)
+		err = fmt.Errorf("%w: %d members could still be restored", ErrIncomplete, left)
 	}
 	return err
 }
 
-// plan writes down what is to be given back.
-func (r *Restorer) plan(ctx context.Context, run *fence.Run, s Selection) (db.RestoreStoreRow, error) {
-	return database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.PlanLimit, "planning the restore", func(ctx context.Context, q *db.Queries) (db.RestoreStoreRow, error) {
+// plan writes down what is to be restored, and what becomes of the rest.
+func (r *Restorer) plan(ctx context.Context, run *fence.Run, s Selection, so *Result) error {
+	rows, err := call(ctx, r, r.cfg.PlanLimit, "planning the restore", func(ctx context.Context, q *db.Queries) ([]db.RestoreStoreRow, error) {
 		return q.RestoreStore(ctx, db.RestoreStoreParams{
-			RunID: run.ID, OfRun: database.OrNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations, Since: database.OrNil(s.Since), Until: database.OrNil(s.Until),
+			RunID: run.ID, Token: run.Token, OfRun: database.OrNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations,
+			Since: database.OrNil(s.Since), Until: database.OrNil(s.Until),
 		})
 	})
+	for _, row := range rows {
+		switch row.Verdict {
+		case "restore":
+			so.MembersLeft = row.Members
+		case "there":
+			so.There = row.Members
+		case "there_differs":
+			so.ThereDiffers = row.Members
+		case "conversation_gone":
+			so.ConversationGone = row.Members
+		case "left_since":
+			so.LeftSince = row.Members
+		}
+	}
+	return err
 }
 
 // eachChunk goes through the pages of the backup on which rows of a restore lie,
@@ -219,42 +190,40 @@ func passing(err error) bool {
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStale)
 }
 
-// giveBack is one transaction: fence, members and their users' holds, count.
-func (r *Restorer) giveBack(ctx context.Context, run *fence.Run, chunk db.RestoreChunksRow) (int64, error) {
-	given, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.ChunkLimit, "giving members back", func(ctx context.Context, q *db.Queries) (int64, error) {
-		if err := run.Heartbeat(ctx, q, 0); err != nil {
-			return 0, err
-		}
-		given, err := q.RestoreChunk(ctx, db.RestoreChunkParams{
-			RunID: run.ID, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: r.cfg.ChunkPages, Hold: r.cfg.Hold,
+// restoreChunk is one call: members, the holds of their users, and the count.
+func (r *Restorer) restoreChunk(ctx context.Context, run *fence.Run, chunk db.RestoreChunksRow) (int64, error) {
+	restored, err := call(ctx, r, r.cfg.ChunkLimit, "restoring members", func(ctx context.Context, q *db.Queries) (int64, error) {
+		return q.RestoreChunk(ctx, db.RestoreChunkParams{
+			RunID: run.ID, Token: run.Token, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: r.cfg.ChunkPages, Hold: r.cfg.Hold,
 		})
-		if err != nil {
-			return 0, err
-		}
-		return given, q.RunRestored(ctx, db.RunRestoredParams{RunID: run.ID, Restored: given})
 	})
 	if err == nil {
 		r.advance(chunk.Members, 0)
 	}
-	return given, err
+	return restored, err
+}
+
+// call is one of our functions, in a transaction of its own.
+func call[T any](ctx context.Context, r *Restorer, limit time.Duration, doing string, function func(ctx context.Context, q *db.Queries) (T, error)) (T, error) {
+	value, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadWrite, limit, doing, function)
+	return value, fence.Sentinel(err)
 }
 
 // finishLimit bounds the last writes, made even when the work was interrupted.
 const finishLimit = 2 * time.Minute
 
-// asRun does work in a run of kind restore, which a pause may stop or not, and
-// ends the run's row.
-func (r *Restorer) asRun(ctx context.Context, throughPause bool, work func(ctx context.Context, run *fence.Run, result *Result) error) (Result, error) {
+// asRun does work in a run of kind restore, and ends the run's row.
+func (r *Restorer) asRun(ctx context.Context, isRevert bool, work func(ctx context.Context, run *fence.Run, so *Result) error) (Result, error) {
 	started := time.Now()
-	var result Result
+	var so Result
 	run, err := fence.Begin(ctx, r.pool, fence.Options{
 		Kind: "restore", Phase: "restore", Lease: r.cfg.Lease, Host: r.cfg.Host, Version: r.cfg.Version,
-		Settings: r.cfg.Settings, ThroughPause: throughPause, Patience: r.patience(),
+		Settings: r.cfg.Settings, IsRevert: isRevert, Patience: r.patience(),
 	})
 	if err == nil {
-		result.RunID = run.ID
+		so.RunID = run.ID
 		alive, stop := run.KeepAlive(ctx)
-		err = work(alive, run, &result)
+		err = work(alive, run, &so)
 		switch {
 		case err != nil && ctx.Err() != nil:
 			err = fmt.Errorf("interrupted: %w", ErrIncomplete)
@@ -262,62 +231,58 @@ func (r *Restorer) asRun(ctx context.Context, throughPause bool, work func(ctx c
 			err = context.Cause(alive)
 		}
 		stop()
-		err = r.finish(ctx, run, &result, err)
+		if !errors.Is(err, fence.ErrTakenOver) {
+			err = r.finish(ctx, run, &so, err)
+		}
 	}
-	result.State, result.Seconds = state(err), time.Since(started).Seconds()
+	so.State, so.Seconds = state(err), time.Since(started).Seconds()
 	if err != nil {
-		result.Error = err.Error()
+		so.Error = err.Error()
 	}
-	return result, err
+	return so, err
 }
 
 func state(err error) string {
 	switch {
 	case err == nil:
 		return "succeeded"
-	case errors.Is(err, ErrIncomplete), errors.Is(err, fence.ErrPaused):
+	case errors.Is(err, result.ErrRefused):
+		return "refused"
+	case errors.Is(err, fence.ErrPaused):
+		return "paused"
+	case errors.Is(err, ErrIncomplete):
 		return "incomplete"
 	default:
 		return "failed"
 	}
 }
 
-func (r *Restorer) finish(ctx context.Context, run *fence.Run, result *Result, workErr error) error {
+// finish ends the run's row, and reads what the transactions themselves wrote
+// down, not what was believed.
+func (r *Restorer) finish(ctx context.Context, run *fence.Run, so *Result, workErr error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishLimit)
 	defer cancel()
-	err := workErr
-	if !errors.Is(workErr, fence.ErrTakenOver) {
-		err = r.end(ctx, run, result, workErr)
-	}
-	// What the transactions themselves wrote down, not what was believed.
-	done, readErr := database.Retry(ctx, r.patience(), "reading what was done", func() (db.RestoreSummaryRow, error) {
-		return db.New(r.pool).RestoreSummary(ctx, run.ID)
-	})
-	if readErr != nil {
-		return errors.Join(err, readErr)
-	}
-	result.MembersRestored, result.MembersReverted, result.Users = done.MembersRestored, done.MembersDeleted, max(done.Users, result.Users)
-	result.MembersLeft = max(0, result.MembersLeft-done.MembersRestored-done.MembersDeleted)
-	return err
-}
-
-// end ends the run's row.
-func (r *Restorer) end(ctx context.Context, run *fence.Run, result *Result, workErr error) error {
-	q := db.New(r.pool)
-	conversations, err := database.Retry(ctx, r.patience(), "counting conversations", func() (int64, error) {
-		return q.RunConversations(ctx, run.ID)
-	})
-	workErr = errors.Join(workErr, err)
-	var message *string
+	var message, breaker *string
 	if workErr != nil {
 		message = new(workErr.Error())
 	}
-	_, err = database.Retry(ctx, r.patience(), "finishing the run", func() (db.RunFinishRow, error) {
-		return q.RunFinish(ctx, db.RunFinishParams{RunID: run.ID, State: state(workErr), Phase: "finish", Error: message, Conversations: conversations})
-	})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return fence.ErrTakenOver
+	if refusal, is := errors.AsType[*result.Refusal](workErr); is {
+		breaker = &refusal.Breaker
 	}
-	result.Conversations = conversations
+	ended, err := call(ctx, r, finishLimit, "finishing the run", func(ctx context.Context, q *db.Queries) (db.RunFinishRow, error) {
+		return q.RunFinish(ctx, db.RunFinishParams{RunID: run.ID, Token: run.Token, State: state(workErr), Breaker: breaker, Error: message, Counts: []byte("{}")})
+	})
+	if err != nil {
+		return errors.Join(workErr, err)
+	}
+	if ended.State != state(workErr) {
+		workErr = errors.Join(fmt.Errorf("%w: %s; hint: orphan-cleaner status", fence.ErrProof, ended.Error), workErr)
+	}
+	so.MembersRestored, so.MembersReverted, so.Conversations = ended.MembersRestored, ended.MembersDeleted, ended.Conversations
+	done, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadOnly, finishLimit, "reading what was done", func(ctx context.Context, q *db.Queries) (db.RestoreSummaryRow, error) {
+		return q.RestoreSummary(ctx, run.ID)
+	})
+	so.Users = max(done.Users, so.Users)
+	so.MembersLeft = max(0, so.MembersLeft-so.MembersRestored-so.MembersReverted)
 	return errors.Join(workErr, err)
 }

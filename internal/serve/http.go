@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/nova-social/orphan-cleaner/internal/safetext"
 )
 
 // Condition is one thing that a run needs.
@@ -30,6 +32,11 @@ func (c Conditions) Err() error {
 	return nil
 }
 
+// maxText bounds what is said of one condition, in bytes.
+const maxText = 1000
+
+// String is a line for each condition. Errors hold text of servers: they are bounded
+// and escaped.
 func (c Conditions) String() string {
 	var b strings.Builder
 	for _, condition := range c {
@@ -39,7 +46,7 @@ func (c Conditions) String() string {
 		}
 		fmt.Fprintf(&b, "%-4s  %s", status, condition.Name)
 		if text != "" {
-			fmt.Fprintf(&b, ": %s", strings.Join(strings.Fields(text), " "))
+			fmt.Fprintf(&b, ": %s", safetext.Line(strings.Join(strings.Fields(text), " "), maxText))
 		}
 		b.WriteByte('\n')
 	}

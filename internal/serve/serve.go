@@ -13,7 +13,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/run"
 )
 
 // Schedule is what the database says about the next run.
@@ -29,10 +30,10 @@ type Service struct {
 	Schedule func(ctx context.Context) (Schedule, error)
 	// Ready is what a run needs, as far as it is cheap to ask.
 	Ready func(ctx context.Context) Conditions
-	// Make makes the run that is due, or returns [cleaner.ErrNotDue] or
-	// [cleaner.ErrAnotherRun] when another replica was faster.
-	Make     func(ctx context.Context) (cleaner.Result, error)
-	Progress func() cleaner.Progress
+	// Make makes the run that is due, or returns [run.ErrNotDue] or
+	// [run.ErrAnotherRun] when another replica was faster.
+	Make     func(ctx context.Context) (result.Run, error)
+	Progress func() result.Progress
 	Interval time.Duration
 	Log      *slog.Logger
 
@@ -81,7 +82,7 @@ func (s *Service) step(ctx context.Context) (time.Duration, error) {
 	if err == nil && s.notePause(next.Paused) {
 		return min(s.Interval, pollEvery), nil
 	}
-	// Whose turn it is, is settled when the run is opened.
+	// Which replica makes the run is settled when it is opened.
 	open := next.RunOpen && next.LapsesIn > 0
 	if err == nil && (open || next.DueIn > 0) {
 		return s.untilNext(next, open), nil
@@ -99,10 +100,10 @@ func (s *Service) step(ctx context.Context) (time.Duration, error) {
 	s.life.beat(true)
 	result, err := s.Make(ctx)
 	switch {
-	case err == nil, result.RunID != 0, errors.Is(err, cleaner.ErrNotDue):
+	case err == nil, result.RunID != 0, errors.Is(err, run.ErrNotDue):
 		// It is on record, and counts for the schedule whatever became of it.
 		return 0, nil
-	case errors.Is(err, cleaner.ErrAnotherRun):
+	case errors.Is(err, run.ErrAnotherRun):
 		return s.jitter(), nil
 	default:
 		return 0, err
@@ -138,7 +139,7 @@ func (s *Service) note(err error) {
 
 func (s *Service) notePause(paused bool) bool {
 	if paused && !s.paused {
-		s.Log.Warn("Runs are paused; see why with: orphan-cleaner status; let them go on with: orphan-cleaner resume")
+		s.Log.Warn("Runs are paused; see why with: orphan-cleaner status; resume them with: orphan-cleaner resume")
 	}
 	if !paused && s.paused {
 		s.Log.Info("Runs were resumed")
@@ -161,7 +162,7 @@ type life struct {
 	mu       sync.Mutex
 	seen     time.Time // of the last sign of life
 	running  bool
-	progress cleaner.Progress
+	progress result.Progress
 }
 
 func (l *life) beat(running bool) {
@@ -171,7 +172,7 @@ func (l *life) beat(running bool) {
 }
 
 // silent is for how long nothing has moved, and whether that is too long.
-func (l *life) silent(progress cleaner.Progress) (time.Duration, bool) {
+func (l *life) silent(progress result.Progress) (time.Duration, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	limit := idleLimit

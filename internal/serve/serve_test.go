@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/serve"
 )
 
@@ -38,12 +38,12 @@ func newService() *service {
 			return *s.next.Load(), nil
 		},
 		Ready: func(context.Context) serve.Conditions { return serve.Conditions{{Name: "database"}} },
-		Make: func(context.Context) (cleaner.Result, error) {
+		Make: func(context.Context) (result.Run, error) {
 			s.made.Add(1)
 			s.next.Store(&serve.Schedule{DueIn: 24 * time.Hour})
-			return cleaner.Result{RunID: 1}, nil
+			return result.Run{RunID: 1}, nil
 		},
-		Progress: func() cleaner.Progress { return cleaner.Progress{UsersChecked: s.progress.Load()} },
+		Progress: func() result.Progress { return result.Progress{UsersChecked: s.progress.Load()} },
 		Interval: time.Hour, Log: slog.New(slog.DiscardHandler),
 	}
 	return s
@@ -80,10 +80,10 @@ func TestHealthz(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService()
 		release := make(chan struct{})
-		s.Make = func(context.Context) (cleaner.Result, error) {
+		s.Make = func(context.Context) (result.Run, error) {
 			<-release
 			s.next.Store(&serve.Schedule{DueIn: 24 * time.Hour})
-			return cleaner.Result{RunID: 1}, nil
+			return result.Run{RunID: 1}, nil
 		}
 		s.start(t)
 		healthz := func(want int) {
@@ -137,9 +137,9 @@ func TestBacksOffWhenBeginFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newService()
 		s.next.Store(&serve.Schedule{})
-		s.Make = func(context.Context) (cleaner.Result, error) {
+		s.Make = func(context.Context) (result.Run, error) {
 			s.made.Add(1)
-			return cleaner.Result{}, errors.New("permission denied for table orphan_runs")
+			return result.Run{}, errors.New("permission denied for function run_begin")
 		}
 		s.start(t)
 		wait(time.Hour)
@@ -168,8 +168,8 @@ func TestWaitsForTheLease(t *testing.T) {
 // Conditions say each what it is, in a line of its own.
 func TestConditions(t *testing.T) {
 	t.Parallel()
-	c := serve.Conditions{{Name: "database", Note: "answers"}, {Name: "auth-service", Err: errors.New("no\nanswer")}}
-	if got, want := c.String(), "ok    database: answers\nFAIL  auth-service: no answer\n"; got != want {
+	c := serve.Conditions{{Name: "database", Note: "answers"}, {Name: "auth-service", Err: errors.New("no\nanswer \x1b]0;owned\a\u202e")}}
+	if got, want := c.String(), "ok    database: answers\nFAIL  auth-service: no answer \\x1b]0;owned\\a\\u202e\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 	if err := c.Err(); err == nil || !strings.HasPrefix(err.Error(), "auth-service: ") {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/nova-social/orphan-cleaner/internal/safetext"
 )
 
 // TargetKey is the attribute that names who speaks: orphan_cleaner or auth_client.
@@ -17,12 +19,17 @@ const TargetKey = "target"
 // DefaultTarget is the target of a logger that names none.
 const DefaultTarget = "orphan_cleaner"
 
+// maxText bounds a message and each text among the attributes, in bytes. An error of
+// PostgreSQL with DETAIL and HINT is a few hundred.
+const maxText = 2000
+
 // NewLogger logs as `LEVEL target: message key=value` ("text", the form the
 // runbook greps for; time is left to whatever collects the lines) or as one
-// JSON object a line ("json").
+// JSON object a line ("json"). Texts may come from a server: they are bounded and
+// escaped, see [safetext.Line].
 func NewLogger(w io.Writer, format string, level slog.Leveler) *slog.Logger {
 	if format == "json" {
-		return slog.New(&jsonTarget{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level}), false})
+		return slog.New(&jsonTarget{slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: cleanAttr}), false})
 	}
 	return slog.New(&textHandler{w: w, mu: new(sync.Mutex), level: level, target: DefaultTarget})
 }
@@ -52,7 +59,7 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 		}
 		return true
 	})
-	line := r.Level.String() + " " + target + ": " + oneLine(r.Message) + h.attrs + own.String() + "\n"
+	line := r.Level.String() + " " + target + ": " + safetext.Line(strings.ReplaceAll(r.Message, "\n", " "), maxText) + h.attrs + own.String() + "\n"
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_, err := io.WriteString(h.w, line)
@@ -87,14 +94,23 @@ func appendAttr(b *bytes.Buffer, prefix string, a slog.Attr) {
 		}
 		return
 	}
-	text := value.String()
-	if text == "" || strings.ContainsAny(text, " =\"\n\t") {
+	text := safetext.Line(value.String(), maxText)
+	if text == "" || strings.ContainsAny(text, " =\"") {
 		text = strconv.Quote(text)
 	}
 	b.WriteString(" " + prefix + a.Key + "=" + text)
 }
 
-func oneLine(s string) string { return strings.ReplaceAll(s, "\n", " ") }
+// cleanAttr leaves numbers, times and lists to slog.
+func cleanAttr(_ []string, a slog.Attr) slog.Attr {
+	switch value := a.Value.Any().(type) {
+	case string:
+		a.Value = slog.StringValue(safetext.Line(value, maxText))
+	case error:
+		a.Value = slog.StringValue(safetext.Line(value.Error(), maxText))
+	}
+	return a
+}
 
 // jsonTarget gives each JSON line a target.
 type jsonTarget struct {

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
@@ -23,6 +25,28 @@ WARN orphan_cleaner: two lines run_id=7 call.method=get_users_by_ids call.note="
 `
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
+	}
+}
+
+// Neither a message nor an attribute makes a line of its own, moves the cursor, sets
+// a title or turns the text around, whatever a server wrote.
+func TestHostileText(t *testing.T) {
+	const hostile = "a\x1b]0;owned\a\rb\u202ec\u009b\x7f\xff\nERROR orphan_cleaner: forged"
+	for _, format := range []string{"text", "json"} {
+		var out strings.Builder
+		log := telemetry.NewLogger(&out, format, slog.LevelInfo)
+		log.With("own", hostile).Error(hostile, "text", hostile, "error", errors.New(hostile), slog.Group("g", "k", hostile),
+			"url", "postgres://u:hunter2@db/x", "long", strings.Repeat("\u202e", 1<<20), "n", 7)
+		line, rest, _ := strings.Cut(out.String(), "\n")
+		if at := strings.IndexFunc(line, func(r rune) bool { return !unicode.IsGraphic(r) }); at >= 0 || rest != "" || !utf8.ValidString(line) {
+			t.Errorf("%s: at %d of %q, %q", format, at, line, rest)
+		}
+		if strings.Count(line, "owned") != 5 || strings.Contains(line, "hunter2") || len(line) > 10_000 {
+			t.Errorf("%s: %d bytes: %s", format, len(line), line)
+		}
+		if format == "json" && !strings.HasSuffix(line, `"n":7,"target":"orphan_cleaner"}`) {
+			t.Errorf("numbers are no numbers: %s", line)
+		}
 	}
 }
 

@@ -8,27 +8,28 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/result"
 )
 
 // Metrics are what this process counts by itself. It observes the client of
 // auth-service and the cleaner; docs/metrics.md says what each metric means.
 type Metrics struct {
-	requests, errors     prometheus.Counter
-	duration             prometheus.Histogram
-	batchCalls           prometheus.Counter
-	deletedMembers       prometheus.Counter
-	voidBatches, retries *prometheus.CounterVec
-	phaseDuration        *prometheus.GaugeVec
-	chunkMembers         prometheus.Histogram
-	concurrencyLimit     prometheus.Gauge
+	requests, errors          prometheus.Counter
+	duration                  prometheus.Histogram
+	batchCalls                prometheus.Counter
+	deletedMembers            prometheus.Counter
+	invalidResponses, retries *prometheus.CounterVec
+	throttled                 *prometheus.CounterVec
+	phaseDuration             *prometheus.GaugeVec
+	chunkMembers              prometheus.Histogram
+	concurrencyLimit          prometheus.Gauge
 
 	runEnded func() // set by State
 }
 
 var (
-	_ cleaner.Observer    = (*Metrics)(nil)
+	_ result.Observer     = (*Metrics)(nil)
 	_ authclient.Observer = (*Metrics)(nil)
 )
 
@@ -36,7 +37,7 @@ var (
 type Settings struct {
 	Version     string
 	Interval    time.Duration
-	CheckEvery  time.Duration // 0: each run asks about everybody
+	CheckEvery  time.Duration // 0: each run checks everybody
 	Concurrency int
 	// OneRun is a process that makes one run and ends, as from cron. A count of
 	// its own would start anew with each run: [State] then has the totals.
@@ -60,7 +61,7 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 		}),
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "grpc_client_errors_total", ConstLabels: call,
-			Help: "Calls to auth-service that failed or whose answer was void, an error inside an OK reply included.",
+			Help: "Calls to auth-service that failed or whose response was invalid, an error inside an OK response included.",
 		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "grpc_client_request_duration_seconds", ConstLabels: call,
@@ -74,14 +75,18 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 		deletedMembers: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: deletedMembersName, Help: deletedMembersHelp,
 		}),
-		voidBatches: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "orphan_cleaner_void_batches_total",
-			Help: "Batches that got no correct answer after all retries: their users are unknown.",
+		invalidResponses: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "orphan_cleaner_invalid_responses_total",
+			Help: "Batches without a valid response after all retries: their users are unknown.",
 		}, []string{"reason"}),
 		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "orphan_cleaner_retries_total",
 			Help: "Times that the database was in the way and a statement was tried again.",
 		}, []string{"cause"}),
+		throttled: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "orphan_cleaner_throttled_seconds_total",
+			Help: "Seconds that sweeps slept for the sake of others.",
+		}, []string{"reason"}),
 		phaseDuration: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "orphan_cleaner_phase_duration_seconds",
 			Help: "How long each phase of this process's last run took; 0 before its first.",
@@ -98,12 +103,15 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 		runEnded: func() {},
 	}
 	for _, reason := range append(authclient.Reasons(), otherReason) {
-		m.voidBatches.WithLabelValues(reason)
+		m.invalidResponses.WithLabelValues(reason)
 	}
 	for _, cause := range database.Causes() {
 		m.retries.WithLabelValues(cause)
 	}
-	for _, phase := range cleaner.Phases() {
+	for _, reason := range []string{"nice-ratio", "replication lag"} {
+		m.throttled.WithLabelValues(reason)
+	}
+	for _, phase := range result.Phases() {
 		m.phaseDuration.WithLabelValues(phase)
 	}
 	m.concurrencyLimit.Set(float64(s.Concurrency))
@@ -114,7 +122,7 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 	interval.Set(s.Interval.Seconds())
 	checkEvery := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "orphan_cleaner_check_every_seconds",
-		Help: "The setting CHECK_EVERY: time in which each user is asked about once; 0: each run asks about everybody.",
+		Help: "The setting CHECK_EVERY: time in which each user is checked once; 0: each run checks everybody.",
 	})
 	checkEvery.Set(s.CheckEvery.Seconds())
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -124,7 +132,7 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 	build.Set(1)
 
 	all := []prometheus.Collector{
-		m.requests, m.errors, m.duration, m.voidBatches, m.retries, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, checkEvery, build,
+		m.requests, m.errors, m.duration, m.invalidResponses, m.retries, m.throttled, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, checkEvery, build,
 	}
 	if !s.OneRun {
 		all = append(all, m.batchCalls, m.deletedMembers)
@@ -132,14 +140,14 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 	return m, register(registry, all...)
 }
 
-// otherReason is the reason of a void batch that names none.
+// otherReason is the reason of an invalid response that names none.
 const otherReason = "other"
 
 // What a process counts by itself, or finds in the database when it makes one
 // run only.
 const (
 	batchCallsName     = "orphan_cleaner_batch_calls_total"
-	batchCallsHelp     = "Batches of users that auth-service was asked about; a retried batch counts once."
+	batchCallsHelp     = "Batches of users that were checked with auth-service; a retried batch counts once."
 	deletedMembersName = "orphan_cleaner_deleted_members_total"
 	deletedMembersHelp = "Members deleted, each audited and backed up."
 )
@@ -162,17 +170,17 @@ func (m *Metrics) CallDone(_ string, _ int, took time.Duration, err error) {
 	}
 }
 
-// BatchDone counts a batch, and the reason when it is void; see [cleaner.Observer].
+// BatchDone counts a batch, and the reason when its response is invalid; see [result.Observer].
 func (m *Metrics) BatchDone(err error) {
 	m.batchCalls.Inc()
 	if err == nil {
 		return
 	}
 	reason := otherReason
-	if void, ok := errors.AsType[*authclient.BatchError](err); ok {
-		reason = void.Reason
+	if invalid, ok := errors.AsType[*authclient.BatchError](err); ok {
+		reason = invalid.Reason
 	}
-	m.voidBatches.WithLabelValues(reason).Inc()
+	m.invalidResponses.WithLabelValues(reason).Inc()
 }
 
 // PhaseDone keeps the duration of a phase.
@@ -186,6 +194,11 @@ func (m *Metrics) ChunkDone(members int64) {
 	m.chunkMembers.Observe(float64(members))
 }
 
+// Throttled counts how long the sweep slept for the sake of others.
+func (m *Metrics) Throttled(reason string, pause time.Duration) {
+	m.throttled.WithLabelValues(reason).Add(pause.Seconds())
+}
+
 // Retried counts a cause.
 func (m *Metrics) Retried(cause string) { m.retries.WithLabelValues(cause).Inc() }
 
@@ -193,7 +206,7 @@ func (m *Metrics) Retried(cause string) { m.retries.WithLabelValues(cause).Inc()
 func (m *Metrics) RunBegan() {}
 
 // RunEnded makes the next scrape read the database anew.
-func (m *Metrics) RunEnded(cleaner.Result) { m.runEnded() }
+func (m *Metrics) RunEnded(result.Run) { m.runEnded() }
 
 // ConcurrencyLimit says how many calls may be in flight from now on.
 func (m *Metrics) ConcurrencyLimit(calls int) { m.concurrencyLimit.Set(float64(calls)) }

@@ -20,7 +20,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
@@ -33,12 +34,12 @@ const retention = 30 * 24 * time.Hour
 func all(t *testing.T, pool *pgxpool.Pool, log *slog.Logger, oneRun bool) (*prometheus.Registry, *telemetry.Metrics) {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	settings := telemetry.Settings{Version: "v1", Interval: time.Hour, Concurrency: 8, OneRun: oneRun}
-	metrics, err := telemetry.NewMetrics(registry, settings)
+	about := telemetry.Settings{Version: "v1", Interval: time.Hour, Concurrency: 8, OneRun: oneRun}
+	metrics, err := telemetry.NewMetrics(registry, about)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := telemetry.NewState(registry, metrics, pool, retention, log, settings); err != nil {
+	if err := telemetry.NewState(registry, metrics, pool, retention, log, about); err != nil {
 		t.Fatal(err)
 	}
 	return registry, metrics
@@ -138,12 +139,15 @@ func TestProcess(t *testing.T) {
 	m.CallDone("get_users_by_ids", 100, 30*time.Millisecond, nil)
 	m.CallDone("get_users_by_ids", 100, 30*time.Millisecond, &authclient.BatchError{Reason: "in_band_error"})
 	m.BatchDone(nil)
-	m.BatchDone(fmt.Errorf("asking: %w", &authclient.BatchError{Reason: "in_band_error"}))
+	m.BatchDone(fmt.Errorf("checking: %w", &authclient.BatchError{Reason: "in_band_error"}))
 	m.BatchDone(&authclient.BatchError{Reason: "status_internal"})
 	m.BatchDone(errors.New("who knows"))
 	m.ChunkDone(7)
 	m.ChunkDone(8)
 	m.Retried("deadlock")
+	m.Throttled("nice-ratio", 1500*time.Millisecond)
+	m.Throttled("nice-ratio", 500*time.Millisecond)
+	m.Throttled("", 0) // the end of a sleep
 	m.PhaseDone("verify", 2*time.Second)
 	m.ConcurrencyLimit(3)
 	for _, want := range []struct {
@@ -155,13 +159,15 @@ func TestProcess(t *testing.T) {
 		{1, "grpc_client_errors_total", call},
 		{2, "grpc_client_request_duration_seconds", call},
 		{4, "orphan_cleaner_batch_calls_total", nil},
-		{1, "orphan_cleaner_void_batches_total", []string{`reason="in_band_error"`}},
-		{1, "orphan_cleaner_void_batches_total", []string{`reason="status_internal"`}},
-		{1, "orphan_cleaner_void_batches_total", []string{`reason="other"`}},
-		{0, "orphan_cleaner_void_batches_total", []string{`reason="foreign_id"`}},
+		{1, "orphan_cleaner_invalid_responses_total", []string{`reason="in_band_error"`}},
+		{1, "orphan_cleaner_invalid_responses_total", []string{`reason="status_internal"`}},
+		{1, "orphan_cleaner_invalid_responses_total", []string{`reason="other"`}},
+		{0, "orphan_cleaner_invalid_responses_total", []string{`reason="foreign_id"`}},
 		{15, "orphan_cleaner_deleted_members_total", nil},
 		{2, "orphan_cleaner_chunk_members", nil},
 		{1, "orphan_cleaner_retries_total", []string{`cause="deadlock"`}},
+		{2, "orphan_cleaner_throttled_seconds_total", []string{`reason="nice-ratio"`}},
+		{0, "orphan_cleaner_throttled_seconds_total", []string{`reason="replication lag"`}},
 		{2, "orphan_cleaner_phase_duration_seconds", []string{`phase="verify"`}},
 		{3, "orphan_cleaner_concurrency_limit", nil},
 		// There is no database here.
@@ -193,9 +199,9 @@ func TestState(t *testing.T) {
 			t.Errorf("%s is %v, want about %v", name, got, want)
 		}
 	}
-	run := `INSERT INTO orphan_runs (kind, state, phase, started_at, finished_at, lease, host, version, settings, members_deleted, batch_calls,
+	run := `INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, judged_at, lease, host, version, settings, members_deleted, batch_calls,
 		users_checked, users_unknown, members_held, members_kept_young, breaker)
-		VALUES ($1, $2, 'finish', now() - $3::interval, CASE WHEN $2 <> 'running' THEN now() - $3::interval END, '1 minute', 'h:1', 'v', '{}', $4, 3, 10, 1, 4, 5, $5)`
+		VALUES ($1, $2, 'finish', now() - $3::interval, now() - $3::interval, CASE WHEN $2 <> 'running' THEN now() - $3::interval END, now() - $3::interval, '1 minute', 'h:1', 'v', '{}', $4, 3, 10, 1, 4, 5, $5)`
 	is(0, "orphan_cleaner_last_success_timestamp_seconds")
 	is(0, "orphan_cleaner_last_attempt_timestamp_seconds")
 	is(0, "orphan_cleaner_oldest_due_age_seconds")
@@ -205,7 +211,7 @@ func TestState(t *testing.T) {
 	db.Exec(run, "clean", "abandoned", "2 hours", 20, nil)
 	db.Exec(run, "restore", "succeeded", "1 hour", 0, nil)
 	is(0, "orphan_cleaner_last_success_timestamp_seconds") // what was read a moment ago
-	m.RunEnded(cleaner.Result{})
+	m.RunEnded(result.Run{})
 	now := testdb.One[float64](db, "SELECT extract(EPOCH FROM now())::float8")
 	about(now-5*3600-60, "orphan_cleaner_last_success_timestamp_seconds")
 	about(now-2*3600-60, "orphan_cleaner_last_attempt_timestamp_seconds")
@@ -213,28 +219,38 @@ func TestState(t *testing.T) {
 	is(1, "orphan_cleaner_runs_total", `kind="clean"`, `state="abandoned"`)
 	is(1, "orphan_cleaner_runs_total", `kind="restore"`, `state="succeeded"`)
 	is(0, "orphan_cleaner_runs_total", `kind="clean"`, `state="failed"`)
+	is(0, "orphan_cleaner_runs_total", `kind="clean"`, `state="paused"`)
 	// One run from cron counts what all of them did.
 	is(27, "orphan_cleaner_deleted_members_total")
 	is(12, "orphan_cleaner_batch_calls_total")
 	is(1, "orphan_cleaner_breaker_tripped", `breaker="delete-share"`)
-	for _, breaker := range cleaner.BreakerNames() {
+	for _, breaker := range settings.BreakerNames() {
 		if breaker != "delete-share" {
 			is(0, "orphan_cleaner_breaker_tripped", fmt.Sprintf("breaker=%q", breaker))
 		}
 	}
-	// Nobody was ever checked; some were not; all were, the first two hours ago.
+	// Nobody was ever checked; some were not; all were, the first two hours ago, and
+	// in the next cycle those up to the cursor an hour ago.
 	const everybody = "orphan_cleaner_everybody_checked_timestamp_seconds"
-	coverage := `INSERT INTO orphan_coverage (from_user, checked_at, run_id, users, is_unknown) SELECT $1::uuid, now() - $2::interval, r.run_id, 1, false FROM (SELECT min(run_id) AS run_id FROM orphan_runs) AS r`
+	ran := func(state string) int64 {
+		return testdb.One[int64](db, "SELECT run_id FROM orphan_cleaner.runs WHERE kind = 'clean' AND state = $1", state)
+	}
+	first, last := ran("succeeded"), ran("abandoned")
 	is(0, everybody)
-	db.Exec(coverage, "80000000-0000-0000-0000-000000000000", "1 hour")
-	m.RunEnded(cleaner.Result{})
+	db.Exec(`INSERT INTO orphan_cleaner.coverage (cursor_id, cycle_run_id, run_id, checked_at, users, users_so_far)
+		VALUES ('80000000-0000-0000-0000-000000000000', $1, $1, now() - interval '5 hours', 10, 10)`, first)
+	m.RunEnded(result.Run{})
 	is(0, everybody)
-	db.Exec(coverage, "00000000-0000-0000-0000-000000000000", "2 hours")
-	m.RunEnded(cleaner.Result{})
-	about(now-2*3600-30, everybody)
-	db.Exec(`INSERT INTO orphan_coverage (from_user, users, is_unknown) VALUES ('90000000-0000-0000-0000-000000000000', 1, true)`)
-	m.RunEnded(cleaner.Result{})
-	is(0, everybody)
+	db.Exec(`UPDATE orphan_cleaner.coverage SET cursor_id = NULL, previous_run_id = $1`, first)
+	m.RunEnded(result.Run{})
+	about(now-5*3600-30, everybody)
+	db.Exec(`UPDATE orphan_cleaner.runs SET checked_through = '80000000-0000-0000-0000-000000000000' WHERE run_id = $1`, first)
+	db.Exec(`UPDATE orphan_cleaner.coverage SET cursor_id = '80000000-0000-0000-0000-000000000000', cycle_run_id = $1, run_id = $1`, last)
+	m.RunEnded(result.Run{})
+	about(now-3*3600-30, everybody)
+	db.Exec(`INSERT INTO orphan_cleaner.unknowns (user_id, unknown_since) VALUES (gen_random_uuid(), now() - interval '9 hours')`)
+	m.RunEnded(result.Run{})
+	about(now-9*3600-30, everybody)
 	is(10, "orphan_cleaner_users_checked")
 	is(1, "orphan_cleaner_users_unknown")
 	is(4, "orphan_cleaner_held_members")
@@ -249,19 +265,19 @@ func TestState(t *testing.T) {
 	db.Exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)
 		SELECT md5('c' || c)::uuid, md5('u' || u)::uuid, now() - CASE WHEN (c, u) = (2, 1) THEN interval '1 day' ELSE interval '60 days' END
 		FROM generate_series(1, 2) AS c, generate_series(1, 4) AS u`)
-	db.Exec(`INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+	db.Exec(`INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
 		SELECT md5('u' || u)::uuid, now() - make_interval(days => 50 - u * 10, hours => 5), now(), 1, 'sightings' FROM generate_series(1, 3) AS u`)
-	db.Exec(`UPDATE orphan_candidates SET first_missing_at = now() - interval '30 days 5 hours' WHERE user_id = md5('u2')::uuid`)
-	db.Exec(`UPDATE orphan_candidates SET first_missing_at = now() - interval '2 days' WHERE user_id = md5('u3')::uuid`)
-	db.Exec(`INSERT INTO orphan_holds (user_id, reason) VALUES (md5('u2')::uuid, 'legal')`)
-	db.Exec(`INSERT INTO orphan_pauses (reason, paused_at) VALUES ('restoring', now() - interval '2 hours')`)
+	db.Exec(`UPDATE orphan_cleaner.candidates SET first_missing_at = now() - interval '30 days 5 hours' WHERE user_id = md5('u2')::uuid`)
+	db.Exec(`UPDATE orphan_cleaner.candidates SET first_missing_at = now() - interval '2 days' WHERE user_id = md5('u3')::uuid`)
+	db.Exec(`INSERT INTO orphan_cleaner.holds (user_id, reason) VALUES (md5('u2')::uuid, 'legal')`)
+	db.Exec(`INSERT INTO orphan_cleaner.pauses (reason, paused_at) VALUES ('restoring', now() - interval '2 hours')`)
 	db.Exec(`INSERT INTO conversation_members_audit_default SELECT gen_random_uuid(), gen_random_uuid(), 'member', now(), '2001-01-01', 'app', 'app', NULL, n FROM generate_series(1, 3) AS n`)
 	day := testdb.One[string](db, "SELECT to_char((now() AT TIME ZONE 'UTC') + interval '3 days', 'YYYYMMDD')")
 	db.Exec("ALTER TABLE conversation_members_backup DETACH PARTITION conversation_members_backup_" + day)
 	db.Exec(run, "clean", "running", "1 second", 0, nil)
-	db.Exec("UPDATE orphan_runs SET members_restored = 11 WHERE kind = 'restore'")
-	db.Exec("INSERT INTO orphan_departed (user_id, alive_at) SELECT gen_random_uuid(), CASE WHEN n > 1 THEN now() END FROM generate_series(1, 3) AS n")
-	m.RunEnded(cleaner.Result{})
+	db.Exec("UPDATE orphan_cleaner.runs SET members_restored = 11 WHERE kind = 'restore'")
+	db.Exec("INSERT INTO orphan_cleaner.rechecks (user_id, alive_at) SELECT gen_random_uuid(), CASE WHEN n > 1 THEN now() END FROM generate_series(1, 3) AS n")
+	m.RunEnded(result.Run{})
 	is(2, "orphan_cleaner_resurrected_users")
 	is(11, "orphan_cleaner_restored_members_total")
 	is(3, "orphan_cleaner_candidate_users")
@@ -275,15 +291,15 @@ func TestState(t *testing.T) {
 	is(3, "orphan_cleaner_audit_default_rows")
 	is(2, "orphan_cleaner_partitions_ahead_days", `table="conversation_members_backup"`)
 
-	db.Exec(`UPDATE orphan_runs SET state = 'failed', finished_at = now() WHERE state = 'running'`)
-	m.RunEnded(cleaner.Result{})
+	db.Exec(`UPDATE orphan_cleaner.runs SET state = 'failed', finished_at = now() WHERE state = 'running'`)
+	m.RunEnded(result.Run{})
 	is(1, "orphan_cleaner_breaker_tripped", `breaker="delete-share"`)
 	db.Exec(run, "clean", "succeeded", "0", 0, nil)
-	m.RunEnded(cleaner.Result{})
+	m.RunEnded(result.Run{})
 	is(0, "orphan_cleaner_breaker_tripped", `breaker="delete-share"`)
 	today := testdb.One[string](db, "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')")
 	db.Exec("ALTER TABLE conversation_members_backup DETACH PARTITION conversation_members_backup_" + today)
-	m.RunEnded(cleaner.Result{})
+	m.RunEnded(result.Run{})
 	is(-1, "orphan_cleaner_partitions_ahead_days", `table="conversation_members_backup"`)
 }
 
@@ -316,11 +332,11 @@ func TestStateOfAStuckDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback(context.Background()) }() // a second time it does nothing
-	if _, err := tx.Exec(t.Context(), "LOCK TABLE orphan_runs IN ACCESS EXCLUSIVE MODE"); err != nil {
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE orphan_cleaner.runs IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		m.RunEnded(cleaner.Result{})
+		m.RunEnded(result.Run{})
 		is(0)
 	}
 	if lines := strings.Count(log.String(), "level=WARN"); lines != 1 {
@@ -329,6 +345,6 @@ func TestStateOfAStuckDatabase(t *testing.T) {
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	m.RunEnded(cleaner.Result{})
+	m.RunEnded(result.Run{})
 	is(1)
 }

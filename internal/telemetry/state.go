@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 // How long what was read is good for, and how long reading may take. Together
@@ -65,13 +65,13 @@ type stateMetric struct {
 func stateMetrics() []stateMetric {
 	return []stateMetric{
 		{databaseUp, "1 if the database could be read for this scrape, else 0.", nil},
-		{"orphan_cleaner_restored_members_total", "Members given back by restores.", nil},
+		{"orphan_cleaner_restored_members_total", "Members restored.", nil},
 		{runsTotal, "Runs that ended, by kind and state.", []string{"kind", "state"}},
 		{"orphan_cleaner_last_success_timestamp_seconds", "When a run last succeeded; 0: never.", nil},
 		{"orphan_cleaner_last_attempt_timestamp_seconds", "When a run last began; 0: never.", nil},
-		{"orphan_cleaner_everybody_checked_timestamp_seconds", "When the run began since which every user has been asked about; 0: some never were.", nil},
-		{"orphan_cleaner_users_checked", "Users with a correct answer in the last run that ended.", nil},
-		{"orphan_cleaner_users_unknown", "Users without a correct answer in the last run that ended.", nil},
+		{"orphan_cleaner_everybody_checked_timestamp_seconds", "When the run began since which every user has been checked; 0: some never were.", nil},
+		{"orphan_cleaner_users_checked", "Users with a valid response in the last run that ended.", nil},
+		{"orphan_cleaner_users_unknown", "Users without a valid response in the last run that ended.", nil},
 		{"orphan_cleaner_candidate_users", "Users in the ledger: missing, their clock running.", nil},
 		{candidateMembers, "Members of candidates.", nil},
 		{"orphan_cleaner_due_users", "Users with members that a run would delete now.", nil},
@@ -79,7 +79,7 @@ func stateMetrics() []stateMetric {
 		{"orphan_cleaner_oldest_due_age_seconds", "How long the longest waiting due user has been due; 0: nobody is.", nil},
 		{"orphan_cleaner_held_members", "Members that the last run that ended kept because of a hold.", nil},
 		{"orphan_cleaner_young_members", "Members of due users that the last run that ended kept because they are younger than the retention.", nil},
-		{"orphan_cleaner_resurrected_users", "Users who are alive again while members that a run deleted could be given back.", nil},
+		{"orphan_cleaner_resurrected_users", "Users who are alive again while members that a run deleted can be restored.", nil},
 		{breakerTripped, "1 while this breaker's refusal is the last word: no run has succeeded since.", []string{"breaker"}},
 		{"orphan_cleaner_paused", "1 while runs are paused.", nil},
 		{"orphan_cleaner_pause_age_seconds", "How long runs have been paused; 0: they are not.", nil},
@@ -176,7 +176,7 @@ func (c *State) collectState(to chan<- prometheus.Metric, s state) {
 	c.gauge(to, "orphan_cleaner_paused", oneIf(s.Paused))
 	c.gauge(to, "orphan_cleaner_pause_age_seconds", s.PauseAge)
 	c.gauge(to, "orphan_cleaner_run_open", oneIf(s.RunOpen))
-	for _, breaker := range cleaner.BreakerNames() {
+	for _, breaker := range settings.BreakerNames() {
 		c.gauge(to, breakerTripped, oneIf(breaker == s.Tripped), breaker)
 	}
 	for _, table := range s.partitions {

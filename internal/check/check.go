@@ -1,0 +1,251 @@
+// Package check is the preflight: what a run needs, examined before it changes
+// anything, and what `check` prints, a line for each check.
+package check
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
+// daysAhead is how many days of backup partitions are made beyond today.
+const daysAhead = 7
+
+const minServerVersion = 150000
+
+// Preflight examines one database, and by its probes what is beside it.
+type Preflight struct {
+	pool          *pgxpool.Pool
+	log           *slog.Logger
+	schemaVersion int64
+	probes        []Probe
+}
+
+// New returns a Preflight. The schema version is the newest migration that this
+// program knows; the probes are checks beside the database's own, such as the
+// health of auth-service.
+func New(pool *pgxpool.Pool, log *slog.Logger, schemaVersion int64, probes ...Probe) *Preflight {
+	return &Preflight{pool: pool, log: log, schemaVersion: schemaVersion, probes: probes}
+}
+
+// ForRun is the preflight of a run, which makes missing partitions, or of a dry run.
+func (c *Preflight) ForRun(isDry bool) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		findings := c.Check(ctx, !isDry)
+		findings.Log(c.log)
+		return findings.Err()
+	}
+}
+
+// Check runs all checks. With repair it makes partitions that are not there.
+func (c *Preflight) Check(ctx context.Context, repair bool) Findings {
+	var found Findings
+	probed := make(Findings, len(c.probes))
+	var probing sync.WaitGroup
+	for i, probe := range c.probes {
+		probing.Go(func() { probed[i] = probe(ctx) })
+	}
+	c.checkDatabase(ctx, repair, &found)
+	probing.Wait()
+	return append(found, probed...)
+}
+
+func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings) {
+	asked := time.Now()
+	server, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightServerRow, error) { return q.PreflightServer(ctx) })
+	if database.StatementPooled(err) {
+		f.add("database", Fail, "a pooler in statement mode is in between: it allows no transaction",
+			"pool_mode = transaction for this database in pgbouncer.ini, or point DATABASE_URL at the server")
+		return
+	}
+	if !f.verdict(err == nil, "database", "PostgreSQL "+server.Version+", database "+server.DatabaseName+", role "+server.RoleName,
+		fmt.Sprint(err), "check DATABASE_URL and that the server is up: psql \"$DATABASE_URL\" -c 'SELECT 1'") {
+		return
+	}
+	f.verdict(server.VersionNum >= minServerVersion, "version", "15 or newer", "PostgreSQL "+server.Version+" is older than 15", "upgrade the server")
+	f.verdict(!server.InRecovery || !repair, "primary", "accepts writes", "the server is a standby: it takes no writes", "point DATABASE_URL at the primary")
+	f.verdict(server.ReplicationRole == "origin", "triggers-fire", "session_replication_role is origin",
+		"session_replication_role is "+server.ReplicationRole+": foreign keys and other triggers would not fire",
+		"ALTER ROLE "+server.RoleName+" RESET session_replication_role, or take it out of the options in DATABASE_URL")
+
+	repair = checkSkew(server.DatabaseTime, asked, time.Now(), f) && repair // no partition of a day that is not
+
+	objects, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightObjectsRow, error) {
+		return q.PreflightObjects(ctx)
+	})
+	if err != nil {
+		f.add("tables", Fail, err.Error(), "orphan-cleaner check")
+		return
+	}
+	if !f.verdict(objects.HasMembers, "members", "conversation_members is there", "there is no table public.conversation_members in database "+server.DatabaseName,
+		"point DATABASE_URL at messaging-service's database") {
+		return
+	}
+	if objects.IsDevelopment {
+		f.add("schema", Fail, "this database holds tables of a development version (public.orphan_runs and others)",
+			"see docs/upgrading.md: export what matters, drop the old tables, orphan-cleaner migrate up")
+		return
+	}
+	if !c.checkSchema(ctx, objects.HasGoose, f) {
+		return
+	}
+	if !f.verdict(objects.ObjectsMissing == "", "tables", "all of ours are there", objects.ObjectsMissing+" not there, though its migration was applied",
+		"create it again as in migrations/, or restore it from a backup of the database") {
+		return
+	}
+	f.verdict(objects.GrantsMissing == "", "grants", "all that a run needs", "role "+server.RoleName+" lacks "+objects.GrantsMissing,
+		"psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+server.RoleName)
+	c.checkPause(ctx, f)
+	c.checkTable(ctx, f)
+	if objects.GrantsMissing == "" {
+		c.checkPartitions(ctx, repair && !server.InRecovery, f)
+	}
+}
+
+// How far the clocks of this machine and of the database may be apart. The
+// retention goes by the database's alone: a minute means that either is wrong,
+// and that nobody knows which.
+const (
+	skewWarn = 5 * time.Second
+	skewFail = time.Minute
+)
+
+// checkSkew compares the database's time with those of asking and answer here; false:
+// they are too far apart.
+func checkSkew(there, asked, answered time.Time, f *Findings) (agree bool) {
+	const hint = "set the clocks: chronyc tracking, or timedatectl timesync-status, on both machines"
+	skew := max(there.Sub(answered), asked.Sub(there), 0)
+	which := "ahead of"
+	if there.Before(asked) {
+		which = "behind"
+	}
+	message := fmt.Sprintf("the database is %s %s this machine", skew.Round(time.Second), which)
+	switch {
+	case skew > skewFail:
+		f.add("clock-skew", Fail, message, hint)
+	case skew > skewWarn:
+		f.add("clock-skew", Warn, message, hint)
+	default:
+		f.add("clock-skew", OK, "database and this machine agree about the time", "")
+	}
+	return skew <= skewFail
+}
+
+// Clock is an error where the clocks of this machine and of the database are so far
+// apart that either is wrong: nothing that goes by time may delete or drop then.
+func Clock(ctx context.Context, pool *pgxpool.Pool) error {
+	asked := time.Now()
+	there, err := db.New(pool).ClockNow(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the database's clock: %w", err)
+	}
+	var found Findings
+	checkSkew(there, asked, time.Now(), &found)
+	return found.Err()
+}
+
+func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, f *Findings) bool {
+	const up = "orphan-cleaner migrate up"
+	if !hasGoose {
+		return f.verdict(false, "schema", "", "no migration has been applied", up)
+	}
+	version, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PreflightVersion(ctx) })
+	switch want := c.schemaVersion; {
+	case err != nil:
+		return f.verdict(false, "schema", "", "orphan_cleaner_goose cannot be read: "+err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
+	case version > want:
+		return f.verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program knows %d", version, want),
+			"use the newer orphan-cleaner that migrated it")
+	case version < want:
+		return f.verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program needs %d", version, want), up)
+	default:
+		return f.verdict(true, "schema", fmt.Sprintf("at migration %d", version), "", "")
+	}
+}
+
+func (c *Preflight) checkPause(ctx context.Context, f *Findings) {
+	pauses, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.PauseInForceRow, error) { return q.PauseInForce(ctx) })
+	switch {
+	case err != nil:
+		f.add("pause", Fail, err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
+	case len(pauses) > 0:
+		p := pauses[0]
+		f.add("pause", Warn, "runs are paused by "+p.PausedBy+" since "+p.PausedAt.UTC().Format(time.RFC3339)+": "+p.Reason, "orphan-cleaner resume")
+	default:
+		f.add("pause", OK, "runs are not paused", "")
+	}
+}
+
+func (c *Preflight) checkTable(ctx context.Context, f *Findings) {
+	table, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightTableRow, error) { return q.PreflightTable(ctx) })
+	if err != nil {
+		f.add("table", Fail, err.Error(), "orphan-cleaner check")
+		return
+	}
+	// tgenabled: A always, O origin, R replica, D disabled.
+	trigger := func(name, state, create, function string) {
+		hint := "ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER " + name
+		wrong := map[string]string{"missing": "is not there", "D": "is disabled", "O": "is not ENABLE ALWAYS", "R": "fires on replicas only"}[state]
+		if state == "missing" {
+			hint = "as the owner of the table: CREATE TRIGGER " + name + " " + create + " EXECUTE FUNCTION orphan_cleaner." + function + "(); " + hint
+		}
+		f.verdict(state == "A", name, "enabled, always", "the trigger "+name+" on conversation_members "+wrong, hint)
+	}
+	trigger("conversation_members_audit_delete", table.AuditTrigger,
+		"AFTER DELETE ON public.conversation_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT", "audit_members")
+	trigger("conversation_members_refuse_truncate", table.TruncateTrigger,
+		"BEFORE TRUNCATE ON public.conversation_members FOR EACH STATEMENT", "refuse_truncate")
+	f.verdict(table.HasIndex, "index", "an index on conversation_members(user_id) is valid",
+		"no valid index on conversation_members(user_id): every page of the scan would read the whole table",
+		"CREATE INDEX CONCURRENTLY conversation_members_user_id ON public.conversation_members (user_id)")
+	c.checkDrift(ctx, f)
+}
+
+func (c *Preflight) checkPartitions(ctx context.Context, repair bool, f *Findings) {
+	if repair {
+		made, err := database.Do(ctx, c.pool, c.patience(), pgx.ReadWrite, database.ReadLimit, "making partitions", func(ctx context.Context, q *db.Queries) (int32, error) {
+			return q.PartitionEnsure(ctx, daysAhead)
+		})
+		if err != nil {
+			// Those of today and tomorrow may be there all the same.
+			f.add("partitions-ahead", Warn, err.Error(), "as the owner of the tables: SELECT orphan_cleaner.partitions_ensure(7)")
+		}
+		if made > 0 {
+			c.log.Info("Made partitions", "count", made)
+		}
+	}
+	there, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PartitionsThereRow, error) { return q.PartitionsThere(ctx) })
+	if err != nil {
+		f.add("partitions", Fail, err.Error(), "SELECT orphan_cleaner.partitions_ensure(7)")
+		return
+	}
+	if good := there.Today && there.Tomorrow && there.Month; good || repair {
+		f.verdict(good, "partitions", "of today and tomorrow are there", "the backup partition of today or tomorrow, or the audit's of this month, is not there", "SELECT orphan_cleaner.partitions_ensure(7)")
+	} else {
+		f.add("partitions", Warn, "of today or tomorrow are not there yet; the next run makes them", "SELECT orphan_cleaner.partitions_ensure(7)")
+	}
+	if there.DefaultInUse {
+		f.add("audit-default", Warn, "conversation_members_audit_default holds rows of a month that had no partition", "SELECT orphan_cleaner.partitions_ensure(7)")
+	}
+}
+
+func (c *Preflight) patience() database.Patience {
+	return database.Patience{Log: c.log, Attempts: attempts, LockTimeout: lockTimeout}
+}
+
+const (
+	attempts    = 3
+	lockTimeout = 2 * time.Second
+)
+
+func ask[T any](ctx context.Context, c *Preflight, query func(ctx context.Context, q *db.Queries) (T, error)) (T, error) {
+	return database.Do(ctx, c.pool, c.patience(), pgx.ReadOnly, database.ReadLimit, "reading the catalog", query)
+}

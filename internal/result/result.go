@@ -1,0 +1,60 @@
+// Package result is what runs tell about themselves, while and after they are made.
+package result
+
+// Run is what a run did; its JSON form is a contract.
+type Run struct {
+	RunID            int64    `json:"run_id"`
+	State            string   `json:"state"`
+	UsersChecked     int64    `json:"users_checked"`
+	UsersMissing     int64    `json:"users_missing"`
+	UsersUnknown     int64    `json:"users_unknown"`
+	UsersNew         int64    `json:"users_new"`
+	UsersReturned    int64    `json:"users_returned"`
+	UsersRestarted   int64    `json:"users_restarted"` // candidates whose clock restarted
+	UsersDue         int64    `json:"users_due"`
+	UsersBlocked     int64    `json:"users_blocked"`
+	UsersResurrected int64    `json:"users_resurrected"` // alive again while their deleted rows can be restored
+	Candidates       int64    `json:"candidates"`
+	MembersTotal     int64    `json:"members_total"`
+	MembersDue       int64    `json:"members_due"`
+	MembersDeleted   int64    `json:"members_deleted"`
+	MembersKeptYoung int64    `json:"members_kept_young"`
+	MembersHeld      int64    `json:"members_held"`
+	MembersChanged   int64    `json:"members_changed"` // due, and kept or gone by the time of the delete
+	MembersBlocked   int64    `json:"members_blocked"`
+	Conversations    int64    `json:"conversations"`
+	OwnersLost       int64    `json:"owners_lost"`
+	BatchCalls       int64    `json:"batch_calls"`
+	Breaker          *string  `json:"breaker"`
+	Seconds          float64  `json:"seconds"`
+	Targets          []Target `json:"targets"`
+	DryRun           bool     `json:"dry_run"`
+	Error            string   `json:"error,omitempty"`
+}
+
+// Target is what a run did with one table.
+type Target struct {
+	Name          string `json:"name"`
+	RowsDue       int64  `json:"rows_due"`
+	RowsDeleted   int64  `json:"rows_deleted"`
+	RowsKeptYoung int64  `json:"rows_kept_young"`
+	RowsHeld      int64  `json:"rows_held"`
+	RowsChanged   int64  `json:"rows_changed"`
+	RowsBlocked   int64  `json:"rows_blocked"`
+}
+
+// Progress is a moment of a run, for whoever watches it.
+type Progress struct {
+	Phase                                               string
+	Throttled                                           string // why the sweep sleeps; empty: it does not
+	MembersSeen, UsersChecked, UsersMissing, UsersAbout int64
+	MembersDue, MembersDeleted, UsersBlocked            int64
+}
+
+// Members is what a run did with conversation_members.
+func (r Run) Members() Target {
+	return Target{
+		Name: "conversation_members", RowsDue: r.MembersDue, RowsDeleted: r.MembersDeleted, RowsKeptYoung: r.MembersKeptYoung,
+		RowsHeld: r.MembersHeld, RowsChanged: r.MembersChanged, RowsBlocked: r.MembersBlocked,
+	}
+}

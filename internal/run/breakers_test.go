@@ -1,0 +1,262 @@
+package run_test
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/nova-social/orphan-cleaner/internal/run"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
+)
+
+// refused asserts that a run ended so, by this breaker.
+func (w *world) refused(breaker string, r outcome, err error) {
+	w.t.Helper()
+	if !errors.Is(err, run.ErrRefused) || r.State != "refused" || r.Breaker == nil || *r.Breaker != breaker {
+		w.t.Fatalf("not refused by %s: %v, %+v", breaker, err, r)
+	}
+}
+
+func TestBreakersRefuse(t *testing.T) {
+	for breaker, c := range map[string]struct {
+		dead  int
+		limit float64
+	}{
+		"new-missing-share": {dead: 60, limit: 0.10},
+		"new-missing-rate":  {dead: 20, limit: 0.01},
+		"candidate-share":   {dead: 60, limit: 0.15},
+		"delete-share":      {dead: 60, limit: 0.05},
+		"delete-share-7d":   {dead: 60, limit: 0.10},
+		"delete-share-30d":  {dead: 70, limit: 0.20},
+		"delete-rows":       {dead: 10, limit: 199},
+		"history":           {dead: 60, limit: 10},
+	} {
+		t.Run(breaker, func(t *testing.T) {
+			w := newWorld(t)
+			users := w.people(300, 20)
+			w.die(40, users[:c.dead]...)
+			w.lenient()
+			w.cfg.Limits[breaker] = c.limit
+			w.ranBefore()
+			before := w.db.Fingerprint(`conversation_members`)
+			for _, dry := range []bool{true, false} {
+				w.cfg.DryRun = dry
+				r, err := w.run()
+				w.refused(breaker, r, err)
+			}
+			if w.db.Fingerprint(`conversation_members`) != before || w.db.Count(`orphan_cleaner.candidates`) != 0 {
+				t.Error("a refused run changed members or ledger")
+			}
+			if n := w.db.Count(`orphan_cleaner.runs WHERE state = 'refused' AND breaker = $1`, breaker); n != 1 {
+				t.Errorf("%d refused runs on record", n)
+			}
+			if n := w.db.Count(`orphan_cleaner.refusals`); n != int64(c.dead) {
+				t.Errorf("%d users kept for an approval, want %d", n, c.dead)
+			}
+			w.invariant(0)
+			// Nothing but this limit was in the way.
+			w.lenient()
+			w.cfg.Limits["delete-rows"] = 100_000
+			w.must(w.run())
+			w.invariant(int64(c.dead) * 20)
+		})
+	}
+}
+
+// ranBefore has the breakers know a run of two days ago, which found nobody.
+func (w *world) ranBefore() {
+	w.t.Helper()
+	w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, users, rows_total) VALUES (date_trunc('hour', now()) - interval '2 days', 300, 6000)`)
+}
+
+// What the first run finds has gathered over years: it is no rate. What comes to it
+// within a week is one, by several runs too: more than 2 * 7 * 0.3 % of the users and five, while two weeks are not known.
+func TestFirstRunIsNoRate(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 2)
+	w.die(0, users[:10]...)
+	if r := w.must(w.run()); r.UsersNew != 10 {
+		t.Errorf("%+v", r)
+	}
+	w.die(0, users[10:27]...)
+	w.must(w.run())
+	w.die(0, users[27])
+	r, err := w.run()
+	w.refused("new-missing-rate", r, err)
+}
+
+// Each limit that a run has is a breaker, and is in the table above.
+func TestBreakerNames(t *testing.T) {
+	t.Parallel()
+	names := settings.BreakerNames()
+	for limit := range maps.Keys(settings.DefaultLimits()) {
+		if !slices.Contains(names, limit) {
+			t.Errorf("there is no breaker %s", limit)
+		}
+	}
+}
+
+// Who reads a message after a run found nobody of that id is alive: a canary without any setup.
+func TestRecentlyActiveBreaker(t *testing.T) {
+	for _, active := range []int{5, 6} {
+		t.Run(fmt.Sprint(active), func(t *testing.T) {
+			w := newWorld(t)
+			w.lenient()
+			users := w.people(400, 2)
+			w.die(0, users[:10]...)
+			w.db.Exec(`UPDATE conversation_members SET last_read_at = now() - interval '2 hours'`)
+			w.must(w.run())
+			const missing = `orphan_cleaner.candidates WHERE evidence = 'sightings' AND first_missing_at < now() - interval '23 hours'`
+			w.db.Exec(`UPDATE orphan_cleaner.candidates SET first_missing_at = now() - interval '1 day'`)
+			w.db.Exec(`UPDATE conversation_members SET last_read_at = now() - interval '2 days' WHERE NOT user_id = ANY ($1)`, users[:active])
+			r, err := w.run()
+			if active <= 5 {
+				w.must(r, err)
+				return
+			}
+			w.refused("recently-active", r, err)
+			if n := w.db.Count(missing); n != 10 {
+				t.Errorf("%d of 10 candidates are as they were", n)
+			}
+			w.cfg.Limits["recently-active"] = 6
+			w.must(w.run())
+		})
+	}
+}
+
+func TestCanaries(t *testing.T) {
+	cases := map[string]struct{ alive, dead bool }{"canary-alive": {alive: false}, "canary-dead": {alive: true, dead: true}, "": {alive: true}}
+	for breaker, c := range cases {
+		for _, isMember := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s member=%v", breaker, isMember), func(t *testing.T) {
+				w := newWorld(t)
+				w.lenient()
+				users := w.people(299, 1)
+				w.die(40, users[:5]...)
+				alive, dead := uuid.New(), uuid.New()
+				if isMember {
+					alive, dead = users[100], users[101]
+					w.auth.Delete(alive, dead)
+				}
+				if c.alive {
+					w.auth.Add(alive)
+				}
+				if c.dead {
+					w.auth.Add(dead)
+				}
+				w.cfg.CanaryAlive, w.cfg.CanaryDead = []uuid.UUID{alive}, []uuid.UUID{dead}
+				r, err := w.run()
+				if breaker == "" {
+					w.must(r, err)
+					w.invariant(5)
+					if want := int64(3 + 1); isMember && r.BatchCalls != want {
+						t.Errorf("%d calls, want %d", r.BatchCalls, want)
+					}
+					if r.UsersChecked != 299 || w.db.Count(`orphan_cleaner.candidates WHERE user_id = $1`, dead) != map[bool]int64{true: 1}[isMember] {
+						t.Errorf("result %+v", r)
+					}
+					return
+				}
+				w.refused(breaker, r, err)
+				w.invariant(0)
+			})
+		}
+	}
+}
+
+// What is due is compared with the median day of the last 28, whatever a day had.
+func TestHistoryBreaker(t *testing.T) {
+	w := newWorld(t)
+	w.lenient()
+	w.cfg.Limits["history"] = 10
+	users := w.people(300, 101)
+	w.die(40, users[:10]...) // 1,010 members
+	day := func(daysAgo, deleted int) {
+		w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, users, rows_total, rows_deleted)
+			VALUES (date_trunc('hour', now()) - make_interval(days => $1::int, hours => 1), 300, 30300, $2)`, daysAgo, deleted)
+	}
+	w.cfg.DryRun = true
+	for ago := 1; ago <= 5; ago++ {
+		day(ago, 100)
+	}
+	r, err := w.run()
+	w.refused("history", r, err) // 10 times the median of 100 is 1,000
+	if !strings.Contains(err.Error(), "median day of 100") {
+		t.Error(err)
+	}
+	for ago := 6; ago <= 20; ago++ {
+		day(ago, 102)
+	}
+	w.must(w.run()) // the median is 102 now
+	w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, users, rows_total, rows_deleted) VALUES (date_trunc('hour', now()), 300, 30300, 11)`)
+	r, err = w.run()
+	w.refused("history", r, err) // with what today has deleted already it is 1,021
+	w.cfg.Limits["history"] = 0
+	w.must(w.run()) // 0 switches it off
+	w.db.Exec(`INSERT INTO orphan_cleaner.limits (name, value) VALUES ('history', 10)`)
+	r, err = w.run()
+	w.refused("history", r, err) // but not where it is pinned
+	w.invariant(0)
+}
+
+func TestDatabaseClockBehind(t *testing.T) {
+	w := newWorld(t)
+	users := w.people(300, 2)
+	w.die(40, users[:3]...)
+	w.must(w.runHeld(users))
+	w.db.Exec(`UPDATE orphan_cleaner.runs SET heartbeat_at = now() + interval '2 days', finished_at = now() + interval '2 days'`)
+	r, err := w.run()
+	w.refused("clock", r, err)
+	w.invariant(0)
+}
+
+// A pinned limit can only make a run stricter, a dry one too.
+func TestPinnedLimits(t *testing.T) {
+	const day = 24 * time.Hour
+	for name, c := range map[string]struct {
+		pins      map[string]float64
+		set       func(cfg *settings.Run)
+		breaker   string // that refuses the run; empty: none
+		membersOf int    // the dead users who lose their members
+	}{
+		"a retention that is longer":    {pins: map[string]float64{"retention": (60 * day).Seconds()}},
+		"a retention that is shorter":   {pins: map[string]float64{"retention": day.Seconds()}, set: func(cfg *settings.Run) { cfg.Retention = 41 * day }},
+		"a shorter one, and who is due": {pins: map[string]float64{"retention": day.Seconds()}, membersOf: 3},
+		"a lower limit":                 {pins: map[string]float64{"delete-rows": 5}, breaker: "delete-rows"},
+		"a higher limit":                {pins: map[string]float64{"delete-rows": 1000}, set: func(cfg *settings.Run) { cfg.Limits["delete-rows"] = 5 }, breaker: "delete-rows"},
+		"a limit that is not reached":   {pins: map[string]float64{"delete-rows": 6}, membersOf: 3},
+		"a gap that is shorter":         {pins: map[string]float64{"max-gap": 1}},
+		"a gap that is longer":          {pins: map[string]float64{"max-gap": (90 * day).Seconds()}, set: func(cfg *settings.Run) { cfg.MaxGap = time.Second }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			users := w.people(300, 2)
+			w.missingFor(40, users[:3]...)
+			for limit, value := range c.pins {
+				w.db.Exec(`INSERT INTO orphan_cleaner.limits (name, value) VALUES ($1, $2)`, limit, value)
+			}
+			if c.set != nil {
+				c.set(&w.cfg)
+			}
+			for _, dry := range []bool{true, false} {
+				w.cfg.DryRun = dry
+				r, err := w.run()
+				if c.breaker != "" {
+					w.refused(c.breaker, r, err)
+					continue
+				}
+				w.must(r, err)
+				if r.MembersDue != 2*int64(c.membersOf) {
+					t.Errorf("dry %v: %+v", dry, r)
+				}
+			}
+			w.invariant(2 * int64(c.membersOf))
+		})
+	}
+}

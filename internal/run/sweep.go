@@ -1,0 +1,252 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/failpoint"
+	"github.com/nova-social/orphan-cleaner/internal/fence"
+	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/throttle"
+)
+
+// duePage is how many due users are read at once.
+const duePage = 10_000
+
+// sweep deletes the rows of due users, in the order of their ids, chunk by chunk,
+// over several connections. The users of a chunk are checked again right before
+// it is deleted.
+func (r *run) sweep(ctx context.Context) error {
+	r.enter("sweep")
+	if _, err := database.Retry(ctx, r.patience(), "sending a heartbeat", func() (struct{}, error) { return struct{}{}, r.fence.Heartbeat(ctx) }); err != nil {
+		return err
+	}
+	r.throttle = &throttle.Throttle{
+		ChunkTime: r.cfg.ChunkTime, MaxRows: int64(r.cfg.ChunkRows), NiceRatio: r.cfg.NiceRatio, MaxLag: r.cfg.MaxLag,
+		Lag: throttle.ReplicationLag(r.pool, r.patience()), Sleeping: r.sleeping,
+	}
+	chunks := make(chan []db.RunDuePageRow)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(chunks)
+		return r.cutChunks(ctx, chunks)
+	})
+	for range r.cfg.SweepConnections {
+		group.Go(func() error {
+			for chunk := range chunks {
+				if err := r.sweepChunk(ctx, chunk); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// cutChunks cuts the due users into chunks of whole batches with as many rows as
+// the throttle allows, one batch at least.
+func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) error {
+	var next []db.RunDuePageRow
+	var rows int64
+	send := func() error {
+		select {
+		case chunks <- next:
+			next, rows = nil, 0
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for after := uuid.Nil; ; {
+		page, err := read(ctx, r, "reading due users", func(ctx context.Context, q *db.Queries) ([]db.RunDuePageRow, error) {
+			return q.RunDuePage(ctx, db.RunDuePageParams{RunID: r.fence.ID, After: after, MaxUsers: duePage})
+		})
+		if err != nil {
+			return err
+		}
+		for batch := range slices.Chunk(page, r.cfg.BatchSize) {
+			more := int64(0)
+			for _, user := range batch {
+				more += user.RowsDue
+			}
+			if len(next) > 0 && rows+more > r.throttle.Rows() {
+				if err := send(); err != nil {
+					return err
+				}
+			}
+			next, rows = append(next, batch...), rows+more
+		}
+		if len(page) < duePage {
+			break
+		}
+		after = page[len(page)-1].UserID
+	}
+	if len(next) > 0 {
+		return send()
+	}
+	return nil
+}
+
+// sweepChunk checks the users of a chunk again, deletes the rows of those still
+// missing, and splits a chunk that fails for a reason of its own until the users
+// that cause it are alone: they are blocked, and everybody else is cleaned.
+func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow) error {
+	var due int64
+	for _, user := range chunk {
+		due += user.RowsDue
+	}
+	deleted, err := r.deleteChunk(ctx, chunk)
+	if len(chunk) == 1 && database.Code(err) == database.RowsKept {
+		// A trigger or rule keeps them again; a row that changed at that moment does not fail twice.
+		deleted, err = r.deleteChunk(ctx, chunk)
+	}
+	switch {
+	case err == nil:
+		r.tally(func(*result.Run) { r.settled += due })
+		return nil
+	case ctx.Err() != nil || !database.Contended(err) && !database.OfRows(err) && !errors.Is(err, context.DeadlineExceeded):
+		return err
+	case len(chunk) > 1 && database.OfRows(err):
+		if err := r.sweepChunk(ctx, chunk[:len(chunk)/2]); err != nil {
+			return err
+		}
+		return r.sweepChunk(ctx, chunk[len(chunk)/2:])
+	}
+	return r.block(chunk, due, deleted, err)
+}
+
+// blockedUsers without a row deleted are the end: then nobody's can be.
+const blockedUsers = 100
+
+// block leaves users for the next run, which tries them again.
+func (r *run) block(chunk []db.RunDuePageRow, due, deleted int64, cause error) error {
+	so := r.tally(func(did *result.Run) {
+		did.UsersBlocked += int64(len(chunk))
+		did.MembersBlocked += due - deleted
+		r.settled, r.cause = r.settled+deleted, cause
+	})
+	r.report(func(p *result.Progress) { p.UsersBlocked = so.UsersBlocked })
+	r.log.Warn("Users blocked: the database refuses to delete their rows", "users", len(chunk), "first", chunk[0].UserID, "rows", due-deleted, "error", cause)
+	if so.UsersBlocked >= blockedUsers && so.MembersDeleted == 0 {
+		return fmt.Errorf("%w: %d users are blocked and no row could be deleted, stopped; last cause: %w; hint: orphan-cleaner check", ErrIncomplete, so.UsersBlocked, cause)
+	}
+	return nil
+}
+
+// deleteChunk deletes in parts of at most ChunkRows, for users with many rows. A
+// part that is tried again, as with a response too old, is checked anew; only users
+// still missing are in the next.
+func (r *run) deleteChunk(ctx context.Context, chunk []db.RunDuePageRow) (deleted int64, err error) {
+	users := make([]uuid.UUID, len(chunk))
+	for i, user := range chunk {
+		users[i] = user.UserID
+	}
+	for whole := false; !whole; {
+		part, err := database.Retry(ctx, r.patience(), "deleting a chunk", func() (part db.RunSweepChunkRow, err error) {
+			part, users, err = r.deletePart(ctx, users)
+			return part, err
+		})
+		if err != nil {
+			return deleted, err
+		}
+		deleted, whole = deleted+part.RowsDeleted, part.IsWhole
+	}
+	return deleted, nil
+}
+
+// deletePart is snapshot, second check, one call of the delete function, and rest.
+// It returns the users who were still missing.
+func (r *run) deletePart(ctx context.Context, users []uuid.UUID) (done db.RunSweepChunkRow, missing []uuid.UUID, err error) {
+	checkedFrom, err := read(ctx, r, "taking a snapshot", func(ctx context.Context, q *db.Queries) (string, error) { return q.SnapshotOldest(ctx) })
+	if err := failpoint.After("snapshot", err); err != nil {
+		return done, users, err
+	}
+	checked := time.Now()
+	missing, alive, err := r.checkAgain(ctx, users)
+	if err := failpoint.After("checked-again", err); err != nil {
+		return done, users, err
+	}
+	if len(alive) > 0 {
+		if _, err := write(ctx, r, "taking users out of the ledger", func(ctx context.Context, q *db.Queries) (struct{}, error) {
+			return struct{}{}, q.RunSweepReturned(ctx, db.RunSweepReturnedParams{RunID: r.fence.ID, Token: r.fence.Token, UserIds: alive})
+		}); err != nil {
+			return done, users, err
+		}
+		r.tally(func(did *result.Run) { did.UsersReturned += int64(len(alive)) })
+	}
+	if len(missing) == 0 {
+		done.IsWhole = true
+		return done, nil, nil
+	}
+	if time.Since(checked) >= r.cfg.ResponseAge {
+		return done, missing, fmt.Errorf("the response of auth-service is too old to delete by: %w", context.DeadlineExceeded)
+	}
+	began := time.Now()
+	done, err = database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.ChunkLimit, func(ctx context.Context, q *db.Queries) (db.RunSweepChunkRow, error) {
+		row, err := q.RunSweepChunk(ctx, db.RunSweepChunkParams{
+			RunID: r.fence.ID, Token: r.fence.Token, UserIds: missing, CheckedFrom: checkedFrom, MaxRows: int64(r.cfg.ChunkRows),
+		})
+		return row, failpoint.After("chunk", err)
+	})
+	if err := failpoint.After("commit", fence.Sentinel(err)); err != nil {
+		return done, missing, err
+	}
+	if done.RowsDeleted > 0 { // before the rest, which an interruption ends
+		so := r.tally(func(did *result.Run) { did.MembersDeleted += done.RowsDeleted })
+		r.report(func(p *result.Progress) { p.MembersDeleted = so.MembersDeleted })
+		r.observer.ChunkDone(done.RowsDeleted)
+	}
+	r.throttle.Note(done.RowsDeleted, time.Since(began))
+	return done, missing, r.throttle.Rest(ctx, time.Since(began))
+}
+
+// checkAgain sorts due users into those still missing and those alive. Users of an
+// invalid response are in neither: they are unknown, and wait.
+func (r *run) checkAgain(ctx context.Context, users []uuid.UUID) (missing, alive []uuid.UUID, err error) {
+	callers, ctx := errgroup.WithContext(ctx)
+	callers.SetLimit(max(r.cfg.Concurrency/r.cfg.SweepConnections, 1))
+	for batch := range slices.Chunk(users, r.cfg.BatchSize) {
+		callers.Go(func() error {
+			gone, err := r.users.Missing(ctx, batch)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			r.observer.BatchDone(err)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.did.BatchCalls++
+			if err != nil {
+				r.did.UsersUnknown += int64(len(batch))
+				r.cause = err
+				return nil
+			}
+			for _, user := range batch {
+				if slices.Contains(gone, user) {
+					missing = append(missing, user)
+				} else {
+					alive = append(alive, user)
+				}
+			}
+			return nil
+		})
+	}
+	err = callers.Wait()
+	return notNull(missing), alive, err
+}
+
+func (r *run) sleeping(reason string, pause time.Duration) {
+	r.report(func(p *result.Progress) { p.Throttled = reason })
+	if reason != "" {
+		r.observer.Throttled(reason, pause)
+	}
+}
