@@ -15,7 +15,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
@@ -70,8 +69,9 @@ func (cmd *ApproveCmd) show(ctx context.Context, q *db.Queries, s *streams) erro
 	if sum.State != "refused" || sum.Breaker == nil {
 		return fmt.Errorf("%w: run %d was not refused, it is %s; see: orphan-cleaner status", errUsage, cmd.Refused, sum.State)
 	}
-	if !cleaner.Approvable(*sum.Breaker) {
-		return fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; fix that and run again",
+	switch *sum.Breaker {
+	case "clock", "canary-alive", "canary-dead", "recently-active":
+		return fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; correct that, then orphan-cleaner run",
 			errUsage, cmd.Refused, *sum.Breaker)
 	}
 	largest, err := q.RefusalLargest(ctx, cmd.Refused)

@@ -9,11 +9,11 @@ import (
 func TestApproveAndPause(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 3)
-	w.Exec(`INSERT INTO orphan_runs (kind, state, phase, finished_at, lease, host, version, settings, breaker)
-		VALUES ('clean', 'refused', 'judge', now(), '1m', 'x', 'x', '{}', 'delete-members'),
-			('clean', 'refused', 'judge', now(), '1m', 'x', 'x', '{}', 'canary-alive'),
-			('clean', 'failed', 'judge', now(), '1m', 'x', 'x', '{}', NULL)`)
-	w.Exec(`INSERT INTO orphan_refusals (run_id, user_id, is_due) SELECT DISTINCT 1, user_id, true FROM conversation_members`)
+	w.Exec(`INSERT INTO orphan_cleaner.runs (started_at, heartbeat_at, kind, state, phase, finished_at, lease, host, version, settings, breaker)
+		VALUES (now(), now(), 'clean', 'refused', 'judge', now(), '1m', 'x', 'x', '{}', 'delete-rows'),
+			(now(), now(), 'clean', 'refused', 'judge', now(), '1m', 'x', 'x', '{}', 'canary-alive'),
+			(now(), now(), 'clean', 'failed', 'judge', now(), '1m', 'x', 'x', '{}', NULL)`)
+	w.Exec(`INSERT INTO orphan_cleaner.refusals (run_id, user_id, is_due) SELECT DISTINCT 1, user_id, true FROM conversation_members`)
 	for _, step := range []struct {
 		args   string
 		status int
@@ -31,7 +31,7 @@ func TestApproveAndPause(t *testing.T) {
 		{"pause --reason maintenance", exitDone, "paused"},
 		{"pause --reason again", exitUsage, "maintenance"},
 		{"status", exitDone, "PAUSED by"},
-		{"run", exitFailed, "maintenance"},
+		{"run", exitDone, "maintenance"},
 		{"resume", exitDone, "may go on"},
 		{"resume", exitDone, "not paused"},
 		{"run --dry-run", exitDone, "Dry run"},

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/check"
+	"github.com/nova-social/orphan-cleaner/internal/migrate"
 )
 
 // CheckCmd is `check`.
@@ -21,7 +22,7 @@ type CheckCmd struct {
 
 // Run prints a line per check and fails when one of them failed.
 func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
-	cfg, err := finishConfig(cleaner.DefaultConfig())
+	latest, err := migrate.Latest()
 	if err != nil {
 		return err
 	}
@@ -39,7 +40,7 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer closeClient(client, log)
-	probes := []cleaner.Probe{
+	probes := []check.Probe{
 		authProbe(client, cmd.AuthServiceURL), plaintextProbe(cmd.AuthServiceURL), canaryProbe(client, alive, dead),
 	}
 	if cmd.RedisURL != "" {
@@ -48,25 +49,26 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.MetricsAddr != "" {
 		probes = append(probes, portProbe(cmd.MetricsAddr))
 	}
-	var findings cleaner.Findings
+	var findings check.Findings
 	if pool, err := cmd.open(ctx); err != nil {
-		findings = append(findings, cleaner.Finding{Name: "database", Status: cleaner.Fail, Message: strings.TrimSuffix(oneLine(err), "; "+databaseHint), Hint: databaseHint})
+		findings = append(findings, check.Finding{Name: "database", Status: check.Fail, Message: strings.TrimSuffix(oneLine(err), "; "+databaseHint), Hint: databaseHint})
 		for _, probe := range probes {
 			findings = append(findings, probe(ctx))
 		}
 	} else {
 		defer pool.Close()
-		probes = append([]cleaner.Probe{poolerProbe(url), connectionsProbe(pool), encryptionProbe(pool)}, probes...)
-		findings = cleaner.New(pool, client, log, cfg, probes...).Check(ctx, false)
+		probes = append([]check.Probe{poolerProbe(url), connectionsProbe(pool), encryptionProbe(pool)}, probes...)
+		probes = append(probes, check.New(pool, log, latest).Limits)
+		findings = check.New(pool, log, latest, probes...).Check(ctx, false)
 	}
 	if cmd.JSON {
 		err = printJSON(s.out, findings)
 	} else {
 		var b strings.Builder
 		for _, f := range findings {
-			fmt.Fprintf(&b, "%-4s  %s: %s\n", f.Status, f.Name, f.Message)
+			fmt.Fprintf(&b, "%-4s  %s: %s\n", f.Status, f.Name, shown(f.Message))
 			if f.Hint != "" {
-				fmt.Fprintf(&b, "      hint: %s\n", f.Hint)
+				fmt.Fprintf(&b, "      hint: %s\n", shown(f.Hint))
 			}
 		}
 		_, err = fmt.Fprint(s.out, b.String())

@@ -62,12 +62,32 @@ func TestCheckCanaries(t *testing.T) {
 	w := newWorld(t, 100, 3)
 	living := w.users(t, "deleted_at IS NULL LIMIT 1")[0]
 	env := append(slices.Clone(w.env), "ORPHAN_CLEANER_CANARY_ALIVE="+living.String(), "ORPHAN_CLEANER_CANARY_DEAD="+w.dead[0].String())
+	is(t, findings(t, w.env, exitDone), "canaries", "warn", "none is configured", "ORPHAN_CLEANER_CANARY_ALIVE=")
 	is(t, findings(t, env, exitDone), "canaries", "ok", "1 living and 1 deleted")
 	elsewhere := newAuth(t)
 	elsewhere.Add(w.dead[0], uuid.New())
 	is(t, findings(t, append(env, "AUTH_SERVICE_URL="+elsewhere.URL()), exitFailed), "canaries", "FAIL",
 		living.String()+" of CANARY_ALIVE is missing", w.dead[0].String()+" of CANARY_DEAD is present", "AUTH_SERVICE_URL")
 	program(t, w.env, "check", "--canary-alive=who").expect(t, exitUsage)
+}
+
+// The name and DNS are said where they are found, not again for the canaries.
+func TestCheckNameDoesNotResolve(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100, 3)
+	env := append(slices.Clone(w.env), "AUTH_SERVICE_URL=http://auth-service.invalid:9080", "ORPHAN_CLEANER_CANARY_ALIVE="+uuid.NewString())
+	const dns = "DNS does not resolve the name auth-service.invalid"
+	found := findings(t, env, exitFailed)
+	is(t, found, "auth-service", "FAIL", dns, "AUTH_SERVICE_URL")
+	is(t, found, "canaries", "FAIL", "not checked")
+	if n := strings.Count(fmt.Sprint(found), dns); n != 1 {
+		t.Errorf("said %d times: %v", n, found)
+	}
+	// The runbook's line about the connection, and the end of the run.
+	e := program(t, env, "run").expect(t, exitFailed)
+	if strings.Count(e.stderr, dns) != 2 || strings.Contains(e.stderr, "Preflight check failed") {
+		t.Errorf("want it said by two lines: %s", e)
+	}
 }
 
 // The port of serve: free, taken by one, taken by somebody else.
@@ -256,12 +276,11 @@ func TestCheckClock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 3)
 	living := w.living()
-	// The database's time, as every statement of ours asks for it.
-	w.Exec("ALTER DATABASE " + w.Name + " SET search_path = public, pg_catalog")
+	// The database's time, as every statement of ours asks for it: the planner inlines a function in SQL.
 	for _, c := range []struct{ off, status, says string }{
 		{"0", "ok", "agree"}, {"20 seconds", "warn", "20s ahead of"}, {"-20 seconds", "warn", "20s behind"}, {"31 days", "FAIL", "ahead of"}, {"-2 days", "FAIL", "behind"},
 	} {
-		w.Exec("CREATE OR REPLACE FUNCTION public.now() RETURNS timestamptz STABLE LANGUAGE sql AS $$ SELECT pg_catalog.now() + interval '" + c.off + "' $$")
+		w.Exec("CREATE OR REPLACE FUNCTION pg_catalog.now() RETURNS timestamptz STABLE LANGUAGE sql AS $$ SELECT pg_catalog.statement_timestamp() + interval '" + c.off + "' $$")
 		status := exitDone
 		if c.status == "FAIL" {
 			status = exitFailed

@@ -26,11 +26,11 @@ type CLI struct {
 	Restore RestoreCmd `cmd:"" help:"Restore what runs deleted; previews without --execute."`
 	Pause   PauseCmd   `cmd:"" help:"Stop every runner everywhere before its next transaction."`
 	Resume  ResumeCmd  `cmd:"" help:"Allow runs again."`
+	Limits  LimitsCmd  `cmd:"" help:"Show retention and limits; pin them in the database, so that a run's own can only be stricter."`
 	Report  ReportCmd  `cmd:"" help:"Show what was deleted in a month: per day, and by the size of conversations."`
 	Prune   PruneCmd   `cmd:"" help:"Drop backups and audit months past their windows; without --execute only show them."`
 	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
-	Bench   BenchCmd   `cmd:"" help:"Measure a run against other ways, on throw-away servers; or the speed of your own, read-only."`
-	Demo    DemoCmd    `cmd:"" help:"See all of it on a throw-away PostgreSQL and auth-service."`
+	Bench   BenchCmd   `cmd:"" help:"Measure the speed of your own database and auth-service; with --read-only, which changes nothing."`
 	Config  ConfigCmd  `cmd:"" help:"Show each setting, its value and where it comes from."`
 	Version VersionCmd `cmd:"" help:"Show the version."`
 	Help    HelpCmd    `cmd:"" help:"Show the help of a command."`
@@ -38,9 +38,14 @@ type CLI struct {
 	ShowVersion kong.VersionFlag `name:"version" help:"Show the version."`
 }
 
-type streams struct{ out, err io.Writer }
+// streams are where a command writes; explain is what it makes of an error before
+// it tells of it itself.
+type streams struct {
+	out, err io.Writer
+	explain  func(err error) error
+}
 
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var cli CLI
 	exited := -1
 	parser, err := kong.New(&cli, kong.Name("orphan-cleaner"), kong.Description(description),
@@ -63,9 +68,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	kctx.BindTo(ctx, (*context.Context)(nil))
-	kctx.Bind(&streams{stdout, stderr})
+	explained := func(err error) error { return explain(err, login(kctx), commandWords(kctx)) }
+	kctx.Bind(&streams{stdout, stderr, explained})
 	if err = checkEnvironment(kctx, os.Environ()); err == nil {
-		err = kctx.Run()
+		err = explained(kctx.Run())
 	}
 	if err != nil && !errors.Is(err, errShown) {
 		fmt.Fprintln(stderr, "orphan-cleaner:", oneLine(err))

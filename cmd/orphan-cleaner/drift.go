@@ -13,7 +13,7 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/check"
 )
 
 // MigrateDriftCmd is `migrate drift`.
@@ -34,7 +34,7 @@ func (cmd *MigrateDriftCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	drift, err := cleaner.New(pool, nil, cmd.logger(s), cleaner.DefaultConfig()).Drift(ctx)
+	drift, err := check.New(pool, cmd.logger(s), 0).Drift(ctx)
 	switch {
 	case err != nil:
 		return fmt.Errorf("comparing columns: %w", err)
@@ -52,7 +52,7 @@ func (cmd *MigrateDriftCmd) Run(ctx context.Context, s *streams) error {
 	}
 }
 
-func printDrift(w io.Writer, drift []cleaner.Drift) error {
+func printDrift(w io.Writer, drift []check.Drift) error {
 	t := newTable("Columns that differ", "column", "", "conversation_members", "its backup")
 	for _, d := range drift {
 		t.AppendRow(table.Row{d.ColumnName, d.Kind, d.MembersType, d.BackupType})
@@ -61,7 +61,7 @@ func printDrift(w io.Writer, drift []cleaner.Drift) error {
 		return err
 	}
 	for _, d := range drift {
-		if _, err := fmt.Fprintf(w, "fix %s: %s\n", d.ColumnName, d.Fix()); err != nil {
+		if _, err := fmt.Fprintf(w, "fix %s: %s\n", shown(d.ColumnName), shown(d.Fix())); err != nil {
 			return err
 		}
 	}
@@ -73,10 +73,10 @@ func printDrift(w io.Writer, drift []cleaner.Drift) error {
 var driftMigration string
 
 // printDriftMigration writes the migration, whole or not at all.
-func printDriftMigration(w io.Writer, drift []cleaner.Drift, now time.Time) error {
+func printDriftMigration(w io.Writer, drift []check.Drift, now time.Time) error {
 	data := struct {
 		Version           string
-		Drift, Backwards  []cleaner.Drift
+		Drift, Backwards  []check.Drift
 		Rewrites, Refuses bool
 	}{Version: now.UTC().Format("20060102150405"), Drift: drift, Backwards: slices.Clone(drift)}
 	slices.Reverse(data.Backwards)

@@ -18,7 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
@@ -29,11 +29,14 @@ func newBackedUpWorld(t *testing.T) *world {
 	w := newWorld(t, 300, 15)
 	w.Exec(`UPDATE conversation_members SET last_read_at = now() - interval '50 days', is_muted = true, role = 'admin',
 		user_public_key = 'key of ' || user_id`)
+	w.unchanged(t)
 	program(t, w.env, "run").expect(t, exitDone)
 	w.Exec(`UPDATE users SET deleted_at = now() - interval '40 days'
 		WHERE id IN (SELECT md5('user ' || n)::uuid FROM generate_series(16, 25) AS n)`)
+	due := w.users(t, "deleted_at IS NOT NULL AND id NOT IN (SELECT user_id FROM orphan_cleaner.rechecks)")
+	w.longMissing(due...)
+	w.auth.Delete(due...)
 	w.dead = w.users(t, "deleted_at IS NOT NULL")
-	w.auth.Delete(w.dead...)
 	return w
 }
 
@@ -43,7 +46,7 @@ func (w *world) drifted(t *testing.T, want []string) (migration string) {
 	t.Helper()
 	hint := ""
 	for _, f := range w.findings(t, exitFailed) {
-		if f.Status == cleaner.Fail {
+		if f.Status == check.Fail {
 			if f.Name != "backup-columns" {
 				t.Errorf("check fails with %+v", f)
 			}
@@ -84,9 +87,9 @@ func ups(migration string) []string {
 	return found
 }
 
-func (w *world) findings(t *testing.T, status int) cleaner.Findings {
+func (w *world) findings(t *testing.T, status int) check.Findings {
 	t.Helper()
-	var findings cleaner.Findings
+	var findings check.Findings
 	e := program(t, w.env, "check", "--json").expect(t, status)
 	if err := json.Unmarshal([]byte(e.stdout), &findings); err != nil {
 		t.Fatal(err)
@@ -172,7 +175,7 @@ func embeddedGoose(t *testing.T, url, dir string) *goose.Provider {
 func (w *world) settled(t *testing.T) {
 	t.Helper()
 	for _, f := range w.findings(t, exitDone) {
-		if f.Status != cleaner.OK {
+		if f.Status != check.OK && f.Name != "limits" && f.Name != "canaries" {
 			t.Errorf("check: %+v", f)
 		}
 	}
@@ -230,7 +233,7 @@ func TestDrift(t *testing.T) {
 		"gained, generated": {
 			[]string{"ALTER TABLE conversation_members ADD COLUMN loud text GENERATED ALWAYS AS (upper(role)) STORED"},
 			[]string{backup + "ADD COLUMN loud text GENERATED ALWAYS AS (upper(role)) STORED", backup + "ALTER COLUMN loud DROP EXPRESSION"},
-			"loud", "upper(role)", "loud",
+			"role", "upper(role)", "loud", // new backups leave generated columns to the restore
 		},
 		"gained, generated from another": {
 			[]string{"ALTER TABLE conversation_members ADD COLUMN nickname text NOT NULL DEFAULT 'x', ADD COLUMN length int NOT NULL GENERATED ALWAYS AS (length(nickname)) STORED"},
@@ -238,7 +241,7 @@ func TestDrift(t *testing.T) {
 				backup + "ADD COLUMN nickname text DEFAULT 'x'::text", backup + "ALTER COLUMN nickname DROP DEFAULT",
 				backup + "ADD COLUMN length integer GENERATED ALWAYS AS (length(nickname)) STORED", backup + "ALTER COLUMN length DROP EXPRESSION",
 			},
-			"nickname, length", "'x', 1", "nickname, length",
+			"nickname", "'x', 1", "nickname, length",
 		},
 		"gained, filled before it was made NOT NULL": {
 			[]string{
@@ -346,7 +349,7 @@ func TestDrift(t *testing.T) {
 			living := w.living()
 			program(t, w.env, "run").expect(t, exitDone)
 			gone(t, w, living, 25)
-			latest := testdb.One[int64](w.DB, "SELECT max(run_id) FROM orphan_runs")
+			latest := testdb.One[int64](w.DB, "SELECT max(run_id) FROM orphan_cleaner.runs")
 			if diff := going.Diff(w.Snapshot("(SELECT conversation_id, user_id, "+c.columns+" FROM conversation_members_backup WHERE run_id = $1) AS b", latest)); diff != "" {
 				t.Errorf("the backup is not what the members were:\n%s", diff)
 			}

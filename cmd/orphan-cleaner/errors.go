@@ -6,7 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/run"
+	"github.com/nova-social/orphan-cleaner/internal/safetext"
 )
 
 // Exit statuses, a contract.
@@ -23,21 +24,28 @@ var errUsage = errors.New("wrong usage")
 
 func exitStatus(err error) int {
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, run.ErrPaused):
 		return exitDone
 	case errors.Is(err, errUsage):
 		return exitUsage
-	case errors.Is(err, cleaner.ErrRefused):
+	case errors.Is(err, run.ErrRefused):
 		return exitRefused
-	case errors.Is(err, cleaner.ErrAnotherRun):
+	case errors.Is(err, run.ErrAnotherRun):
 		return exitAnotherRun
 	default:
 		return exitFailed
 	}
 }
 
-// oneLine is the text of an error in one line, each part of it once: pgx tells of
-// every address it tried, in a line of its own.
+// maxShown bounds one text of others that is printed, in bytes.
+const maxShown = 2000
+
+// shown is a text that a server, or somebody in the database, wrote: fit for a
+// terminal.
+func shown(text string) string { return safetext.Line(text, maxShown) }
+
+// oneLine is the text of an error in one line, fit for a terminal, each part of it
+// once: pgx tells of every address it tried, in a line of its own.
 func oneLine(err error) string {
 	var parts []string
 	for part := range strings.Lines(err.Error()) {
@@ -45,7 +53,7 @@ func oneLine(err error) string {
 			parts = append(parts, part)
 		}
 	}
-	return strings.Join(parts, " ")
+	return shown(strings.Join(parts, " "))
 }
 
 var urlPattern = regexp.MustCompile(`(?is)(postgres(ql)?://|password=).*`)

@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
@@ -76,14 +74,11 @@ func (cmd *HoldAddCmd) Run(ctx context.Context, s *streams) error {
 	defer pool.Close()
 	q := db.New(pool)
 	id, err := q.HoldAdd(ctx, params)
-	if errors.Is(err, pgx.ErrNoRows) {
+	if err == nil && id == 0 {
 		return fmt.Errorf("%w: --until %s is over already (a date means its first moment, UTC): nothing is held", errUsage, cmd.Until)
 	}
 	if err != nil {
 		return fmt.Errorf("placing the hold: %w; see: orphan-cleaner check", err)
-	}
-	if err := q.ChunkSettle(ctx); err != nil {
-		return fmt.Errorf("hold %d is placed, but waiting for a chunk in flight failed: %w", id, err)
 	}
 	_, err = fmt.Fprintf(s.out, "hold %d is in force; lift it with: orphan-cleaner hold remove %d\n", id, id)
 	return err
@@ -153,9 +148,9 @@ func (cmd *HoldRemoveCmd) Run(ctx context.Context, s *streams) error {
 	what := fmt.Sprintf("hold %d", cmd.Hold)
 	if cmd.Restore != 0 {
 		what = fmt.Sprintf("hold of restore %d", cmd.Restore)
-		lifted, err = q.HoldRemoveOfRun(ctx, db.HoldRemoveOfRunParams{RunID: cmd.Restore, Every: true})
+		lifted, err = q.HoldLift(ctx, db.HoldLiftParams{RestoreRun: &cmd.Restore, RestoredToo: true})
 	} else {
-		lifted, err = q.HoldRemove(ctx, cmd.Hold)
+		lifted, err = q.HoldLift(ctx, db.HoldLiftParams{HoldID: &cmd.Hold})
 	}
 	if err != nil {
 		return fmt.Errorf("lifting the hold: %w; see: orphan-cleaner check", err)

@@ -97,18 +97,17 @@ func TestWrongUsage(t *testing.T) {
 
 		"share":           {args: []string{"run", "--max-delete-share=5"}, says: []string{"MAX_DELETE_SHARE", "0 to 1"}},
 		"share NaN":       {args: []string{"run", "--max-new-missing-share=NaN"}, says: []string{"MAX_NEW_MISSING_SHARE", "0 to 1"}},
-		"negative limit":  {args: []string{"run", "--max-delete-members=-1"}, says: []string{"MAX_DELETE_MEMBERS"}},
+		"negative limit":  {args: []string{"run", "--max-delete-members=-1"}, says: []string{"MAX_DELETE_ROWS"}},
 		"concurrency":     {args: []string{"run", "--concurrency=0"}, says: []string{"CONCURRENCY", "1 to 64"}},
 		"lease":           {args: []string{"run", "--lease=10ms"}, says: []string{"LEASE", "1s"}},
 		"interval":        {args: []string{"run", "--interval=10ms"}, says: []string{"INTERVAL", "1s"}},
 		"chunk":           {args: []string{"run", "--chunk-rows=0"}, says: []string{"CHUNK_ROWS", "1 to"}},
-		"chunk target":    {args: []string{"run", "--chunk-target=11s"}, says: []string{"CHUNK_TARGET", "1ms to 10s"}},
-		"sweepers":        {args: []string{"run", "--sweep-connections=17"}, says: []string{"SWEEP_CONNECTIONS", "1 to 16"}},
+		"chunk time":      {args: []string{"run", "--chunk-time=11s"}, says: []string{"CHUNK_TIME", "1ms to 10s"}},
+		"nice ratio":      {args: []string{"run", "--nice-ratio=101"}, says: []string{"NICE_RATIO", "0 to 100"}},
 		"unknown flag":    {args: []string{"run", "--dryrun"}, says: []string{"unknown flag --dryrun", "--help"}},
 		"stray argument":  {args: []string{"run", "now"}, says: []string{"unexpected argument now", "--help"}},
 		"unknown command": {args: []string{"clean"}, says: []string{"unexpected argument clean", "--help"}},
 		"half a command":  {args: []string{"migrate"}, says: []string{"up", "down", "status", "--help"}},
-		"demo of nothing": {args: []string{"demo", "--members=0"}, says: []string{"--members", "1 or more"}},
 		"status of none":  {args: []string{"status", "--runs=0"}, says: []string{"--runs", "1 or more"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,9 +156,9 @@ func TestServersRefuse(t *testing.T) {
 		"auth-service is PostgreSQL": {env: []string{"AUTH_SERVICE_URL=postgresql"}, says: []string{"auth-service", "check AUTH_SERVICE_URL"}},
 		"another database":           {make: testdb.NewEmpty, says: []string{"no table public.conversation_members", "messaging-service's database"}},
 		"no migrations yet":          {make: testdb.NewBare, says: []string{"no migration has been applied", "orphan-cleaner migrate up"}},
-		"migration too old":          {spoil: "DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version)", says: []string{"this program needs", "orphan-cleaner migrate up"}},
-		"migration taken back":       {spoil: "INSERT INTO goose_db_version (version_id, is_applied) SELECT max(version_id), false FROM goose_db_version", says: []string{"this program needs", "orphan-cleaner migrate up"}},
-		"migration too new":          {spoil: "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99999, true)", says: []string{"at migration 99999", "newer orphan-cleaner"}},
+		"migration too old":          {spoil: "DELETE FROM orphan_cleaner_goose WHERE version_id = (SELECT max(version_id) FROM orphan_cleaner_goose)", says: []string{"this program needs", "orphan-cleaner migrate up"}},
+		"migration taken back":       {spoil: "INSERT INTO orphan_cleaner_goose (version_id, is_applied) SELECT max(version_id), false FROM orphan_cleaner_goose", says: []string{"this program needs", "orphan-cleaner migrate up"}},
+		"migration too new":          {spoil: "INSERT INTO orphan_cleaner_goose (version_id, is_applied) VALUES (99999, true)", says: []string{"at migration 99999", "newer orphan-cleaner"}},
 		"trigger dropped":            {spoil: "DROP TRIGGER conversation_members_audit_delete ON conversation_members", says: []string{"conversation_members_audit_delete", "hint"}},
 		"trigger disabled":           {spoil: "ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete", says: []string{"is disabled", "ENABLE ALWAYS TRIGGER conversation_members_audit_delete"}},
 		"no index":                   {spoil: "DROP INDEX conversation_members_user_id", says: []string{"no valid index", "CREATE INDEX CONCURRENTLY"}},
@@ -178,7 +177,7 @@ func TestServersRefuse(t *testing.T) {
 			if i := slices.Index(env, "AUTH_SERVICE_URL=postgresql"); i >= 0 {
 				env[i] = "AUTH_SERVICE_URL=http://" + hostOf(t, db)
 			}
-			before := contents(t, db, "orphan_runs")
+			before := contents(t, db, "orphan_cleaner.runs")
 			commands := [][]string{{"run", "--json"}, {"run", "--dry-run", "--json"}, {"check"}}
 			var programs []*started
 			for _, args := range commands {
@@ -199,11 +198,11 @@ func TestServersRefuse(t *testing.T) {
 				}
 				noSecret(t, e)
 			}
-			if after := contents(t, db, "orphan_runs"); after != before {
+			if after := contents(t, db, "orphan_cleaner.runs"); after != before {
 				t.Errorf("the database changed:\n%s\nwas\n%s", after, before)
 			}
-			if strings.Contains(before, "orphan_runs") && db.Count("orphan_runs WHERE state <> 'failed' OR members_deleted > 0 OR error IS NULL") != 0 {
-				t.Error("orphan_runs holds more than failures")
+			if strings.Contains(before, "orphan_cleaner.runs") && db.Count("orphan_cleaner.runs WHERE state <> 'failed' OR members_deleted > 0 OR error IS NULL") != 0 {
+				t.Error("orphan_cleaner.runs holds more than failures")
 			}
 			if auth.Calls() != 0 {
 				t.Errorf("auth-service was asked about users %d times", auth.Calls())
@@ -299,7 +298,7 @@ func TestWrongPassword(t *testing.T) {
 // until it lacks none.
 func learnGrants(t *testing.T, w *world, env []string, role string) []string {
 	t.Helper()
-	named := regexp.MustCompile(`\b((?:SELECT|INSERT|UPDATE|DELETE|EXECUTE)(?: \(\w+\))?) on (\w+)`)
+	named := regexp.MustCompile(`\b(USAGE|SELECT|EXECUTE) on ((?:schema )?[\w.]+)`)
 	denied := regexp.MustCompile(`permission denied for (?:table|view) (\w+)`)
 	var grants []string
 	for range 10 {
@@ -322,7 +321,7 @@ func learnGrants(t *testing.T, w *world, env []string, role string) []string {
 			}
 		}
 	}
-	t.Fatalf("check still fails with %q", grants)
+	t.Fatalf("check still fails with %q: %s", grants, program(t, env, "check"))
 	return nil
 }
 
@@ -339,25 +338,27 @@ func TestGrants(t *testing.T) {
 	})
 	env := []string{"DATABASE_URL=" + w.URLAs(role), "AUTH_SERVICE_URL=" + w.auth.URL()}
 	grants := learnGrants(t, w, env, role)
-	if len(grants) < 15 || !slices.Contains(grants, "DELETE ON conversation_members") {
+	if len(grants) < 15 || !slices.Contains(grants, "EXECUTE ON FUNCTION orphan_cleaner.sweep_chunk") {
 		t.Fatalf("check asks for no more than %q", grants)
 	}
 	for _, grant := range grants {
 		w.Exec("REVOKE " + grant + " FROM " + role)
-		before := contents(t, w.DB, "orphan_runs")
+		before := contents(t, w.DB, "orphan_cleaner.runs")
 		for _, args := range [][]string{{"run"}, {"run", "--dry-run"}} {
 			e := program(t, env, args...).expect(t, exitFailed)
 			object := grant[strings.LastIndex(grant, " ")+1:]
 			if told := lastLine(e.stderr); !strings.Contains(told, object) || !strings.Contains(told, "hint: ") {
 				t.Errorf("without %s %v does not name it with the hint: %s", grant, args, e.stderr)
 			}
+			// Without run_finish it cannot even say that it failed, and would be open for its lease.
+			w.Exec("UPDATE orphan_cleaner.runs SET state = 'failed', finished_at = now() WHERE state = 'running'")
 		}
-		if after := contents(t, w.DB, "orphan_runs"); after != before {
+		if after := contents(t, w.DB, "orphan_cleaner.runs"); after != before {
 			t.Errorf("without %s the database changed:\n%s\nwas\n%s", grant, after, before)
 		}
 		w.Exec("GRANT " + grant + " TO " + role)
 	}
-	if n := w.Count("orphan_runs WHERE state <> 'failed'"); n != 0 {
+	if n := w.Count("orphan_cleaner.runs WHERE state <> 'failed'"); n != 0 {
 		t.Errorf("%d runs did not fail", n)
 	}
 	if e := program(t, env, "run", "--json").expect(t, exitDone); e.result(t)["members_deleted"] != 3.0 {
@@ -370,21 +371,21 @@ func TestGrants(t *testing.T) {
 func TestMissingTable(t *testing.T) {
 	t.Parallel()
 	for _, table := range []string{
-		"orphan_runs", "orphan_candidates", "orphan_sightings", "orphan_holds", "orphan_refusals", "orphan_pauses",
+		"orphan_cleaner.runs", "orphan_cleaner.candidates", "orphan_cleaner.sightings", "orphan_cleaner.holds", "orphan_cleaner.refusals", "orphan_cleaner.pauses",
 		"conversation_members_audit", "conversation_members_backup",
 	} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 100, 3)
 			w.Exec("DROP TABLE " + table + " CASCADE")
-			before := contents(t, w.DB, "orphan_runs")
+			before := contents(t, w.DB, "orphan_cleaner.runs")
 			for _, args := range [][]string{{"check"}, {"run", "--dry-run"}, {"run"}} {
 				e := program(t, w.env, args...).expect(t, exitFailed)
 				if !strings.Contains(e.stdout+e.stderr, table) {
 					t.Errorf("%v does not name the table: %s", args, e)
 				}
 			}
-			if after := contents(t, w.DB, "orphan_runs"); after != before {
+			if after := contents(t, w.DB, "orphan_cleaner.runs"); after != before {
 				t.Errorf("the database changed:\n%s\nwas\n%s", after, before)
 			}
 		})

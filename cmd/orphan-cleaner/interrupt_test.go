@@ -15,8 +15,8 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
-// The sweep of these settings takes the 200 due users of sweepWorld in two
-// groups: 30 of them, asked about in 3 calls, and the others.
+// The sweep of these settings takes the 200 due users in chunks of 10, a call each:
+// the first 30 are deleted, then auth-service is silent.
 const (
 	sweepUsers, sweepDue = 2000, 200
 	sweepVerifyCalls     = sweepUsers / 10
@@ -24,7 +24,7 @@ const (
 	sweptFirst           = 10 * sweepGroupCalls // members of the first group
 )
 
-var sweepFlags = []string{"run", "--json", "--batch-size=10", "--chunk-rows=7", "--sweep-connections=1"}
+var sweepFlags = []string{"run", "--json", "--batch-size=10", "--chunk-rows=10"}
 
 // stuckInSweep starts a run that has swept its first group and now waits for
 // auth-service's word about the second.
@@ -52,6 +52,9 @@ func stuckWith(t *testing.T, w *world, args ...string) *started {
 	case <-p.exited:
 		t.Fatalf("the run ended early: %s", p.wait(t))
 	}
+	eventually(t, "what was checked again is deleted", func() bool {
+		return w.Count("orphan_cleaner.runs WHERE state = 'running' AND members_deleted = $1", sweptFirst) == 1
+	})
 	return p
 }
 
@@ -68,8 +71,8 @@ func TestInterrupted(t *testing.T) {
 
 			// Meanwhile nobody else gets in, and is told who is there.
 			other := program(t, w.env, "run", "--json").expect(t, exitAnotherRun)
-			holder := testdb.One[string](w.DB, "SELECT host FROM orphan_runs WHERE state = 'running'")
-			if last := lastLine(other.stderr); !strings.Contains(holder, fmt.Sprintf(":%d/", p.cmd.Process.Pid)) ||
+			holder := testdb.One[string](w.DB, "SELECT host FROM orphan_cleaner.runs WHERE state = 'running'")
+			if last := lastLine(other.stderr); !strings.Contains(holder, fmt.Sprintf(":%d", p.cmd.Process.Pid)) ||
 				!strings.Contains(last, "run 1 (clean, phase sweep) of "+holder) || !strings.Contains(last, "orphan-cleaner status") {
 				t.Errorf("the run of %s (pid %d) is not named: %s", holder, p.cmd.Process.Pid, last)
 			}
@@ -82,7 +85,7 @@ func TestInterrupted(t *testing.T) {
 			if got := e.result(t); got["state"] != "incomplete" || got["members_deleted"] != float64(sweptFirst) {
 				t.Errorf("%s", e)
 			}
-			if row := testdb.One[string](w.DB, "SELECT state || ' in ' || phase || ', ' || members_deleted FROM orphan_runs WHERE finished_at IS NOT NULL AND run_id = 1"); row != fmt.Sprintf("incomplete in sweep, %d", sweptFirst) {
+			if row := testdb.One[string](w.DB, "SELECT state || ' in ' || phase || ', ' || members_deleted FROM orphan_cleaner.runs WHERE finished_at IS NOT NULL AND run_id = 1"); row != fmt.Sprintf("incomplete in sweep, %d", sweptFirst) {
 				t.Errorf("the run's row says %q", row)
 			}
 			if last := lastLine(e.stderr); !strings.Contains(last, "interrupted") {
@@ -101,7 +104,7 @@ func TestInterrupted(t *testing.T) {
 func TestInterruptedInVerify(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 300, 15)
-	before := contents(t, w.DB, "orphan_runs")
+	before := contents(t, w.DB, "orphan_cleaner.runs")
 	asked := make(chan struct{})
 	var once sync.Once
 	w.auth.SetFaultFunc(func(ctx context.Context, call int, ids []string, honest func() (*authfake.Response, error)) (*authfake.Response, error) {
@@ -121,10 +124,10 @@ func TestInterruptedInVerify(t *testing.T) {
 	if e := p.wait(t).expect(t, exitFailed); e.result(t)["state"] != "incomplete" {
 		t.Errorf("%s", e)
 	}
-	if row := testdb.One[string](w.DB, "SELECT state || ' in ' || phase FROM orphan_runs WHERE finished_at IS NOT NULL"); row != "incomplete in verify" {
+	if row := testdb.One[string](w.DB, "SELECT state || ' in ' || phase FROM orphan_cleaner.runs WHERE finished_at IS NOT NULL"); row != "incomplete in verify" {
 		t.Errorf("the run's row says %q", row)
 	}
-	if after := contents(t, w.DB, "orphan_runs"); after != before {
+	if after := contents(t, w.DB, "orphan_cleaner.runs"); after != before {
 		t.Errorf("the database changed:\n%s\nwas\n%s", after, before)
 	}
 }
@@ -134,7 +137,7 @@ func TestInterruptedInVerify(t *testing.T) {
 func TestInterruptedInPreflight(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 3)
-	before := contents(t, w.DB, "orphan_runs")
+	before := contents(t, w.DB, "orphan_cleaner.runs")
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +154,7 @@ func TestInterruptedInPreflight(t *testing.T) {
 	if got := e.result(t); got["members_deleted"] != 0.0 {
 		t.Errorf("%s", e)
 	}
-	if after := contents(t, w.DB, "orphan_runs"); after != before {
+	if after := contents(t, w.DB, "orphan_cleaner.runs"); after != before {
 		t.Errorf("the database changed:\n%s\nwas\n%s", after, before)
 	}
 }
@@ -177,7 +180,7 @@ func TestKilled(t *testing.T) {
 			eventually(t, "the server gives up the killed program's sessions", func() bool {
 				return w.Count("pg_stat_activity WHERE datname = $1 AND application_name = 'orphan-cleaner'", w.Name) == 0
 			})
-			half := testdb.One[int64](w.DB, "SELECT members_deleted FROM orphan_runs WHERE state = 'running'")
+			half := testdb.One[int64](w.DB, "SELECT members_deleted FROM orphan_cleaner.runs WHERE state = 'running'")
 			if half == 0 || half == sweepDue {
 				t.Fatalf("the run had deleted %d members when it was killed: not in the middle", half)
 			}
@@ -186,7 +189,7 @@ func TestKilled(t *testing.T) {
 				t.Errorf("%d deleted, %d audited, %d backed up", half, audited, backedUp)
 			}
 			eventually(t, "the lease has run out", func() bool {
-				return w.Count("orphan_runs WHERE state = 'running' AND heartbeat_at + lease < now()") == 1
+				return w.Count("orphan_cleaner.runs WHERE state = 'running' AND heartbeat_at + lease < now()") == 1
 			})
 
 			w.auth.SetFaultFunc(nil)
@@ -194,7 +197,7 @@ func TestKilled(t *testing.T) {
 			if got := e.result(t); got["members_deleted"] != float64(sweepDue-half) {
 				t.Errorf("%d were left: %s", sweepDue-half, e)
 			}
-			if state := testdb.One[string](w.DB, "SELECT state FROM orphan_runs WHERE run_id = 1"); state != "abandoned" {
+			if state := testdb.One[string](w.DB, "SELECT state FROM orphan_cleaner.runs WHERE run_id = 1"); state != "abandoned" {
 				t.Errorf("the killed run is %s", state)
 			}
 			// Its staging is unlogged and its own; the run that took over emptied it.
@@ -221,8 +224,8 @@ func stuckInDelete(t *testing.T, w *world) (p *started, release func()) {
 	p = start(t, w.env, append(append([]string{}, sweepFlags...), "--lease=1s")...)
 	// Its heartbeat may wait too, for its own row: that is not meant.
 	eventually(t, "a delete of the run waits for the lock", func() bool {
-		return w.Count("orphan_runs WHERE members_deleted > 0") == 1 && w.Count(`pg_stat_activity WHERE datname = $1
-			AND application_name = 'orphan-cleaner' AND wait_event_type = 'Lock' AND query LIKE '%MemberDeleteDue%'`, w.Name) > 0
+		return w.Count("orphan_cleaner.runs WHERE members_deleted > 0") == 1 && w.Count(`pg_stat_activity WHERE datname = $1
+			AND application_name = 'orphan-cleaner' AND wait_event_type = 'Lock' AND query LIKE '%RunSweepChunk%'`, w.Name) > 0
 	})
 	return p, release
 }
@@ -241,7 +244,7 @@ func TestHoldWaitsForTheChunkInFlight(t *testing.T) {
 			p, release := stuckInDelete(t, w)
 			asker := start(t, w.env, args...)
 			eventually(t, "it waits for the chunk", func() bool {
-				return w.Count(`pg_locks WHERE locktype = 'advisory' AND NOT granted
+				return w.Count(`pg_locks WHERE locktype = 'relation' AND NOT granted
 					AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) > 0
 			})
 			release()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -175,14 +174,23 @@ type world struct {
 	dead []uuid.UUID
 }
 
+// wideLimits let a small table lose a large part of itself on its first day.
+func wideLimits() (env []string) {
+	for _, share := range []string{"NEW_MISSING_SHARE", "NEW_MISSING_RATE", "CANDIDATE_SHARE", "DELETE_SHARE", "DELETE_SHARE_7D", "DELETE_SHARE_30D"} {
+		env = append(env, "ORPHAN_CLEANER_MAX_"+share+"=1")
+	}
+	return env
+}
+
 // newWorld has users with one member each, in conversations of ten. The first
 // dead of them went 40 days ago, as the shadow knows, and their members are due.
 func newWorld(t *testing.T, users, dead int) *world {
 	t.Helper()
 	w := &world{DB: testdb.New(t), auth: newAuth(t)}
-	w.env = []string{"DATABASE_URL=" + w.URL, "AUTH_SERVICE_URL=" + w.auth.URL()}
-	w.Exec(`INSERT INTO users (id, username, deleted_at)
-		SELECT md5('user ' || n)::uuid, 'user' || n, CASE WHEN n <= $2::int THEN now() - interval '40 days' END
+	w.env = w.envOf(w.URL)
+	w.Exec(`INSERT INTO users (id, username, created_at, deleted_at)
+		SELECT md5('user ' || n)::uuid, 'user' || n, now() - interval '400 days',
+			CASE WHEN n <= $2::int THEN now() - interval '40 days' - make_interval(mins => n) END
 		FROM generate_series(1, $1::int) AS n`, users, dead)
 	w.Exec(`INSERT INTO conversations (id) SELECT md5('conversation ' || n)::uuid FROM generate_series(0, $1::int / 10) AS n`, users)
 	w.Exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)
@@ -190,7 +198,29 @@ func newWorld(t *testing.T, users, dead int) *world {
 		FROM generate_series(1, $1::int) AS n`, users)
 	w.auth.Add(w.users(t, "deleted_at IS NULL")...)
 	w.dead = w.users(t, "deleted_at IS NOT NULL")
+	w.unchanged(t)
 	return w
+}
+
+// unchanged waits until no transaction runs, in whichever database of the cluster,
+// that is older than the rows: a run keeps what may have changed since it began.
+func (w *world) unchanged(t *testing.T) {
+	t.Helper()
+	written := testdb.One[string](w.DB, "SELECT pg_current_xact_id()::text")
+	eventually(t, "older transactions of other tests have ended", func() bool {
+		return testdb.One[bool](w.DB, "SELECT pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8", written)
+	})
+}
+
+// envOf are the settings of a program with this database URL.
+func (w *world) envOf(url string) []string {
+	return append([]string{"DATABASE_URL=" + url, "AUTH_SERVICE_URL=" + w.auth.URL()}, wideLimits()...)
+}
+
+// longMissing has every run of the last 40 days find these users missing.
+func (w *world) longMissing(users ...uuid.UUID) {
+	w.Exec(`INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, sightings, evidence)
+		SELECT u, now() - interval '40 days', now() - interval '1 hour', 1, 960, 'sightings' FROM unnest($1::uuid []) AS u`, users)
 }
 
 // fault makes auth-service go wrong in a way that it knows by name.
@@ -236,7 +266,7 @@ func (w *world) living() testdb.Snapshot {
 func contents(t *testing.T, db *testdb.DB, leftOut ...string) string {
 	t.Helper()
 	rows, err := db.Pool.Query(context.Background(), `SELECT oid::regclass::text FROM pg_class
-		WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') ORDER BY 1`)
+		WHERE relnamespace IN ('public'::regnamespace, to_regnamespace('orphan_cleaner')) AND relkind IN ('r', 'p') ORDER BY 1`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,34 +298,4 @@ func openTemp(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-// nothingLeft waits until a directory is empty and no process names it.
-func nothingLeft(t *testing.T, dir string) {
-	t.Helper()
-	eventually(t, "nothing is left in "+dir, func() bool {
-		entries, err := os.ReadDir(dir)
-		return err == nil && len(entries) == 0
-	})
-	eventually(t, "no process works in "+dir, func() bool { return len(processesIn(dir)) == 0 })
-}
-
-// processesIn are the command lines that name a directory; where there is no
-// /proc it knows of none.
-func processesIn(dir string) []string {
-	var found []string
-	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		return nil
-	}
-	for _, path := range paths {
-		line, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		if bytes.Contains(line, []byte(dir)) {
-			found = append(found, string(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
-		}
-	}
-	return found
 }

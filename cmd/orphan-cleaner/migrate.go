@@ -4,31 +4,69 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/pressly/goose/v3"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 )
 
 // MigrateCmd is `migrate`.
 type MigrateCmd struct {
-	Up     MigrateUpCmd     `cmd:"" help:"Apply all migrations that are not applied yet."`
-	Down   MigrateDownCmd   `cmd:"" help:"Undo the newest migration; refuses where that would destroy evidence."`
-	Status MigrateStatusCmd `cmd:"" help:"List the migrations and when they were applied."`
-	Drift  MigrateDriftCmd  `cmd:"" help:"Show how the backup's columns differ from those of conversation_members; print the migration that brings them along."`
+	Up          MigrateUpCmd          `cmd:"" help:"Apply all migrations that are not applied yet."`
+	Down        MigrateDownCmd        `cmd:"" help:"Undo the newest migration; refuses where that would destroy evidence."`
+	Status      MigrateStatusCmd      `cmd:"" help:"List the migrations and when they were applied."`
+	SettleClock MigrateSettleClockCmd `cmd:"" help:"After the server's clock was ahead: move what runs recorded in the future to now, so that runs are not refused until then."`
+	Drift       MigrateDriftCmd       `cmd:"" help:"Show how the backup's columns differ from those of conversation_members; print the migration that brings them along."`
+}
+
+// MigrateSettleClockCmd is `migrate settle-clock`.
+type MigrateSettleClockCmd struct {
+	DatabaseFlags `group:"Database"`
+}
+
+// Run settles the clock; this machine's must agree with the server's by now.
+func (cmd *MigrateSettleClockCmd) Run(ctx context.Context, s *streams) error {
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if err := check.Clock(ctx, pool); err != nil {
+		return err
+	}
+	runs, err := db.New(pool).ClockSettle(ctx)
+	if err != nil {
+		return fmt.Errorf("settling the clock: %w; see: orphan-cleaner check", err)
+	}
+	_, err = fmt.Fprintf(s.out, "%d runs were recorded in the future; they are of now\n", runs)
+	return err
 }
 
 // MigrateUpCmd is `migrate up`.
-type MigrateUpCmd struct{ DatabaseFlags }
+type MigrateUpCmd struct {
+	DatabaseFlags `group:"Database"`
+	ShowSQL       bool `name:"show-sql" help:"Print what would run, and change nothing."`
+}
 
 // MigrateDownCmd is `migrate down`.
-type MigrateDownCmd struct{ DatabaseFlags }
+type MigrateDownCmd struct {
+	DatabaseFlags `group:"Database"`
+	ShowSQL       bool `name:"show-sql" help:"Print what would run, and change nothing."`
+}
 
 // MigrateStatusCmd is `migrate status`.
-type MigrateStatusCmd struct{ DatabaseFlags }
+type MigrateStatusCmd struct {
+	DatabaseFlags `group:"Database"`
+	JSON          bool `name:"json" help:"Print a JSON array."`
+}
 
 func withMigrator(ctx context.Context, flags *DatabaseFlags, do func(m *migrate.Migrator) error) (err error) {
 	url, err := flags.url()
@@ -61,12 +99,15 @@ func printApplied(s *streams, results ...*goose.MigrationResult) error {
 // Run applies what is pending.
 func (cmd *MigrateUpCmd) Run(ctx context.Context, s *streams) error {
 	return withMigrator(ctx, &cmd.DatabaseFlags, func(m *migrate.Migrator) error {
+		if cmd.ShowSQL {
+			return showUp(ctx, s, m)
+		}
 		results, err := m.Up(ctx)
 		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
 			results = partial.Applied
 		}
-		if err := errors.Join(err, printApplied(s, results...)); err != nil {
-			return fmt.Errorf("migrating up: %w", err)
+		if err := errors.Join(failedMigration("up", err), printApplied(s, results...)); err != nil {
+			return err
 		}
 		version, err := m.GetDBVersion(ctx)
 		if err != nil {
@@ -80,32 +121,113 @@ func (cmd *MigrateUpCmd) Run(ctx context.Context, s *streams) error {
 // Run undoes one migration.
 func (cmd *MigrateDownCmd) Run(ctx context.Context, s *streams) error {
 	return withMigrator(ctx, &cmd.DatabaseFlags, func(m *migrate.Migrator) error {
+		if cmd.ShowSQL {
+			return showDown(ctx, s, m)
+		}
 		result, err := m.Down(ctx)
 		if errors.Is(err, goose.ErrNoNextVersion) {
 			_, err = fmt.Fprintln(s.out, "no migration is applied")
 			return err
 		}
 		if err != nil {
-			return fmt.Errorf("migrating down: %w", err)
+			return failedMigration("down", err)
 		}
 		return printApplied(s, result)
 	})
 }
 
-// Run lists the migrations.
+// failedMigration is goose's error in the words of the server and with the name
+// of the file: "migrating down 00001_create_runs.sql: refusing to drop …".
+func failedMigration(direction string, err error) error {
+	if err == nil {
+		return nil
+	}
+	partial, ok := errors.AsType[*goose.PartialError](err)
+	if !ok {
+		return fmt.Errorf("migrating %s: %w", direction, err)
+	}
+	said, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || !strings.HasPrefix(said.Message, "refusing to") {
+		return fmt.Errorf("migrating %s %s: %w", direction, partial.Failed.Source.Path, partial.Err)
+	}
+	return fmt.Errorf("migrating %s %s: %w", direction, partial.Failed.Source.Path, &refusal{said})
+}
+
+// refusal is what a migration raises itself.
+type refusal struct{ said *pgconn.PgError }
+
+func (r *refusal) Error() string { return r.said.Message }
+func (r *refusal) Unwrap() error { return r.said }
+
+// showUp prints the Up part of each pending migration.
+func showUp(ctx context.Context, s *streams, m *migrate.Migrator) error {
+	list, err := m.List(ctx)
+	if err != nil {
+		return err
+	}
+	list = slices.DeleteFunc(list, func(one migrate.Migration) bool { return !one.AppliedAt.IsZero() })
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(s.out, "-- no migration is pending")
+		return err
+	}
+	return showSQL(s, false, list...)
+}
+
+// showDown prints the Down part of the newest migration that is applied.
+func showDown(ctx context.Context, s *streams, m *migrate.Migrator) error {
+	list, err := m.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, one := range slices.Backward(list) {
+		if !one.AppliedAt.IsZero() {
+			return showSQL(s, true, one)
+		}
+	}
+	_, err = fmt.Fprintln(s.out, "-- no migration is applied")
+	return err
+}
+
+func showSQL(s *streams, down bool, list ...migrate.Migration) error {
+	for _, one := range list {
+		text, err := one.SQL(down)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(s.out, "-- %s\n%s\n", one.Name, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// migrationState is a line of `migrate status`.
+type migrationState struct {
+	Migration string     `json:"migration"`
+	State     string     `json:"state"` // applied or pending
+	AppliedAt *time.Time `json:"applied_at"`
+}
+
+// Run lists the migrations; it only reads.
 func (cmd *MigrateStatusCmd) Run(ctx context.Context, s *streams) error {
 	return withMigrator(ctx, &cmd.DatabaseFlags, func(m *migrate.Migrator) error {
-		statuses, err := m.Status(ctx)
+		list, err := m.List(ctx)
 		if err != nil {
-			return fmt.Errorf("reading the migrations: %w", err)
+			return err
 		}
+		states := make([]migrationState, len(list))
 		t := newTable("", "migration", "state", "applied at (UTC)")
-		for _, status := range statuses {
+		for i, one := range list {
 			at := ""
-			if !status.AppliedAt.IsZero() {
-				at = status.AppliedAt.UTC().Format(time.DateTime)
+			states[i] = migrationState{Migration: one.Name, State: "pending"}
+			if !one.AppliedAt.IsZero() {
+				utc := one.AppliedAt.UTC()
+				states[i].State, states[i].AppliedAt, at = "applied", &utc, utc.Format(time.DateTime)
 			}
-			t.AppendRow(table.Row{status.Source.Path, status.State, at})
+			t.AppendRow(table.Row{one.Name, states[i].State, at})
+		}
+		if cmd.JSON {
+			return printJSON(s.out, states)
 		}
 		return printTable(s.out, t)
 	})

@@ -39,9 +39,6 @@ func (cmd *PauseCmd) Run(ctx context.Context, s *streams) error {
 	case err != nil:
 		return fmt.Errorf("pausing: %w; see: orphan-cleaner check", err)
 	}
-	if err := q.ChunkSettle(ctx); err != nil {
-		return fmt.Errorf("runs are paused, but waiting for a chunk in flight failed: %w", err)
-	}
 	_, err = fmt.Fprintln(s.out, "all runs are paused; resume with: orphan-cleaner resume")
 	return err
 }

@@ -19,7 +19,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
@@ -28,21 +28,21 @@ import (
 // probeLimit bounds what is asked of somebody else.
 const probeLimit = 2 * time.Second
 
-func fine(name, message string) cleaner.Finding {
-	return cleaner.Finding{Name: name, Status: cleaner.OK, Message: message}
+func fine(name, message string) check.Finding {
+	return check.Finding{Name: name, Status: check.OK, Message: message}
 }
 
 // poolerProbe tells which pooler mode is in between.
-func poolerProbe(url string) cleaner.Probe {
+func poolerProbe(url string) check.Probe {
 	const name = "pooler"
-	return func(ctx context.Context) cleaner.Finding {
+	return func(ctx context.Context) check.Finding {
 		pooling, err := database.PoolingOf(ctx, url)
 		switch {
 		case err != nil:
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "not known: " + oneLine(err), Hint: databaseHint}
+			return check.Finding{Name: name, Status: check.Warn, Message: "not known: " + oneLine(err), Hint: databaseHint}
 		case pooling == database.PooledStatement:
-			return cleaner.Finding{
-				Name: name, Status: cleaner.Fail, Message: "a pooler in statement mode is in between: it allows no transaction",
+			return check.Finding{
+				Name: name, Status: check.Fail, Message: "a pooler in statement mode is in between: it allows no transaction",
 				Hint: "pool_mode = transaction for this database in pgbouncer.ini, or point DATABASE_URL at the server",
 			}
 		case pooling == database.PooledTransaction:
@@ -56,12 +56,12 @@ func poolerProbe(url string) cleaner.Probe {
 }
 
 // connectionsProbe compares the pool with what the server has left.
-func connectionsProbe(pool *pgxpool.Pool) cleaner.Probe {
+func connectionsProbe(pool *pgxpool.Pool) check.Probe {
 	const name = "connections"
-	return func(ctx context.Context) cleaner.Finding {
+	return func(ctx context.Context) check.Finding {
 		c, err := db.New(pool).PreflightConnections(ctx, database.ApplicationName)
 		if err != nil {
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: oneLine(err), Hint: databaseHint}
+			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: databaseHint}
 		}
 		want := pool.Config().MaxConns
 		room := c.MaxConnections - c.Reserved - c.Used + c.Ours
@@ -77,24 +77,24 @@ func connectionsProbe(pool *pgxpool.Pool) cleaner.Probe {
 			{"this database has a limit of %d", "ALTER DATABASE … CONNECTION LIMIT, or lower DATABASE_MAX_CONNECTIONS", c.DatabaseLimit},
 		} {
 			if limit.most >= 0 && limit.most < want {
-				return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: said + "; " + fmt.Sprintf(limit.of, limit.most), Hint: limit.hint}
+				return check.Finding{Name: name, Status: check.Fail, Message: said + "; " + fmt.Sprintf(limit.of, limit.most), Hint: limit.hint}
 			}
 		}
 		if room < want {
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: fmt.Sprintf("%s: only %d are left", said, room), Hint: hint}
+			return check.Finding{Name: name, Status: check.Warn, Message: fmt.Sprintf("%s: only %d are left", said, room), Hint: hint}
 		}
 		return fine(name, said)
 	}
 }
 
 // encryptionProbe tells whether the way to the database can be listened to.
-func encryptionProbe(pool *pgxpool.Pool) cleaner.Probe {
+func encryptionProbe(pool *pgxpool.Pool) check.Probe {
 	const name = "database-tls"
 	const hint = "add sslmode=verify-full to DATABASE_URL, with sslrootcert=FILE where the server's CA is your own"
-	return func(ctx context.Context) cleaner.Finding {
+	return func(ctx context.Context) check.Finding {
 		conn, err := pool.Acquire(ctx)
 		if err != nil {
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: oneLine(err), Hint: databaseHint}
+			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: databaseHint}
 		}
 		defer conn.Release()
 		cfg := conn.Conn().Config()
@@ -103,9 +103,9 @@ func encryptionProbe(pool *pgxpool.Pool) cleaner.Probe {
 		case local(cfg.Host):
 			return fine(name, "not needed: the server is on this machine")
 		case !encrypted:
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "the connection to " + cfg.Host + " is not encrypted", Hint: hint}
+			return check.Finding{Name: name, Status: check.Warn, Message: "the connection to " + cfg.Host + " is not encrypted", Hint: hint}
 		case cfg.TLSConfig == nil || cfg.TLSConfig.InsecureSkipVerify && cfg.TLSConfig.VerifyPeerCertificate == nil:
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "the connection to " + cfg.Host + " is encrypted, but anybody could be at its end", Hint: hint}
+			return check.Finding{Name: name, Status: check.Warn, Message: "the connection to " + cfg.Host + " is encrypted, but anybody could be at its end", Hint: hint}
 		default:
 			return fine(name, "encrypted, the server's certificate verified")
 		}
@@ -113,21 +113,21 @@ func encryptionProbe(pool *pgxpool.Pool) cleaner.Probe {
 }
 
 // plaintextProbe tells whether somebody between could answer for auth-service.
-func plaintextProbe(raw string) cleaner.Probe {
+func plaintextProbe(raw string) check.Probe {
 	const name = "auth-service-tls"
-	return func(context.Context) cleaner.Finding {
+	return func(context.Context) check.Finding {
 		end, err := authclient.ParseURL(raw)
 		host, _, splitErr := net.SplitHostPort(end.Address)
 		switch {
 		case err != nil || splitErr != nil:
-			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: "AUTH_SERVICE_URL cannot be read", Hint: "export AUTH_SERVICE_URL=http://auth-service:9080"}
+			return check.Finding{Name: name, Status: check.Fail, Message: "AUTH_SERVICE_URL cannot be read", Hint: "export AUTH_SERVICE_URL=http://auth-service:9080"}
 		case end.TLS:
 			return fine(name, "encrypted, the server's certificate verified")
 		case local(host):
 			return fine(name, "not needed: auth-service is on this machine")
 		default:
-			return cleaner.Finding{
-				Name: name, Status: cleaner.Warn, Message: "plaintext to " + end.Address + ": anybody between can answer in its name",
+			return check.Finding{
+				Name: name, Status: check.Warn, Message: "plaintext to " + end.Address + ": anybody between can answer in its name",
 				Hint: "https:// in AUTH_SERVICE_URL; where a service mesh encrypts, all is well",
 			}
 		}
@@ -142,18 +142,24 @@ func local(host string) bool {
 
 // canaryProbe checks users of whom it is known whether they exist: an auth-service that does
 // not know it is another environment's.
-func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) cleaner.Probe {
+func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) check.Probe {
 	const name = "canaries"
 	const hint = "is this the auth-service of this database? check AUTH_SERVICE_URL, CANARY_ALIVE and CANARY_DEAD"
-	return func(ctx context.Context) cleaner.Finding {
+	return func(ctx context.Context) check.Finding {
 		if len(alive)+len(dead) == 0 {
-			return fine(name, "none; a living user in CANARY_ALIVE would tell a wrong auth-service from the right one")
+			return check.Finding{
+				Name: name, Status: check.Warn, Message: "none is configured: nothing tells another environment's auth-service from the right one",
+				Hint: "export ORPHAN_CLEANER_CANARY_ALIVE=UUID, a user who must never be missing",
+			}
 		}
 		var wrong []string
 		for batch := range slices.Chunk(slices.Concat(alive, dead), authclient.MaxBatch) {
 			missing, err := client.Missing(ctx, batch)
+			if failed, is := errors.AsType[*authclient.BatchError](err); is && failed.Unreachable() {
+				return check.Finding{Name: name, Status: check.Fail, Message: "not checked: there is no connection to auth-service", Hint: "see auth-service"}
+			}
 			if err != nil {
-				return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: oneLine(err), Hint: hint}
+				return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: hint}
 			}
 			for _, id := range batch {
 				switch gone := slices.Contains(missing, id); {
@@ -165,7 +171,7 @@ func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) cleaner.Pro
 			}
 		}
 		if len(wrong) > 0 {
-			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: strings.Join(wrong, ", "), Hint: hint}
+			return check.Finding{Name: name, Status: check.Fail, Message: strings.Join(wrong, ", "), Hint: hint}
 		}
 		return fine(name, fmt.Sprintf("%d living and %d deleted users are as they should be", len(alive), len(dead)))
 	}
@@ -173,14 +179,14 @@ func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) cleaner.Pro
 
 // redisProbe pings the Redis of messaging-service's environment. Nothing here
 // uses it.
-func redisProbe(raw string) cleaner.Probe {
+func redisProbe(raw string) check.Probe {
 	const name = "redis"
 	const hint = "this program does not need it; messaging-service does: check REDIS_URL and that Redis is up"
-	return func(ctx context.Context) cleaner.Finding {
+	return func(ctx context.Context) check.Finding {
 		// The errors of ParseURL repeat parts of the URL.
 		options, err := redis.ParseURL(raw)
 		if err != nil {
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "REDIS_URL is not a Redis URL", Hint: "write it as redis://host:6379/0"}
+			return check.Finding{Name: name, Status: check.Warn, Message: "REDIS_URL is not a Redis URL", Hint: "write it as redis://host:6379/0"}
 		}
 		options.MaxRetries, options.DialTimeout = -1, probeLimit
 		client := redis.NewClient(options)
@@ -188,16 +194,16 @@ func redisProbe(raw string) cleaner.Probe {
 		ctx, cancel := context.WithTimeout(ctx, probeLimit)
 		defer cancel()
 		if err := client.Ping(ctx).Err(); err != nil {
-			return cleaner.Finding{Name: name, Status: cleaner.Warn, Message: "no answer from " + options.Addr + ": " + oneLine(err), Hint: hint}
+			return check.Finding{Name: name, Status: check.Warn, Message: "no answer from " + options.Addr + ": " + oneLine(err), Hint: hint}
 		}
 		return fine(name, "answers at "+options.Addr)
 	}
 }
 
 // portProbe looks whether `serve` could take its port.
-func portProbe(address string) cleaner.Probe {
+func portProbe(address string) check.Probe {
 	const name = "metrics-addr"
-	return func(ctx context.Context) cleaner.Finding {
+	return func(ctx context.Context) check.Finding {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 		switch {
 		case err == nil && listener.Close() == nil:
@@ -205,12 +211,12 @@ func portProbe(address string) cleaner.Probe {
 		case errors.Is(err, syscall.EADDRINUSE) && isOurs(ctx, address):
 			return fine(name, address+" is taken by an orphan-cleaner that serves there")
 		case errors.Is(err, syscall.EADDRINUSE):
-			return cleaner.Finding{
-				Name: name, Status: cleaner.Fail, Message: address + " is taken by another program",
+			return check.Finding{
+				Name: name, Status: check.Fail, Message: address + " is taken by another program",
 				Hint: "choose another METRICS_ADDR, or end what listens there: ss -ltnp",
 			}
 		default:
-			return cleaner.Finding{Name: name, Status: cleaner.Fail, Message: fmt.Sprint(err), Hint: "write METRICS_ADDR as :9091 or host:9091"}
+			return check.Finding{Name: name, Status: check.Fail, Message: fmt.Sprint(err), Hint: "write METRICS_ADDR as :9091 or host:9091"}
 		}
 	}
 }
@@ -242,32 +248,32 @@ func isOurs(ctx context.Context, address string) bool {
 }
 
 // authProbe is the preflight's check of auth-service.
-func authProbe(client *authclient.Client, address string) cleaner.Probe {
+func authProbe(client *authclient.Client, address string) check.Probe {
 	const hint = "check AUTH_SERVICE_URL and auth-service: grpcurl -plaintext HOST:9080 grpc.health.v1.Health/Check"
-	return func(ctx context.Context) cleaner.Finding {
+	return func(ctx context.Context) check.Finding {
 		health, err := client.Health(ctx)
 		switch {
 		case err != nil:
-			return cleaner.Finding{Name: "auth-service", Status: cleaner.Fail, Message: err.Error(), Hint: hint}
+			return check.Finding{Name: "auth-service", Status: check.Fail, Message: err.Error(), Hint: hint}
 		case health == authclient.HealthUnimplemented:
 			return probeCall(ctx, client)
 		default:
-			return cleaner.Finding{Name: "auth-service", Status: cleaner.OK, Message: "SERVING at " + address}
+			return check.Finding{Name: "auth-service", Status: check.OK, Message: "SERVING at " + address}
 		}
 	}
 }
 
 // probeCall stands in for the health service where there is none: one call about
 // a user that nobody is.
-func probeCall(ctx context.Context, client *authclient.Client) cleaner.Finding {
+func probeCall(ctx context.Context, client *authclient.Client) check.Finding {
 	if _, err := client.Missing(ctx, []uuid.UUID{uuid.Nil}); err != nil {
-		return cleaner.Finding{
-			Name: "auth-service", Status: cleaner.Fail, Message: err.Error(),
+		return check.Finding{
+			Name: "auth-service", Status: check.Fail, Message: err.Error(),
 			Hint: "auth-service has no grpc.health.v1 and answers GetUsersByIds wrongly: check AUTH_SERVICE_URL and AUTH_SERVICE_METHOD",
 		}
 	}
-	return cleaner.Finding{
-		Name: "auth-service", Status: cleaner.Warn, Message: "has no grpc.health.v1.Health; a probe call was answered",
+	return check.Finding{
+		Name: "auth-service", Status: check.Warn, Message: "has no grpc.health.v1.Health; a probe call was answered",
 		Hint: "register the health service in auth-service",
 	}
 }

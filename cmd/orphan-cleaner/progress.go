@@ -10,17 +10,18 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/run"
 )
 
 const redrawEvery = 100 * time.Millisecond
 
 // watch shows the progress of a run.
-func watch(w io.Writer, log *slog.Logger, c *cleaner.Cleaner) func() {
+func watch(w io.Writer, log *slog.Logger, c *run.Runner) func() {
 	return watchLine(w, func() string { return progressLine(c.Progress()) }, func() {
 		if p := c.Progress(); p.Phase != "" {
 			log.Info("Run under way", "phase", p.Phase, "members_seen", p.MembersSeen, "users_checked", p.UsersChecked,
-				"users_missing", p.UsersMissing, "members_due", p.MembersDue, "members_deleted", p.MembersDeleted)
+				"users_missing", p.UsersMissing, "members_due", p.MembersDue, "members_deleted", p.MembersDeleted, "throttled", p.Throttled)
 		}
 	})
 }
@@ -61,13 +62,17 @@ func watchLine(w io.Writer, line func() string, log func()) func() {
 	}
 }
 
-func progressLine(p cleaner.Progress) string {
+func progressLine(p result.Progress) string {
 	switch p.Phase {
 	case "", "preflight":
 		return "preflight"
 	case "sweep", "finish":
-		return fmt.Sprintf("%s: %d of %d members deleted", p.Phase, p.MembersDeleted, p.MembersDue)
+		line := fmt.Sprintf("%s: %d of %d members deleted", p.Phase, p.MembersDeleted, p.MembersDue)
+		if p.Throttled != "" {
+			line += ", throttled by " + p.Throttled
+		}
+		return line
 	default:
-		return fmt.Sprintf("%s: %d members, %d users checked, %d missing, %d due", p.Phase, p.MembersSeen, p.UsersChecked, p.UsersMissing, p.UsersDue)
+		return fmt.Sprintf("%s: %d members, %d users checked, %d missing, %d members due", p.Phase, p.MembersSeen, p.UsersChecked, p.UsersMissing, p.MembersDue)
 	}
 }

@@ -186,7 +186,9 @@ func TestPrometheus(t *testing.T) {
 		return len(samples) == 1 && samples[0].value == 3
 	})
 	program(t, w.env, "resume").expect(t, exitDone)
-	eventually(t, "a run has deleted", func() bool { return w.Count("orphan_runs WHERE state = 'succeeded' AND members_deleted = 15") == 1 })
+	eventually(t, "a run has deleted", func() bool {
+		return w.Count("orphan_cleaner.runs WHERE state = 'succeeded' AND members_deleted = 15") == 1
+	})
 
 	// One batch of the three gets no answer any more.
 	spoiled := w.users(t, "deleted_at IS NULL ORDER BY id LIMIT 1")[0].String()
@@ -230,13 +232,13 @@ func TestPrometheus(t *testing.T) {
 		"Runs":                   {0, 0},
 		"Database":               {1, 1},
 		"Versions":               {3, 3},
-		"Members deleted and given back, an hour/0": {14, 29}, // rate() guesses beyond the first and the last scrape
-		"Members deleted and given back, an hour/1": {0, 0},
-		"Share of calls that failed, two hours":     {0.01, 1},
-		"Rows in the audit's DEFAULT partition":     {0, 0},
-		"Since everybody was asked about":           {0, limit.Seconds()},
-		"Longest overdue/1":                         {6, 6},
-		"Members/0":                                 {0, 0},
+		"Members deleted and restored, an hour/0": {14, 29}, // rate() guesses beyond the first and the last scrape
+		"Members deleted and restored, an hour/1": {0, 0},
+		"Share of calls that failed, two hours":   {0.01, 1},
+		"Rows in the audit's DEFAULT partition":   {0, 0},
+		"Since everybody was checked":             {0, limit.Seconds()},
+		"Longest overdue/1":                       {6, 6},
+		"Members/0":                               {0, 0},
 	}
 	for title, queries := range dashboardQueries(t) {
 		for i, expr := range queries {

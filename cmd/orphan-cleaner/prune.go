@@ -11,6 +11,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
+	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/prune"
 )
@@ -52,6 +53,9 @@ func (cmd *PruneCmd) Run(ctx context.Context, s *streams) error {
 	pruner := prune.New(pool, cmd.logger(s), cfg)
 	do := pruner.Look
 	if cmd.Execute {
+		if err := check.Clock(ctx, pool); err != nil {
+			return err
+		}
 		do = pruner.Execute
 	}
 	result, err := do(ctx)
@@ -74,7 +78,7 @@ func (cmd *PruneCmd) Run(ctx context.Context, s *streams) error {
 // the others it counts.
 func (cmd *PruneCmd) print(s *streams, result prune.Result) error {
 	t := newTable("Past their window", "partition", "of", "rows", "size", "verdict")
-	t.SetColumnConfigs([]table.ColumnConfig{{Number: 3, Align: text.AlignRight}})
+	t.SetColumnConfigs([]table.ColumnConfig{{Number: 3, Align: text.AlignRight}, {Number: 5, WidthMax: 32, WidthMaxEnforcer: text.WrapSoft}})
 	within := 0
 	var size int64
 	for _, p := range result.Partitions {
@@ -100,7 +104,7 @@ func (cmd *PruneCmd) print(s *streams, result prune.Result) error {
 		if p.RowsEstimate >= 0 {
 			rows = strconv.FormatInt(p.RowsEstimate, 10)
 		}
-		t.AppendRow(table.Row{p.PartitionName, of, rows, progress.FormatBytes(p.Bytes), text.WrapSoft(verdict, 32)})
+		t.AppendRow(table.Row{p.PartitionName, of, rows, progress.FormatBytes(p.Bytes), verdict})
 	}
 	if t.Length() > 0 {
 		if err := printTable(s.out, t); err != nil {
@@ -111,7 +115,7 @@ func (cmd *PruneCmd) print(s *streams, result prune.Result) error {
 	if cmd.Execute {
 		_, err = fmt.Fprintf(s.out, "freed %s: dropped %d partitions, %d are within their window;\n"+
 			"forgot %d users of old refusals, %d deleted users, %d members of old restores\n",
-			progress.FormatBytes(result.BytesGivenBack), result.Dropped, within, result.RefusedUsers, result.DepartedUsers, result.RestoredRows)
+			progress.FormatBytes(result.BytesGivenBack), result.Dropped, within, result.RefusedUsers, result.RecheckedUsers, result.RestoredRows)
 	} else {
 		_, err = fmt.Fprintf(s.out, "would free %s; %d partitions are within their window; nothing was changed: add --execute\n", progress.FormatBytes(size), within)
 	}

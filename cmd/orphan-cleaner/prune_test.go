@@ -18,21 +18,21 @@ import (
 // pruneHistory makes partitions of the past with rows in each: backups of the
 // last days, audit of the last months. Each backup row has its audit row.
 func (w *world) pruneHistory(days, months, rows int) {
-	w.Exec(`SELECT orphan_add_partition('conversation_members_backup', 'conversation_members_backup_' || to_char(d, 'YYYYMMDD'),
+	w.Exec(`SELECT orphan_cleaner.partition_add('conversation_members_backup', 'conversation_members_backup_' || to_char(d, 'YYYYMMDD'),
 			d AT TIME ZONE 'UTC', (d + interval '1 day') AT TIME ZONE 'UTC')
 		FROM (SELECT date_trunc('day', now() AT TIME ZONE 'UTC') - make_interval(days => n) AS d FROM generate_series(1, $1::int) AS n) AS past`, days)
-	w.Exec(`SELECT orphan_add_partition('conversation_members_audit', 'conversation_members_audit_' || to_char(m, 'YYYYMM'),
+	w.Exec(`SELECT orphan_cleaner.partition_add('conversation_members_audit', 'conversation_members_audit_' || to_char(m, 'YYYYMM'),
 			m AT TIME ZONE 'UTC', (m + interval '1 month') AT TIME ZONE 'UTC')
 		FROM (SELECT date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => n) AS m FROM generate_series(1, $1::int) AS n) AS past`, months)
 	w.Exec(`INSERT INTO conversation_members_backup (conversation_id, user_id, role, joined_at, is_muted, backed_up_at, run_id)
 		SELECT gen_random_uuid(), gen_random_uuid(), 'member', p.lower_bound, false, p.lower_bound + interval '1 hour', 1
-		FROM orphan_partitions() AS p, generate_series(1, $1::int)
+		FROM orphan_cleaner.partitions() AS p, generate_series(1, $1::int)
 		WHERE p.parent = 'conversation_members_backup' AND p.upper_bound <= now()`, rows)
 	w.Exec(`INSERT INTO conversation_members_audit (conversation_id, user_id, deleted_at, deleted_by, application, run_id, txid)
 		SELECT conversation_id, user_id, backed_up_at, 'runner', 'orphan-cleaner', run_id, 1 FROM conversation_members_backup`)
 	w.Exec(`INSERT INTO conversation_members_audit (conversation_id, user_id, deleted_at, deleted_by, application, txid)
 		SELECT gen_random_uuid(), gen_random_uuid(), p.lower_bound + interval '1 hour', 'app', 'messaging-service', 1
-		FROM orphan_partitions() AS p, generate_series(1, $1::int)
+		FROM orphan_cleaner.partitions() AS p, generate_series(1, $1::int)
 		WHERE p.parent = 'conversation_members_audit' AND p.upper_bound <= now()`, rows)
 }
 
@@ -163,7 +163,7 @@ func TestPrune(t *testing.T) {
 			// The days ahead are there still, and the next run makes what is not.
 			w.Exec("DROP TABLE " + byAge(w, -7))
 			program(t, w.env, "run").expect(t, exitDone)
-			if n := w.Count("orphan_partitions() WHERE upper_bound > now() AND parent = 'conversation_members_backup'"); n != 8 {
+			if n := w.Count("orphan_cleaner.partitions() WHERE upper_bound > now() AND parent = 'conversation_members_backup'"); n != 8 {
 				t.Errorf("%d backup partitions from today on, not 8", n)
 			}
 		})
@@ -180,7 +180,7 @@ func TestPruneKeeps(t *testing.T) {
 		names[what] = byAge(w, age)
 	}
 	hold := func(what, column, extra string) {
-		w.Exec(fmt.Sprintf("INSERT INTO orphan_holds (%[1]s, reason, until, lifted_at) SELECT %[1]s, 'a lawsuit', %[2]s FROM %[3]s LIMIT 1", column, extra, names[what]))
+		w.Exec(fmt.Sprintf("INSERT INTO orphan_cleaner.holds (%[1]s, reason, until, lifted_at) SELECT %[1]s, 'a lawsuit', %[2]s FROM %[3]s LIMIT 1", column, extra, names[what]))
 	}
 	hold("user", "user_id", "NULL, NULL")
 	hold("conversation", "conversation_id", "now() + interval '1 day', NULL")
@@ -188,8 +188,8 @@ func TestPruneKeeps(t *testing.T) {
 	hold("lifted", "user_id", "NULL, now()")
 	hold("two", "user_id", "NULL, NULL")
 	hold("two", "conversation_id", "NULL, NULL")
-	w.Exec("INSERT INTO orphan_departed (user_id, departed_at, alive_at) SELECT user_id, backed_up_at, now() FROM " + names["alive"])
-	w.Exec("INSERT INTO orphan_departed (user_id, departed_at) SELECT user_id, backed_up_at FROM " + names["missing"])
+	w.Exec("INSERT INTO orphan_cleaner.rechecks (user_id, deleted_at, alive_at) SELECT user_id, backed_up_at, now() FROM " + names["alive"])
+	w.Exec("INSERT INTO orphan_cleaner.rechecks (user_id, deleted_at) SELECT user_id, backed_up_at FROM " + names["missing"])
 	// Not one UTC day, not its name, not with an end: not ours.
 	w.Exec(`ALTER TABLE conversation_members_backup DETACH PARTITION ` + byAge(w, 99))
 	w.Exec(`ALTER TABLE ` + byAge(w, 99) + ` RENAME TO conversation_members_backup_x`)
@@ -232,8 +232,8 @@ func TestPruneKeeps(t *testing.T) {
 func TestPruneWaitsForOthers(t *testing.T) {
 	t.Parallel()
 	open := func(kind, started string) string {
-		return `INSERT INTO orphan_runs (kind, phase, lease, host, version, settings, started_at)
-			VALUES ('` + kind + `', 'sweep', '1 hour', 'test:1', 'test', '{}', ` + started + ")"
+		return `INSERT INTO orphan_cleaner.runs (kind, phase, lease, host, version, settings, heartbeat_at, started_at)
+			VALUES ('` + kind + `', 'sweep', '1 hour', 'test:1', 'test', '{}', now(), ` + started + ")"
 	}
 	for name, c := range map[string]struct {
 		before string
@@ -243,21 +243,21 @@ func TestPruneWaitsForOthers(t *testing.T) {
 		"a restore":            {open("restore", "now()"), "restore 1 is open", "restore 1 is open"},
 		"a run":                {open("clean", "now()"), "", ""},
 		"a run that takes":     {open("clean", "now() - interval '95 days'"), "clean 1 is open", ""},
-		"a pause":              {"INSERT INTO orphan_pauses (reason) VALUES ('an incident')", "runs are paused", "runs are paused"},
-		"an old backup's hold": {"INSERT INTO orphan_holds (user_id, reason) SELECT user_id, 'x' FROM conversation_members_backup", "hold 1", "backups of its time"},
+		"a pause":              {"INSERT INTO orphan_cleaner.pauses (reason) VALUES ('an incident')", "runs are paused", "runs are paused"},
+		"an old backup's hold": {"INSERT INTO orphan_cleaner.holds (user_id, reason) SELECT user_id, 'x' FROM conversation_members_backup", "hold 1", "backups of its time"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 100, 0)
 			w.pruneHistory(0, 16, 3)
-			w.Exec(`SELECT orphan_add_partition('conversation_members_backup', 'conversation_members_backup_' || to_char(d, 'YYYYMMDD'),
+			w.Exec(`SELECT orphan_cleaner.partition_add('conversation_members_backup', 'conversation_members_backup_' || to_char(d, 'YYYYMMDD'),
 				d AT TIME ZONE 'UTC', (d + interval '1 day') AT TIME ZONE 'UTC')
 				FROM (SELECT (now() AT TIME ZONE 'UTC')::date - n AS d FROM generate_series(91, 92) AS n
 					UNION ALL SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') - interval '15 months')::date) AS past`)
 			w.Exec(`INSERT INTO conversation_members_backup (conversation_id, user_id, backed_up_at, run_id)
-				SELECT gen_random_uuid(), gen_random_uuid(), lower_bound, 1 FROM orphan_partitions()
+				SELECT gen_random_uuid(), gen_random_uuid(), lower_bound, 1 FROM orphan_cleaner.partitions()
 				WHERE parent = 'conversation_members_backup' AND upper_bound < now() - interval '300 days'`)
-			backup := testdb.One[string](w.DB, "SELECT partition_name FROM orphan_partitions() WHERE parent = 'conversation_members_backup' ORDER BY lower_bound LIMIT 1")
+			backup := testdb.One[string](w.DB, "SELECT partition_name FROM orphan_cleaner.partitions() WHERE parent = 'conversation_members_backup' ORDER BY lower_bound LIMIT 1")
 			audit := testdb.One[string](w.DB, "SELECT 'conversation_members_audit_' || to_char(date_trunc('month', now() AT TIME ZONE 'UTC') - interval '15 months', 'YYYYMM')")
 			young := byAge(w, 91)
 			w.Exec(c.before)
@@ -288,11 +288,11 @@ func TestPruneLooksAgain(t *testing.T) {
 	w := newWorld(t, 100, 0)
 	w.pruneHistory(92, 1, 3)
 	ctx := context.WithoutCancel(t.Context())
-	const drop = "SELECT coalesce(orphan_drop_partition($1, '90 days', '400 days'), 'dropped')"
+	const drop = "SELECT coalesce(orphan_cleaner.prune_drop($1, '90 days', '400 days'), 'dropped')"
 	user := testdb.One[string](w.DB, "SELECT user_id::text FROM "+byAge(w, 92)+" LIMIT 1")
 	for _, meanwhile := range []string{
-		`INSERT INTO orphan_runs (kind, phase, lease, host, version, settings) VALUES ('restore', 'restore', '1 hour', 'test:1', 'test', '{}')`,
-		"INSERT INTO orphan_departed (user_id, alive_at) VALUES ('" + user + "', now() - interval '1 hour')",
+		`INSERT INTO orphan_cleaner.runs (started_at, heartbeat_at, kind, phase, lease, host, version, settings) VALUES (now(), now(), 'restore', 'restore', '1 hour', 'test:1', 'test', '{}')`,
+		"INSERT INTO orphan_cleaner.rechecks (user_id, alive_at) VALUES ('" + user + "', now() - interval '1 hour')",
 	} {
 		code := ""
 		for range 20 { // until the reader was quicker than the lock_timeout
@@ -313,7 +313,7 @@ func TestPruneLooksAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(ctx, "INSERT INTO orphan_holds (user_id, reason) VALUES ($1, 'in the nick of time')", user); err != nil {
+	if _, err := tx.Exec(ctx, "INSERT INTO orphan_cleaner.holds (user_id, reason) VALUES ($1, 'in the nick of time')", user); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Pool.Exec(ctx, drop, byAge(w, 92)); database.Code(err) != "55P03" {
@@ -326,12 +326,40 @@ func TestPruneLooksAgain(t *testing.T) {
 		t.Errorf("the verdict is %q", verdict)
 	}
 	for name, want := range map[string]string{
-		byAge(w, 1): "within the window", "conversation_members": "no such partition is attached", "orphan_runs": "no such partition is attached",
+		byAge(w, 1): "within the window", "conversation_members": "no such partition is attached", "orphan_cleaner.runs": "no such partition is attached",
 		"conversation_members_audit_default": "not made by orphan-cleaner",
 	} {
 		if verdict := testdb.One[string](w.DB, drop, name); verdict != want {
 			t.Errorf("%s: the verdict is %q, not %q", name, verdict, want)
 		}
+	}
+}
+
+// A heartbeat later than the drop's transaction is no clock that was set back; one in the future is.
+func TestPruneAndTheClock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100, 0)
+	w.pruneHistory(92, 1, 3)
+	tx, err := w.Pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	drop := func() (verdict string) {
+		err = tx.QueryRow(t.Context(), "SELECT orphan_cleaner.prune_drop($1, '90 days', '400 days')", byAge(w, 1)).Scan(&verdict)
+		return verdict
+	}
+	if _, err := tx.Exec(t.Context(), "SELECT now()"); err != nil {
+		t.Fatal(err)
+	}
+	w.Exec(`INSERT INTO orphan_cleaner.runs (started_at, heartbeat_at, kind, phase, lease, host, version, settings)
+		VALUES (now(), clock_timestamp(), 'clean', 'sweep', '1 hour', 'test:1', 'test', '{}')`)
+	if verdict := drop(); err != nil || verdict != "within the window" {
+		t.Errorf("beside a run that beats: %q, %v", verdict, err)
+	}
+	w.Exec("UPDATE orphan_cleaner.runs SET heartbeat_at = clock_timestamp() + interval '1 hour'")
+	if drop(); database.Code(err) != "OC012" {
+		t.Errorf("after a run of the future: %v", err)
 	}
 }
 
@@ -365,8 +393,8 @@ func (w *world) dropBeside(ctx context.Context, t *testing.T, drop, meanwhile st
 		t.Fatal(err)
 	}
 	err = <-ended
-	w.Exec("UPDATE orphan_runs SET state = 'succeeded', finished_at = now() WHERE state = 'running'")
-	w.Exec("DELETE FROM orphan_departed")
+	w.Exec("UPDATE orphan_cleaner.runs SET state = 'succeeded', finished_at = now() WHERE state = 'running'")
+	w.Exec("DELETE FROM orphan_cleaner.rechecks")
 	return database.Code(err)
 }
 
@@ -428,7 +456,7 @@ func TestPruneBesideARun(t *testing.T) {
 	backups := w.Snapshot("conversation_members_backup WHERE tableoid::regclass::text <> ALL ($1)", past(t, w, "conversation_members_backup", 90*day))
 	living := w.living()
 	p := start(t, w.env, "run", "--chunk-rows=1", "--json")
-	eventually(t, "the run sweeps", func() bool { return w.Count("orphan_runs WHERE members_deleted > 0") == 1 })
+	eventually(t, "the run sweeps", func() bool { return w.Count("orphan_cleaner.runs WHERE members_deleted > 0") == 1 })
 	result := w.prune(t, exitDone, "--execute")
 	select {
 	case <-p.exited:
@@ -455,35 +483,35 @@ func TestPruneForgetsRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 0)
 	refused := func(age, approval string) int64 {
-		id := testdb.One[int64](w.DB, `INSERT INTO orphan_runs (kind, state, phase, finished_at, lease, host, version, settings, breaker)
-			VALUES ('clean', 'refused', 'judge', now() - $1::interval, '1 minute', 'test:1', 'test', '{}', 'delete-share') RETURNING run_id`, age)
-		w.Exec("INSERT INTO orphan_refusals (run_id, user_id, is_due) SELECT $1, gen_random_uuid(), true FROM generate_series(1, 6000)", id)
+		id := testdb.One[int64](w.DB, `INSERT INTO orphan_cleaner.runs (started_at, heartbeat_at, kind, state, phase, finished_at, lease, host, version, settings, breaker)
+			VALUES (now() - $1::interval, now() - $1::interval, 'clean', 'refused', 'judge', now() - $1::interval, '1 minute', 'test:1', 'test', '{}', 'delete-share') RETURNING run_id`, age)
+		w.Exec("INSERT INTO orphan_cleaner.refusals (run_id, user_id, is_due) SELECT $1, gen_random_uuid(), true FROM generate_series(1, 6000)", id)
 		if approval != "" {
-			w.Exec(`INSERT INTO orphan_approvals (run_id, approved_by, approved_at, expires_at, used_at, used_by_run)
+			w.Exec(`INSERT INTO orphan_cleaner.approvals (run_id, approved_by, approved_at, expires_at, used_at, used_by_run)
 				SELECT $1, 'somebody', now() - interval '1 hour', `+approval, id)
 		}
 		return id
 	}
-	using := testdb.One[int64](w.DB, `INSERT INTO orphan_runs (kind, phase, lease, host, version, settings)
-		VALUES ('clean', 'sweep', '1 hour', 'test:1', 'test', '{}') RETURNING run_id`)
+	using := testdb.One[int64](w.DB, `INSERT INTO orphan_cleaner.runs (started_at, heartbeat_at, kind, phase, lease, host, version, settings)
+		VALUES (now(), now(), 'clean', 'sweep', '1 hour', 'test:1', 'test', '{}') RETURNING run_id`)
 	keep := []int64{
 		refused("29 days", ""), refused("31 days", "now() + interval '1 hour', NULL, NULL"),
 		refused("31 days", fmt.Sprintf("now() - interval '1 minute', now(), %d", using)),
 	}
 	refused("31 days", "")
 	refused("31 days", "now() - interval '1 minute', NULL, NULL")
-	kept := w.Snapshot("orphan_refusals WHERE run_id = ANY ($1)", keep)
-	before := w.Snapshot("orphan_runs")
-	if result := w.prune(t, exitDone); result.RefusedUsers != 0 || w.Count("orphan_refusals") != 5*6000 {
+	kept := w.Snapshot("orphan_cleaner.refusals WHERE run_id = ANY ($1)", keep)
+	before := w.Snapshot("orphan_cleaner.runs")
+	if result := w.prune(t, exitDone); result.RefusedUsers != 0 || w.Count("orphan_cleaner.refusals") != 5*6000 {
 		t.Errorf("a preview forgot: %+v", result)
 	}
 	if result := w.prune(t, exitDone, "--execute"); result.RefusedUsers != 2*6000 {
 		t.Errorf("%d users forgotten", result.RefusedUsers)
 	}
-	if diff := kept.Diff(w.Snapshot("orphan_refusals")); diff != "" {
+	if diff := kept.Diff(w.Snapshot("orphan_cleaner.refusals")); diff != "" {
 		t.Errorf("other refusals:\n%s", diff)
 	}
-	if diff := before.Diff(w.Snapshot("orphan_runs")); diff != "" {
+	if diff := before.Diff(w.Snapshot("orphan_cleaner.runs")); diff != "" {
 		t.Errorf("the runs:\n%s", diff)
 	}
 }
@@ -494,25 +522,25 @@ func TestPruneForgetsWithTheBackups(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 0)
 	w.pruneHistory(95, 16, 1)
-	w.Exec(`INSERT INTO orphan_departed (user_id, departed_at, alive_at)
+	w.Exec(`INSERT INTO orphan_cleaner.rechecks (user_id, deleted_at, alive_at)
 		SELECT gen_random_uuid(), now() - make_interval(days => age), CASE WHEN age = 300 THEN now() END
 		FROM unnest(ARRAY[1, 89, 92, 93, 200, 300]) AS age`)
-	w.Exec(`INSERT INTO orphan_runs (kind, state, phase, started_at, finished_at, lease, host, version, settings)
-		SELECT 'restore', 'succeeded', 'restore', now() - make_interval(days => age), now() - make_interval(days => age), '1 minute', 'test:1', 'test', '{}'
-		FROM unnest(ARRAY[410, 410, 50]) AS age`)
-	w.Exec(`INSERT INTO orphan_restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state)
+	w.Exec(`INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings)
+		SELECT 'restore', 'succeeded', 'restore', t.at, t.at, t.at, '1 minute', 'test:1', 'test', '{}'
+		FROM unnest(ARRAY[410, 410, 50, 0]) AS age CROSS JOIN LATERAL (SELECT now() - make_interval(days => age)) AS t (at)`)
+	w.Exec(`INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state)
 		SELECT run, gen_random_uuid(), gen_random_uuid(), 1, now() - make_interval(days => age), 'restored'
 		FROM (VALUES (1, 411), (1, 412), (2, 60), (3, 92)) AS v (run, age)`)
-	departed := w.Snapshot("orphan_departed WHERE departed_at > now() - interval '91 days' OR alive_at IS NOT NULL")
-	restores := w.Snapshot("orphan_restores WHERE run_id > 1")
+	rechecks := w.Snapshot("orphan_cleaner.rechecks WHERE deleted_at > now() - interval '91 days' OR alive_at IS NOT NULL")
+	restores := w.Snapshot("orphan_cleaner.restores WHERE run_id > 1")
 	result := w.prune(t, exitDone, "--execute")
-	if result.DepartedUsers != 3 || result.RestoredRows != 2 {
-		t.Errorf("%d departed users and %d restored members forgotten", result.DepartedUsers, result.RestoredRows)
+	if result.RecheckedUsers != 3 || result.RestoredRows != 2 {
+		t.Errorf("%d rechecked users and %d restored members forgotten", result.RecheckedUsers, result.RestoredRows)
 	}
-	if diff := departed.Diff(w.Snapshot("orphan_departed")); diff != "" {
-		t.Errorf("departed:\n%s", diff)
+	if diff := rechecks.Diff(w.Snapshot("orphan_cleaner.rechecks")); diff != "" {
+		t.Errorf("rechecks:\n%s", diff)
 	}
-	if diff := restores.Diff(w.Snapshot("orphan_restores")); diff != "" {
+	if diff := restores.Diff(w.Snapshot("orphan_cleaner.restores")); diff != "" {
 		t.Errorf("restores:\n%s", diff)
 	}
 }

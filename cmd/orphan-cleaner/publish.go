@@ -5,7 +5,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
 
@@ -49,7 +49,7 @@ func instance() string {
 const maxResultLine = 1000
 
 // resultLine is a run in one line, for a human elsewhere.
-func resultLine(r cleaner.Result) string {
+func resultLine(r result.Run) string {
 	line := fmt.Sprintf("run %d %s: %d members deleted from %d conversations, %d users checked, %d unknown, %.1f s",
 		r.RunID, r.State, r.MembersDeleted, r.Conversations, r.UsersChecked, r.UsersUnknown, r.Seconds)
 	if r.Error != "" {

@@ -213,7 +213,7 @@ func TestReportWrong(t *testing.T) {
 			t.Errorf("%s", e)
 		}
 	}
-	if n := w.Count("orphan_runs"); n != 0 {
+	if n := w.Count("orphan_cleaner.runs"); n != 0 {
 		t.Errorf("%d runs were made", n)
 	}
 }

@@ -22,12 +22,12 @@ func reportHistory(t *testing.T) *world {
 	w := newWorld(t, 100, 0)
 	w.Exec("ALTER DATABASE " + w.Name + " SET timezone = 'Asia/Tokyo'")
 	w.Pool.Reset()
-	w.Exec(`INSERT INTO orphan_runs (run_id, started_at, kind, state, users_checked, batch_calls, members_deleted, members_restored,
-			members_held, members_kept_young, call_ms_buckets, call_ms_max, phase, finished_at, lease, host, version, settings)
+	w.Exec(`INSERT INTO orphan_cleaner.runs (run_id, started_at, kind, state, users_checked, batch_calls, members_deleted, members_restored,
+			members_held, members_kept_young, call_ms_buckets, call_ms_max, phase, heartbeat_at, finished_at, lease, host, version, settings)
 		OVERRIDING SYSTEM VALUE
 		SELECT v.id, v.at::timestamptz, v.kind, v.state, v.checked, v.calls, v.deleted, v.restored, v.held, v.young,
 			(SELECT array_agg(coalesce((v.elements ->> n::text)::bigint, 0) ORDER BY n) FROM generate_series(1, 61) AS n WHERE v.elements IS NOT NULL),
-			v.slowest, 'finish', v.at::timestamptz + interval '10 seconds', '1 minute', 'test:1', 'test', '{}'
+			v.slowest, 'finish', v.at::timestamptz + interval '10 seconds', v.at::timestamptz + interval '10 seconds', '1 minute', 'test:1', 'test', '{}'
 		FROM (VALUES
 			(1, '2025-02-28 23:59:59.999999Z', 'clean', 'succeeded', 7000, 70, 700, 0, 70, 70, '{"61": 70}'::jsonb, 99000::float8),
 			(2, '2025-03-01 00:00:00Z', 'clean', 'succeeded', 1000, 10, 3, 0, 5, 1, '{"1": 9, "21": 1}', 30),
@@ -39,7 +39,7 @@ func reportHistory(t *testing.T) *world {
 			(8, '2025-03-31 23:59:59Z', 'clean', 'succeeded', 1000, 1, 6, 0, 1, 6, '{"5": 1}', 1.9),
 			(9, '2025-04-01 00:00:00Z', 'clean', 'succeeded', 5000, 50, 500, 0, 50, 50, '{"61": 50}', 99000)
 		) AS v (id, at, kind, state, checked, calls, deleted, restored, held, young, elements, slowest)`)
-	w.Exec("ALTER TABLE orphan_runs ALTER COLUMN run_id RESTART WITH 100")
+	w.Exec("ALTER TABLE orphan_cleaner.runs ALTER COLUMN run_id RESTART WITH 100")
 	w.Exec(`INSERT INTO conversations (id) SELECT md5('c' || n)::uuid FROM generate_series(1, 7) AS n`)
 	// Who is there, by conversation, the number of the first user and when they joined.
 	members := func(conversation, first, n int, joined string) {
@@ -62,7 +62,7 @@ func reportHistory(t *testing.T) *world {
 	deleted(8, 3, 7, 4, before, "2025-04-01 00:00:05Z")
 	members(4, 1, 11, before) // 11, two of them given back
 	deleted(1, 4, 1, 2, before, "2025-02-20Z")
-	w.Exec(`INSERT INTO orphan_restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state, reverted_by_run)
+	w.Exec(`INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state, reverted_by_run)
 		SELECT 6, md5('u' || n)::uuid, md5('c4')::uuid, 1, '2025-02-20Z', (ARRAY['restored', 'reverted', 'planned'])[n], CASE n WHEN 2 THEN 6 END
 		FROM generate_series(1, 3) AS n`)
 	deleted(6, 4, 20, 1, before, "2025-03-15 09:00:05Z") // a revert is no cleaning
@@ -164,8 +164,8 @@ func TestReportSpans(t *testing.T) {
 	// Without arguments the last month; one that is under way goes up to today.
 	now := testdb.One[time.Time](w.DB, "SELECT now()").UTC()
 	first := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
-	w.Exec(`INSERT INTO orphan_runs (started_at, kind, state, phase, finished_at, lease, host, version, settings, members_deleted)
-		SELECT s, 'clean', 'succeeded', 'finish', s, '1 minute', 'test:1', 'test', '{}', d FROM (VALUES ($1::timestamptz, 10), ($2, 100)) AS v (s, d)`,
+	w.Exec(`INSERT INTO orphan_cleaner.runs (started_at, heartbeat_at, kind, state, phase, finished_at, lease, host, version, settings, members_deleted)
+		SELECT s, s, 'clean', 'succeeded', 'finish', s, '1 minute', 'test:1', 'test', '{}', d FROM (VALUES ($1::timestamptz, 10), ($2, 100)) AS v (s, d)`,
 		first.Add(-time.Second), first)
 	if r := w.report(t); r.Since != first.AddDate(0, -1, 0) || r.Until != first || r.Total.MembersDeleted != 10 || len(r.Days) != first.Add(-time.Second).Day() {
 		t.Errorf("the last month: from %s until %s, %d days, %+v", r.Since, r.Until, len(r.Days), r.Total)
@@ -187,7 +187,7 @@ func TestReportFormats(t *testing.T) {
 	t.Parallel()
 	w := reportHistory(t)
 	// As large as it gets: an hourly run over ten million users.
-	w.Exec(`UPDATE orphan_runs SET users_checked = 310000000, batch_calls = 3100000, members_deleted = 1234567, members_held = 12345 WHERE run_id = 2`)
+	w.Exec(`UPDATE orphan_cleaner.runs SET users_checked = 310000000, batch_calls = 3100000, members_deleted = 1234567, members_held = 12345 WHERE run_id = 2`)
 	e := program(t, w.env, "report", "--month=2025-03").expect(t, exitDone)
 	for line := range strings.Lines(e.stdout) {
 		if n := len([]rune(strings.TrimRight(line, "\n"))); n > 100 {
@@ -287,7 +287,7 @@ func TestReportOfARun(t *testing.T) {
 	w := newWorld(t, 1234, 15)
 	today := testdb.One[string](w.DB, "SELECT (now() AT TIME ZONE 'UTC')::date::text")
 	result := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
-	if n := testdb.One[int64](w.DB, "SELECT sum(n)::bigint FROM orphan_runs, unnest(call_ms_buckets) AS n"); float64(n) != result["batch_calls"] || n < 14 {
+	if n := testdb.One[int64](w.DB, "SELECT sum(n)::bigint FROM orphan_cleaner.runs, unnest(call_ms_buckets) AS n"); float64(n) != result["batch_calls"] || n < 14 {
 		t.Errorf("%d batches have a time, of %v", n, result["batch_calls"])
 	}
 	r := w.report(t, "--since="+today)

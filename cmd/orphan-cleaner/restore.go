@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,15 +12,17 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
-	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/restore"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 // RestoreCmd is `restore`.
 type RestoreCmd struct {
 	DatabaseFlags `group:"Database"`
 	AuthFlags     `group:"auth-service (for --revert)"`
+	LimitFlags    `group:"Limits (for --revert)"`
+	CanaryFlags   `group:"Limits (for --revert)"`
 	LogFlags      `group:"Log"`
 	Deleted       *int64   `name:"run" help:"What this run deleted." placeholder:"RUN"`
 	User          []string `help:"Members of these users." placeholder:"UUID,..." sep:"none"`
@@ -67,6 +68,9 @@ func (cmd *RestoreCmd) Run(ctx context.Context, s *streams) error {
 	restorer := restore.New(pool, log, cfg)
 	switch {
 	case cmd.Revert != 0 && cmd.Execute:
+		if err := check.Clock(ctx, pool); err != nil {
+			return err
+		}
 		err = cmd.revert(ctx, s, log, restorer)
 	case cmd.Revert != 0:
 		err = cmd.previewRevert(ctx, s, restorer)
@@ -74,47 +78,48 @@ func (cmd *RestoreCmd) Run(ctx context.Context, s *streams) error {
 		stop := cmd.watch(s, log, restorer)
 		result, runErr := restorer.Restore(ctx, chosen)
 		stop()
-		err = cmd.show(s, log, result, runErr)
+		err = cmd.show(s, log, result, s.explain(runErr))
 	default:
 		err = cmd.preview(ctx, s, restorer, chosen)
-	}
-	// A function or a table that is not there: the schema is older than the program.
-	if code := database.Code(err); code == "42883" || code == "42P01" || code == "42703" {
-		err = fmt.Errorf("%w; bring the schema up to date: orphan-cleaner migrate up", err)
 	}
 	return err
 }
 
 func (cmd *RestoreCmd) config(chosen restore.Selection) (restore.Config, error) {
 	cfg := restore.DefaultConfig()
-	runner, err := finishConfig(cleaner.DefaultConfig())
-	if err != nil {
+	runner := finishConfig(settings.DefaultRun())
+	var err error
+	if runner.Limits, err = cmd.limits(); err != nil {
+		return cfg, err
+	}
+	if cfg.CanaryAlive, cfg.CanaryDead, err = cmd.canaries(); err != nil {
 		return cfg, err
 	}
 	cfg.Lease, cfg.Hold, cfg.Host, cfg.Version = time.Duration(cmd.Lease), time.Duration(cmd.Hold), runner.Host, runner.Version
-	cfg.Settings, err = json.Marshal(map[string]any{
+	runner.Flags = map[string]any{
 		"run": chosen.Run, "users": chosen.Users, "conversations": chosen.Conversations, "since": cmd.Since, "until": cmd.Until,
 		"resurrected": cmd.Resurrected, "revert": cmd.Revert, "hold": cmd.Hold.String(),
-	})
+	}
+	cfg.Settings, err = runner.JSON()
 	return cfg, err
 }
 
 // aRunThatDeleted refuses numbers that name no run, or a restore that took nothing.
-func aRunThatDeleted(ctx context.Context, pool *pgxpool.Pool, run int64) error {
-	sum, err := db.New(pool).RestoreSummary(ctx, run)
+func aRunThatDeleted(ctx context.Context, pool *pgxpool.Pool, id int64) error {
+	sum, err := db.New(pool).RestoreSummary(ctx, id)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, run)
+		return fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, id)
 	case err != nil:
-		return fmt.Errorf("reading run %d: %w", run, err)
+		return fmt.Errorf("reading run %d: %w", id, err)
 	case sum.Kind == "restore" && sum.MembersDeleted == 0:
-		return fmt.Errorf("%w: run %d is a restore; to undo it: orphan-cleaner restore --revert %d", errUsage, run, run)
+		return fmt.Errorf("%w: run %d is a restore; to undo it: orphan-cleaner restore --revert %d", errUsage, id, id)
 	}
 	return nil
 }
 
 func resurrected(ctx context.Context, pool *pgxpool.Pool) ([]uuid.UUID, error) {
-	alive, err := db.New(pool).DepartedAlive(ctx)
+	alive, err := db.New(pool).RecheckAlive(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading who is alive again: %w", err)
 	}
@@ -150,5 +155,5 @@ func (cmd *RestoreCmd) revert(ctx context.Context, s *streams, log *slog.Logger,
 	if errors.Is(runErr, restore.ErrNoRestore) {
 		return fmt.Errorf("%w: %w", errUsage, runErr)
 	}
-	return cmd.show(s, log, result, runErr)
+	return cmd.show(s, log, result, s.explain(runErr))
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -135,7 +134,7 @@ func (cmd *RestoreCmd) show(s *streams, log *slog.Logger, result restore.Result,
 		log.Info("Restored members", append(attrs, "revert", fmt.Sprintf("orphan-cleaner restore --revert %d", result.RunID))...)
 	}
 	if cmd.JSON {
-		if err := json.NewEncoder(s.out).Encode(result); err != nil {
+		if err := printJSONLine(s.out, result); err != nil {
 			return errors.Join(runErr, fmt.Errorf("writing the result: %w", err))
 		}
 	} else if err := cmd.table(s, result); err != nil {

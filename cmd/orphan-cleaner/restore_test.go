@@ -23,6 +23,7 @@ func cleaned(t *testing.T) (w *world, run string, before testdb.Snapshot) {
 		last_read_at = now() - interval '35 days' + random() * interval '1 day',
 		is_muted = hashtext(user_id::text) % 2 = 0,
 		user_public_key = CASE WHEN hashtext(user_id::text) % 3 = 0 THEN 'key "of" ' || user_id || E'\n,\\' END`)
+	w.unchanged(t)
 	before = w.Snapshot("conversation_members")
 	result := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
 	if result["members_deleted"] != 25.0 {
@@ -68,14 +69,15 @@ func TestRestoreGivesBackTheSameRows(t *testing.T) {
 		t.Errorf("the table is not as it was:\n%s", diff)
 	}
 	// Again: no change.
-	all = contents(t, w.DB, "orphan_runs")
+	all = contents(t, w.DB, "orphan_cleaner.runs")
 	if got := w.restore(t, "--run", run); got["members_restored"] != 0.0 || got["there"] != 25.0 {
 		t.Errorf("again: %v", got)
 	}
-	if contents(t, w.DB, "orphan_runs") != all {
+	if contents(t, w.DB, "orphan_cleaner.runs") != all {
 		t.Error("the second restore changed something")
 	}
-	// The next run takes none of them: their users are on hold.
+	// The next run takes none of them: their users are on hold, however long they have been missing.
+	w.longMissing(w.dead...)
 	result := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
 	if result["members_deleted"] != 0.0 || result["members_held"] != 25.0 {
 		t.Errorf("the next run: %v", result)
@@ -161,9 +163,9 @@ func TestRevert(t *testing.T) {
 	}
 	// A revert deletes: no pause lets it through, and nobody loses a hold by it.
 	program(t, w.env, "pause", "--reason", "test").expect(t, exitDone)
-	all = contents(t, w.DB, "orphan_runs")
-	paused := program(t, w.env, "restore", "--revert", restored, "--execute", "--json").expect(t, exitFailed)
-	if paused.result(t)["state"] != "incomplete" || !strings.Contains(paused.stderr, "orphan-cleaner resume") || contents(t, w.DB, "orphan_runs") != all {
+	all = contents(t, w.DB, "orphan_cleaner.runs")
+	paused := program(t, w.env, "restore", "--revert", restored, "--execute", "--json").expect(t, exitDone)
+	if paused.result(t)["state"] != "paused" || !strings.Contains(paused.stderr, "orphan-cleaner resume") || contents(t, w.DB, "orphan_cleaner.runs") != all {
 		t.Errorf("a revert while paused: %s", paused)
 	}
 	program(t, w.env, "resume").expect(t, exitDone)
@@ -177,7 +179,7 @@ func TestRevert(t *testing.T) {
 	if n := w.Count(`conversation_members_audit AS a JOIN conversation_members_backup AS b USING (user_id, conversation_id, run_id) WHERE run_id = $1`, got["run_id"]); n != 22 {
 		t.Errorf("%d members audited and backed up by the revert, want 22", n)
 	}
-	if n := w.Count(`orphan_holds_in_force WHERE run_id = $1`, restored); n != 3 {
+	if n := w.Count(`orphan_cleaner.holds_in_force WHERE run_id = $1`, restored); n != 3 {
 		t.Errorf("%d holds of the restore in force, want those of the 3 who stay", n)
 	}
 	// A lie deletes nobody.
@@ -249,13 +251,13 @@ func TestRestoreKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the lease is over", func() bool {
-		return w.Count(`orphan_runs WHERE state = 'running' AND heartbeat_at + lease >= now()`) == 0
+		return w.Count(`orphan_cleaner.runs WHERE state = 'running' AND heartbeat_at + lease >= now()`) == 0
 	})
 	w.restore(t, "--run", run)
 	if diff := before.Diff(w.Snapshot("conversation_members")); diff != "" {
 		t.Errorf("the table is not as it was:\n%s", diff)
 	}
-	if n := testdb.One[int64](w.DB, `SELECT sum(members_restored)::bigint FROM orphan_runs`); n != 25 {
+	if n := testdb.One[int64](w.DB, `SELECT sum(members_restored)::bigint FROM orphan_cleaner.runs`); n != 25 {
 		t.Errorf("the runs count %d members given back, want 25", n)
 	}
 }
@@ -309,17 +311,17 @@ func TestRestoreInParts(t *testing.T) {
 	program(t, w.env, "run").expect(t, exitDone)
 	w.auth.Revive(alive)
 	program(t, w.env, "run").expect(t, exitDone)
-	if got := w.Count("orphan_departed WHERE alive_at IS NOT NULL"); got != 1 {
+	if got := w.Count("orphan_cleaner.rechecks WHERE alive_at IS NOT NULL"); got != 1 {
 		t.Fatalf("%d users alive again", got)
 	}
 	conversation := testdb.One[string](w.DB, `SELECT min(conversation_id::text) FROM conversation_members_backup WHERE user_id = $1`, alive)
 	first := w.restore(t, "--user", alive.String(), "--conversation", conversation)
-	if first["members_restored"] != 1.0 || w.Count("orphan_departed WHERE alive_at IS NOT NULL") != 1 {
-		t.Errorf("a restore in part: %v, %d users alive again", first, w.Count("orphan_departed WHERE alive_at IS NOT NULL"))
+	if first["members_restored"] != 1.0 || w.Count("orphan_cleaner.rechecks WHERE alive_at IS NOT NULL") != 1 {
+		t.Errorf("a restore in part: %v, %d users alive again", first, w.Count("orphan_cleaner.rechecks WHERE alive_at IS NOT NULL"))
 	}
 	second := w.restore(t, "--resurrected")
-	if second["members_restored"] != float64(n-1) || w.Count("orphan_departed WHERE alive_at IS NOT NULL") != 0 {
-		t.Errorf("the rest: %v, %d users alive again", second, w.Count("orphan_departed WHERE alive_at IS NOT NULL"))
+	if second["members_restored"] != float64(n-1) || w.Count("orphan_cleaner.rechecks WHERE alive_at IS NOT NULL") != 0 {
+		t.Errorf("the rest: %v, %d users alive again", second, w.Count("orphan_cleaner.rechecks WHERE alive_at IS NOT NULL"))
 	}
 	w.restore(t, "--run", "1")
 	if diff := before.Diff(w.Snapshot("conversation_members")); diff != "" {
@@ -383,12 +385,12 @@ func TestRestoreAndOtherRuns(t *testing.T) {
 	t.Parallel()
 	w, run, _ := cleaned(t)
 	program(t, w.env, "pause", "--reason", "wrong deletions").expect(t, exitDone)
-	w.Exec(`INSERT INTO orphan_runs (kind, phase, lease, host, version, settings) VALUES ('clean', 'verify', '1h', 'elsewhere:1', 'x', '{}')`)
+	w.Exec(`INSERT INTO orphan_cleaner.runs (started_at, heartbeat_at, kind, phase, lease, host, version, settings) VALUES (now(), now(), 'clean', 'verify', '1h', 'elsewhere:1', 'x', '{}')`)
 	got := program(t, w.env, "restore", "--run", run, "--execute").expect(t, exitAnotherRun)
 	if !strings.Contains(got.stderr, "elsewhere:1") {
 		t.Errorf("does not say whose run is open:\n%s", got.stderr)
 	}
-	w.Exec(`UPDATE orphan_runs SET state = 'failed', finished_at = now() WHERE state = 'running'`)
+	w.Exec(`UPDATE orphan_cleaner.runs SET state = 'failed', finished_at = now() WHERE state = 'running'`)
 	if got := w.restore(t, "--run", run); got["members_restored"] != 25.0 {
 		t.Errorf("%v", got)
 	}
@@ -398,10 +400,10 @@ func TestRestoreAndOtherRuns(t *testing.T) {
 func TestResurrected(t *testing.T) {
 	t.Parallel()
 	w, _, before := cleaned(t)
-	// 600 users are six calls: what is left of the sixth has room for the departed.
+	// 600 users are six calls: what is left of the sixth has room for the rechecks.
 	next := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
-	if next["users_resurrected"] != 0.0 || w.Count(`orphan_departed WHERE checked_at IS NOT NULL`) != 25 {
-		t.Fatalf("%v, %d departed users checked", next, w.Count(`orphan_departed WHERE checked_at IS NOT NULL`))
+	if next["users_resurrected"] != 0.0 || w.Count(`orphan_cleaner.rechecks WHERE checked_at IS NOT NULL`) != 25 {
+		t.Fatalf("%v, %d deleted users checked", next, w.Count(`orphan_cleaner.rechecks WHERE checked_at IS NOT NULL`))
 	}
 	w.auth.Revive(w.dead[7])
 	command := "orphan-cleaner restore --user " + w.dead[7].String() + " --execute"
@@ -429,17 +431,17 @@ func TestResurrected(t *testing.T) {
 func TestDepartedInTurn(t *testing.T) {
 	t.Parallel()
 	w, _, _ := cleaned(t)
-	w.Exec("INSERT INTO orphan_departed (user_id) SELECT md5(n::text)::uuid FROM generate_series(1, 35) AS n")
+	w.Exec("INSERT INTO orphan_cleaner.rechecks (user_id) SELECT md5(n::text)::uuid FROM generate_series(1, 35) AS n")
 	// 60 users, and room for 25 a run.
 	for i, want := range []string{"0 to 24", "25 to 49", "0 to 14, 50 to 59"} {
 		program(t, w.env, "run").expect(t, exitDone)
 		got := testdb.One[string](w.DB, `
-			WITH listed AS (SELECT checked_at, row_number() OVER (ORDER BY user_id) - 1 AS place FROM orphan_departed),
+			WITH listed AS (SELECT checked_at, row_number() OVER (ORDER BY user_id) - 1 AS place FROM orphan_cleaner.rechecks),
 			asked AS (SELECT place, place - row_number() OVER (ORDER BY place) AS span FROM listed WHERE checked_at = (SELECT max(checked_at) FROM listed)),
 			spans AS (SELECT min(place) AS first, max(place) AS last FROM asked GROUP BY span)
 			SELECT string_agg(first || ' to ' || last, ', ' ORDER BY first) FROM spans`)
 		if got != want {
-			t.Errorf("run %d asked about the departed %s, not %s", i+1, got, want)
+			t.Errorf("run %d rechecked %s, not %s", i+1, got, want)
 		}
 	}
 }

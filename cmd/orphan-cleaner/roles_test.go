@@ -32,36 +32,40 @@ type commandRole struct {
 	before string // brings about what the command wants to find
 }
 
-// oldPartition makes a backup partition as orphan_ensure_partitions() would have.
+// oldPartition makes a backup partition as orphan_cleaner.partitions_ensure() would have.
 const oldPartition = `DO $$ BEGIN
 	SET LOCAL ROLE orphan_cleaner_owner;
-	PERFORM public.orphan_add_partition('conversation_members_backup', 'conversation_members_backup_20200101', '2020-01-01Z', '2020-01-02Z');
+	PERFORM orphan_cleaner.partition_add('conversation_members_backup', 'conversation_members_backup_20200101', '2020-01-01Z', '2020-01-02Z');
 END $$`
 
 func commandRoles(w *world) []commandRole {
 	all := []string{migrator, runner, restorer, both, reader}
 	user := "--user=" + w.dead[0].String()
 	return []commandRole{
-		{[]string{"check"}, []string{runner, both}, ""},
+		{[]string{"check"}, []string{migrator, runner, both}, ""},
 		{[]string{"migrate", "status"}, all, ""},
 		{[]string{"migrate", "drift"}, all, ""},
+		{[]string{"migrate", "settle-clock"}, []string{migrator}, ""},
 		{[]string{"status"}, all, ""},
 		{[]string{"report"}, []string{migrator, restorer, both, reader}, ""},
 		{[]string{"hold", "list"}, all, ""},
-		{[]string{"run", "--dry-run"}, []string{runner, both}, ""},
-		{[]string{"bench", "--read-only", "--call-repeat=2"}, []string{runner, both}, ""},
+		{[]string{"run", "--dry-run"}, []string{migrator, runner, both}, ""},
+		{[]string{"bench", "--read-only", "--call-repeat=2"}, []string{migrator, runner, both}, ""},
 		{[]string{"hold", "add", user, "--reason=a lawsuit"}, []string{migrator, restorer, both}, ""},
-		{[]string{"hold", "remove", "1"}, []string{migrator, restorer, both}, "UPDATE orphan_holds SET lifted_at = CASE WHEN hold_id > 1 THEN now() END"},
-		{[]string{"pause", "--reason=an experiment"}, []string{migrator, restorer, both}, "UPDATE orphan_pauses SET resumed_at = now()"},
-		{[]string{"resume"}, []string{migrator, restorer, both}, "INSERT INTO orphan_pauses (reason) SELECT 'x' WHERE NOT EXISTS (SELECT FROM orphan_pauses WHERE resumed_at IS NULL)"},
+		{[]string{"hold", "remove", "1"}, []string{migrator, restorer, both}, "UPDATE orphan_cleaner.holds SET lifted_at = CASE WHEN hold_id > 1 THEN now() END"},
+		{[]string{"pause", "--reason=an experiment"}, []string{migrator, restorer, both}, "UPDATE orphan_cleaner.pauses SET resumed_at = now()"},
+		{[]string{"resume"}, []string{migrator, restorer, both}, "INSERT INTO orphan_cleaner.pauses (reason) SELECT 'x' WHERE NOT EXISTS (SELECT FROM orphan_cleaner.pauses WHERE resumed_at IS NULL)"},
+		{[]string{"limits", "list"}, all, ""},
+		{[]string{"limits", "pin", "delete-rows=1000"}, []string{migrator}, ""},
+		{[]string{"limits", "unpin", "delete-rows"}, []string{migrator}, ""},
 		{[]string{"approve", "1", "--yes"}, []string{migrator}, ""},
 		{[]string{"prune"}, []string{migrator}, ""},
 		{[]string{"prune", "--execute"}, []string{migrator}, oldPartition},
-		{[]string{"run"}, []string{runner, both}, ""},
-		{[]string{"restore", user}, []string{migrator, runner, restorer, both}, ""},
-		{[]string{"restore", user, "--execute"}, []string{restorer, both}, ""},
-		{[]string{"restore", "--revert=RESTORE"}, []string{migrator, restorer, both}, ""},
-		{[]string{"restore", "--revert=RESTORE", "--execute"}, []string{both}, ""},
+		{[]string{"run"}, []string{migrator, runner, both}, ""},
+		{[]string{"restore", user}, []string{migrator, restorer, both}, ""},
+		{[]string{"restore", user, "--execute"}, []string{migrator, restorer, both}, ""},
+		{[]string{"restore", "--revert=RESTORE"}, all, ""},
+		{[]string{"restore", "--revert=RESTORE", "--execute"}, []string{migrator, both}, ""},
 	}
 }
 
@@ -73,14 +77,14 @@ func TestRoles(t *testing.T) {
 	w.Roles(rolesFile)
 	env := map[string][]string{}
 	for _, group := range []string{migrator, runner, restorer, both, reader} {
-		env[group] = []string{"DATABASE_URL=" + w.Login(group), "AUTH_SERVICE_URL=" + w.auth.URL()}
+		env[group] = w.envOf(w.Login(group))
 	}
 	program(t, env[runner], "run", "--max-delete-members=14").expect(t, exitRefused)
 
 	for _, c := range commandRoles(w) {
 		for i, arg := range c.args {
 			if strings.Contains(arg, "RESTORE") {
-				c.args[i] = strings.ReplaceAll(arg, "RESTORE", testdb.One[string](w.DB, "SELECT min(run_id)::text FROM orphan_runs WHERE members_restored > 0"))
+				c.args[i] = strings.ReplaceAll(arg, "RESTORE", testdb.One[string](w.DB, "SELECT min(run_id)::text FROM orphan_cleaner.runs WHERE members_restored > 0"))
 			}
 		}
 		command := strings.Join(c.args, " ")
@@ -89,12 +93,12 @@ func TestRoles(t *testing.T) {
 			if slices.Contains(c.may, group) {
 				continue
 			}
-			before := contents(t, w.DB, "orphan_runs", "orphan_restores")
+			before := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.restores")
 			e := program(t, env[group], c.args...)
 			if e.status != exitFailed || !strings.Contains(e.stdout+e.stderr, "permission denied") && !strings.Contains(e.stdout+e.stderr, " lacks ") {
 				t.Errorf("%s gives the command %s: %s", group, command, e)
 			}
-			if after := contents(t, w.DB, "orphan_runs", "orphan_restores"); after != before {
+			if after := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.restores"); after != before {
 				t.Errorf("%s changed the database by %s:\n%s\nwas\n%s", group, command, after, before)
 			}
 		}
@@ -116,7 +120,7 @@ func TestRoles(t *testing.T) {
 	if n := w.Count("conversation_members WHERE user_id = $1", w.dead[0]); n != 0 {
 		t.Errorf("%d members are there after the restore was taken back", n)
 	}
-	if n := w.Count("orphan_restores WHERE state = 'reverted'"); n != 1 {
+	if n := w.Count("orphan_cleaner.restores WHERE state = 'reverted'"); n != 1 {
 		t.Errorf("%d members were restored and deleted again", n)
 	}
 }
@@ -133,7 +137,7 @@ func TestRolesOfEachCommand(t *testing.T) {
 	for _, leaf := range parser.Model.Leaves(true) {
 		command := strings.Join(strings.Fields(strings.Split(leaf.FullPath(), "<")[0])[1:], " ")
 		switch command {
-		case "demo", "config", "version", "help", "migrate up", "migrate down", "serve":
+		case "config", "version", "help", "migrate up", "migrate down", "serve":
 			continue
 		}
 		found := false
@@ -156,10 +160,7 @@ func TestLedgerByRoles(t *testing.T) {
 	w.Exec("ALTER TABLE conversation_members ADD COLUMN nickname text DEFAULT 'x'")
 	w.Roles(rolesFile)
 	living, url := w.living(), w.Login(migrator)
-	of := func(url string) []string {
-		return []string{"DATABASE_URL=" + url, "AUTH_SERVICE_URL=" + w.auth.URL()}
-	}
-	byMigrator, byRunner := of(url), of(w.Login(runner))
+	byMigrator, byRunner := w.envOf(url), w.envOf(w.Login(runner))
 
 	before := contents(t, w.DB)
 	if e := program(t, byRunner, "prune", "--execute").expect(t, exitFailed); !strings.Contains(e.stderr, "permission denied") || !strings.Contains(e.stderr, "owner of the tables") {
@@ -195,11 +196,12 @@ func TestServeByRoles(t *testing.T) {
 	w := newWorld(t, 300, 15)
 	living := w.living()
 	w.Roles(rolesFile)
-	s := startServe(t, []string{"DATABASE_URL=" + w.Login(runner), "AUTH_SERVICE_URL=" + w.auth.URL()})
-	eventually(t, "a run has succeeded", func() bool { return w.Count("orphan_runs WHERE state = 'succeeded'") > 0 })
-	if status, body := get(t, s.url+"/metrics"); status != http.StatusOK || !strings.Contains(body, "\norphan_cleaner_due_members 0") {
-		t.Errorf("metrics: %d\n%s", status, body)
-	}
+	s := startServe(t, w.envOf(w.Login(runner)))
+	eventually(t, "a run has succeeded", func() bool { return w.Count("orphan_cleaner.runs WHERE state = 'succeeded'") > 0 })
+	eventually(t, "the metrics say that nobody is due", func() bool {
+		status, body := get(t, s.url+"/metrics")
+		return status == http.StatusOK && strings.Contains(body, "\norphan_cleaner_due_members 0")
+	})
 	s.signal(t, syscall.SIGTERM)
 	if e := s.wait(t).expect(t, exitDone); strings.Contains(e.stderr, "permission denied") {
 		t.Errorf("a grant is missing: %s", e)

@@ -2,15 +2,21 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/authclient"
+	"github.com/nova-social/orphan-cleaner/internal/check"
+	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/run"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
 
@@ -42,10 +48,10 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	cfg.DryRun = cmd.DryRun
 	log := cmd.logger(s)
 	registry := prometheus.NewRegistry()
-	settings := telemetry.Settings{
+	about := telemetry.Settings{
 		Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency, OneRun: true,
 	}
-	metrics, err := telemetry.NewMetrics(registry, settings)
+	metrics, err := telemetry.NewMetrics(registry, about)
 	if err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
@@ -61,41 +67,44 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	reporter.Began(ctx)
 	logf(ctx, log, "Starting orphan cleaner (interval: %s, batch: %d, retention: %s)", cmd.Interval, cmd.BatchSize, cmd.Retention)
 	pool, err := cmd.open(ctx)
-	var result cleaner.Result
+	var ended result.Run
 	if err != nil {
 		err = errors.New(oneLine(err))
-		result = cleaner.Result{State: "failed", DryRun: cmd.DryRun, Error: err.Error()}
+		ended = result.Run{State: "failed", DryRun: cmd.DryRun, Error: err.Error()}
 	} else {
 		defer pool.Close()
 	}
-	if err := telemetry.NewState(registry, metrics, pool, cfg.Retention, log, settings); err != nil {
+	if err := telemetry.NewState(registry, metrics, pool, cfg.Retention, log, about); err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
 	if err == nil {
-		cfg.Observer = metrics
-		c := cleaner.New(pool, client, log, cfg, authProbe(client, cmd.AuthServiceURL))
-		stop := watch(s.err, log, c)
-		result, err = c.Run(ctx)
+		runner, runnerErr := newRunner(pool, client, cmd.AuthServiceURL, log, cfg)
+		if runnerErr != nil {
+			return runnerErr
+		}
+		runner.Observe(metrics)
+		stop := watch(s.err, log, runner)
+		ended, err = runner.Run(ctx)
 		stop()
 	}
-	err = cmd.show(ctx, s, log, result, err)
-	reporter.Ended(ctx, exitStatus(err), resultLine(result))
+	err = cmd.show(ctx, s, log, ended, s.explain(err))
+	reporter.Ended(ctx, exitStatus(err), resultLine(ended))
 	return err
 }
 
 // show tells how the run ended, in the log and on stdout.
-func (cmd *RunCmd) show(ctx context.Context, s *streams, log *slog.Logger, result cleaner.Result, runErr error) error {
-	logResult(ctx, log, result, runErr)
+func (cmd *RunCmd) show(ctx context.Context, s *streams, log *slog.Logger, ended result.Run, runErr error) error {
+	logResult(ctx, log, ended, runErr)
 	if cmd.JSON {
-		if err := json.NewEncoder(s.out).Encode(result); err != nil {
+		if err := printJSONLine(s.out, ended); err != nil {
 			return errors.Join(runErr, fmt.Errorf("writing the result: %w", err))
 		}
-	} else if cmd.DryRun && result.State != "failed" {
-		if err := printDryRun(s.out, result); err != nil {
+	} else if cmd.DryRun && ended.State != "failed" {
+		if err := printDryRun(s.out, ended); err != nil {
 			return errors.Join(runErr, fmt.Errorf("writing the result: %w", err))
 		}
 	}
-	if runErr != nil {
+	if runErr != nil && !errors.Is(runErr, run.ErrPaused) {
 		return shownError{runErr}
 	}
 	return nil
@@ -107,11 +116,12 @@ func logf(ctx context.Context, log *slog.Logger, format string, args ...any) {
 }
 
 // logResult is the one line that an SRE reads.
-func logResult(ctx context.Context, log *slog.Logger, r cleaner.Result, err error) {
+func logResult(ctx context.Context, log *slog.Logger, r result.Run, err error) {
 	attrs := []any{
 		"run_id", r.RunID, "state", r.State, "users_checked", r.UsersChecked, "users_missing", r.UsersMissing,
-		"users_unknown", r.UsersUnknown, "users_due", r.UsersDue, "members_kept_young", r.MembersKeptYoung,
-		"batch_calls", r.BatchCalls, "method", "get_users_by_ids", "seconds", fmt.Sprintf("%.1f", r.Seconds),
+		"users_unknown", r.UsersUnknown, "users_due", r.UsersDue, "users_blocked", r.UsersBlocked,
+		"members_deleted", r.MembersDeleted, "members_kept_young", r.MembersKeptYoung,
+		"batch_calls", r.BatchCalls, "method", "get_users_by_ids", "seconds", math.Round(10*r.Seconds) / 10,
 	}
 	if r.DryRun && err == nil {
 		logf(ctx, log.With(attrs...), "Dry run: would clean up to %d orphaned members", r.MembersDue)
@@ -124,8 +134,8 @@ func logResult(ctx context.Context, log *slog.Logger, r cleaner.Result, err erro
 	case err == nil:
 	case r.State == "refused":
 		log.Error("Run refused", "run_id", r.RunID, "breaker", *r.Breaker, "error", err)
-	case errors.Is(err, cleaner.ErrAnotherRun):
-		log.Warn("Not run", "error", err)
+	case errors.Is(err, run.ErrAnotherRun), r.State == "paused":
+		log.Warn("Not run", "run_id", r.RunID, "state", r.State, "error", err)
 	default:
 		log.Error("Run did not succeed", "run_id", r.RunID, "state", r.State, "error", err, "look_closer", "orphan-cleaner check")
 	}
@@ -133,3 +143,13 @@ func logResult(ctx context.Context, log *slog.Logger, r cleaner.Result, err erro
 
 // progressLogEvery is how often a long run says where it is, off a terminal.
 const progressLogEvery = 30 * time.Second
+
+// newRunner wires a run: its preflight checks the database and auth-service.
+func newRunner(pool *pgxpool.Pool, client *authclient.Client, address string, log *slog.Logger, cfg settings.Run) (*run.Runner, error) {
+	latest, err := migrate.Latest()
+	if err != nil {
+		return nil, err
+	}
+	preflight := check.New(pool, log, latest, authProbe(client, address))
+	return run.New(pool, client, log, cfg, preflight.ForRun(cfg.DryRun)), nil
+}

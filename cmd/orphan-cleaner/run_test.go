@@ -15,7 +15,8 @@ import (
 // resultFields are those of the object that `run --json` ends with, a contract.
 var resultFields = []string{
 	"run_id", "state", "users_checked", "users_missing", "users_unknown", "users_new", "users_returned", "users_due",
-	"members_due", "members_deleted", "conversations", "members_kept_young", "batch_calls", "breaker", "seconds",
+	"users_restarted", "users_blocked", "users_resurrected", "candidates", "members_total", "members_due", "members_deleted", "members_kept_young",
+	"members_held", "members_changed", "members_blocked", "conversations", "owners_lost", "batch_calls", "breaker", "seconds", "targets", "dry_run",
 }
 
 // The runbook's greps find a run's lines, in its words, and its result is one
@@ -88,7 +89,7 @@ func gone(t *testing.T, w *world, living testdb.Snapshot, want int) {
 	left := w.Count("conversation_members WHERE user_id = ANY ($1)", w.dead)
 	audited := w.Count("conversation_members_audit WHERE run_id IS NOT NULL")
 	backedUp := w.Count("conversation_members_backup")
-	counted := testdb.One[int64](w.DB, "SELECT coalesce(sum(members_deleted), 0)::bigint FROM orphan_runs")
+	counted := testdb.One[int64](w.DB, "SELECT coalesce(sum(members_deleted), 0)::bigint FROM orphan_cleaner.runs")
 	if wanted := int64(want); int64(len(w.dead))-left != wanted || audited != wanted || backedUp != wanted || counted != wanted {
 		t.Errorf("%d members of the dead are left of %d, %d audited, %d backed up, %d on the runs; want %d gone",
 			left, len(w.dead), audited, backedUp, counted, want)
@@ -96,7 +97,7 @@ func gone(t *testing.T, w *world, living testdb.Snapshot, want int) {
 	if n := w.Count(`conversation_members_audit AS a JOIN conversation_members_backup AS b USING (conversation_id, user_id, run_id)`); n != int64(want) {
 		t.Errorf("%d members are both audited and backed up by the same run, want %d", n, want)
 	}
-	if n := w.Count("orphan_sightings"); n != 0 {
+	if n := w.Count("orphan_cleaner.sightings"); n != 0 {
 		t.Errorf("staging holds %d rows", n)
 	}
 }
@@ -126,7 +127,7 @@ func logRecords(t *testing.T, log string) []map[string]any {
 func TestAuthServiceDown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 3)
-	before := contents(t, w.DB, "orphan_runs")
+	before := contents(t, w.DB, "orphan_cleaner.runs")
 	w.auth.Stop()
 	text := program(t, w.env, "run").expect(t, exitFailed)
 	if found := troubles(text.stderr); len(found) == 0 || !strings.HasPrefix(found[0], "ERROR auth_client: Failed to connect: transport error ") {
@@ -138,7 +139,7 @@ func TestAuthServiceDown(t *testing.T) {
 	}) {
 		t.Errorf("the runbook's line is not among %v", records)
 	}
-	if after := contents(t, w.DB, "orphan_runs"); after != before {
+	if after := contents(t, w.DB, "orphan_cleaner.runs"); after != before {
 		t.Errorf("the database changed:\n%s\nwas\n%s", after, before)
 	}
 }
@@ -150,7 +151,7 @@ func TestAuthServiceGoesWrong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 100, 3)
-			before := contents(t, w.DB, "orphan_runs", "orphan_refusals")
+			before := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.refusals")
 			fault, found := authfake.Named(name)
 			if !found {
 				t.Fatal("there is no such fault")
@@ -160,11 +161,11 @@ func TestAuthServiceGoesWrong(t *testing.T) {
 			if fault.Expect == authfake.Lie {
 				status, state = exitRefused, "refused"
 			}
-			e := program(t, w.env, "run", "--json").expect(t, status)
+			e := program(t, w.env, "run", "--json", "--max-new-missing-share=0.1").expect(t, status)
 			if e.result(t)["state"] != state || len(troubles(e.stderr)) == 0 {
 				t.Errorf("want state %s: %s", state, e)
 			}
-			if after := contents(t, w.DB, "orphan_runs", "orphan_refusals"); after != before {
+			if after := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.refusals"); after != before {
 				t.Errorf("the database changed:\n%s\nwas\n%s", after, before)
 			}
 		})
@@ -176,21 +177,21 @@ func TestAuthServiceGoesWrong(t *testing.T) {
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 300, 15)
-	before := contents(t, w.DB, "orphan_runs", "orphan_refusals")
-	e := program(t, w.env, "run", "--json", "--max-delete-members=14").expect(t, exitRefused)
-	if got := e.result(t); got["state"] != "refused" || got["breaker"] != "delete-members" || got["members_due"] != 15.0 || got["members_deleted"] != 0.0 {
+	before := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.refusals")
+	e := program(t, w.env, "run", "--json", "--max-delete-rows=14").expect(t, exitRefused)
+	if got := e.result(t); got["state"] != "refused" || got["breaker"] != "delete-rows" || got["members_due"] != 15.0 || got["members_deleted"] != 0.0 {
 		t.Errorf("%s", e)
 	}
-	if last := lastLine(e.stderr); !strings.HasPrefix(last, "ERROR orphan_cleaner: Run refused ") || !strings.Contains(last, "MAX_DELETE_MEMBERS") {
+	if last := lastLine(e.stderr); !strings.HasPrefix(last, "ERROR orphan_cleaner: Run refused ") || !strings.Contains(last, "MAX_DELETE_ROWS") {
 		t.Errorf("the last line is %q", last)
 	}
-	if after := contents(t, w.DB, "orphan_runs", "orphan_refusals"); after != before {
+	if after := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.refusals"); after != before {
 		t.Errorf("a refused run changed the database:\n%s\nwas\n%s", after, before)
 	}
-	if refused := w.Count("orphan_refusals WHERE user_id = ANY ($1)", w.dead); refused != 15 {
+	if refused := w.Count("orphan_cleaner.refusals WHERE user_id = ANY ($1)", w.dead); refused != 15 {
 		t.Errorf("%d refused users are kept, want 15", refused)
 	}
-	if state := testdb.One[string](w.DB, "SELECT state || ' by ' || breaker FROM orphan_runs"); state != "refused by delete-members" {
+	if state := testdb.One[string](w.DB, "SELECT state || ' by ' || breaker FROM orphan_cleaner.runs"); state != "refused by delete-rows" {
 		t.Errorf("the run's row says %q", state)
 	}
 }
@@ -214,12 +215,12 @@ func TestDryRun(t *testing.T) {
 		t.Errorf("the table is:\n%s", table.stdout)
 	}
 
-	refused := program(t, w.env, "run", "--dry-run", "--json", "--max-delete-members=14").expect(t, exitRefused)
-	if got := refused.result(t); got["state"] != "refused" || got["breaker"] != "delete-members" {
+	refused := program(t, w.env, "run", "--dry-run", "--json", "--max-delete-rows=14").expect(t, exitRefused)
+	if got := refused.result(t); got["state"] != "refused" || got["breaker"] != "delete-rows" {
 		t.Errorf("%s", refused)
 	}
-	table = program(t, w.env, "run", "--dry-run", "--max-delete-members=14").expect(t, exitRefused)
-	if !strings.Contains(table.stdout, "a run would be refused by") || !strings.Contains(table.stdout, "delete-members") {
+	table = program(t, w.env, "run", "--dry-run", "--max-delete-rows=14").expect(t, exitRefused)
+	if !strings.Contains(table.stdout, "a run would be refused by") || !strings.Contains(table.stdout, "delete-rows") {
 		t.Errorf("the table is:\n%s", table.stdout)
 	}
 	if after := contents(t, w.DB); after != before {
@@ -231,8 +232,10 @@ func TestDryRun(t *testing.T) {
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 3)
+	program(t, w.env, "limits", "pin", "--defaults").expect(t, exitDone)
 	before := contents(t, w.DB)
-	e := program(t, w.env, "check").expect(t, exitDone)
+	living := w.users(t, "deleted_at IS NULL LIMIT 1")[0]
+	e := program(t, w.env, "check", "--canary-alive="+living.String()).expect(t, exitDone)
 	for line := range strings.Lines(e.stdout) {
 		if !strings.HasPrefix(line, "ok    ") {
 			t.Errorf("all is well, yet: %s", line)
@@ -249,7 +252,7 @@ func TestCheck(t *testing.T) {
 	e = program(t, w.env, "check").expect(t, exitFailed)
 	failed := failures(e.stdout)
 	for _, part := range []string{
-		"FAIL  conversation_members_audit_delete: ", "\n      hint: ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER",
+		"FAIL  conversation_members_audit_delete: ", "\n      hint: ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER",
 		"FAIL  auth-service: ", "NOT_SERVING", "\n      hint: check AUTH_SERVICE_URL",
 	} {
 		if !strings.Contains(failed, part) {
@@ -291,7 +294,7 @@ func TestStatus(t *testing.T) {
 	program(t, w.env, "run").expect(t, exitDone)
 	program(t, w.env, "run", "--max-new-missing-share=0").expect(t, exitDone)
 	w.auth.SetFaultFunc(authfake.Nothing)
-	program(t, w.env, "run").expect(t, exitRefused)
+	program(t, w.env, "run", "--max-new-missing-share=0.1").expect(t, exitRefused)
 
 	before := contents(t, w.DB)
 	if read(); len(st.Runs) != 3 || len(st.Backlog) != 1 {
@@ -304,13 +307,13 @@ func TestStatus(t *testing.T) {
 	if b := st.Backlog[0]; b["users"] != 2.0 || b["members"] != 2.0 || b["is_due"] != false {
 		t.Errorf("backlog: %v", b)
 	}
-	if c := st.Coverage[0]; c["is_whole"] != true || c["users"] != 285.0 || c["users_last"] != 285.0 || c["users_unknown"] != 0.0 {
+	if c := st.Coverage[0]; c["is_whole"] != true || c["users"] != 285.0 || c["users_so_far"] != 285.0 || c["users_unknown"] != 0.0 {
 		t.Errorf("coverage: %v", c)
 	}
 	e := program(t, w.env, "status").expect(t, exitDone)
 	for _, part := range []string{
 		"Recent runs", "succeeded", "refused", "run 3: refused by breaker new-missing-share", "Backlog",
-		"every user has been checked since 2", "; the last share was 285 of 285 users",
+		"every user has been checked since 2", "; 285 of 285 users of this cycle are checked",
 	} {
 		if !strings.Contains(e.stdout, part) {
 			t.Errorf("status does not show %q:\n%s", part, e.stdout)
@@ -334,21 +337,22 @@ func TestCheckEvery(t *testing.T) {
 		if err := json.Unmarshal([]byte(e.stdout), &r); err != nil || r["users_checked"] != checked {
 			t.Errorf("%v, %v, want %v checked", err, r, checked)
 		}
-		if said := strings.Contains(e.stderr, "INFO orphan_cleaner: Checking a share of the users, and all candidates "); said != says {
-			t.Errorf("the log says that it is a share: %t\n%s", said, e.stderr)
+		if said := strings.Contains(e.stderr, "INFO orphan_cleaner: Checking a part of the users, and all candidates "); said != says {
+			t.Errorf("the log says that it is a part: %t\n%s", said, e.stderr)
 		}
 	}
 	users := float64(w.Count("(SELECT DISTINCT user_id FROM conversation_members) AS u"))
 	run(users, false)
-	w.Exec(`UPDATE orphan_coverage SET checked_at = checked_at - interval '1 hour'`)
+	w.Exec(`UPDATE orphan_cleaner.coverage SET checked_at = checked_at - interval '1 hour'`)
 	run(20, true) // a twentysecond
 	e := program(t, env, "status").expect(t, exitDone)
-	if want := "; the last share was 20 of "; !strings.Contains(e.stdout, want) {
+	if want := "; 20 of 300 users of this cycle are checked"; !strings.Contains(e.stdout, want) {
 		t.Errorf("status does not say %q:\n%s", want, e.stdout)
 	}
-	w.Exec(`UPDATE orphan_coverage SET checked_at = NULL, run_id = NULL, is_unknown = true WHERE users < 100`)
+	w.Exec(`UPDATE orphan_cleaner.coverage SET previous_run_id = NULL`)
+	w.Exec(`INSERT INTO orphan_cleaner.unknowns (user_id) SELECT user_id FROM conversation_members ORDER BY user_id LIMIT 20`)
 	e = program(t, env, "status").expect(t, exitDone)
-	if want := "some users have never been checked; the last share was "; !strings.Contains(e.stdout, want) || !strings.Contains(e.stdout, ", the next one checks 20 unknown ones again\n") {
+	if want := "some users have never been checked; 20 of "; !strings.Contains(e.stdout, want) || !strings.Contains(e.stdout, ", the next one checks 20 unknown ones again\n") {
 		t.Errorf("status does not say %q:\n%s", want, e.stdout)
 	}
 	for _, wrong := range []string{"59s", "31d", "0s", "often"} {

@@ -17,8 +17,10 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/serve"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
@@ -106,22 +108,30 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 	}
 
 	reporter := telemetry.NewReporter(outlets, registry, instance(), log)
-	cfg.Every, cfg.Observer = time.Duration(cmd.Interval), served{metrics, func() { reporter.Began(ctx) }}
-	c := cleaner.New(pool, client, log, cfg, authProbe(client, cmd.AuthServiceURL))
+	cfg.Every = time.Duration(cmd.Interval)
+	runner, err := newRunner(pool, client, cmd.AuthServiceURL, log, cfg)
+	if err != nil {
+		return err
+	}
+	runner.Observe(served{metrics, func() { reporter.Began(ctx) }})
+	latest, err := migrate.Latest()
+	if err != nil {
+		return err
+	}
 	service := &serve.Service{
 		Schedule: func(ctx context.Context) (serve.Schedule, error) { return readSchedule(ctx, pool, cfg.Every) },
-		Ready:    func(ctx context.Context) serve.Conditions { return ready(ctx, pool, client, cfg.SchemaVersion) },
-		Make: func(ctx context.Context) (cleaner.Result, error) {
-			stop := watch(s.err, log, c)
-			result, err := c.Run(ctx)
+		Ready:    func(ctx context.Context) serve.Conditions { return ready(ctx, pool, client, latest) },
+		Make: func(ctx context.Context) (result.Run, error) {
+			stop := watch(s.err, log, runner)
+			ended, err := runner.Run(ctx)
 			stop()
-			logScheduled(ctx, log, result, err)
-			if result.RunID != 0 {
-				reporter.Ended(ctx, exitStatus(err), resultLine(result))
+			logScheduled(ctx, log, ended, s.explain(err))
+			if ended.RunID != 0 {
+				reporter.Ended(ctx, exitStatus(err), resultLine(ended))
 			}
-			return result, err
+			return ended, err
 		},
-		Progress: c.Progress, Interval: cfg.Every, Log: log,
+		Progress: runner.Progress, Interval: cfg.Every, Log: log,
 	}
 	logf(ctx, log, "Starting orphan cleaner (interval: %s, batch: %d, retention: %s)", cmd.Interval, cmd.BatchSize, cmd.Retention)
 	handler := service.Handler(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}))
@@ -199,12 +209,12 @@ type served struct {
 func (s served) RunBegan() { s.began() }
 
 // logScheduled is logResult, but for what is nothing to a schedule.
-func logScheduled(ctx context.Context, log *slog.Logger, result cleaner.Result, err error) {
-	if errors.Is(err, cleaner.ErrNotDue) || errors.Is(err, cleaner.ErrAnotherRun) {
+func logScheduled(ctx context.Context, log *slog.Logger, ended result.Run, err error) {
+	if errors.Is(err, run.ErrNotDue) || errors.Is(err, run.ErrAnotherRun) {
 		log.Debug("Another replica was faster", "error", err)
 		return
 	}
-	logResult(ctx, log, result, err)
+	logResult(ctx, log, ended, err)
 }
 
 func readSchedule(ctx context.Context, pool *pgxpool.Pool, every time.Duration) (serve.Schedule, error) {

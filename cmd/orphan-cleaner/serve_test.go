@@ -107,7 +107,7 @@ func (r *replica) metrics(t *testing.T) map[string]float64 {
 }
 
 // runsEnded counts the runs of a schedule.
-func (w *world) runsEnded() int64 { return w.Count("orphan_runs WHERE state <> 'running'") }
+func (w *world) runsEnded() int64 { return w.Count("orphan_cleaner.runs WHERE state <> 'running'") }
 
 // After a real run /metrics says, by the runbook's names and labels, what the run did.
 func TestServeMetrics(t *testing.T) {
@@ -144,7 +144,7 @@ func TestServeMetrics(t *testing.T) {
 		"orphan_cleaner_database_up":                                                     1,
 		`orphan_cleaner_breaker_tripped{breaker="canary-alive"}`:                         0,
 		`orphan_cleaner_breaker_tripped{breaker="clock"}`:                                0,
-		`orphan_cleaner_void_batches_total{reason="in_band_error"}`:                      0,
+		`orphan_cleaner_invalid_responses_total{reason="in_band_error"}`:                 0,
 		`orphan_cleaner_retries_total{cause="deadlock"}`:                                 0,
 		`orphan_cleaner_partitions_ahead_days{table="conversation_members_backup"}`:      7,
 	} {
@@ -187,7 +187,7 @@ func TestServePortTaken(t *testing.T) {
 	if last := lastLine(e.stderr); !strings.Contains(last, "address already in use") || !strings.Contains(last, "ORPHAN_CLEANER_METRICS_ADDR") {
 		t.Errorf("%s", e)
 	}
-	if n := w.Count("orphan_runs"); n != 0 {
+	if n := w.Count("orphan_cleaner.runs"); n != 0 {
 		t.Errorf("%d runs were made", n)
 	}
 	program(t, env, "run").expect(t, exitDone)
@@ -212,23 +212,23 @@ func TestServeReplicas(t *testing.T) {
 		r.wait(t).expect(t, exitDone)
 	}
 	gone(t, w, living, 15)
-	if n := w.Count("orphan_runs WHERE state <> 'succeeded' AND run_id <= $1", want); n != 0 {
+	if n := w.Count("orphan_cleaner.runs WHERE state <> 'succeeded' AND run_id <= $1", want); n != 0 {
 		t.Errorf("%d of the runs did not succeed", n)
 	}
 	// Each counts anew, though one process made several.
-	if n := w.Count("orphan_runs WHERE run_id <= $1 AND members_total <> CASE WHEN run_id = 1 THEN 300 ELSE 285 END", want); n != 0 {
-		t.Errorf("%d runs count members of runs before them: %v", n, w.Snapshot("orphan_runs"))
+	if n := w.Count("orphan_cleaner.runs WHERE run_id <= $1 AND members_total <> CASE WHEN run_id = 1 THEN 300 ELSE 285 END", want); n != 0 {
+		t.Errorf("%d runs count members of runs before them: %v", n, w.Snapshot("orphan_cleaner.runs"))
 	}
 	// The beat: the n-th run was due n intervals after the first.
 	beat := w.Snapshot(`(SELECT run_id, (extract(EPOCH FROM scheduled_for - min(scheduled_for) OVER ()) / $1::float8)::float8
-		<> row_number() OVER (ORDER BY run_id) - 1 AS off FROM orphan_runs WHERE run_id <= $2) AS b WHERE off`, interval.Seconds(), want)
+		<> row_number() OVER (ORDER BY run_id) - 1 AS off FROM orphan_cleaner.runs WHERE run_id <= $2) AS b WHERE off`, interval.Seconds(), want)
 	if len(beat) > 0 {
-		t.Errorf("off the beat: %v\n%v", beat, w.Snapshot("orphan_runs"))
+		t.Errorf("off the beat: %v\n%v", beat, w.Snapshot("orphan_cleaner.runs"))
 	}
-	if late := testdb.One[float64](w.DB, "SELECT max(extract(EPOCH FROM started_at - scheduled_for))::float8 FROM orphan_runs WHERE run_id <= $1", want); late >= interval.Seconds() {
+	if late := testdb.One[float64](w.DB, "SELECT max(extract(EPOCH FROM started_at - scheduled_for))::float8 FROM orphan_cleaner.runs WHERE run_id <= $1", want); late >= interval.Seconds() {
 		t.Errorf("a run began %.1f s late", late)
 	}
-	if n := w.Count(`orphan_runs AS a JOIN orphan_runs AS b ON a.run_id < b.run_id AND a.finished_at > b.started_at`); n != 0 {
+	if n := w.Count(`orphan_cleaner.runs AS a JOIN orphan_cleaner.runs AS b ON a.run_id < b.run_id AND a.finished_at > b.started_at`); n != 0 {
 		t.Errorf("%d pairs of runs overlap", n)
 	}
 }
@@ -239,18 +239,19 @@ func TestServeInterrupted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sweepUsers, sweepDue)
 	living := w.living()
-	p := stuckWith(t, w, "serve", "--metrics-addr=127.0.0.1:0", "--batch-size=10", "--chunk-rows=7", "--sweep-connections=1", "--auth-service-timeout=1m")
+	p := stuckWith(t, w, "serve", "--metrics-addr=127.0.0.1:0", "--batch-size=10", "--chunk-rows=10", "--auth-service-timeout=1m")
 	r := serving(t, p)
-	if got := r.metrics(t); got["orphan_cleaner_run_open"] != 1 || got["orphan_cleaner_deleted_members_total"] != sweptFirst {
-		t.Errorf("in mid-sweep: %v", got)
-	}
+	eventually(t, "the metrics show the open run and what it deleted", func() bool {
+		got := r.metrics(t)
+		return got["orphan_cleaner_run_open"] == 1 && got["orphan_cleaner_deleted_members_total"] == sweptFirst
+	})
 	begun := time.Now()
 	p.signal(t, syscall.SIGTERM)
 	p.wait(t).expect(t, exitDone)
 	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("it took %s to end", took)
 	}
-	if row := testdb.One[string](w.DB, "SELECT state || ' in ' || phase || ', ' || members_deleted FROM orphan_runs"); row != fmt.Sprintf("incomplete in sweep, %d", sweptFirst) {
+	if row := testdb.One[string](w.DB, "SELECT state || ' in ' || phase || ', ' || members_deleted FROM orphan_cleaner.runs"); row != fmt.Sprintf("incomplete in sweep, %d", sweptFirst) {
 		t.Errorf("the run's row says %q", row)
 	}
 	gone(t, w, living, sweptFirst)
@@ -274,7 +275,7 @@ func TestServeInterruptedInDelete(t *testing.T) {
 	}
 	r := startServe(t, w.env)
 	eventually(t, "a delete waits", func() bool {
-		return w.Count(`pg_stat_activity WHERE datname = $1 AND application_name = 'orphan-cleaner' AND wait_event_type = 'Lock' AND query LIKE '%MemberDeleteDue%'`, w.Name) > 0
+		return w.Count(`pg_stat_activity WHERE datname = $1 AND application_name = 'orphan-cleaner' AND wait_event_type = 'Lock' AND query LIKE '%RunSweepChunk%'`, w.Name) > 0
 	})
 	begun := time.Now()
 	r.signal(t, syscall.SIGTERM)
@@ -291,18 +292,18 @@ func TestServeTakesOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, sweepUsers, sweepDue)
 	living := w.living()
-	flags := []string{"serve", "--metrics-addr=127.0.0.1:0", "--batch-size=10", "--chunk-rows=7", "--sweep-connections=1", "--auth-service-timeout=1m", "--lease=2s"}
+	flags := []string{"serve", "--metrics-addr=127.0.0.1:0", "--batch-size=10", "--chunk-rows=10", "--auth-service-timeout=1m", "--lease=2s"}
 	p := stuckWith(t, w, flags...)
 	other := serving(t, start(t, w.env, flags...))
 	p.signal(t, syscall.SIGKILL)
 	<-p.exited
 	killed := time.Now()
 	w.auth.SetFaultFunc(nil)
-	eventually(t, "the other replica has made a run", func() bool { return w.Count("orphan_runs WHERE state = 'succeeded'") == 1 })
+	eventually(t, "the other replica has made a run", func() bool { return w.Count("orphan_cleaner.runs WHERE state = 'succeeded'") == 1 })
 	if took := time.Since(killed); took > 10*time.Second {
 		t.Errorf("it took %s to take over", took)
 	}
-	if states := w.Snapshot("(SELECT run_id, state FROM orphan_runs) AS r"); !slices.Equal(states, testdb.Snapshot{"(1,abandoned)", "(2,succeeded)"}) {
+	if states := w.Snapshot("(SELECT run_id, state FROM orphan_cleaner.runs) AS r"); !slices.Equal(states, testdb.Snapshot{"(1,abandoned)", "(2,succeeded)"}) {
 		t.Errorf("the runs are %v", states)
 	}
 	gone(t, w, living, sweepDue)
@@ -404,12 +405,12 @@ func TestServeOutages(t *testing.T) {
 	eventually(t, "the log says what is not ready", func() bool {
 		return strings.Contains(r.stderr.String(), "WARN orphan_cleaner: Not ready for a run") && strings.Contains(r.stderr.String(), "auth-service: ")
 	})
-	if n := w.Count("orphan_runs"); n != 0 {
+	if n := w.Count("orphan_cleaner.runs"); n != 0 {
 		t.Errorf("%d runs were begun without auth-service", n)
 	}
 	auth.set(true)
 	readyz(http.StatusOK, "ok    database", "ok    schema", "ok    auth-service: SERVING", "ok    runs: not paused")
-	eventually(t, "a run", func() bool { return w.Count("orphan_runs WHERE state = 'succeeded'") > 0 })
+	eventually(t, "a run", func() bool { return w.Count("orphan_cleaner.runs WHERE state = 'succeeded'") > 0 })
 	gone(t, w, living, 15)
 
 	database.set(false)
@@ -418,9 +419,9 @@ func TestServeOutages(t *testing.T) {
 		t.Errorf("/healthz: %d %s", status, body)
 	}
 	eventually(t, "the metrics say so", func() bool { return r.metrics(t)["orphan_cleaner_database_up"] == 0 })
-	before := w.Count("orphan_runs WHERE state = 'succeeded'")
+	before := w.Count("orphan_cleaner.runs WHERE state = 'succeeded'")
 	database.set(true)
-	eventually(t, "runs again", func() bool { return w.Count("orphan_runs WHERE state = 'succeeded'") > before })
+	eventually(t, "runs again", func() bool { return w.Count("orphan_cleaner.runs WHERE state = 'succeeded'") > before })
 	eventually(t, "the metrics say so", func() bool { return r.metrics(t)["orphan_cleaner_database_up"] == 1 })
 	r.signal(t, syscall.SIGTERM)
 	r.wait(t).expect(t, exitDone)
@@ -435,13 +436,13 @@ func TestServeFailsOnceAnInterval(t *testing.T) {
 	one, other := startServe(t, w.env, "--interval=2s"), startServe(t, w.env, "--interval=2s")
 	eventually(t, "three runs", func() bool { return w.runsEnded() >= 3 })
 	rows := w.Snapshot(`(SELECT state, phase, (extract(EPOCH FROM scheduled_for - min(scheduled_for) OVER ()))::integer AS due
-		FROM orphan_runs WHERE run_id <= 3) AS r`)
+		FROM orphan_cleaner.runs WHERE run_id <= 3) AS r`)
 	if want := (testdb.Snapshot{"(failed,preflight,0)", "(failed,preflight,2)", "(failed,preflight,4)"}); !slices.Equal(rows, want) {
 		t.Errorf("the runs are %v, not %v", rows, want)
 	}
 	gone(t, w, living, 0)
 	w.Exec("ALTER TABLE conversation_members ENABLE ALWAYS TRIGGER conversation_members_audit_delete")
-	eventually(t, "a run succeeds", func() bool { return w.Count("orphan_runs WHERE state = 'succeeded'") > 0 })
+	eventually(t, "a run succeeds", func() bool { return w.Count("orphan_cleaner.runs WHERE state = 'succeeded'") > 0 })
 	gone(t, w, living, 3)
 	for _, r := range []*replica{one, other} {
 		r.signal(t, syscall.SIGTERM)
@@ -457,7 +458,7 @@ func TestServeBesideOthers(t *testing.T) {
 	r := startServe(t, w.env)
 	eventually(t, "the first run", func() bool { return w.runsEnded() == 1 })
 	program(t, w.env, "run").expect(t, exitDone)
-	if row := testdb.One[string](w.DB, "SELECT state || ', ' || coalesce(scheduled_for::text, 'by hand') FROM orphan_runs WHERE run_id = 2"); row != "succeeded, by hand" {
+	if row := testdb.One[string](w.DB, "SELECT state || ', ' || coalesce(scheduled_for::text, 'by hand') FROM orphan_cleaner.runs WHERE run_id = 2"); row != "succeeded, by hand" {
 		t.Errorf("the run by hand is %q", row)
 	}
 	r.signal(t, syscall.SIGTERM)
@@ -472,11 +473,11 @@ func TestServeBesideOthers(t *testing.T) {
 	if got := r.metrics(t); got["orphan_cleaner_paused"] != 1 {
 		t.Errorf("%v", got)
 	}
-	if n := w.Count("orphan_runs"); n != 2 {
+	if n := w.Count("orphan_cleaner.runs"); n != 2 {
 		t.Errorf("%d runs in spite of the pause", n-2)
 	}
 	program(t, w.env, "resume").expect(t, exitDone)
-	eventually(t, "runs go on", func() bool { return w.Count("orphan_runs WHERE state = 'succeeded'") > 2 })
+	eventually(t, "runs go on", func() bool { return w.Count("orphan_cleaner.runs WHERE state = 'succeeded'") > 2 })
 	r.signal(t, syscall.SIGTERM)
 	r.wait(t).expect(t, exitDone)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"math"
 	"os"
@@ -17,7 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/google/uuid"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 // hidden is the password of every database URL here, and the token of every
@@ -41,8 +40,8 @@ func (s setting) named(message string) bool {
 	return strings.Contains(message, s.flag()) || strings.Contains(message, bare) || strings.Contains(message, s.env)
 }
 
-// settings of `run`. Nothing listens at the good URLs.
-func settings(dir string) []setting {
+// runSettings are those of `run`. Nothing listens at the good URLs.
+func runSettings(dir string) []setting {
 	const closed = "127.0.0.1:1"
 	durations := []string{"1s", "30d", "1d12h", "90s", "36500d"}
 	notDurations := []string{"30", "0s", "-1d", "1d-12h", "1w", "36501d", "NaN", "1.5d", "30 d", "9223372036854775807h"}
@@ -104,22 +103,27 @@ func settings(dir string) []setting {
 			bad: slices.Concat([]string{"1s", "23h59m59s"}, notDurations),
 		},
 		{env: "ORPHAN_CLEANER_ALLOW_SHORT_RETENTION", good: []string{"false"}, bad: []string{"perhaps", "2"}},
-		{env: "ORPHAN_CLEANER_JUDGE_LATE", good: []string{"true", "false", "1", "0"}, bad: []string{"perhaps", "2"}},
 		number("CONCURRENCY", []string{"1", "64"}, []string{"0", "65", "-1"}),
 		duration("ORPHAN_CLEANER_MAX_GAP", nil, nil),
 		{
 			env: "ORPHAN_CLEANER_CHECK_EVERY", good: []string{"24h", "1m", "30d", "1d12h"},
 			bad: slices.Concat([]string{"59s", "30d1s", "40d"}, notDurations),
 		},
-		share("MAX_NEW_MISSING_SHARE"), share("MAX_DELETE_SHARE"),
-		number("MAX_DELETE_MEMBERS", []string{"0", "1", "9223372036854775807"}, []string{"-1", "9223372036854775808"}),
-		number("MAX_RECENTLY_ACTIVE", []string{"0", "5", "9223372036854775807"}, []string{"-1"}),
+		share("MAX_NEW_MISSING_SHARE"), share("MAX_NEW_MISSING_RATE"), share("MAX_CANDIDATE_SHARE"),
+		share("MAX_DELETE_SHARE"), share("MAX_DELETE_SHARE_7D"), share("MAX_DELETE_SHARE_30D"),
+		{env: "ORPHAN_CLEANER_MAX_HISTORY", good: []string{"0", "2.5", "1e9"}, bad: []string{"-1", "NaN", "Inf", "often"}},
+		number("MAX_DELETE_ROWS", []string{"0", "1", "9007199254740992"}, []string{"-1", "9223372036854775808"}),
+		number("MAX_RECENTLY_ACTIVE", []string{"0", "5", "9007199254740992"}, []string{"-1"}),
 		{env: "ORPHAN_CLEANER_CANARY_ALIVE", good: []string{id, id + "," + strings.ToUpper(id)}, bad: []string{"me", id + ",me", id + ";" + id, id[1:], ","}},
 		{env: "ORPHAN_CLEANER_CANARY_DEAD", good: []string{other}, bad: []string{"me", "," + other, other + " " + id}},
-		duration("ORPHAN_CLEANER_LEASE", nil, []string{"1ms", "999ms"}),
+		{
+			env: "ORPHAN_CLEANER_LEASE", good: []string{"1s", "1m", "1h"},
+			bad: slices.Concat([]string{"1ms", "999ms", "1h1s", "30d"}, notDurations),
+		},
 		number("CHUNK_ROWS", []string{"1", "100000"}, []string{"0", "100001", "-1"}),
-		{env: "ORPHAN_CLEANER_CHUNK_TARGET", good: []string{"1ms", "100ms", "10s"}, bad: slices.Concat([]string{"999us", "10s1ms"}, notDurations)},
-		number("SWEEP_CONNECTIONS", []string{"1", "16"}, []string{"0", "17", "-1"}),
+		{env: "ORPHAN_CLEANER_CHUNK_TIME", good: []string{"1ms", "100ms", "10s"}, bad: slices.Concat([]string{"999us", "10s1ms"}, notDurations)},
+		{env: "ORPHAN_CLEANER_NICE_RATIO", good: []string{"0", "0.5", "100"}, bad: []string{"-0.1", "100.1", "NaN", "Inf", "nice"}},
+		duration("ORPHAN_CLEANER_MAX_LAG", nil, nil),
 		{env: "ORPHAN_CLEANER_METRICS_TEXTFILE", good: []string{filepath.Join(dir, "run.prom"), filepath.Join(dir, "not there", "run.prom")}},
 		{
 			env:  "ORPHAN_CLEANER_PUSHGATEWAY_URL",
@@ -141,7 +145,7 @@ func settings(dir string) []setting {
 // nothing. It never shows a password.
 func FuzzSettings(f *testing.F) {
 	args := os.Args
-	all := settings(f.TempDir())
+	all := runSettings(f.TempDir())
 	for _, s := range all {
 		// What the environment of the test says is not what is tested.
 		f.Setenv(s.env, "")
@@ -174,7 +178,7 @@ func FuzzSettings(f *testing.F) {
 		os.Args = append([]string{"orphan-cleaner"}, given.args...)
 
 		var stdout, stderr bytes.Buffer
-		status := run(t.Context(), given.args, &stdout, &stderr)
+		status := execute(t.Context(), given.args, &stdout, &stderr)
 
 		if strings.Contains(stdout.String()+stderr.String(), hidden) {
 			t.Fatalf("the password is shown:\n%s%s", &stdout, &stderr)
@@ -312,7 +316,7 @@ func parseRun(t *testing.T, args []string) *RunCmd {
 	return &cli.Run
 }
 
-func inBounds(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
+func inBounds(t *testing.T, cmd *RunCmd, cfg settings.Run) {
 	t.Helper()
 	within := func(name string, value, from, through float64) {
 		if !(value >= from && value <= through) {
@@ -322,10 +326,15 @@ func inBounds(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
 	within("batch size", float64(cfg.BatchSize), 1, 100)
 	within("concurrency", float64(cfg.Concurrency), 1, 64)
 	within("chunk rows", float64(cfg.ChunkRows), 1, 100_000)
-	within("new missing share", cfg.Limits.NewMissingShare, 0, 1)
-	within("delete share", cfg.Limits.DeleteShare, 0, 1)
-	within("delete members", float64(cfg.Limits.DeleteMembers), 0, math.MaxInt64)
-	within("recently active", float64(cfg.Limits.RecentlyActive), 0, math.MaxInt64)
+	for name, limit := range cfg.Limits {
+		most := 1.0
+		switch name {
+		case "delete-rows", "history", "recently-active":
+			most = math.MaxFloat64
+		}
+		within(name, limit, 0, most)
+	}
+	within("nice ratio", cfg.NiceRatio, 0, 100)
 	within("calls a second", cmd.MaxQPS, 0, math.MaxFloat64)
 	within("interval", time.Duration(cmd.Interval).Seconds(), 1, math.MaxFloat64)
 	within("lease", cfg.Lease.Seconds(), 1, math.MaxFloat64)
@@ -346,17 +355,14 @@ func inBounds(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
 }
 
 // printsBack reads the settings again as each run keeps them in its row.
-func printsBack(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
+func printsBack(t *testing.T, cmd *RunCmd, cfg settings.Run) {
 	t.Helper()
-	kept := map[string]any{}
-	numbers := json.NewDecoder(bytes.NewReader(cfg.Settings))
-	numbers.UseNumber()
-	if err := numbers.Decode(&kept); err != nil {
-		t.Fatalf("%s: %v", cfg.Settings, err)
+	args := []string{"run", "--retention=" + Duration(cfg.Retention).String(), "--max-gap=" + Duration(cfg.MaxGap).String()}
+	for name, value := range cfg.Flags {
+		args = append(args, fmt.Sprintf("--%s=%v", name, value))
 	}
-	args := []string{"run"}
-	for name, value := range kept {
-		args = append(args, fmt.Sprintf("--%s=%v", strings.ReplaceAll(name, "_", "-"), value))
+	for name, limit := range cfg.Limits {
+		args = append(args, "--max-"+name+"="+strconv.FormatFloat(limit, 'f', -1, 64))
 	}
 	args = append(
 		args, "--allow-short-retention="+strconv.FormatBool(cmd.AllowShortRetention), "--interval="+cmd.Interval.String(), "--auth-service-timeout="+cmd.AuthServiceTimeout.String(),
@@ -370,7 +376,7 @@ func printsBack(t *testing.T, cmd *RunCmd, cfg cleaner.Config) {
 	if err != nil {
 		t.Fatalf("%v: %v", args, err)
 	}
-	other.CanaryAlive, other.CanaryDead, other.JudgeLate = cfg.CanaryAlive, cfg.CanaryDead, cfg.JudgeLate
+	other.CanaryAlive, other.CanaryDead = cfg.CanaryAlive, cfg.CanaryDead
 	if !reflect.DeepEqual(cfg, other) {
 		t.Errorf("printed and read again,\n%+v became\n%+v", cfg, other)
 	}

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
@@ -24,7 +26,7 @@ type status struct {
 	Approvals []db.ApprovalOpenRow     `json:"approvals"`
 	Paused    []db.PauseInForceRow     `json:"paused"`
 	Holds     int                      `json:"holds"`
-	Alive     []db.DepartedAliveRow    `json:"resurrected"`
+	Alive     []db.RecheckAliveRow     `json:"resurrected"`
 	Coverage  []db.CoverageStateRow    `json:"coverage"`
 	Runs      []db.RunRecentRow        `json:"runs"`
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
@@ -62,10 +64,13 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 		return fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
 	}
 	st.Holds = len(holds)
-	if st.Alive, err = q.DepartedAlive(ctx); err != nil {
+	if st.Alive, err = q.RecheckAlive(ctx); err != nil {
 		return fmt.Errorf("reading who is alive again: %w; see: orphan-cleaner check", err)
 	}
-	if st.Coverage, err = q.CoverageState(ctx); err != nil {
+	switch coverage, err := q.CoverageState(ctx); {
+	case err == nil:
+		st.Coverage = append(st.Coverage, coverage)
+	case !errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("reading when users were checked: %w; see: orphan-cleaner check", err)
 	}
 	if cmd.JSON {
@@ -78,7 +83,7 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 }
 
 func printStatus(s *streams, st status) error {
-	runs := newTable("Recent runs", "run", "state", "started (UTC)", "seconds", "checked", "unknown", "due", "deleted", "restored", "calls")
+	runs := newTable("Recent runs", "run", "state", "started (UTC)", "seconds", "checked", "unknown", "due", "deleted", "restored", "blocked", "calls")
 	for _, r := range st.Runs {
 		name := fmt.Sprint(r.RunID)
 		if r.Kind != "clean" {
@@ -86,7 +91,7 @@ func printStatus(s *streams, st status) error {
 		}
 		runs.AppendRow(table.Row{
 			name, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04:05"), fmt.Sprintf("%.1f", r.Seconds),
-			r.UsersChecked, r.UsersUnknown, r.MembersDue, r.MembersDeleted, r.MembersRestored, r.BatchCalls,
+			r.UsersChecked, r.UsersUnknown, r.MembersDue, r.MembersDeleted, r.MembersRestored, r.UsersBlocked, r.BatchCalls,
 		})
 	}
 	if err := printTable(s.out, runs); err != nil {
@@ -94,7 +99,7 @@ func printStatus(s *streams, st status) error {
 	}
 	for _, r := range st.Runs {
 		if r.Error != nil {
-			if _, err := fmt.Fprintf(s.out, "run %d: %s\n", r.RunID, *r.Error); err != nil {
+			if _, err := fmt.Fprintf(s.out, "run %d: %s\n", r.RunID, shown(*r.Error)); err != nil {
 				return err
 			}
 		}
@@ -115,7 +120,7 @@ func printStatus(s *streams, st status) error {
 		if c.IsWhole {
 			since = fmt.Sprintf("every user has been checked since %s UTC", c.CheckedSince.UTC().Format(time.DateTime))
 		}
-		if _, err := fmt.Fprintf(s.out, "%s; the last share was %d of %d users", since, c.UsersLast, c.Users); err != nil {
+		if _, err := fmt.Fprintf(s.out, "%s; %d of %d users of this cycle are checked", since, c.UsersSoFar, c.Users); err != nil {
 			return err
 		}
 		if c.UsersUnknown > 0 {
@@ -144,13 +149,13 @@ func printStatus(s *streams, st status) error {
 	}
 	for _, a := range st.Approvals {
 		if _, err := fmt.Fprintf(s.out, "APPROVED run %d by %s until %s UTC; the next run uses it; revoke it: orphan-cleaner approve %d --revoke\n",
-			a.RunID, a.ApprovedBy, a.ExpiresAt.UTC().Format(time.DateTime), a.RunID); err != nil {
+			a.RunID, shown(a.ApprovedBy), a.ExpiresAt.UTC().Format(time.DateTime), a.RunID); err != nil {
 			return err
 		}
 	}
 	for _, p := range st.Paused {
 		if _, err := fmt.Fprintf(s.out, "PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner resume\n",
-			p.PausedBy, p.PausedAt.UTC().Format(time.DateTime), p.Reason); err != nil {
+			shown(p.PausedBy), p.PausedAt.UTC().Format(time.DateTime), shown(p.Reason)); err != nil {
 			return err
 		}
 	}

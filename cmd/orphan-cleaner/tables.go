@@ -1,14 +1,14 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
+	"reflect"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 
-	"github.com/nova-social/orphan-cleaner/internal/cleaner"
+	"github.com/nova-social/orphan-cleaner/internal/result"
 )
 
 // titled is a table with a line above it, as long as it needs to be: go-pretty
@@ -33,15 +33,39 @@ func newTable(title string, header ...any) titled {
 	return titled{t, title}
 }
 
-func printJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
+// AppendRow appends a row whose texts are fit for a terminal: what others wrote, such
+// as the reason of a hold, stays in its cell.
+func (t titled) AppendRow(row table.Row, config ...table.RowConfig) {
+	t.Writer.AppendRow(shownRow(row), config...)
+}
+
+// AppendRows is AppendRow for each.
+func (t titled) AppendRows(rows []table.Row, config ...table.RowConfig) {
+	for _, row := range rows {
+		t.AppendRow(row, config...)
+	}
+}
+
+// AppendFooter is AppendRow for the last row.
+func (t titled) AppendFooter(row table.Row, config ...table.RowConfig) {
+	t.Writer.AppendFooter(shownRow(row), config...)
+}
+
+func shownRow(row table.Row) table.Row {
+	safe := make(table.Row, len(row))
+	for i, cell := range row {
+		// A state may be of a type of its own.
+		if value := reflect.ValueOf(cell); value.Kind() == reflect.String {
+			cell = shown(value.String())
+		}
+		safe[i] = cell
+	}
+	return safe
 }
 
 func printTable(w io.Writer, t titled) error {
 	if t.title != "" {
-		if _, err := fmt.Fprintln(w, " "+t.title); err != nil {
+		if _, err := fmt.Fprintln(w, " "+shown(t.title)); err != nil {
 			return err
 		}
 	}
@@ -49,7 +73,7 @@ func printTable(w io.Writer, t titled) error {
 	return err
 }
 
-func printDryRun(w io.Writer, r cleaner.Result) error {
+func printDryRun(w io.Writer, r result.Run) error {
 	t := newTable("Dry run: nothing was changed", "", "users", "members")
 	t.AppendRows([]table.Row{
 		{"checked", r.UsersChecked, r.MembersTotal},

@@ -31,8 +31,8 @@ func TestSlowAuthService(t *testing.T) {
 	})
 	file := filepath.Join(t.TempDir(), "run.prom")
 	e := program(t, w.env, "run", "--batch-size=10", "--metrics-textfile="+file, "--auth-service-target-p99=250ms").expect(t, exitDone)
-	slow := strings.Count(e.stderr, "WARN auth_client: auth-service is slow, asking with fewer calls at once")
-	fast := strings.Count(e.stderr, "INFO auth_client: auth-service is fast again, asking with all calls at once")
+	slow := strings.Count(e.stderr, "WARN auth_client: auth-service is slow, fewer calls in flight")
+	fast := strings.Count(e.stderr, "INFO auth_client: auth-service is fast again, all calls in flight")
 	if slow == 0 || fast != slow {
 		t.Errorf("slow %d times, fast again %d times: %s", slow, fast, e)
 	}

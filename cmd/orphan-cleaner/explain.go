@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/alecthomas/kong"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
+// explained is an error with what the server says besides, and the command that
+// fixes it.
+type explained struct {
+	error
+	more string
+}
+
+func (e explained) Error() string { return e.error.Error() + e.more }
+func (e explained) Unwrap() error { return e.error }
+
+// explain adds to an error of the database, in one line, the server's DETAIL and
+// HINT; which GRANT the login lacks; or that the database is not migrated. The
+// command is given in its words, such as "hold add".
+func explain(err error, login, command string) error {
+	said, is := errors.AsType[*pgconn.PgError](err)
+	if done, already := errors.AsType[explained](err); !is || already && done.more != "" {
+		return err
+	}
+	var more strings.Builder
+	for _, part := range []struct{ label, text string }{{"; detail: ", said.Detail}, {"; hint: ", said.Hint}} {
+		if part.text != "" && !strings.Contains(err.Error(), part.text) {
+			more.WriteString(part.label + part.text)
+		}
+	}
+	switch said.Code {
+	case insufficientPrivilege:
+		if said.Hint == "" {
+			fmt.Fprintf(&more, "; role %s may not do this; fix: GRANT %s TO %s, after psql -f sql/roles.sql", login, groupRole(command), login)
+		}
+	case undefinedTable, undefinedSchema, undefinedFunction:
+		more.WriteString("; the database is not migrated to this version; fix: orphan-cleaner migrate up")
+	}
+	if more.Len() == 0 {
+		return err
+	}
+	return explained{err, more.String()}
+}
+
+const (
+	insufficientPrivilege = "42501"
+	undefinedTable        = "42P01"
+	undefinedSchema       = "3F000"
+	undefinedFunction     = "42883"
+)
+
+// groupRole is the role of sql/roles.sql whose members may give a command.
+func groupRole(command string) string {
+	switch command {
+	case "check", "run", "serve", "bench":
+		return "orphan_cleaner_runner"
+	case "restore", "pause", "resume", "hold add", "hold remove":
+		return "orphan_cleaner_restorer"
+	case "status", "report", "hold list", "limits list":
+		return "orphan_cleaner_reader"
+	default: // migrate, approve, limits pin, prune
+		return "orphan_cleaner_migrator"
+	}
+}
+
+// commandWords are the words of the command without its arguments.
+func commandWords(kctx *kong.Context) string {
+	words, _, _ := strings.Cut(kctx.Command(), " <")
+	return words
+}
+
+// login is the role that the command's database URL names.
+func login(kctx *kong.Context) string {
+	const unknown = "of DATABASE_URL"
+	flags, has := kctx.Selected().Target.Addr().Interface().(interface{ url() (string, error) })
+	if !has {
+		return unknown
+	}
+	value, err := flags.url()
+	if err != nil {
+		return unknown
+	}
+	cfg, err := database.ParseConfig(value)
+	if err != nil {
+		return unknown
+	}
+	return cfg.ConnConfig.User
+}
