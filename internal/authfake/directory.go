@@ -39,7 +39,7 @@ func (d *directory) Delete(ids ...uuid.UUID) {
 	}
 }
 
-// Revive takes a soft delete back.
+// Revive undoes a soft delete.
 func (d *directory) Revive(ids ...uuid.UUID) { d.Add(ids...) }
 
 // Living is the number of living users.

@@ -8,8 +8,8 @@ import (
 )
 
 // Latency is a log-normal distribution given by its median and its 99th
-// percentile, the shape that reply times of a database-backed service have. A
-// P99 not above P50 makes every reply take P50.
+// percentile, the shape that response times of a database-backed service have. A
+// P99 not above P50 makes every response take P50.
 type Latency struct{ P50, P99 time.Duration }
 
 // RunbookLatency is table 5.1 of the runbook for one call: 15 ms and 25 ms for
@@ -24,10 +24,10 @@ func RunbookLatency(users int) Latency {
 	}
 }
 
-// SetLatency delays every reply by a draw from l.
+// SetLatency delays every response by a draw from l.
 func (s *Server) SetLatency(l Latency) { s.SetLatencyFunc(func(int) Latency { return l }) }
 
-// SetLatencyFunc delays every reply by a draw from the distribution for its
+// SetLatencyFunc delays every response by a draw from the distribution for its
 // number of users, such as RunbookLatency.
 func (s *Server) SetLatencyFunc(f func(users int) Latency) {
 	s.latency.mu.Lock()

@@ -60,8 +60,8 @@ func (r *recorder) EmptyCalls() int { return get(r, func() int { return r.empty 
 // MaxBatch is the size of the largest call.
 func (r *recorder) MaxBatch() int { return get(r, func() int { return r.maxBatch }) }
 
-// InFlight is the number of calls being answered now, PeakInFlight the most
-// there were at once.
+// InFlight is the number of calls in flight now, PeakInFlight the most at
+// once.
 func (r *recorder) InFlight() int { return get(r, func() int { return r.inFlight }) }
 
 // PeakInFlight is documented at InFlight.

@@ -24,7 +24,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/wait"
 )
 
-// Response is the reply of GetUsersByIds.
+// Response is the response of GetUsersByIds.
 type Response = authservicev1.GetUsersByIdsResponse
 
 // Options of a server. The zero value is an empty, honest and instant one.
@@ -34,7 +34,7 @@ type Options struct {
 	// Alive tells who lives, in place of the directory that Add and Delete
 	// keep. It is called from many goroutines.
 	Alive func(uuid.UUID) bool
-	// Latency delays every reply. Seed makes its draws repeatable.
+	// Latency delays every response. Seed makes its draws repeatable.
 	Latency Latency
 	Seed    uint64
 	// Record keeps the size of every call and the ids asked, up to a million
@@ -137,7 +137,7 @@ func (s *Server) Stop() {
 	<-s.stopped
 }
 
-// SetServing sets what grpc.health.v1 answers.
+// SetServing sets the status that grpc.health.v1 returns.
 func (s *Server) SetServing(serving bool) {
 	state := healthv1.HealthCheckResponse_NOT_SERVING
 	if serving {
@@ -146,19 +146,19 @@ func (s *Server) SetServing(serving bool) {
 	s.health.SetServingStatus("", state)
 }
 
-// SetHealth sets any other answer of grpc.health.v1.
+// SetHealth sets any other status of grpc.health.v1.
 func (s *Server) SetHealth(state healthv1.HealthCheckResponse_ServingStatus) {
 	s.health.SetServingStatus("", state)
 }
 
-// Drain sends GOAWAY on every connection: calls in flight are answered, later
+// Drain sends GOAWAY on every connection: calls in flight end as usual, later
 // ones come by new connections.
 func (s *Server) Drain() { s.conns.each((*trackedConn).goAway) }
 
 // DropConnections closes every connection, calls in flight or not.
 func (s *Server) DropConnections() { s.conns.each(func(c *trackedConn) { _ = c.Close() }) }
 
-// GetUsersByIds counts the call, waits out the latency and then answers
+// GetUsersByIds counts the call, waits out the latency and then responds
 // honestly or with the fault that is set.
 func (s *Server) GetUsersByIds(ctx context.Context, request *authservicev1.GetUsersByIdsRequest) (*Response, error) {
 	ids := request.GetUserIds()
@@ -168,20 +168,20 @@ func (s *Server) GetUsersByIds(ctx context.Context, request *authservicev1.GetUs
 	if err := pause(ctx, s.latency.draw(len(ids))); err != nil {
 		return nil, err
 	}
-	honest := func() (*Response, error) { return s.answer(ids) }
+	honest := func() (*Response, error) { return s.respond(ids) }
 	if fault := s.fault.Load(); fault != nil {
 		return (*fault)(context.WithValue(ctx, connKey{}, s.conns.of(ctx)), call, ids, honest)
 	}
 	return honest()
 }
 
-// answer is what auth-service would say: the living among ids, each once.
-func (s *Server) answer(ids []string) (*Response, error) {
+// respond returns what auth-service would return: the living among ids, each once.
+func (s *Server) respond(ids []string) (*Response, error) {
 	if len(ids) == 0 {
 		return nil, status.Error(codes.InvalidArgument, "user_ids must not be empty")
 	}
 	seen := make(map[uuid.UUID]struct{}, len(ids))
-	reply := &Response{Users: make([]*authservicev1.User, 0, len(ids))}
+	response := &Response{Users: make([]*authservicev1.User, 0, len(ids))}
 	for _, text := range ids {
 		id, err := uuid.Parse(text)
 		if err != nil {
@@ -191,9 +191,9 @@ func (s *Server) answer(ids []string) (*Response, error) {
 			continue
 		}
 		seen[id] = struct{}{}
-		reply.Users = append(reply.Users, user(id))
+		response.Users = append(response.Users, user(id))
 	}
-	return reply, nil
+	return response, nil
 }
 
 func user(id uuid.UUID) *authservicev1.User {

@@ -10,7 +10,7 @@
 //
 //	func TestSomething(t *testing.T) {
 //		db := testdb.New(t)
-//		db.Exec("INSERT INTO orphan_holds …")
+//		db.Exec("INSERT INTO orphan_cleaner.holds …")
 //	}
 //
 // The database of a test that passed is dropped at once. That of a test that

@@ -37,6 +37,17 @@ func One[T any](db *DB, query string, args ...any) T {
 	return value
 }
 
+// Settle waits until all transactions that run now have ended, in every database of
+// the cluster, so those of other tests too. A run leaves rows that were written by
+// one of them, or later: they may have changed since their users were checked.
+func (db *DB) Settle() {
+	db.tb.Helper()
+	newest := One[string](db, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+	Eventually(db.tb, setupTimeout, "the transactions of other tests end", func() bool {
+		return One[bool](db, "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8", newest)
+	})
+}
+
 // Snapshot is the text of each row of a table or a part of it, sorted: equal
 // snapshots mean the same rows, byte for byte, in whatever order they lie.
 type Snapshot []string

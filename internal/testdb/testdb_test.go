@@ -33,7 +33,7 @@ func TestKinds(t *testing.T) {
 			if got := testdb.One[bool](db, query, "conversation_members"); got != kind.theirs {
 				t.Errorf("messaging-service's tables are there: %t", got)
 			}
-			if got := testdb.One[bool](db, query, "orphan_runs"); got != kind.own {
+			if got := testdb.One[bool](db, query, "orphan_cleaner.runs"); got != kind.own {
 				t.Errorf("our tables are there: %t", got)
 			}
 		})

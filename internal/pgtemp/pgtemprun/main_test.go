@@ -30,7 +30,7 @@ func TestRun(t *testing.T) {
 		migrate:  true,
 		command: []string{"/bin/sh", "-c", `
 			test "$(psql -qAtc 'SELECT count(*) FROM conversation_members' "$DATABASE_URL")" = 0 &&
-			test "$(psql -qAtc 'SELECT count(*) FROM orphan_runs')" = 0 && exit 7`},
+			test "$(psql -qAtc 'SELECT count(*) FROM orphan_cleaner.runs')" = 0 && exit 7`},
 	})
 	if err != nil || status != 7 {
 		t.Errorf("status %d, error %v, want status 7", status, err)

@@ -1,2 +1,0 @@
-DELETE FROM conversation_members
-WHERE user_id = ANY ($1::uuid [])

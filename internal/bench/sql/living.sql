@@ -1,3 +1,0 @@
-SELECT id
-FROM users
-WHERE deleted_at IS NULL

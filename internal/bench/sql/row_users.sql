@@ -1,2 +1,0 @@
-SELECT DISTINCT user_id
-FROM conversation_members

@@ -1,1 +1,0 @@
-ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete;

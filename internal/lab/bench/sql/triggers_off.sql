@@ -1,0 +1,1 @@
+ALTER TABLE public.conversation_members DISABLE TRIGGER USER;

@@ -1,0 +1,136 @@
+// Package floor is the least that a run has to do, written apart from it: all
+// distinct user ids in one query, calls by a plain gRPC client while they come, and
+// one DELETE. It audits nothing, checks nobody twice and would delete on one answer.
+package floor
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	authservicev1 "github.com/nova-social/orphan-cleaner/gen/nova/auth_service/v1"
+)
+
+//go:embed users.sql
+var usersSQL string
+
+//go:embed delete.sql
+var deleteSQL string
+
+// The floor's calls are those of a run with its defaults.
+const (
+	batchSize   = 100
+	concurrency = 8
+)
+
+// Run deletes the members of all users that auth-service leaves out, and returns how
+// many members that were.
+func Run(ctx context.Context, databaseURL, authURL string) (deleted int64, err error) {
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	channel, err := grpc.NewClient(strings.TrimPrefix(authURL, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, channel.Close()) }()
+	missing, err := missing(ctx, conn, authservicev1.NewAuthServiceClient(channel))
+	if err != nil || len(missing) == 0 {
+		return 0, err
+	}
+	tag, err := conn.Exec(ctx, deleteSQL, missing)
+	if err != nil {
+		return 0, fmt.Errorf("deleting: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+func missing(ctx context.Context, conn *pgx.Conn, auth authservicev1.AuthServiceClient) (all []string, err error) {
+	batches, found := make(chan []string), make(chan []string, concurrency)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(batches)
+		return scan(ctx, conn, batches)
+	})
+	for range concurrency {
+		group.Go(func() error {
+			var mine []string
+			for batch := range batches {
+				gone, err := leftOut(ctx, auth, batch)
+				if err != nil {
+					return fmt.Errorf("calling auth-service: %w", err)
+				}
+				mine = append(mine, gone...)
+			}
+			found <- mine
+			return nil
+		})
+	}
+	err = group.Wait()
+	close(found)
+	for some := range found {
+		all = append(all, some...)
+	}
+	return all, err
+}
+
+func scan(ctx context.Context, conn *pgx.Conn, batches chan<- []string) error {
+	rows, err := conn.Query(ctx, usersSQL)
+	if err != nil {
+		return fmt.Errorf("reading the user ids: %w", err)
+	}
+	defer rows.Close()
+	var batch []string
+	send := func() error {
+		select {
+		case batches <- batch:
+			batch = make([]string, 0, batchSize)
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	var id uuid.UUID
+	for rows.Next() {
+		if err := rows.Scan((*[16]byte)(&id)); err != nil {
+			return err
+		}
+		if batch = append(batch, id.String()); len(batch) < batchSize {
+			continue
+		}
+		if err := send(); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil || len(batch) == 0 {
+		return err
+	}
+	return send()
+}
+
+func leftOut(ctx context.Context, auth authservicev1.AuthServiceClient, batch []string) (gone []string, err error) {
+	response, err := auth.GetUsersByIds(ctx, &authservicev1.GetUsersByIdsRequest{UserIds: batch})
+	if err != nil {
+		return nil, err
+	}
+	living := make(map[string]struct{}, len(response.GetUsers()))
+	for _, user := range response.GetUsers() {
+		living[user.GetId()] = struct{}{}
+	}
+	for _, id := range batch {
+		if _, alive := living[id]; !alive {
+			gone = append(gone, id)
+		}
+	}
+	return gone, nil
+}

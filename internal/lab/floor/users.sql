@@ -1,0 +1,2 @@
+SELECT DISTINCT user_id
+FROM public.conversation_members
