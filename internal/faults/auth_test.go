@@ -2,6 +2,7 @@ package faults
 
 import (
 	"crypto/tls"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -9,24 +10,27 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
 )
 
-// authRows are the answers of auth-service.
+// authRows are the responses of auth-service.
 func authRows() []row {
 	refused := want{exit: 3, state: "refused", shows: "breaker new-missing-share", gone: nothing}
-	void := func(reason string) want {
+	invalid := func(reason string) want {
 		return want{exit: 1, state: "incomplete", shows: reason, gone: nothing}
 	}
 	fine := want{exit: 0, state: "succeeded", gone: all}
 	status := func(code codes.Code) func(w *world) {
-		return answers(authfake.Status(code, "injected"), void("got no correct answer"))
+		return answers(authfake.Status(code, "injected"), invalid("got no valid response"))
 	}
 	return []row{
 		{"nothing at all", answers(authfake.Nothing, refused)},
 		{"half", answers(authfake.Half, refused)},
-		{"in-band error without users", answers(authfake.InBandError, void("(in_band_error)"))},
-		{"in-band error with users", answers(authfake.InBandErrorWithUsers, void("(in_band_error)"))},
-		{"ids nobody asked for", answers(authfake.ForeignIDsAdded, void("(foreign_id)"))},
-		{"only ids nobody asked for", answers(authfake.OnlyForeignIDs, void("(foreign_id)"))},
-		{"ids that do not parse", answers(authfake.UnparsableIDs, void("(unparsable_id)"))},
+		{"in-band error without users", answers(authfake.InBandError, invalid("(in_band_error)"))},
+		{"in-band error with users", answers(authfake.InBandErrorWithUsers, invalid("(in_band_error)"))},
+		{"an error that repeats the token", repeatsToken},
+		{"a new field in the response", answers(authfake.NewField, invalid("(unknown_field)"))},
+		{"users in another field", answers(authfake.UsersInAnotherField, invalid("(unknown_field)"))},
+		{"ids nobody asked for", answers(authfake.ForeignIDsAdded, invalid("(foreign_id)"))},
+		{"only ids nobody asked for", answers(authfake.OnlyForeignIDs, invalid("(foreign_id)"))},
+		{"ids that do not parse", answers(authfake.UnparsableIDs, invalid("(unparsable_id)"))},
 		{"upper-case ids", answers(authfake.UpperCaseIDs, fine)},
 		{"duplicates", answers(authfake.Duplicates, fine)},
 		{"NotFound", status(codes.NotFound)},
@@ -34,9 +38,11 @@ func authRows() []row {
 		{"Unavailable", status(codes.Unavailable)},
 		{"Unauthenticated", status(codes.Unauthenticated)},
 		{"DeadlineExceeded", status(codes.DeadlineExceeded)},
-		{"a reply over the message limit", answers(authfake.OverMessageLimit, void("(message_too_large)"))},
+		{"a status that does not exist", answers(authfake.Status(4711, "injected"), invalid("(status_unknown)"))},
+		{"a response over the message limit", answers(authfake.OverMessageLimit, invalid("(message_too_large)"))},
 		{"answers slowly", answers(authfake.Slow(50*time.Millisecond), fine)},
-		{"never answers", answers(authfake.NeverAnswers, void("(deadline)"), "--auth-service-timeout=100ms")},
+		{"never answers", answers(authfake.NeverAnswers, invalid("(deadline)"), "--auth-service-timeout=100ms")},
+		{"its name does not resolve", nameDoesNotResolve},
 		{"GOAWAY in mid-call", goAway},
 		{"NOT_SERVING", notServing},
 		{"no health service", noHealthService},
@@ -44,6 +50,7 @@ func authRows() []row {
 		{"a wrong certificate", certificate("elsewhere.example", time.Hour, "certificate")},
 		{"another environment's users", otherEnvironment},
 		{"flapping between two truths", answers(authfake.Flapping, refused)},
+		{"loses a few per cent a day", slowLoss},
 	}
 }
 
@@ -59,13 +66,27 @@ func answers(fault authfake.FaultFunc, want want, flags ...string) func(w *world
 	}
 }
 
+// repeatsToken: the token is in no output, and nowhere in the database.
+func repeatsToken(w *world) {
+	const token = "hunter2-hunter2"
+	w.env = append(w.env, "AUTH_SERVICE_TOKEN_FILE="+w.file("token", []byte(token)), "ORPHAN_CLEANER_LOG_LEVEL=debug")
+	w.auth.SetFaultFunc(authfake.ErrorRepeatsToken)
+	e := w.run()
+	w.expect(e, want{exit: 1, state: "incomplete", shows: "authorization: [token]", gone: nothing})
+	if w.auth.LastAuthorization() != "Bearer "+token || strings.Contains(e.String()+e.metrics, token) {
+		w.t.Errorf("the token was not sent, or is shown: %s", e)
+	}
+	w.none("the token is in the run's row", `SELECT * FROM orphan_cleaner.runs AS r WHERE r::text LIKE '%`+token+`%'`)
+	w.converges()
+}
+
 // internal: throughout, and for a fifth of the batches, which is too many to
 // sweep by the rest.
 func internal(w *world) {
 	fault := authfake.Status(codes.Internal, "injected")
 	w.auth.SetFaultFunc(authfake.Until(6, fault))
-	w.expect(w.run(), want{exit: 1, state: "incomplete", shows: "6 of 30 batches got no correct answer", gone: nothing})
-	answers(fault, want{exit: 1, state: "incomplete", shows: "got no correct answer", gone: nothing})(w)
+	w.expect(w.run(), want{exit: 1, state: "incomplete", shows: "6 of 30 batches got no valid response", gone: nothing})
+	answers(fault, want{exit: 1, state: "incomplete", shows: "got no valid response", gone: nothing})(w)
 }
 
 // goAway: once the calls are answered by new connections, and once never.
@@ -78,6 +99,15 @@ func goAway(w *world) {
 	w.auth.ResetCalls()
 	w.auth.SetFaultFunc(authfake.Until(3, authfake.GoAwayMidCall))
 	w.lastRun()
+	w.converges()
+}
+
+func nameDoesNotResolve(w *world) {
+	w.env = append(w.env, "AUTH_SERVICE_URL=http://auth-service.invalid:9080")
+	e := w.run()
+	w.expect(e, want{exit: 1, state: "failed", shows: "DNS does not resolve the name auth-service.invalid", gone: nothing})
+	w.within(e, 30*time.Second)
+	w.env = w.env[:len(w.env)-1]
 	w.converges()
 }
 

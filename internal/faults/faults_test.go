@@ -48,26 +48,35 @@ func faults() []struct {
 		names []string
 	}{
 		{"auth-service", []string{
-			"nothing at all", "half", "in-band error without users", "in-band error with users", "ids nobody asked for",
-			"only ids nobody asked for", "ids that do not parse", "upper-case ids", "duplicates", "NotFound", "Internal",
-			"Unavailable", "Unauthenticated", "DeadlineExceeded", "a reply over the message limit", "answers slowly",
-			"never answers", "GOAWAY in mid-call", "NOT_SERVING", "no health service", "an expired certificate",
-			"a wrong certificate", "another environment's users", "flapping between two truths",
+			"nothing at all", "half", "in-band error without users", "in-band error with users",
+			"an error that repeats the token", "a new field in the response", "users in another field",
+			"ids nobody asked for", "only ids nobody asked for", "ids that do not parse", "upper-case ids", "duplicates", "NotFound", "Internal",
+			"Unavailable", "Unauthenticated", "DeadlineExceeded", "a status that does not exist", "a response over the message limit", "answers slowly",
+			"never answers", "its name does not resolve", "GOAWAY in mid-call", "NOT_SERVING", "no health service", "an expired certificate",
+			"a wrong certificate", "another environment's users", "flapping between two truths", "loses a few per cent a day",
 		}},
 		{"PostgreSQL", []string{
 			"killed before COMMIT", "COMMIT never arrives", "COMMIT done, its answer lost", "restarted", "read-only standby",
 			"deadlock with the application", "lock timeout", "statement timeout", "disk full",
 			"today's backup partition missing", "backup columns drifted", "trigger dropped", "trigger disabled",
 			"session_replication_role = replica", "a grant missing", "TRUNCATE", "behind PgBouncer",
-			"PgBouncer restarted meanwhile", "no index on user_id",
+			"PgBouncer restarted meanwhile", "no index on user_id", "crashed between two pages of the sweep",
+			"failed over, the run's id used again", "the network goes black while staging", "staging locked",
+			"synchronous_commit = off", "statement_timeout of the role", "default_transaction_read_only",
+			"a trigger raises for one user's rows", "a trigger swallows one user's rows", "a rule keeps one user's rows",
+			"a foreign key keeps one user's rows",
 		}},
 		{"between check and delete", []string{
-			"the user is restored", "the member rejoins", "the row changes", "the conversation is deleted", "a hold is placed",
+			"the user is restored", "the member rejoins", "the row changes", "the conversation is deleted", "a hold is placed", "a pause",
+			"the rows move",
 		}},
 		{"the runner", []string{
-			"kill -9 at every step", "kill -9 at random moments", "an error at every step", "SIGTERM", "paused past its lease",
-			"two started at once", "started every minute", "clock forward 31 days", "clock back 2 days",
+			"kill -9 at every step", "kill -9 at random moments", "an error at every step", "SIGTERM", "paused past its lease", "frozen inside a chunk",
+			"its login stolen", "two started at once", "started every minute", "clock forward 31 days", "clock back 2 days",
 			"memory limit", "stdout closed", ":9091 taken", "Pushgateway down",
+		}},
+		{"the application", []string{
+			"a malformed setting of ours", "500 deletes in one transaction", "a delete that finds nothing", "the audit is locked",
 		}},
 		{"restore", []string{
 			"the member is back, other role", "its conversation is gone", "half was restored before", "the same restore twice",
@@ -82,6 +91,7 @@ func rows() map[string][]row {
 		"PostgreSQL":               postgresRows(),
 		"between check and delete": betweenRows(),
 		"the runner":               runnerRows(),
+		"the application":          applicationRows(),
 		"restore":                  restoreRows(),
 	}
 }
@@ -148,6 +158,9 @@ func TestEveryFaultIsDocumented(t *testing.T) {
 	}
 }
 
+// invariants is how many there are.
+const invariants = 10
+
 // matrix collects what the rows saw.
 type matrix struct {
 	mu    sync.Mutex
@@ -179,12 +192,14 @@ func (m *matrix) print(t *testing.T) {
 			if !ran {
 				continue
 			}
-			held := strings.Map(func(r rune) rune {
-				if n.held["I"+string(r)] {
-					return r
+			held := ""
+			for i := 1; i <= invariants; i++ {
+				number := strconv.Itoa(i)
+				if !n.held["I"+number] {
+					number = "·"
 				}
-				return '·'
-			}, "1234567")
+				held += number
+			}
 			switch {
 			case n.failed:
 				held = "FAILED"

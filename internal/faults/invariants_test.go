@@ -43,7 +43,7 @@ func (w *world) expect(e ended, want want) {
 		w.t.Errorf("want state %s, got %s", want.state, e)
 	}
 	if r.RunID != 0 {
-		if state := one[string](w, `SELECT state FROM orphan_runs WHERE run_id = $1`, r.RunID); state != want.state {
+		if state := one[string](w, `SELECT state FROM orphan_cleaner.runs WHERE run_id = $1`, r.RunID); state != want.state {
 			w.t.Errorf("the run's row says %s, want %s", state, want.state)
 		}
 	}
@@ -74,10 +74,10 @@ func (w *world) namesHint(e ended) {
 	}
 }
 
-var voidReason = regexp.MustCompile(`is void.*? \((\w+)\)`)
+var invalidReason = regexp.MustCompile(`no valid response of auth-service.*? \((\w+)\)`)
 
 // measured asserts I7: the metrics that the run left tell its state, the breaker
-// that refused it, and why batches were void. A run that could not be recorded
+// that refused it, and why batches got no valid response. A run that could not be recorded
 // has no state to tell.
 func (w *world) measured(e ended, r result) {
 	w.t.Helper()
@@ -96,8 +96,8 @@ func (w *world) measured(e ended, r result) {
 	if r.Breaker != nil {
 		tells(fmt.Sprintf(`orphan_cleaner_breaker_tripped{breaker=%q}`, *r.Breaker))
 	}
-	if void := voidReason.FindStringSubmatch(r.Error); void != nil {
-		tells(fmt.Sprintf(`orphan_cleaner_void_batches_total{reason=%q}`, void[1]))
+	if invalid := invalidReason.FindStringSubmatch(r.Error); invalid != nil {
+		tells(fmt.Sprintf(`orphan_cleaner_invalid_responses_total{reason=%q}`, invalid[1]))
 	}
 	w.holds("I7")
 }
@@ -140,7 +140,7 @@ func (w *world) holds(invariant string) {
 // sameLedger asserts that the ledger is as it was.
 func (w *world) sameLedger() {
 	w.t.Helper()
-	w.none("the ledger changed", `(TABLE witness.ledger EXCEPT ALL TABLE orphan_candidates) UNION ALL (TABLE orphan_candidates EXCEPT ALL TABLE witness.ledger)`)
+	w.none("the ledger changed", `(TABLE witness.ledger EXCEPT ALL TABLE orphan_cleaner.candidates) UNION ALL (TABLE orphan_cleaner.candidates EXCEPT ALL TABLE witness.ledger)`)
 }
 
 // none asserts that a query has no row.
@@ -181,7 +181,7 @@ func (w *world) sound() {
 			SELECT conversation_id, user_id, role, joined_at, run_id FROM backup
 			EXCEPT ALL SELECT conversation_id, user_id, role, joined_at, run_id FROM audit) AS x
 		UNION ALL SELECT 'a run that counts other than it deleted', x::text FROM (
-			SELECT r.run_id, r.members_deleted, count(a.run_id) FROM orphan_runs AS r LEFT JOIN audit AS a ON a.run_id = r.run_id
+			SELECT r.run_id, r.members_deleted, count(a.run_id) FROM orphan_cleaner.runs AS r LEFT JOIN audit AS a ON a.run_id = r.run_id
 			WHERE r.kind = 'clean' GROUP BY r.run_id HAVING r.members_deleted <> count(a.run_id)) AS x
 		) AS wrong`)
 	w.holds("I1")
@@ -198,8 +198,8 @@ func (w *world) columns() string {
 // over asserts that nothing of a run is left behind.
 func (w *world) over() {
 	w.t.Helper()
-	w.none("a run is open", `SELECT run_id, state, phase FROM orphan_runs WHERE state = 'running'`)
-	w.none("staging is not empty", `TABLE orphan_sightings`)
+	w.none("a run is open", `SELECT run_id, state, phase FROM orphan_cleaner.runs WHERE state = 'running'`)
+	w.none("staging is not empty", `TABLE orphan_cleaner.sightings`)
 }
 
 // converges asserts that with the fault lifted the next run does the rest, and
@@ -218,6 +218,7 @@ func (w *world) converges(more ...string) {
 
 func (w *world) lastRun(more ...string) {
 	w.t.Helper()
+	w.settle()
 	if e := w.run(more...); e.status != 0 {
 		w.t.Fatalf("with the fault lifted: %s", e)
 	}
@@ -230,7 +231,7 @@ const fingerprint = `SELECT
 	(SELECT md5(string_agg(m::text, '' ORDER BY m::text)) FROM conversation_members AS m)
 	|| (SELECT md5(string_agg(a::text, '' ORDER BY a::text)) FROM conversation_members_audit AS a)
 	|| (SELECT md5(string_agg(b::text, '' ORDER BY b::text)) FROM conversation_members_backup AS b)
-	|| (SELECT md5(string_agg(user_id::text || first_missing_at, '' ORDER BY user_id)) FROM orphan_candidates)`
+	|| (SELECT md5(string_agg(user_id::text || first_missing_at, '' ORDER BY user_id)) FROM orphan_cleaner.candidates)`
 
 // within asserts that a run was bounded in time and left no session behind.
 func (w *world) within(e ended, most time.Duration) {

@@ -37,9 +37,9 @@ func killedAtRandom(w *world) {
 
 	// A database that is slow to forget: the end of a run is to be hit too.
 	w.exec(`CREATE FUNCTION witness.slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.05); RETURN NULL; END'`)
-	w.exec(`CREATE TRIGGER slowly AFTER DELETE ON orphan_sightings FOR EACH STATEMENT EXECUTE FUNCTION witness.slowly()`)
+	w.exec(`CREATE TRIGGER slowly AFTER DELETE ON orphan_cleaner.sightings FOR EACH STATEMENT EXECUTE FUNCTION witness.slowly()`)
 
-	unlimited := []string{"--batch-size=100", "--chunk-rows=2000", "--max-new-missing-share=1", "--max-delete-share=1"}
+	unlimited := append(unlimited(), "--batch-size=100", "--chunk-rows=2000")
 	flags := func(killsLeft int) []string {
 		// Chunks so small that the due members last for four fifths of the kills; the
 		// last runs get to their end.
@@ -115,8 +115,8 @@ const left = `SELECT
 	(SELECT md5(string_agg(conversation_id::text || user_id::text || role, '' ORDER BY conversation_id, user_id)) FROM conversation_members)
 	|| (SELECT md5(string_agg(conversation_id::text || user_id::text || role, '' ORDER BY conversation_id, user_id)) FROM conversation_members_audit)
 	|| (SELECT md5(string_agg(conversation_id::text || user_id::text || role, '' ORDER BY conversation_id, user_id)) FROM conversation_members_backup)
-	|| (SELECT md5(string_agg(user_id::text, '' ORDER BY user_id)) FROM orphan_candidates)
-	|| (SELECT sum(members_deleted) FROM orphan_runs)`
+	|| (SELECT md5(string_agg(user_id::text, '' ORDER BY user_id)) FROM orphan_cleaner.candidates)
+	|| (SELECT sum(members_deleted) FROM orphan_cleaner.runs)`
 
 var phasePattern = regexp.MustCompile(`Entering phase.* phase=(\w+)`)
 
@@ -136,8 +136,8 @@ func (w *world) throng(members int) {
 	w.exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)
 		SELECT md5('place ' || (u * 10 + n) % 1000)::uuid, md5('throng ' || u)::uuid, now() - interval '60 days'
 		FROM generate_series(1, $1::int) AS u, generate_series(0, 9) AS n`, members/10)
-	w.exec(`INSERT INTO users (id, username, deleted_at)
-		SELECT md5('throng ' || u)::uuid, 'throng ' || u, CASE WHEN u % 5 = 0 THEN now() - interval '40 days' END
+	w.exec(`INSERT INTO users (id, username, created_at, deleted_at)
+		SELECT md5('throng ' || u)::uuid, 'throng ' || u, now() - interval '1 year', CASE WHEN u % 5 = 0 THEN now() - interval '40 days' - u * interval '1 s' END
 		FROM generate_series(1, $1::int) AS u`, members/10)
 	w.exec(`ANALYZE conversation_members`)
 	w.exec(`ANALYZE users`)
@@ -146,6 +146,14 @@ func (w *world) throng(members int) {
 	w.exec(`INSERT INTO witness.due SELECT m.conversation_id, m.user_id FROM conversation_members AS m
 		JOIN users AS u ON u.id = m.user_id WHERE u.deleted_at IS NOT NULL`)
 	w.exec(`ANALYZE witness.members`)
+}
+
+// unlimited switches off the breakers that a fifth of the users would trip.
+func unlimited() []string {
+	return []string{
+		"--max-new-missing-share=1", "--max-new-missing-rate=1", "--max-candidate-share=1",
+		"--max-delete-share=1", "--max-delete-share-7d=1", "--max-delete-share-30d=1", "--max-history=0",
+	}
 }
 
 // undisturbed is what is left by one run over the same members that nobody kills.
@@ -158,6 +166,6 @@ func (w *world) undisturbed(members int) string {
 	}
 	other.populate()
 	other.throng(members)
-	other.lastRun("--batch-size=100", "--chunk-rows=2000", "--max-new-missing-share=1", "--max-delete-share=1")
+	other.lastRun(append(unlimited(), "--batch-size=100", "--chunk-rows=2000")...)
 	return one[string](other, left)
 }

@@ -55,7 +55,8 @@ type result struct {
 	UsersChecked   int64   `json:"users_checked"`
 	UsersUnknown   int64   `json:"users_unknown"`
 	MembersDeleted int64   `json:"members_deleted"`
-	ChunksLeft     int64   `json:"chunks_left"`
+	MembersChanged int64   `json:"members_changed"`
+	UsersBlocked   int64   `json:"users_blocked"`
 	Breaker        *string `json:"breaker"`
 	Error          string  `json:"error"`
 }
@@ -152,10 +153,16 @@ func (p *process) over() bool {
 // wait waits for the end of the program.
 func (p *process) wait() ended {
 	p.t.Helper()
+	return p.waitFor(limit)
+}
+
+// waitFor is wait, for a program that takes longer than others.
+func (p *process) waitFor(most time.Duration) ended {
+	p.t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(limit):
-		p.t.Fatalf("the program did not end within %s\nstdout:\n%s\nstderr:\n%s", limit, p.stdout, p.stderr)
+	case <-time.After(most):
+		p.t.Fatalf("the program did not end within %s\nstdout:\n%s\nstderr:\n%s", most, p.stdout, p.stderr)
 	}
 	e := ended{status: p.cmd.ProcessState.ExitCode(), stdout: p.stdout.String(), stderr: p.stderr.String(), took: p.took}
 	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {

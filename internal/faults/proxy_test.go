@@ -22,13 +22,15 @@ type wireProxy struct {
 	nth      int // the chunk whose COMMIT is met, from 1
 
 	mu     sync.Mutex
-	chunks int // commits of chunks that came by
+	chunks int           // commits of chunks that came by
+	black  chan struct{} // closed once nothing passes any more
+	over   chan struct{} // closed by stop
 	met    bool
 	conns  []net.Conn
 	work   sync.WaitGroup
 }
 
-// commitFault is what becomes of a COMMIT.
+// commitFault is what becomes of a COMMIT, or of the whole network.
 type commitFault int
 
 const (
@@ -36,6 +38,9 @@ const (
 	neverArrives commitFault = iota
 	// answerLost: the server commits, and the connection breaks before it can say so.
 	answerLost
+	// goesBlack: nothing passes any more once users are to be staged, and nobody
+	// hangs up.
+	goesBlack
 )
 
 // proxied puts a proxy between the program and the database of the world.
@@ -45,7 +50,7 @@ func (w *world) proxied(fault commitFault, nth int) *wireProxy {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &wireProxy{t: w.t, server: address.Host, fault: fault, nth: nth}
+	p := &wireProxy{t: w.t, server: address.Host, fault: fault, nth: nth, black: make(chan struct{}), over: make(chan struct{})}
 	if p.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		w.t.Fatal(err)
 	}
@@ -56,9 +61,37 @@ func (w *world) proxied(fault commitFault, nth int) *wireProxy {
 	return p
 }
 
+// leadTo has new connections led to another server.
+func (p *wireProxy) leadTo(connection string) {
+	p.t.Helper()
+	address, err := url.Parse(connection)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.server = address.Host
+}
+
+// pass says whether messages pass; it returns once they do, or when all is over.
+func (p *wireProxy) pass() bool {
+	select {
+	case <-p.black:
+		<-p.over
+		return false
+	default:
+		return true
+	}
+}
+
 func (p *wireProxy) stop() {
 	_ = p.listener.Close()
 	p.mu.Lock()
+	select {
+	case <-p.over:
+	default:
+		close(p.over)
+	}
 	for _, conn := range p.conns {
 		_ = conn.Close()
 	}
@@ -72,7 +105,10 @@ func (p *wireProxy) accept() {
 		if err != nil {
 			return // stop has closed it
 		}
-		server, err := net.Dial("tcp", p.server)
+		p.mu.Lock()
+		address := p.server
+		p.mu.Unlock()
+		server, err := net.Dial("tcp", address)
 		if err != nil {
 			_ = client.Close()
 			continue
@@ -114,7 +150,10 @@ func (p *wireProxy) serve(client, server net.Conn) {
 		}
 		switch m := message.(type) {
 		case *pgproto3.Parse:
-			chunk = chunk || strings.Contains(m.Query, "name: MemberDeleteDue")
+			chunk = chunk || strings.Contains(m.Query, "name: RunSweepChunk")
+			if p.fault == goesBlack && strings.Contains(m.Query, "name: RunStage") && p.due() {
+				close(p.black)
+			}
 		case *pgproto3.Query:
 			if chunk && strings.EqualFold(m.String, "commit") && p.due() {
 				if p.fault == neverArrives {
@@ -123,6 +162,9 @@ func (p *wireProxy) serve(client, server net.Conn) {
 				close(lost)
 			}
 			chunk = false
+		}
+		if !p.pass() {
+			return
 		}
 		frontend.Send(message)
 		if frontend.Flush() != nil {
@@ -159,6 +201,9 @@ func (p *wireProxy) answers(client, server net.Conn, backend *pgproto3.Backend, 
 			default:
 			}
 		}
+		if !p.pass() {
+			return
+		}
 		backend.Send(message)
 		if backend.Flush() != nil {
 			return
@@ -166,7 +211,7 @@ func (p *wireProxy) answers(client, server net.Conn, backend *pgproto3.Backend, 
 	}
 }
 
-// due says whether this COMMIT of a chunk is the one.
+// due says whether this COMMIT of a chunk is the one, or this staging.
 func (p *wireProxy) due() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

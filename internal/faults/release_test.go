@@ -19,7 +19,7 @@ func TestReleaseHasNoFailpoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(string(symbols), "internal/cleaner.(*Cleaner).Run") {
+		if !strings.Contains(string(symbols), "internal/run.(*Runner).Run") {
 			t.Fatal("the symbols of the program are not told")
 		}
 		if has := strings.Contains(string(symbols), "internal/failpoint"); has != build.has {

@@ -32,6 +32,8 @@ func runnerRows() []row {
 		{"an error at every step", failedAtEveryStep},
 		{"SIGTERM", terminated},
 		{"paused past its lease", pausedPastLease},
+		{"frozen inside a chunk", frozen},
+		{"its login stolen", loginStolen},
 		{"two started at once", twoAtOnce},
 		{"started every minute", startedAgain},
 		{"clock forward 31 days", clockForward},
@@ -47,8 +49,7 @@ func runnerRows() []row {
 // it passes one often, the time that is in the middle.
 func steps() []string {
 	return []string{
-		"preflight", "begin", "answer:15", "verify", "staging-checked", "merge", "judge", "second-asking", "fence:3",
-		"delete:3", "proof:3", "chunk-counted:3", "commit:3", "forget", "look-back", "sweep", "facts", "whole-proof", "staging-dropped", "finish",
+		"begin", "preflight", "staged", "verify", "judge", "snapshot:3", "checked-again:3", "chunk:3", "commit:3", "recheck", "sweep", "finish",
 	}
 }
 
@@ -84,9 +85,9 @@ func killedAtEveryStep(w *world) {
 		w.sessionsEnd()
 		w.sound()
 		// Nobody else gets in before its lease has ended.
-		open := w.count(`orphan_runs WHERE state = 'running'`)
-		if want := map[string]int64{"preflight": 0, "finish": 0}; open != 1 && open != want[step] {
-			w.t.Errorf("%d runs are open", open)
+		open := w.count(`orphan_cleaner.runs WHERE state = 'running'`)
+		if want := map[bool]int64{true: 0, false: 1}[step == "finish"]; open != want {
+			w.t.Errorf("%d runs are open, want %d", open, want)
 		}
 		if open == 1 {
 			if e := w.run(); e.status != 4 {
@@ -96,7 +97,7 @@ func killedAtEveryStep(w *world) {
 			w.leaseEnds()
 		}
 		w.lastRun()
-		if abandoned := w.count(`orphan_runs WHERE state = 'abandoned'`); abandoned != open {
+		if abandoned := w.count(`orphan_cleaner.runs WHERE state = 'abandoned'`); abandoned != open {
 			w.t.Errorf("%d runs are on record as abandoned, want %d", abandoned, open)
 		}
 		w.converges()
@@ -109,7 +110,17 @@ func killedAtEveryStep(w *world) {
 func failedAtEveryStep(w *world) {
 	eachStep(w, func(w *world, step string) {
 		e := w.failing(step + "=error").wait()
-		w.expect(e, want{exit: 1, state: map[bool]string{true: "succeeded", false: "failed"}[step == "finish"], shows: "injected by a failpoint", gone: some})
+		switch step {
+		case "begin": // opened, and nobody knows
+			w.unfinished(e, "injected by a failpoint")
+			w.leaseEnds()
+		case "finish": // ended, and nobody knows
+			if e.status != 1 || !strings.Contains(e.stderr, "injected by a failpoint") {
+				w.t.Errorf("want exit status 1 and why: %s", e)
+			}
+		default:
+			w.expect(e, want{exit: 1, state: "failed", shows: "injected by a failpoint", gone: some})
+		}
 		w.converges()
 	})
 	w.note.exit, w.note.state, w.note.shows = "1", "failed", fmt.Sprintf("%d steps; none is left half done", len(steps()))
@@ -119,7 +130,7 @@ func terminated(w *world) {
 	for _, at := range []struct {
 		step string
 		gone gone
-	}{{"answer:15", nothing}, {"staging-checked", nothing}, {"fence:2", some}, {"chunk-counted:2", some}} {
+	}{{"begin", nothing}, {"staged", nothing}, {"checked-again:2", some}, {"chunk:2", some}} {
 		p := w.stopped(at.step)
 		p.signal(syscall.SIGTERM)
 		e := p.goOn()
@@ -130,25 +141,17 @@ func terminated(w *world) {
 }
 
 // pausedPastLease: between two transactions another run takes over, and the first
-// wakes as a ghost. Inside of one it holds the run's row, and others are turned
-// away until the server has ended the session that says nothing.
+// wakes as a ghost. Inside of one the other waits until the server has ended the
+// session that says nothing.
 func pausedPastLease(w *world) {
-	ghost := w.stopped("second-asking", "--lease=1s")
+	ghost := w.stopped("checked-again", "--lease=1s")
 	eventually(w.t, "the lease has ended", w.lapsed)
 	w.takesOver()
 	w.haunts(ghost)
 
 	w.die(w.living[5:15]...)
-	ghost = w.stopped("proof:2", "--lease=1s")
+	ghost = w.stopped("chunk:2", "--lease=1s")
 	eventually(w.t, "the lease has ended", w.lapsed)
-	if other := w.run(); other.status != 4 {
-		w.t.Errorf("the other, while a chunk is in flight: %s", other)
-	}
-	// The one that has written: the other connection may have begun a transaction and no more, which is in nobody's way.
-	eventually(w.t, "the server ends the session", func() bool {
-		return w.count(`pg_stat_activity WHERE datname = current_database() AND application_name = 'orphan-cleaner'
-			AND state = 'idle in transaction' AND backend_xid IS NOT NULL`) == 0
-	})
 	w.takesOver()
 	w.haunts(ghost)
 	w.holds("I5")
@@ -158,7 +161,7 @@ func pausedPastLease(w *world) {
 
 // lapsed says whether a run is open that was silent for longer than its lease.
 func (w *world) lapsed() bool {
-	return w.count(`orphan_runs WHERE state = 'running' AND heartbeat_at + lease < now()`) == 1
+	return w.count(`orphan_cleaner.runs WHERE state = 'running' AND heartbeat_at + lease < now()`) == 1
 }
 
 func (w *world) takesOver() {
@@ -184,7 +187,7 @@ func (w *world) haunts(ghost *process) {
 	if after := one[string](w, fingerprint); after != before {
 		w.t.Error("the ghost changed something")
 	}
-	if state := one[string](w, `SELECT state FROM orphan_runs WHERE host LIKE '%:' || $1::text || '/%'`, strconv.Itoa(ghost.cmd.Process.Pid)); state != "abandoned" {
+	if state := one[string](w, `SELECT state FROM orphan_cleaner.runs WHERE host LIKE '%:' || $1::text`, strconv.Itoa(ghost.cmd.Process.Pid)); state != "abandoned" {
 		w.t.Errorf("the ghost is on record as %s", state)
 	}
 	w.sound()
@@ -229,7 +232,7 @@ func startedAgain(w *world) {
 	case <-long.exited:
 		w.t.Fatalf("the run ended early: %s", long.wait())
 	}
-	began := one[time.Time](w, `SELECT started_at FROM orphan_runs WHERE state = 'running'`)
+	began := one[time.Time](w, `SELECT started_at FROM orphan_cleaner.runs WHERE state = 'running'`)
 	starts := 0
 	for one[time.Time](w, `SELECT clock_timestamp()`).Sub(began) < 4*time.Second {
 		e := w.run()
@@ -308,7 +311,7 @@ const day = 24 * time.Hour
 // of the runner had both jumped the other way.
 func (w *world) recorded(by string) {
 	w.t.Helper()
-	w.exec(`UPDATE orphan_runs SET started_at = started_at + $1::interval, heartbeat_at = heartbeat_at + $1::interval, finished_at = finished_at + $1::interval`, by)
+	w.exec(`UPDATE orphan_cleaner.runs SET started_at = started_at + $1::interval, heartbeat_at = heartbeat_at + $1::interval, finished_at = finished_at + $1::interval`, by)
 }
 
 // clockForward: in the middle of a run nobody falls due who was not when the
@@ -317,31 +320,34 @@ func clockForward(w *world) {
 	clock := w.ownClock()
 	// Missing for five days, with members of 20 days: the jump must not make them old.
 	w.auth.Delete(w.living[3])
-	w.exec(`INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
-		SELECT $1, now() - interval '5 days', last_missing_at, last_missing_run, evidence FROM orphan_candidates LIMIT 1`, w.living[3])
+	w.exec(`INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+		SELECT $1, now() - interval '5 days', last_missing_at, last_missing_run, evidence FROM orphan_cleaner.candidates LIMIT 1`, w.living[3])
 	w.app(`UPDATE %s SET joined_at = '`+one[string](w, `SELECT (now() - interval '20 days')::text`)+`' WHERE user_id = $1`, w.living[3])
-	w.expect(w.after("judge", func() { clock.jump("+31d", 31*day) }), want{exit: 0, state: "succeeded", gone: all})
+	w.expect(w.after("judge", func() {
+		clock.jump("+31d", 31*day)
+		w.exec(`SELECT orphan_cleaner.partitions_ensure(7)`)
+	}), want{exit: 0, state: "succeeded", gone: all})
 	// The runner's own clock shows that the database's is off.
-	w.expect(w.run(), want{exit: 1, state: "failed", shows: "check=clock-skew", gone: all})
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "preflight failed: clock-skew", gone: all})
 
 	// Both jumped: who is long due was not seen for longer than max-gap.
 	clock.jump("+0", -31*day)
 	w.recorded("-62 days")
 	w.due(w.living[5:8]...)
-	w.exec(`INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
-		SELECT u, now() - interval '71 days', now() - interval '31 days', (SELECT max(run_id) FROM orphan_runs), 'sightings'
+	w.exec(`INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+		SELECT u, now() - interval '71 days', now() - interval '31 days', (SELECT max(run_id) FROM orphan_cleaner.runs), 'sightings'
 		FROM unnest($1::uuid[]) AS u`, w.living[5:8])
 	w.expect(w.run(), want{exit: 0, state: "succeeded", gone: untouched})
-	w.none("a clock did not start anew", `SELECT user_id FROM orphan_candidates WHERE user_id = ANY ('{`+
+	w.none("a clock did not start anew", `SELECT user_id FROM orphan_cleaner.candidates WHERE user_id = ANY ('{`+
 		w.living[5].String()+`,`+w.living[6].String()+`,`+w.living[7].String()+`}') AND first_missing_at < now() - interval '1 hour'`)
-	w.note.shows = "nobody falls due; then check=clock-skew"
+	w.note.shows = "nobody falls due; then clock-skew"
 }
 
 func clockBack(w *world) {
 	clock := w.ownClock()
 	w.ownLedger()
 	clock.jump("-2d", -2*day)
-	w.expect(w.run(), want{exit: 1, state: "failed", shows: "check=clock-skew", gone: nothing})
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "preflight failed: clock-skew", gone: nothing})
 	clock.jump("+0", 2*day)
 	// Both are behind what runs have recorded.
 	w.recorded("2 days")
@@ -350,10 +356,13 @@ func clockBack(w *world) {
 
 	// In mid-run it goes on by what it knew. The audit is not found where it was
 	// looked for: a false alarm, and none too many.
-	e := w.after("judge", func() { clock.jump("-2d", -2*day) })
+	e := w.after("judge", func() {
+		clock.jump("-2d", -2*day)
+		w.exec(`SELECT orphan_cleaner.partitions_ensure(7)`)
+	})
 	w.expect(e, want{exit: 1, state: "failed", shows: "count proof failed over the whole run", gone: all})
 	clock.jump("+0", 2*day)
-	w.note.shows = "check=clock-skew; breaker clock"
+	w.note.shows = "clock-skew; breaker clock"
 	w.converges()
 }
 
@@ -445,7 +454,7 @@ func stdoutClosed(w *world) {
 	w.over()
 	w.amount(all)
 	w.note.exit, w.note.state, w.note.shows = "1", "succeeded", "writing the result"
-	w.none("the runs' rows do not say how they ended", `SELECT state FROM orphan_runs WHERE run_id > 1 AND state <> 'succeeded'`)
+	w.none("the runs' rows do not say how they ended", `SELECT state FROM orphan_cleaner.runs WHERE run_id > 1 AND state <> 'succeeded'`)
 
 	// Both streams at once: the first line of the log ends the program, like a kill.
 	w.die(w.living[5:8]...)

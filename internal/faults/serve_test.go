@@ -29,7 +29,7 @@ func portTaken(w *world) {
 	if e.status != 2 || !strings.Contains(e.stderr, w.note.shows) || !strings.Contains(e.stderr, "address already in use") {
 		w.t.Errorf("want exit status 2 and why: %s", e)
 	}
-	if runs := w.count(`orphan_runs`); runs != 1 {
+	if runs := w.count(`orphan_cleaner.runs`); runs != 1 {
 		w.t.Errorf("%d runs on record, want the one of before", runs)
 	}
 	w.sound()

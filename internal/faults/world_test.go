@@ -99,17 +99,29 @@ func (w *world) populate() {
 	w.dead, w.living = ids[:12], ids[12:]
 	w.held, w.young = w.dead[10], w.dead[11]
 	w.auth.Add(w.living...)
-	w.exec(`INSERT INTO orphan_holds (user_id, reason) VALUES ($1, 'court order')`, w.held)
+	w.exec(`INSERT INTO orphan_cleaner.holds (user_id, reason) VALUES ($1, 'court order')`, w.held)
 	w.exec(`UPDATE conversation_members SET joined_at = now() - interval '5 days'
 		WHERE (conversation_id, user_id) = (SELECT conversation_id, user_id FROM conversation_members WHERE user_id = $1 LIMIT 1)`, w.young)
 	w.exec(`WITH earlier AS (
-			INSERT INTO orphan_runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings)
+			INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings)
 			SELECT 'clean', 'incomplete', 'finish', at, at, at, '1m', 'earlier:1', 'test', '{}' FROM (SELECT now() - interval '1 hour' AS at) AS x
 			RETURNING run_id)
-		INSERT INTO orphan_candidates (user_id, first_missing_at, last_missing_at, last_missing_run, sightings, evidence)
+		INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, sightings, evidence)
 		SELECT u, now() - interval '40 days', now() - interval '1 hour', run_id, 900, 'sightings'
 		FROM earlier, unnest($1::uuid[]) AS u`, append(slices.Clone(w.dead), w.living[0]))
 	w.witness()
+	w.settle()
+}
+
+// settle waits until whatever other tests were writing when it was called has
+// ended: a run leaves every row that is younger than the oldest transaction of the
+// server when its user was checked.
+func (w *world) settle() {
+	w.t.Helper()
+	next := one[string](w, `SELECT pg_snapshot_xmax(pg_current_snapshot())::text`)
+	eventually(w.t, "the transactions of others have ended", func() bool {
+		return w.count(`pg_stat_activity WHERE datname <> current_database() AND backend_xid IS NOT NULL AND age(backend_xid) > age(($1::text)::xid8::xid)`, next) == 0
+	})
 }
 
 // witness writes down how the world is and which members may go. Ours is a
@@ -119,7 +131,7 @@ func (w *world) witness() {
 	w.exec(`DROP SCHEMA IF EXISTS witness CASCADE`)
 	w.exec(`CREATE SCHEMA witness`)
 	w.exec(`CREATE TABLE witness.members AS TABLE conversation_members`)
-	w.exec(`CREATE TABLE witness.ledger AS TABLE orphan_candidates`)
+	w.exec(`CREATE TABLE witness.ledger AS TABLE orphan_cleaner.candidates`)
 	w.exec(`CREATE TABLE witness.due AS SELECT conversation_id, user_id FROM conversation_members WHERE false`)
 	w.exec(`INSERT INTO witness.due SELECT conversation_id, user_id FROM conversation_members
 		WHERE user_id = ANY ($1) AND user_id <> $2 AND joined_at < now() - interval '30 days'`, w.dead, w.held)
@@ -201,7 +213,7 @@ func (w *world) run(more ...string) ended {
 // leaseEnds lets the lease of the open run end, as time would.
 func (w *world) leaseEnds() {
 	w.t.Helper()
-	w.exec(`UPDATE orphan_runs SET heartbeat_at = now() - lease - interval '1 s' WHERE state = 'running'`)
+	w.exec(`UPDATE orphan_cleaner.runs SET heartbeat_at = now() - lease - interval '1 s' WHERE state = 'running'`)
 }
 
 // sessionsEnd waits until the server has given up the sessions of a program that
