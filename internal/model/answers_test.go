@@ -18,75 +18,79 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
 )
 
-// verdict is what one asking said about one person.
+// verdict is what one check said about one person.
 type verdict int
 
 const (
-	void verdict = iota // nothing is known
+	invalid verdict = iota // nothing is known
 	present
 	missing
 )
 
-// asking is one batch: what was asked and what came of it.
-type asking struct {
+// batch is what was checked in one call, and what came of it.
+type batch struct {
 	persons []person
-	void    bool
+	invalid bool
 	missing map[person]bool
 }
 
 // view is a run as auth-service saw it, and how far the model knows it to be.
 type view struct {
 	id       int64
-	isMember map[person]bool   // not a canary, nor one who departed, that rode along
-	takes    func(person) bool // does the run ask about this member?
-	// What the askings before the ledger was written said about each person, in
-	// order, and those after it. A person who departed and is a member again is
-	// asked about twice before: the second time to look back.
+	dry      bool
+	isMember map[person]bool   // not a canary, nor a recheck, that rode along
+	takes    func(person) bool // does the run check this member?
+	inRange  func(person) bool // as one of the part that it reads, and not as a candidate?
+	// What the checks before the ledger was written said about each person, in order,
+	// and those after it. A recheck who is a member again is checked twice before.
 	scanned, second map[person][]verdict
-	first, again    []asking
+	first, again    []batch
 	approval        *approval
 	merged          bool // its sightings are in the ledger
 	over            bool // taken over: it may do nothing any more
 	deleted         int64
+	// When the last snapshot was taken, and that of the last chunk of each person.
+	snapshot  step
+	snapshots map[person]step
 }
 
 func newView() *view {
-	return &view{isMember: map[person]bool{}, scanned: map[person][]verdict{}, second: map[person][]verdict{}}
+	return &view{isMember: map[person]bool{}, scanned: map[person][]verdict{}, second: map[person][]verdict{}, snapshots: map[person]step{}}
 }
 
-func (v *view) asked(p person) bool { return len(v.scanned[p]) > 0 }
+func (v *view) checked(p person) bool { return len(v.scanned[p]) > 0 }
 
-// scan is what the scan heard of a person; void where it was not asked about.
+// scan is what the scan heard of a person; invalid where it did not check.
 func (v *view) scan(p person) verdict {
-	if !v.asked(p) {
-		return void
+	if !v.checked(p) {
+		return invalid
 	}
 	return v.scanned[p][0]
 }
 
-// last is what was heard right before the delete; void where nothing was.
+// last is what was heard right before the delete; invalid where nothing was.
 func (v *view) last(p person) verdict {
 	if said := v.second[p]; len(said) > 0 {
 		return said[len(said)-1]
 	}
-	return void
+	return invalid
 }
 
-// add takes an asking in; isAgain says that the ledger had been written.
-func (v *view) add(a asking, isAgain bool) {
+// add takes a batch in; isAgain says that the ledger had been written.
+func (v *view) add(b batch, isAgain bool) {
 	verdicts := v.scanned
 	if isAgain {
 		verdicts = v.second
-		v.again = append(v.again, a)
+		v.again = append(v.again, b)
 	} else {
-		v.first = append(v.first, a)
+		v.first = append(v.first, b)
 	}
-	for _, p := range a.persons {
+	for _, p := range b.persons {
 		said := present
 		switch {
-		case a.void:
-			said = void
-		case a.missing[p]:
+		case b.invalid:
+			said = invalid
+		case b.missing[p]:
 			said = missing
 		}
 		verdicts[p] = append(verdicts[p], said)
@@ -95,17 +99,17 @@ func (v *view) add(a asking, isAgain bool) {
 
 var canonicalID = regexp.MustCompile(`(?i)^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// replyLimit is the size of a reply that is a fault and no answer.
+// replyLimit is the size above which a response is a fault.
 const replyLimit = 4 << 20
 
-// missingIn reads an answer by the rules of guarantee 1: those of the asked whom
-// it leaves out, or false where it is void.
-func missingIn(asked []string, reply *authfake.Response, err error) (left map[string]bool, valid bool) {
-	if err != nil || reply.GetError() != nil || proto.Size(reply) > replyLimit {
+// missingIn reads a response by the rules of guarantee 1: who is missing in it, or
+// false where it is invalid.
+func missingIn(checked []string, reply *authfake.Response, err error) (left map[string]bool, valid bool) {
+	if err != nil || reply.GetError() != nil || len(reply.ProtoReflect().GetUnknown()) > 0 || proto.Size(reply) > replyLimit {
 		return nil, false
 	}
 	left = map[string]bool{}
-	for _, id := range asked {
+	for _, id := range checked {
 		left[strings.ToLower(id)] = true
 	}
 	all := len(left)
@@ -124,7 +128,7 @@ func missingIn(asked []string, reply *authfake.Response, err error) (left map[st
 	return left, true
 }
 
-// attempt is one call as the server answered it.
+// attempt is one call as the server responded to it.
 type attempt struct {
 	left  map[string]bool
 	valid bool
@@ -135,13 +139,13 @@ type attempt struct {
 const callKey = "model-call"
 
 // auditor sits on both ends of the wire: in the server it notes what was
-// answered to each call, in the runner it hands the questions on and compares
-// what the client made of the answers.
+// responded to each call, in the runner it hands the calls on and compares what the
+// client made of the responses.
 type auditor struct {
 	persons map[uuid.UUID]person
 
 	mu         sync.Mutex
-	calls      int // batches asked, over all runs
+	calls      int // batches checked, over all runs
 	served     int // calls that reached the server, retries and all
 	attempts   map[string][]attempt
 	violations []string
@@ -222,7 +226,7 @@ type checker struct {
 	*auditor
 	client *authclient.Client
 	view   *view
-	before func(call int) // before the nth asking of the run, from 1
+	before func(call int) // before the nth call of the run, from 1
 	// isMember tells members from canaries that ride along.
 	isMember func(person) bool
 	// isAgain says whether the run has written the ledger.
@@ -232,7 +236,7 @@ type checker struct {
 	count int
 }
 
-// Missing is cleaner.Checker.
+// Missing is run.Checker.
 func (c *checker) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 	c.mine.Lock()
 	c.count++
@@ -251,11 +255,11 @@ func (c *checker) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, er
 	c.mu.Lock()
 	attempts := c.attempts[call]
 	c.mu.Unlock()
-	result := asking{void: err != nil, missing: map[person]bool{}}
+	result := batch{invalid: err != nil, missing: map[person]bool{}}
 	for _, id := range ids {
 		p, known := c.persons[id]
 		if !known {
-			c.violated("auth-service was asked about a stranger")
+			c.violated("auth-service was asked for a stranger")
 			continue
 		}
 		result.persons = append(result.persons, p)
@@ -268,11 +272,11 @@ func (c *checker) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, er
 	c.mine.Lock()
 	defer c.mine.Unlock()
 	if ctx.Err() != nil {
-		// Whoever gave up asking does nothing with the answer.
+		// A caller that gave up does nothing with the response.
 		return got, err
 	}
 	for _, p := range result.persons {
-		if !c.view.asked(p) {
+		if !c.view.checked(p) {
 			c.view.isMember[p] = c.isMember(p)
 		}
 	}
@@ -280,11 +284,11 @@ func (c *checker) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, er
 	return got, err
 }
 
-// compare holds what the client says against what the server answered last.
+// compare holds what the client says against the server's last response.
 func (c *checker) compare(ctx context.Context, attempts []attempt, got []uuid.UUID, err error) {
 	if err == nil {
 		if len(attempts) == 0 || !attempts[len(attempts)-1].valid {
-			c.violated("the client took a void answer for a valid one")
+			c.violated("the client took an invalid response for a valid one")
 			return
 		}
 		left := attempts[len(attempts)-1].left
@@ -293,16 +297,16 @@ func (c *checker) compare(ctx context.Context, attempts []attempt, got []uuid.UU
 			same = same && left[id.String()]
 		}
 		if !same {
-			c.violated("the client says that %d users are missing, the answer left out %d", len(got), len(left))
+			c.violated("the client says that %d users are missing, the response left out %d", len(got), len(left))
 		}
 		return
 	}
 	if ctx.Err() != nil || len(attempts) == 0 || !attempts[len(attempts)-1].valid {
 		return
 	}
-	// A valid answer may be lost on its way, never refused.
+	// A valid response may be lost on its way, never refused.
 	var batch *authclient.BatchError
 	if !errors.As(err, &batch) || batch.Reason != "deadline" && batch.Reason != "transport" {
-		c.violated("the client refused a valid answer: %v", err)
+		c.violated("the client refused a valid response: %v", err)
 	}
 }

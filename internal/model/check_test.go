@@ -27,12 +27,12 @@ func (h *history) lines(query string, args ...any) []string {
 func (h *history) scanKey(row pgx.CollectableRow) (key, error) {
 	var conversation, user [16]byte
 	err := row.Scan(&conversation, &user)
-	return key{h.placeOf(conversation), h.auditor.persons[user]}, err
+	return key{h.conversationOf(conversation), h.auditor.persons[user]}, err
 }
 
-func (h *history) placeOf(uuid [16]byte) place {
-	for c := range place(places) {
-		if id("place", int(c)) == uuid {
+func (h *history) conversationOf(uuid [16]byte) conversation {
+	for c := range conversation(conversations) {
+		if id("conversation", int(c)) == uuid {
 			return c
 		}
 	}
@@ -45,16 +45,16 @@ func (m *model) rendered(ledger map[person]candidate) map[person]string {
 	lines := map[person]string{}
 	ago := func(then moment) float64 { return math.Round(float64(m.now-then) / float64(hour)) }
 	for p, c := range ledger {
-		lines[p] = fmt.Sprintf("missing for %.0f h, last %.0f h ago in run %d, %d times, by %s", ago(c.first), ago(c.last), c.run, c.sightings, c.evidence)
+		lines[p] = fmt.Sprintf("missing for %.0f h, last %.0f h ago in run %d, %d times, by %s, approved by %d", ago(c.first), ago(c.last), c.run, c.sightings, c.evidence, c.approved)
 	}
 	return lines
 }
 
 func (h *history) readLedger() map[person]string {
-	rows, err := h.admin.Query(context.Background(), `SELECT user_id, format('missing for %s h, last %s h ago in run %s, %s times, by %s',
+	rows, err := h.admin.Query(context.Background(), `SELECT user_id, format('missing for %s h, last %s h ago in run %s, %s times, by %s, approved by %s',
 			round(extract(epoch FROM now() - first_missing_at) / 3600), round(extract(epoch FROM now() - last_missing_at) / 3600),
-			last_missing_run, sightings, evidence)
-		FROM orphan_candidates`)
+			last_missing_run, sightings, evidence, coalesce(approved_run, 0))
+		FROM orphan_cleaner.candidates`)
 	if err != nil {
 		h.t.Fatalf("reading the ledger: %v", err)
 	}
@@ -72,24 +72,34 @@ func (h *history) readLedger() map[person]string {
 	return lines
 }
 
-// readDeparted is the list of those to be asked about again: are they known to be alive?
-func (h *history) readDeparted() map[person]bool {
-	rows, err := h.admin.Query(context.Background(), `SELECT user_id, alive_at IS NOT NULL FROM orphan_departed`)
-	if err != nil {
-		h.t.Fatalf("reading the departed: %v", err)
+// checkLedger compares the ledger with the model's, and shows what differs.
+func (h *history) checkLedger() {
+	want, got := h.rendered(h.ledger), h.readLedger()
+	for p := range person(len(h.ids)) {
+		if want[p] != got[p] {
+			h.t.Fatalf("in the ledger u%02d is %q, and should be %q", p, got[p], want[p])
+		}
 	}
-	departed := map[person]bool{}
+}
+
+// readRechecks is the list of rechecks: are they known to be alive?
+func (h *history) readRechecks() map[person]bool {
+	rows, err := h.admin.Query(context.Background(), `SELECT user_id, alive_at IS NOT NULL FROM orphan_cleaner.rechecks`)
+	if err != nil {
+		h.t.Fatalf("reading rechecks: %v", err)
+	}
+	rechecks := map[person]bool{}
 	_, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (none struct{}, err error) {
 		var user [16]byte
 		var alive bool
 		err = row.Scan(&user, &alive)
-		departed[h.auditor.persons[user]] = alive
+		rechecks[h.auditor.persons[user]] = alive
 		return none, err
 	})
 	if err != nil {
-		h.t.Fatalf("reading the departed: %v", err)
+		h.t.Fatalf("reading rechecks: %v", err)
 	}
-	return departed
+	return rechecks
 }
 
 // check compares the whole of the database with the model: the members that are
@@ -111,20 +121,18 @@ func (h *history) check() {
 	h.same("members", members, h.lines(`SELECT `+whole+` FROM conversation_members`))
 	h.same("audit", audit, h.lines(`SELECT `+content+` || ' run ' || coalesce(run_id, 0) FROM conversation_members_audit`))
 	h.same("backup", backup, h.lines(`SELECT `+whole+` || ' run ' || run_id FROM conversation_members_backup`))
-	if want, got := h.rendered(h.ledger), h.readLedger(); !maps.Equal(want, got) {
-		h.t.Fatalf("the ledger is\n%v, it should be\n%v", got, want)
-	}
-	if got := h.readDeparted(); !maps.Equal(h.departed, got) {
-		h.t.Fatalf("departed (known to be alive?) are\n%v, they should be\n%v", got, h.departed)
+	h.checkLedger()
+	if got := h.readRechecks(); !maps.Equal(h.rechecks, got) {
+		h.t.Fatalf("rechecks (known to be alive?) are\n%v, they should be\n%v", got, h.rechecks)
 	}
 	h.checkCoverage()
 	wrong := h.lines(`
 		WITH a AS (SELECT run_id, count(*) AS n FROM conversation_members_audit WHERE run_id IS NOT NULL GROUP BY run_id),
 		b AS (SELECT run_id, count(*) AS n FROM conversation_members_backup GROUP BY run_id),
-		g AS (SELECT run_id, count(*) AS n FROM orphan_restores WHERE state <> 'planned' GROUP BY run_id)
+		g AS (SELECT run_id, count(*) AS n FROM orphan_cleaner.restores WHERE state <> 'planned' GROUP BY run_id)
 		SELECT format('run %s %s: %s deleted, %s audited, %s backed up; %s restored, %s listed',
 			r.run_id, r.state, r.members_deleted, a.n, b.n, r.members_restored, g.n)
-		FROM orphan_runs AS r
+		FROM orphan_cleaner.runs AS r
 		FULL JOIN a USING (run_id)
 		FULL JOIN b USING (run_id)
 		FULL JOIN g USING (run_id)
@@ -138,10 +146,10 @@ func (h *history) check() {
 	if h.open != nil {
 		open = append(open, fmt.Sprint(h.open.id))
 	}
-	h.same("open runs", open, h.lines(`SELECT run_id::text FROM orphan_runs WHERE state = 'running'`))
-	h.same("open approvals", h.openApprovals(), h.lines(`SELECT approval_id::text FROM orphan_approvals WHERE used_at IS NULL AND revoked_at IS NULL`))
+	h.same("open runs", open, h.lines(`SELECT run_id::text FROM orphan_cleaner.runs WHERE state = 'running'`))
+	h.same("open approvals", h.openApprovals(), h.lines(`SELECT approval_id::text FROM orphan_cleaner.approvals WHERE used_at IS NULL AND revoked_at IS NULL`))
 	if h.open == nil {
-		h.same("staging", nil, h.lines(`SELECT s.run_id || ' ' || s.verdict FROM orphan_sightings AS s JOIN orphan_runs AS r USING (run_id) WHERE r.state <> 'abandoned'`))
+		h.same("staging", nil, h.lines(`SELECT s.run_id || ' ' || s.verdict FROM orphan_cleaner.sightings AS s JOIN orphan_cleaner.runs AS r USING (run_id) WHERE r.state <> 'abandoned'`))
 	}
 }
 
@@ -156,7 +164,7 @@ func (m *model) openApprovals() (list []string) {
 
 func (h *history) content(row *member) string {
 	const form = "2006-01-02 15:04:05.999999+00"
-	return fmt.Sprintf("%s %s %s %s", id("place", int(row.place)), h.ids[row.person], row.role, row.joinedAt.UTC().Format(form))
+	return fmt.Sprintf("%s %s %s %s", id("conversation", int(row.conversation)), h.ids[row.person], row.role, row.joinedAt.UTC().Format(form))
 }
 
 func (h *history) whole(row *member) string {
@@ -176,8 +184,8 @@ func (h *history) same(what string, want, got []string) {
 		return
 	}
 	short := func(line string) string {
-		for c := range places {
-			line = strings.ReplaceAll(line, id("place", c).String(), fmt.Sprintf("c%d", c))
+		for c := range conversations {
+			line = strings.ReplaceAll(line, id("conversation", c).String(), fmt.Sprintf("c%d", c))
 		}
 		for p, user := range h.ids {
 			line = strings.ReplaceAll(line, user.String(), fmt.Sprintf("u%02d", p))

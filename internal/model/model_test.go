@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 // moment is a time of the model: whole hours that have passed, and a tick for
@@ -15,32 +17,36 @@ type moment int64
 
 const hour moment = 1 << 32
 
+// step counts the steps: the order of events, also where the clock was turned back.
+type step int64
+
 // lease of every run. Steps of one history take seconds, so a silent run is
 // given up exactly when the model lets an hour pass.
 const lease = 10 * time.Minute
 
-// key names a membership; person and place count through the history's users
+// key names a membership; person and conversation count through the history's users
 // and conversations.
 type (
-	person int
-	place  int
-	key    struct {
-		place  place
-		person person
+	person       int
+	conversation int
+	key          struct {
+		conversation conversation
+		person       person
 	}
 )
 
-func (k key) String() string { return fmt.Sprintf("c%d/u%02d", k.place, k.person) }
+func (k key) String() string { return fmt.Sprintf("c%d/u%02d", k.conversation, k.person) }
 
 // member is one incarnation of a membership: who leaves and joins again is
 // another. Its tag is the row's user_public_key, unique in the history.
 type member struct {
 	key
-	tag    string
-	role   string
-	muted  bool
-	joined moment
-	read   *moment // when a message was last read
+	tag     string
+	role    string
+	muted   bool
+	joined  moment
+	read    *moment // when a message was last read
+	written step    // when the row was last inserted or changed
 	// The timestamps as the row holds them, moved along as time passes.
 	joinedAt time.Time
 	lastRead *time.Time
@@ -52,14 +58,15 @@ type candidate struct {
 	run         int64
 	sightings   int
 	evidence    string
+	approved    int64 // the refused run by whose approval it came in, 0: none
 }
 
 type hold struct {
-	id     int64
-	person *person
-	place  *place
-	until  *moment
-	run    int64 // the restore that placed it, 0: somebody
+	id           int64
+	person       *person
+	conversation *conversation
+	until        *moment
+	run          int64 // the restore that placed it, 0: somebody
 }
 
 type approval struct {
@@ -71,17 +78,22 @@ type approval struct {
 // deletion is a row of the audit; run 0 is the application.
 type deletion struct {
 	member
-	run int64
-	at  moment
+	run      int64
+	at       moment
+	approved bool // counts in no window
 }
 
-// rules are the settings of a run that decide who goes.
+// judged is a run that the breakers let pass.
+type judged struct {
+	at          moment
+	fresh, rows int64 // newly missing users whom no approval covered; rows of the table
+}
+
+// rules are the settings of a run that decide who is deleted.
 type rules struct {
 	retention, maxGap moment
-	newMissingShare   float64
-	deleteMembers     int64
-	recentlyActive    int64
-	checkEvery        moment   // 0: every run asks about everybody
+	limits            settings.Limits
+	checkEvery        moment   // 0: every run checks everybody
 	alive, dead       []person // canaries
 }
 
@@ -99,10 +111,11 @@ type openRun struct {
 // in docs/guarantees.md and not as they are programmed.
 type model struct {
 	now       moment
+	step      step
 	ids       []uuid.UUID // of each person
 	living    map[person]bool
 	hasShadow bool
-	shadow    map[person]moment // deleted_at of the shadow table
+	shadow    map[person]moment // deleted_at of the shadow table, where it is finite and not before created_at
 	members   map[key]*member
 	holds     []hold
 	paused    bool
@@ -110,23 +123,28 @@ type model struct {
 	refusals  map[int64]map[person]bool // is it due?
 	approvals []approval
 	gone      []deletion
-	departed  map[person]bool // who left the ledger: known to be alive again?
-	closed    map[place]bool  // no such conversation at the moment
-	restores  map[int64]givenBack
+	passed    []judged
+	rechecks  map[person]bool       // who left the ledger: known to be alive again?
+	closed    map[conversation]bool // no such conversation at the moment
+	restores  map[int64]restored
 	started   map[int64]moment // when each run began
 	open      *openRun
 	lastEnd   moment // the newest moment that any run has recorded
-	// Since when each member's person has been known: the start of the last run that wrote down
-	// that it had a correct answer, or when the person became a member.
+	// Since when each member's person has been known: the start of the last judged run
+	// that had a valid response, or when the person became a member.
 	known map[person]moment
-	// Of whom the last run that wrote down whom it checked had no correct answer.
-	unknown   map[person]bool
-	lastShare *moment // when that run began
-	tags      int
+	heard map[person]bool // had a run ever a valid response?
+	// Of whom the last judged run that checked them had no valid response.
+	unknown map[person]bool
+	// The ids that judged runs have covered: those up to one, or all.
+	covered    *person
+	coveredAll bool
+	users      int64 // that the last complete cycle of judged runs has met
+	tags       int
 }
 
 // tick makes the next step later than the last one.
-func (m *model) tick() { m.now++ }
+func (m *model) tick() { m.now++; m.step++ }
 
 // persons are those with a membership, in the order of their ids: the order in
 // which a run meets them.
@@ -156,7 +174,7 @@ func (m *model) membersOf(p person) []*member {
 			list = append(list, row)
 		}
 	}
-	slices.SortFunc(list, func(a, b *member) int { return int(a.place - b.place) })
+	slices.SortFunc(list, func(a, b *member) int { return int(a.conversation - b.conversation) })
 	return list
 }
 
@@ -166,21 +184,78 @@ func (m *model) personHeld(p person) bool {
 	return slices.ContainsFunc(m.holds, func(h hold) bool { return h.person != nil && *h.person == p && m.inForce(h) })
 }
 
-func (m *model) placeHeld(c place) bool {
-	return slices.ContainsFunc(m.holds, func(h hold) bool { return h.place != nil && *h.place == c && m.inForce(h) })
+// heldByRestore says whether a restore has brought a person back of late, who is no
+// news then.
+func (m *model) heldByRestore(p person) bool {
+	return slices.ContainsFunc(m.holds, func(h hold) bool { return h.run != 0 && *h.person == p && m.inForce(h) })
 }
 
-// clock is the ledger's entry of a person who is missing now: guarantee 2.
-func (m *model) clock(p person, r rules) candidate {
+func (m *model) conversationHeld(c conversation) bool {
+	return slices.ContainsFunc(m.holds, func(h hold) bool { return h.conversation != nil && *h.conversation == c && m.inForce(h) })
+}
+
+// lastActive is when a person last read a message, as far as the rows say.
+func (m *model) lastActive(p person) *moment {
+	var last *moment
+	for _, row := range m.membersOf(p) {
+		if row.read != nil && (last == nil || *row.read > *last) {
+			last = row.read
+		}
+	}
+	return last
+}
+
+// activeWithinDay says whether a person read a message within the last day.
+func (m *model) activeWithinDay(p person) bool {
+	active := m.lastActive(p)
+	return active != nil && m.now-*active < 24*hour
+}
+
+// activeSinceMissing says whether a person did so after being found missing: by an
+// earlier run, or deleted by what the shadow table says. Activity before says nothing.
+func (m *model) activeSinceMissing(p person) bool {
+	if !m.activeWithinDay(p) {
+		return false
+	}
+	if old, known := m.ledger[p]; known {
+		return old.evidence == "activity" || *m.lastActive(p) > old.first
+	}
+	deleted, evident := m.evidence(p)
+	return evident && *m.lastActive(p) > deleted
+}
+
+// evidence is what the shadow table says of a person whom no judged run has checked.
+func (m *model) evidence(p person) (deleted moment, evident bool) {
+	deleted, evident = m.shadow[p]
+	return deleted, evident && m.hasShadow && !m.isCovered(p) && deleted <= m.now
+}
+
+// isCovered says whether a judged run has checked a person's id: what the shadow
+// table says of this person dates nothing any more.
+func (m *model) isCovered(p person) bool {
+	return m.coveredAll || m.covered != nil && bytes.Compare(m.ids[p][:], m.ids[*m.covered][:]) <= 0
+}
+
+// clock is the ledger's entry of a person who is missing now: guarantee 2. restarted
+// says that an older clock no longer counts.
+func (m *model) clock(p person, r rules) (next candidate, restarted bool) {
 	old, known := m.ledger[p]
-	next := candidate{first: m.now, last: m.now, sightings: 1, evidence: "sightings"}
-	if known && m.now-old.last <= r.maxGap {
-		next.first, next.sightings, next.evidence = old.first, old.sightings+1, old.evidence
+	next = candidate{first: m.now, last: m.now, evidence: "sightings", approved: old.approved}
+	deleted, evident := m.evidence(p)
+	switch {
+	case known && m.now-old.last <= r.maxGap:
+		next.first, next.evidence = old.first, old.evidence
+	case !known && evident:
+		next.first, next.evidence = deleted, "shadow"
 	}
-	if gone, evident := m.shadow[p]; evident && m.hasShadow && gone < next.first {
-		next.first, next.evidence = gone, "shadow"
+	if active := m.lastActive(p); active != nil && min(*active, m.now) > next.first {
+		next.first, next.evidence = min(*active, m.now), "activity"
 	}
-	return next
+	restarted = known && old.first < next.first
+	if next.sightings = 1; known && !restarted {
+		next.sightings = old.sightings + 1
+	}
+	return next, restarted
 }
 
 func (m *model) isOld(first moment, r rules) bool { return m.now-first >= r.retention }
@@ -198,110 +273,111 @@ func (m *model) approvalInForce() *approval {
 	return nil
 }
 
-// findings are what a run must find out and report once it has asked about
-// everybody.
+// findings are what a run must find out and report once it has checked everybody.
 type findings struct {
-	checked, missing, unknown, fresh, unforeseen int64
-	due, membersDue, unapproved, young, held     int64
-	active                                       int64 // missing, and read a message within a day
-	total                                        int64
+	checked, missing, unknown, fresh, restarted int64
+	due, membersDue, young, held                int64
+	total                                       int64 // rows of the users in its range
+	active                                      int64 // active within a day, after they were found missing
+	// Of these, what no approval covers.
+	freshJudged, candidatesJudged, membersJudged int64
 	breaker                                      string // refuses the run
-	nothingSwept                                 bool   // too many void answers, or no answer about a canary
+	// breakerLater is breaker if the real clock came to another hour while the history
+	// was played: windows are of whole hours.
+	breakerLater string
+	nothingSwept bool // too many invalid responses, or none about a canary
+	// More than a tenth of those are missing whom a revert chose as known to be alive.
+	chosenMissing bool
 }
 
-// findings judges the first asking.
+// approves says whether an approval covers a person, and whether as one who is due.
+func (v *view) approves(m *model, p person) (covers, asDue bool) {
+	if v.approval == nil {
+		return false, false
+	}
+	asDue, covers = m.refusals[v.approval.run][p]
+	return covers, asDue
+}
+
+// findings judges the first check.
 func (m *model) findings(v *view, r rules) findings {
 	f := findings{}
-	calls, voidCalls := 0, 0
+	calls, invalidCalls := 0, 0
 	for _, call := range v.first {
 		calls++
-		if call.void {
-			voidCalls++
+		if call.invalid {
+			invalidCalls++
 		}
 	}
-	f.nothingSwept = voidCalls*10 > calls
+	f.nothingSwept = invalidCalls*10 > calls
 	for _, p := range m.persons() {
 		if !v.takes(p) {
 			continue
 		}
-		f.total += int64(len(m.membersOf(p)))
+		if v.inRange(p) {
+			f.total += int64(len(m.membersOf(p)))
+		}
 		verdict := v.scan(p)
-		if verdict == void {
+		if verdict == invalid {
 			f.unknown++
 			continue
 		}
 		f.checked++
-		if verdict == present {
-			continue
-		}
-		f.missing++
-		if slices.ContainsFunc(m.membersOf(p), func(row *member) bool { return row.read != nil && m.now-*row.read < 24*hour }) {
-			f.active++
-		}
-		foreseen, isApproved := false, false
-		if v.approval != nil {
-			isApproved, foreseen = m.refusals[v.approval.run][p]
-		}
-		if _, known := m.ledger[p]; !known {
-			f.fresh++
-			if !foreseen {
-				f.unforeseen++
-			}
-		}
-		if !m.isOld(m.clock(p, r).first, r) {
-			continue
-		}
-		held := m.personHeld(p)
-		covered := v.approval == nil || isApproved
-		if !held && covered {
-			f.due++
-		}
-		for _, row := range m.membersOf(p) {
-			switch {
-			case held || m.placeHeld(row.place):
-				f.held++
-			case m.isYoung(row, r):
-				f.young++
-			default:
-				if covered {
-					f.membersDue++
-				}
-				if v.approval == nil {
-					f.unapproved++
-				}
-			}
+		if verdict == missing {
+			m.found(&f, p, v, r)
 		}
 	}
 	for _, p := range slices.Concat(r.alive, r.dead) {
-		if v.scan(p) == void {
+		if v.scan(p) == invalid {
 			f.nothingSwept = true
 		}
 	}
-	f.breaker = m.breaker(f, v, r)
+	f.breaker, f.breakerLater = m.breaker(f, v, r, 0), m.breaker(f, v, r, hour)
 	return f
 }
 
-func (m *model) breaker(f findings, v *view, r rules) string {
-	is := func(want verdict) func(person) bool {
-		return func(p person) bool { return v.scan(p) == want }
+// found adds what one missing person means.
+func (m *model) found(f *findings, p person, v *view, r rules) {
+	f.missing++
+	if m.activeSinceMissing(p) {
+		f.active++
 	}
-	switch {
-	case f.nothingSwept:
-		return ""
-	case m.lastEnd > m.now:
-		return "clock"
-	case slices.ContainsFunc(r.alive, is(missing)):
-		return "canary-alive"
-	case slices.ContainsFunc(r.dead, is(present)):
-		return "canary-dead"
-	case f.active > r.recentlyActive && float64(f.active) > 0.001*float64(f.checked):
-		return "recently-active"
-	case f.unforeseen > 50 && float64(f.unforeseen) > r.newMissingShare*float64(f.checked):
-		return "new-missing-share"
-	case f.unapproved > r.deleteMembers:
-		return "delete-members"
+	entry, restarted := m.clock(p, r)
+	if restarted {
+		f.restarted++
 	}
-	return ""
+	covers, asDue := v.approves(m, p)
+	isApproved := covers || entry.approved != 0
+	if !isApproved {
+		f.candidatesJudged++
+	}
+	if _, known := m.ledger[p]; !known {
+		f.fresh++
+		if !isApproved && !m.heldByRestore(p) {
+			f.freshJudged++
+		}
+	}
+	if !m.isOld(entry.first, r) {
+		return
+	}
+	isHeld := m.personHeld(p)
+	isDue := !isHeld && (v.approval == nil || asDue)
+	if isDue {
+		f.due++
+	}
+	for _, row := range m.membersOf(p) {
+		switch {
+		case isHeld || m.conversationHeld(row.conversation):
+			f.held++
+		case m.isYoung(row, r):
+			f.young++
+		case isDue:
+			f.membersDue++
+			if !isApproved {
+				f.membersJudged++
+			}
+		}
+	}
 }
 
 // refuse keeps what an approval would be about.
@@ -312,8 +388,11 @@ func (m *model) refuse(v *view, r rules) map[person]bool {
 			continue
 		}
 		_, known := m.ledger[p]
-		if due := m.isOld(m.clock(p, r).first, r); due || !known {
-			kept[p] = due
+		entry, _ := m.clock(p, r)
+		_, asDue := v.approves(m, p)
+		isDue := m.isOld(entry.first, r) && !m.personHeld(p) && (v.approval == nil || asDue)
+		if isDue || !known {
+			kept[p] = isDue
 		}
 	}
 	return kept
@@ -324,9 +403,9 @@ func (m *model) merged(v *view, r rules) (ledger map[person]candidate, returned 
 	ledger = map[person]candidate{}
 	for p, old := range m.ledger {
 		switch {
-		case !v.asked(p) || !v.isMember[p]:
-			// no member left: nobody asks, unless as a canary or one who departed
-		case v.scan(p) == void:
+		case !v.checked(p) || !v.isMember[p]:
+			// no member left: nobody checks, unless as a canary or a recheck
+		case v.scan(p) == invalid:
 			ledger[p] = old
 		case v.scan(p) == present:
 			if len(m.membersOf(p)) > 0 {
@@ -336,36 +415,45 @@ func (m *model) merged(v *view, r rules) (ledger map[person]candidate, returned 
 	}
 	for p := range v.scanned {
 		if v.isMember[p] && v.scan(p) == missing {
-			next := m.clock(p, r)
+			next, _ := m.clock(p, r)
 			next.run = v.id
+			covers, _ := v.approves(m, p)
+			if _, known := m.ledger[p]; !known && covers {
+				next.approved = v.approval.run
+			}
 			ledger[p] = next
 		}
 	}
 	return ledger, returned
 }
 
-// due says whether a run that has merged asks about a person again.
+// due says whether a run that has merged checks a person again.
 func (m *model) due(p person, v *view, r rules) bool {
 	entry, known := m.ledger[p]
 	if !known || entry.run != v.id || !m.isOld(entry.first, r) || m.personHeld(p) {
 		return false
 	}
-	return v.approval == nil || m.refusals[v.approval.run][p]
+	_, asDue := v.approves(m, p)
+	return v.approval == nil || asDue
 }
 
 // deletable are the members that a run which has merged may delete as things
-// stand, and must have deleted when it ends: guarantees 1, 2, 3, 6 and 7.
+// stand, and must have deleted when it ends if their users are still missing: guarantees 1, 2, 3, 4, 7 and 9.
 func (m *model) deletable(v *view, r rules) map[key]bool {
 	set := map[key]bool{}
 	if m.paused || !v.merged || v.over {
 		return set
 	}
 	for _, p := range m.persons() {
-		if v.scan(p) != missing || v.last(p) != missing || !m.due(p, v, r) {
+		// A chunk of many rows is deleted in parts: each after another check.
+		if v.scan(p) != missing || !slices.Contains(v.second[p], missing) || !m.due(p, v, r) {
 			continue
 		}
 		for _, row := range m.membersOf(p) {
-			if !m.isYoung(row, r) && !m.placeHeld(row.place) {
+			isUsed := row.read != nil && *row.read > m.ledger[p].first
+			// The snapshot of before the second check.
+			isChanged := row.written > v.snapshots[p]
+			if !m.isYoung(row, r) && !m.conversationHeld(row.conversation) && !isUsed && !isChanged {
 				set[row.key] = true
 			}
 		}

@@ -13,11 +13,13 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/fence"
 	"github.com/nova-social/orphan-cleaner/internal/restore"
+	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
-// givenBack is a restore: the members it restored, as they were then. Those
-// that were taken again are no longer in it.
-type givenBack map[key]member
+// restored is a restore: the members it restored, as they were then. Those
+// that were reverted are no longer in it.
+type restored map[key]member
 
 // newestBackup is what a restore goes by: the last time that a run deleted a
 // membership, by the clock, which a history may have turned back; and whether
@@ -34,10 +36,10 @@ func (m *model) newestBackup(k key) (newest deletion, leftSince, found bool) {
 	return newest, leftSince, found
 }
 
-// losses is how many members of a person could be given back: runs deleted them
+// losses is how many members of a person could be restored: runs deleted them
 // and nobody else after that, they are not back, and their conversation is there.
 func (m *model) losses(p person) (n int) {
-	for c := range place(places) {
+	for c := range conversation(conversations) {
 		k := key{c, p}
 		if _, left, found := m.newestBackup(k); found && !left && m.members[k] == nil && !m.closed[c] {
 			n++
@@ -48,24 +50,24 @@ func (m *model) losses(p person) (n int) {
 
 // choice is a selection of deletions, as the model reads it.
 type choice struct {
-	run          int64
-	persons      []person
-	places       []place
-	since, until *moment
+	run           int64
+	persons       []person
+	conversations []conversation
+	since, until  *moment
 }
 
 func (c choice) covers(k key) bool {
-	return (c.persons == nil || slices.Contains(c.persons, k.person)) && (c.places == nil || slices.Contains(c.places, k.place))
+	return (c.persons == nil || slices.Contains(c.persons, k.person)) && (c.conversations == nil || slices.Contains(c.conversations, k.conversation))
 }
 
 // plan is what becomes of each chosen member: I6.
 type plan struct {
-	back                                   givenBack // to be given back
+	back                                   restored // to be restored
 	there, differs, conversationGone, left int64
 }
 
 func (m *model) plan(c choice) plan {
-	p := plan{back: givenBack{}}
+	p := plan{back: restored{}}
 	reach := moment(-1 << 62)
 	if c.since != nil {
 		reach = *c.since
@@ -84,7 +86,7 @@ func (m *model) plan(c choice) plan {
 		newest, left, _ := m.newestBackup(k)
 		now, there := m.members[k]
 		switch {
-		case m.closed[k.place]:
+		case m.closed[k.conversation]:
 			p.conversationGone++
 		case there && now.sameAs(newest.member):
 			p.there++
@@ -101,7 +103,8 @@ func (m *model) plan(c choice) plan {
 
 // sameAs: the tag stands for what never changes in one incarnation.
 func (row *member) sameAs(other member) bool {
-	return row.tag == other.tag && row.role == other.role && row.muted == other.muted
+	isRead := row.read != nil && other.read != nil && *row.read == *other.read || row.read == other.read
+	return row.tag == other.tag && row.role == other.role && row.muted == other.muted && isRead
 }
 
 // deleters are the runs that deleted members.
@@ -133,8 +136,8 @@ func (h *history) choose() (c choice, s restore.Selection) {
 			s.Users = append(s.Users, h.ids[p])
 		}
 	case "conversation":
-		c.places = []place{h.drawPlace()}
-		s.Conversations = []uuid.UUID{id("place", int(c.places[0]))}
+		c.conversations = []conversation{h.drawConversation()}
+		s.Conversations = []uuid.UUID{id("conversation", int(c.conversations[0]))}
 	}
 	if by == "since" || by == "since until" {
 		ago := draw[moment](h, "since hours ago", 1, 24, 24*8, 24*40)
@@ -151,10 +154,10 @@ func (h *history) choose() (c choice, s restore.Selection) {
 
 const restoreHold = 30 * 24 * hour
 
-// giveBack restores some of what runs deleted, and may be disturbed.
-func (h *history) giveBack() { h.restoreChosen(disturbance{}) }
+// restoreSome restores some of what runs deleted, and may be disturbed.
+func (h *history) restoreSome() { h.restoreChosen(disturbance{}) }
 
-func (h *history) giveBackDisturbed() {
+func (h *history) restoreDisturbed() {
 	if draw(h, "what", "broken", "changed") == "changed" {
 		h.restoreChosen(disturbance{
 			kind: draw(h, "kind", closes, comesBack), at: "RestoreChunk", nth: draw(h, "occurrence", 1, 1, 2),
@@ -163,10 +166,10 @@ func (h *history) giveBackDisturbed() {
 		return
 	}
 	h.restoreChosen(h.drawAt(draw(h, "statement", "RunBegin", "commit of RunBegin", "RestoreStore", "commit of RestoreStore", "RestoreChunks",
-		"RestoreChunk", "RunHeartbeat", "RunRestored", "commit of RestoreChunk", "RunFinish")))
+		"RestoreChunk", "commit of RestoreChunk", "RecheckSettle", "RestoreLeft", "RunFinish", "commit of RunFinish")))
 }
 
-// comesBack is a member who joins again before a restore gives it back.
+// comesBack is a member who joins again before a restore restores it.
 const comesBack = "a member is back"
 
 func (h *history) restoreChosen(wants disturbance) {
@@ -181,15 +184,15 @@ func (h *history) restoreChosen(wants disturbance) {
 		}
 		k := keys[wants.target%len(keys)]
 		if wants.kind == closes {
-			if !h.closed[k.place] {
-				h.closePlace(k.place)
+			if !h.closed[k.conversation] {
+				h.closeConversation(k.conversation)
 			}
-		} else if h.members[k] == nil && !h.closed[k.place] {
+		} else if h.members[k] == nil && !h.closed[k.conversation] {
 			h.addMember(k, 0)
 		}
 		return true
 	}
-	result, err := restore.New(h.wire.pool, discard(), u.restoreConfig()).Restore(u.ctx, selection)
+	result, err := restore.New(h.wire.pool, discard(), u.restoreConfig(h.rules)).Restore(u.ctx, selection)
 	u.end()
 	h.absorbRestore(u, want)
 	if !u.settled(err) {
@@ -204,12 +207,12 @@ func (h *history) restoreChosen(wants disturbance) {
 		return
 	}
 	if err != nil || len(got) != len(want.back) {
-		h.t.Fatalf("restore %d gave back %d members of %d and ended %s: %v", u.view.id, len(got), len(want.back), result.State, err)
+		h.t.Fatalf("restore %d restored %d members of %d and ended %s: %v", u.view.id, len(got), len(want.back), result.State, err)
 	}
 	h.tally.count(runEnds, "restore "+result.State)
-	users, conversations := map[person]bool{}, map[place]bool{}
+	users, conversations := map[person]bool{}, map[conversation]bool{}
 	for k := range got {
-		users[k.person], conversations[k.place] = true, true
+		users[k.person], conversations[k.conversation] = true, true
 	}
 	expected := restore.Result{
 		RunID: u.view.id, State: "succeeded", MembersRestored: int64(len(got)), Users: int64(len(users)), Conversations: int64(len(conversations)),
@@ -220,7 +223,7 @@ func (h *history) restoreChosen(wants disturbance) {
 	}
 }
 
-// absorbRestore takes over what a restore has given back so far: nothing but
+// absorbRestore takes over what a restore has restored so far: nothing but
 // what was planned, whole, and nobody's newer row.
 func (h *history) absorbRestore(u *underWay, want plan) {
 	u.find()
@@ -229,38 +232,39 @@ func (h *history) absorbRestore(u *underWay, want plan) {
 	}
 	given := h.restores[u.view.id]
 	if given == nil {
-		given = givenBack{}
+		given = restored{}
 		h.restores[u.view.id] = given
 	}
-	// Whom it gave back leaves the list of the departed after the last chunk, if it came that far; not who is
-	// known to be alive while there is more to give back.
+	// Who was restored leaves the list of rechecks after the last chunk, if it came that far; not who is
+	// known to be alive while there is more to restore.
 	listed := map[person]bool{}
 	if u.reached && u.wants.interrupts() {
-		listed = h.readDeparted()
+		listed = h.readRechecks()
 	}
 	for k, state := range h.restoreRows(u.view.id) {
 		row, planned := want.back[k]
 		if !planned {
-			h.t.Fatalf("restore %d planned %s, which was not to be given back", u.view.id, k)
+			h.t.Fatalf("restore %d planned %s, which was not to be restored", u.view.id, k)
 		}
 		if _, before := given[k]; before || state != "restored" {
 			continue
 		}
 		if h.members[k] != nil {
-			h.t.Fatalf("restore %d gave back %s, which was there", u.view.id, k)
+			h.t.Fatalf("restore %d restored %s, which was there", u.view.id, k)
 		}
 		// It may have waited while time passed: its times are those of the backup now.
 		newest, _, _ := h.newestBackup(k)
 		row = newest.member
 		given[k] = row
 		h.appears(k.person)
+		row.written = h.step
 		h.members[k] = &row
 		h.tally.add("restored", 1)
 	}
 	for k := range given {
 		_, still := listed[k.person]
-		if more := h.departed[k.person] && h.losses(k.person) > 0; !still && !more {
-			delete(h.departed, k.person)
+		if more := h.rechecks[k.person] && h.losses(k.person) > 0; !still && !more {
+			delete(h.rechecks, k.person)
 		}
 	}
 	h.readHolds(u.view.id, given)
@@ -268,7 +272,7 @@ func (h *history) absorbRestore(u *underWay, want plan) {
 
 // restoreRows is what a restore wrote down of each member.
 func (h *history) restoreRows(run int64) map[key]string {
-	rows, err := h.admin.Query(context.Background(), `SELECT conversation_id, user_id, state FROM orphan_restores WHERE run_id = $1`, run)
+	rows, err := h.admin.Query(context.Background(), `SELECT conversation_id, user_id, state FROM orphan_cleaner.restores WHERE run_id = $1`, run)
 	if err != nil {
 		h.t.Fatalf("reading restores: %v", err)
 	}
@@ -277,7 +281,7 @@ func (h *history) restoreRows(run int64) map[key]string {
 		var conversation, user [16]byte
 		var state string
 		err = row.Scan(&conversation, &user, &state)
-		states[key{h.placeOf(conversation), h.auditor.persons[user]}] = state
+		states[key{h.conversationOf(conversation), h.auditor.persons[user]}] = state
 		return none, err
 	})
 	if err != nil {
@@ -287,12 +291,12 @@ func (h *history) restoreRows(run int64) map[key]string {
 }
 
 // readHolds takes over the holds that a restore placed: one for each user.
-func (h *history) readHolds(run int64, given givenBack) {
+func (h *history) readHolds(run int64, given restored) {
 	known := map[int64]bool{}
 	for _, held := range h.holds {
 		known[held.id] = true
 	}
-	rows, err := h.admin.Query(context.Background(), `SELECT hold_id, user_id FROM orphan_holds WHERE run_id = $1 AND lifted_at IS NULL`, run)
+	rows, err := h.admin.Query(context.Background(), `SELECT hold_id, user_id FROM orphan_cleaner.holds WHERE run_id = $1 AND lifted_at IS NULL`, run)
 	if err != nil {
 		h.t.Fatalf("reading holds: %v", err)
 	}
@@ -313,27 +317,28 @@ func (h *history) readHolds(run int64, given givenBack) {
 	}
 	for k := range given {
 		if !persons[k.person] {
-			h.t.Fatalf("restore %d gave back %s and does not hold its user", run, k)
+			h.t.Fatalf("restore %d restored %s and does not hold its user", run, k)
 		}
 		delete(known, int64(k.person))
 	}
 	for p := range persons {
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(given)), func(k key) bool { return k.person == p }) {
-			h.t.Fatalf("restore %d holds u%02d, of whom it gave nothing back", run, p)
+			h.t.Fatalf("restore %d holds u%02d, of whom it restored nothing", run, p)
 		}
 	}
 }
 
-// takeBack reverts a restore.
-func (h *history) takeBack() { h.revert(disturbance{}, nil) }
+// revertSome reverts a restore.
+func (h *history) revertSome() { h.revert(disturbance{}, nil) }
 
-func (h *history) takeBackDisturbed() {
+func (h *history) revertDisturbed() {
 	if rapid := draw(h, "what", "broken", "faults"); rapid == "faults" {
 		h.revert(disturbance{}, h.drawWindows())
 		return
 	}
-	h.revert(h.drawAt(draw(h, "statement", "RunBegin", "commit of RunBegin", "RestoreChunks", "RestoreUsers", "ChunkSettings", "RunHeartbeat",
-		"RevertChunk", "ChunkProof", "commit of RevertChunk", "HoldRemoveOfRun", "RunFinish")), nil)
+	h.revert(h.drawAt(draw(h, "statement", "RunBegin", "commit of RunBegin", "MemberCanaries", "RevertJudge", "commit of RevertJudge",
+		"RestoreChunks", "SnapshotOldest",
+		"RevertChunk", "commit of RevertChunk", "HoldLift", "RunFinish")), nil)
 }
 
 func (h *history) revert(wants disturbance, windows []window) {
@@ -344,54 +349,123 @@ func (h *history) revert(wants disturbance, windows []window) {
 		}
 	}
 	if len(ended) == 0 {
-		h.t.Skip("nothing was given back yet")
+		h.t.Skip("nothing was restored yet")
 	}
 	slices.Sort(ended)
 	of := draw(h, "restore", ended...)
 	h.use(h.restores[of])
 	u := h.begin(wants)
 	h.auditor.set(h.replies(windows))
-	check := &checker{
-		auditor: h.auditor, client: h.client, view: u.view,
-		isMember: func(person) bool { return true }, isAgain: func() bool { return false },
+	rules := h.rules
+	if draw(h, "limits", "none", "none", "none", "those of runs") == "none" {
+		rules.limits = noLimits()
 	}
-	result, err := restore.New(h.wire.pool, discard(), u.restoreConfig()).Revert(u.ctx, of, check)
+	check := &checker{
+		auditor: h.auditor, client: h.client, view: u.view, isMember: func(person) bool { return true }, isAgain: u.isJudged(),
+	}
+	got, err := restore.New(h.wire.pool, discard(), u.restoreConfig(rules)).Revert(u.ctx, of, check)
 	u.end()
 	if found := h.auditor.takeViolations(); len(found) > 0 {
 		h.t.Fatalf("revert %s: %v", u.host, found)
 	}
 	if u.pre.paused && errors.Is(err, fence.ErrPaused) {
-		u.find()
-		u.givenUp(u.lapsed())
-		h.ended()
 		h.tally.count(runEnds, "revert while paused")
 		return
 	}
-	deleted, unknown := h.absorbRevert(u, of)
+	f := u.judgeRevert(of, rules)
+	deleted, unknown := h.absorbRevert(u, of, f)
 	if !u.settled(err) {
 		return
 	}
 	if u.pre.paused {
-		h.t.Fatalf("revert %d ended %s while runs were paused: %v", u.view.id, result.State, err)
+		h.t.Fatalf("revert %d ended %s while runs were paused: %v", u.view.id, got.State, err)
 	}
-	state := "succeeded"
-	if unknown > 0 {
-		state = "incomplete"
+	state, want := "succeeded", error(nil)
+	switch {
+	case f.breaker != "":
+		state, want = "refused", result.ErrRefused
+	case f.nothingSwept && got.UsersUnknown >= 1 && got.UsersUnknown <= int64(h.cut.batch):
+		// The batch that had no valid response ended it.
+		state, want, unknown = "incomplete", restore.ErrIncomplete, got.UsersUnknown
+	case unknown > 0:
+		state, want = "incomplete", restore.ErrIncomplete
 	}
-	h.tally.count(runEnds, "revert "+state)
-	if result.State != state || result.MembersReverted != deleted || result.UsersUnknown != unknown || result.MembersRestored != 0 {
-		h.t.Fatalf("revert %d should end %s with %d members taken again and %d users unknown, it reports %+v", u.view.id, state, deleted, unknown, result)
+	h.tally.count(runEnds, "revert "+state+label(f.breaker))
+	if got.State != state || !errors.Is(err, want) || got.MembersReverted != deleted || got.UsersUnknown != unknown || got.MembersRestored != 0 {
+		h.t.Fatalf("revert %d should end %s %s with %d members reverted and %d users unknown, it reports %+v", u.view.id, state, f.breaker, deleted, unknown, got)
+	}
+	if kept, tripped := h.stateOf(u.view.id); kept != state || tripped != f.breaker {
+		h.t.Fatalf("revert %d ended %s %s, its row says %s %s", u.view.id, state, f.breaker, kept, tripped)
 	}
 }
 
-// use does something with a member that was given back, or does not: then a
+// judgeRevert judges the first check of a revert: of all users whom it would delete, of
+// the configured canaries, and of users whom it chose itself as known to be alive.
+func (u *underWay) judgeRevert(of int64, r rules) findings {
+	m, v := &u.pre, u.view
+	f := findings{}
+	f.nothingSwept = slices.ContainsFunc(v.first, func(b batch) bool { return b.invalid })
+	users := map[person]bool{}
+	for k := range m.restores[of] {
+		users[k.person] = true
+		if v.scan(k.person) == missing {
+			f.membersJudged++
+		}
+	}
+	for p := range users {
+		if f.checked++; v.scan(p) == missing && m.activeWithinDay(p) {
+			f.active++
+		}
+	}
+	chosen, lost := int64(0), int64(0)
+	for p := range v.scanned {
+		if users[p] || r.isCanary(p) {
+			continue
+		}
+		if !m.seemsAlive(p) {
+			u.t.Fatalf("revert %d chose u%02d as known to be alive", v.id, p)
+		}
+		if chosen++; v.scan(p) == missing {
+			lost++
+		}
+	}
+	f.checked += chosen
+	f.chosenMissing = 10*lost > chosen
+	if isWhole := v.id != 0 && !u.reached && !f.nothingSwept; isWhole {
+		for p := range users {
+			if !v.checked(p) {
+				u.t.Fatalf("revert %d did not check u%02d first", v.id, p)
+			}
+		}
+		alive := slices.DeleteFunc(m.persons(), func(p person) bool { return !m.seemsAlive(p) })
+		if len(alive) > 0 && !v.checked(alive[0]) {
+			u.t.Fatalf("revert %d did not choose u%02d as known to be alive, the first of %d", v.id, alive[0], len(alive))
+		}
+	}
+	f.breaker = m.breaker(f, v, r, 0)
+	if later := m.breaker(f, v, r, hour); later != f.breaker {
+		if _, tripped := u.stateOf(v.id); tripped == later {
+			f.breaker = later
+		}
+	}
+	return f
+}
+
+// seemsAlive says whether a revert may take a person for known to be alive: a member for
+// longer than 30 days whom no run has found missing.
+func (m *model) seemsAlive(p person) bool {
+	_, isCandidate := m.ledger[p]
+	return !isCandidate && slices.ContainsFunc(m.membersOf(p), func(row *member) bool { return m.now-row.joined > 30*24*hour })
+}
+
+// use does something with a member that was restored, or does not: then a
 // revert may not take it.
-func (h *history) use(given givenBack) {
+func (h *history) use(given restored) {
 	keys := slices.DeleteFunc(slices.SortedFunc(maps.Keys(given), compareKeys), func(k key) bool { return h.members[k] == nil })
 	if len(keys) == 0 {
 		return
 	}
-	k := draw(h, "given back", keys...)
+	k := draw(h, "restored", keys...)
 	h.tick()
 	switch draw(h, "since then", "nothing", "used", "rejoined", "held") {
 	case "used":
@@ -400,71 +474,76 @@ func (h *history) use(given givenBack) {
 		h.leave(k)
 		h.addMember(k, 0)
 	case "held":
-		h.holdPlace(k.place, new(h.now+24*hour))
+		h.holdConversation(k.conversation, new(h.now+24*hour))
 	}
 }
 
-// absorbRevert takes over what a revert took: members as they were given back,
-// on no other hold, of users whom auth-service has just left out.
-func (h *history) absorbRevert(u *underWay, of int64) (deleted, unknown int64) {
+// absorbRevert takes over what a revert took: members as they were restored,
+// on no other hold, of users whom auth-service left out before it was judged, and
+// has just left out again. One that is refused takes nothing, and lifts no hold.
+func (h *history) absorbRevert(u *underWay, of int64, f findings) (deleted, unknown int64) {
 	u.find()
 	if u.view.id == 0 {
 		return 0, 0
 	}
 	given := h.restores[of]
 	heard := func(p person, want verdict) (some, all bool) {
-		said := u.view.scanned[p]
+		said := u.view.second[p]
 		return slices.Contains(said, want), len(said) > 0 && !slices.ContainsFunc(said, func(v verdict) bool { return v != want })
+	}
+	isJudged := f.breaker == "" && !f.nothingSwept
+	if !isJudged && len(u.view.again) > 0 {
+		h.t.Fatalf("revert %d, breaker %q, was not let pass and checked %d batches again", u.view.id, f.breaker, len(u.view.again))
 	}
 	may, must := map[key]bool{}, map[key]bool{}
 	for k, row := range given {
 		now := h.members[k]
-		if now == nil || !now.sameAs(row) || u.pre.paused || h.heldOtherwise(k, of) {
+		if now == nil || !now.sameAs(row) || u.pre.paused || h.heldOtherwise(k, of) || !isJudged || u.view.scan(k.person) != missing {
 			continue
 		}
 		may[k], must[k] = heard(k.person, missing)
 	}
 	for _, k := range h.newlyDeletedBy(u.view) {
 		if !may[k] {
-			h.t.Fatalf("revert %d took %s: verdicts %v, held %t, paused %t", u.view.id, k, u.view.scanned[k.person], h.heldOtherwise(k, of), u.pre.paused)
+			h.t.Fatalf("revert %d took %s: verdicts %v, then %v, breaker %q, held %t, paused %t", u.view.id, k, u.view.scanned[k.person], u.view.second[k.person], f.breaker, h.heldOtherwise(k, of), u.pre.paused)
 		}
 		delete(must, k)
 		delete(given, k)
-		h.forget(k, u.view.id)
-		h.departed[k.person] = false
+		h.forget(k, u.view.id, false)
+		h.rechecks[k.person] = false
 		deleted++
-		h.tally.add("taken again", 1)
+		h.tally.add("reverted", 1)
 	}
 	for k, now := range must {
 		if now && !u.reached {
 			h.t.Fatalf("revert %d left %s, which should be gone", u.view.id, k)
 		}
 	}
-	for _, a := range u.view.first {
-		if a.void {
+	for _, a := range u.view.again {
+		if a.invalid {
 			unknown += int64(len(a.persons))
 		}
 	}
-	h.liftedBy(u, of)
+	h.liftedBy(u, of, isJudged)
 	return deleted, unknown
 }
 
 // heldOtherwise says whether a hold keeps a member from a revert. That of the
-// restore itself does not; that of another one is about what it gave back itself.
+// restore itself does not; that of another one is about what it restored itself.
 func (h *history) heldOtherwise(k key, of int64) bool {
 	return slices.ContainsFunc(h.holds, func(held hold) bool {
 		if _, itsOwn := h.restores[held.run][k]; held.run == of || held.run != 0 && !itsOwn {
 			return false
 		}
-		return h.inForce(held) && (held.person != nil && *held.person == k.person || held.place != nil && *held.place == k.place)
+		return h.inForce(held) && (held.person != nil && *held.person == k.person || held.conversation != nil && *held.conversation == k.conversation)
 	})
 }
 
 // liftedBy takes over which of a restore's holds its revert has lifted: those of
-// users who keep nothing that was given back.
-func (h *history) liftedBy(u *underWay, of int64) {
+// users who keep nothing that was restored.
+func (h *history) liftedBy(u *underWay, of int64, isJudged bool) {
 	inForce := map[string]bool{}
-	for _, number := range h.lines(`SELECT hold_id::text FROM orphan_holds WHERE run_id = $1 AND lifted_at IS NULL`, of) {
+	for _, number := range h.lines(`SELECT hold_id::text FROM orphan_cleaner.holds WHERE run_id = $1 AND lifted_at IS NULL`, of) {
 		inForce[number] = true
 	}
 	h.holds = slices.DeleteFunc(slices.Clone(h.holds), func(held hold) bool {
@@ -473,19 +552,24 @@ func (h *history) liftedBy(u *underWay, of int64) {
 		}
 		keeps := slices.ContainsFunc(slices.Collect(maps.Keys(h.restores[of])), func(k key) bool { return k.person == *held.person })
 		lifted := !inForce[fmt.Sprint(held.id)]
-		if lifted && keeps || !lifted && !keeps && !u.reached {
-			h.t.Fatalf("revert %d: the hold on u%02d is lifted: %t, and members given back stay: %t", u.view.id, *held.person, lifted, keeps)
+		if lifted && (keeps || !isJudged) || !lifted && !keeps && isJudged && !u.reached {
+			h.t.Fatalf("revert %d: the hold on u%02d is lifted: %t, and restored members stay: %t", u.view.id, *held.person, lifted, keeps)
 		}
 		return lifted
 	})
 }
 
-func (u *underWay) restoreConfig() restore.Config {
+func (u *underWay) restoreConfig(r rules) restore.Config {
 	cfg := restore.DefaultConfig()
-	cfg.Lease, cfg.AnswerAge, cfg.Attempts = lease, time.Hour, u.settings.attempts
-	cfg.ChunkPages, cfg.BatchSize = 1, u.settings.batch
+	cfg.Lease, cfg.ResponseAge, cfg.Attempts = lease, time.Hour, u.cut.attempts
+	cfg.ChunkPages, cfg.BatchSize = 1, u.cut.batch
 	cfg.Hold = duration(restoreHold)
-	cfg.Host, cfg.Version, cfg.Settings = u.host, "model", []byte("{}")
+	cfg.CanaryAlive, cfg.CanaryDead = u.canaries()
+	cfg.Host, cfg.Version = u.host, "model"
+	var err error
+	if cfg.Settings, err = (settings.Run{Retention: duration(r.retention), MaxGap: duration(r.maxGap), Limits: r.limits}).JSON(); err != nil {
+		u.t.Fatalf("writing the settings: %v", err)
+	}
 	return cfg
 }
 

@@ -3,165 +3,206 @@ package model_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"sync"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
 )
 
-// page is one reading of user ids: those from one to another, at most so many.
-type page struct {
-	from, through uuid.UUID
-	most          int64
+// part is the range of ids that a run has read.
+type part struct {
+	mu      sync.Mutex
+	persons map[person]bool
+	last    *person // nil: none
+	toEnd   bool
 }
 
-// listen finds out whom the run takes on its own account, by what it reads. Which
-// of them it had to take says inTime; all candidates it must.
-func (u *underWay) listen() {
+// read takes in one page: the persons from an id on, at most so many.
+func (r *part) read(m *model, from uuid.UUID, most int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range m.persons() {
+		if id := m.ids[p]; bytes.Compare(id[:], from[:]) < 0 {
+			continue
+		}
+		if most == 0 {
+			return
+		}
+		r.persons[p], r.last = true, &p
+		most--
+	}
+	r.toEnd = r.toEnd || most > 0
+}
+
+func (r *part) has(p person) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.persons[p]
+}
+
+// listen finds out whom the run checks, by what it reads. Whom it has to read says
+// inTime; candidates and users without a valid response so far it must check. It
+// also notes when the run takes a snapshot, and of whom. Call what it returns when
+// the run has ended.
+func (u *underWay) listen() (stop func()) {
 	u.every = u.rules.checkEvery
 	switch u.wants.kind {
-	case second, takenOver, leaves, rejoins, closes:
+	case second, takenOver, leaves, rejoins, rejoinsOld, closes:
 		// Another run reads as well, or what is read is not as it was before.
 		u.every = 0
 	}
 	if u.everybody {
 		u.every = 0
 	}
+	u.part = &part{persons: map[person]bool{}, toEnd: u.every == 0}
 	isMember := func(p person) bool { return len(u.pre.membersOf(p)) > 0 }
-	if u.every == 0 {
-		u.view.takes = isMember
-		u.wire.listen(nil)
-		return
+	u.view.takes, u.view.inRange = isMember, isMember
+	if u.every > 0 {
+		u.view.inRange = u.part.has
+		u.view.takes = func(p person) bool {
+			_, isCandidate := u.pre.ledger[p]
+			return isMember(p) && (isCandidate || u.pre.unknown[p] || u.part.has(p))
+		}
 	}
-	var mu sync.Mutex
-	read := map[person]bool{}
-	persons := u.pre.persons()
-	u.wire.listen(func(p page) {
-		mu.Lock()
-		defer mu.Unlock()
-		left := p.most
-		for _, who := range persons {
-			id := u.pre.ids[who]
-			if left > 0 && bytes.Compare(id[:], p.from[:]) >= 0 && bytes.Compare(id[:], p.through[:]) <= 0 {
-				read[who] = true
-				left--
+	before := u.wire.listen(func(name string, args []any) {
+		switch name {
+		case "MemberUserPage":
+			u.part.read(&u.pre, args[0].(uuid.UUID), args[1].(int64))
+		case "SnapshotOldest":
+			u.part.mu.Lock()
+			defer u.part.mu.Unlock()
+			u.view.snapshot = u.step
+		case "RunSweepChunk":
+			u.part.mu.Lock()
+			defer u.part.mu.Unlock()
+			for _, id := range args[2].([]uuid.UUID) {
+				u.view.snapshots[u.auditor.persons[id]] = u.view.snapshot
 			}
 		}
 	})
-	u.view.takes = func(p person) bool {
-		if _, candidate := u.pre.ledger[p]; candidate {
-			return isMember(p)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		return read[p]
-	}
+	return func() { u.wire.listen(before) }
 }
 
-// inTime: whoever is not asked about now can wait for the next run, as long after
-// this one as this one is after the last, and if that is missed for one more; of
-// nobody else the last run had no answer.
+// inTime: a user who is not checked now was not forgotten. While runs are judged on a
+// beat, of which one in a row may be missed, and at least six times in CHECK_EVERY,
+// each user is checked within CHECK_EVERY: guarantee 13.
 func (u *underWay) inTime() {
-	since := moment(0)
-	if u.pre.lastShare != nil {
-		since = u.begun - *u.pre.lastShare
-	}
 	taken := 0
 	for _, p := range u.pre.persons() {
-		switch age := u.begun - u.pre.known[p]; {
+		switch {
 		case u.view.takes(p):
 			taken++
-		case u.pre.lastShare == nil:
-			u.t.Fatalf("run %d, the first, does not ask about u%02d", u.view.id, p)
-		case u.view.approval != nil:
-			u.t.Fatalf("run %d goes by an approval and does not ask about u%02d", u.view.id, p)
+		case len(u.pre.passed) == 0:
+			u.t.Fatalf("run %d, the first, does not check u%02d", u.view.id, p)
+		case u.view.approval != nil && !u.view.dry:
+			u.t.Fatalf("run %d goes by an approval and does not check u%02d", u.view.id, p)
 		case u.pre.unknown[p]:
-			u.t.Fatalf("run %d does not ask about u%02d, of whom the last one knew nothing", u.view.id, p)
-		case hours(age)+2*hours(since) >= hours(u.every):
-			u.t.Fatalf("run %d, %d h after the last one, does not ask about u%02d, known for %d h; every %d h were promised",
-				u.view.id, hours(since), p, hours(age), hours(u.every))
+		default:
+			least, most := u.beat(p)
+			if age := u.begun - u.pre.known[p]; age >= u.every && most <= 2*least && 6*most <= u.every {
+				u.t.Fatalf("run %d does not check u%02d, known for %d h; every %d h were promised, runs came after %d to %d h",
+					u.view.id, p, hours(age), hours(u.every), hours(least), hours(most))
+			}
 		}
 	}
 	switch all := len(u.pre.persons()); {
 	case u.every == 0:
 	case taken == all:
-		u.tally.count(runEnds, "asked about everybody")
+		u.tally.count(runEnds, "checked everybody")
 	default:
-		u.tally.count(runEnds, "asked about a share")
+		u.tally.count(runEnds, "checked a part")
 	}
 }
 
-// covered takes over whom the run has written down as checked, if it has.
-func (u *underWay) covered() {
+// beat is the shortest and the longest time between judged runs since a person was known,
+// in whole hours.
+func (u *underWay) beat(p person) (least, most moment) {
+	times := []moment{u.begun}
+	for _, run := range slices.Backward(u.pre.passed) {
+		times = append(times, run.at)
+		if run.at < u.pre.known[p] {
+			break
+		}
+	}
+	least = math.MaxInt64
+	for i := range times[1:] {
+		gap := (times[i]/hour - times[i+1]/hour) * hour
+		least, most = min(least, gap), max(most, gap)
+	}
+	return least, most
+}
+
+// covers takes over whom a judged run has checked.
+func (u *underWay) covers() {
 	v := u.view
-	if v.id == 0 {
-		return
-	}
-	var wrote bool
-	if err := u.admin.QueryRow(context.Background(), `SELECT EXISTS (SELECT FROM orphan_coverage WHERE run_id = $1)`, v.id).Scan(&wrote); err != nil {
-		u.t.Fatalf("reading who was checked: %v", err)
-	}
-	if !wrote {
-		for _, p := range u.pre.persons() {
-			if _, candidate := u.pre.ledger[p]; v.merged && !v.over && !candidate && v.takes(p) && v.scan(p) != void {
-				u.t.Fatalf("run %d wrote the ledger, and not that it checked u%02d", v.id, p)
-			}
-		}
-		return
-	}
-	newest := u.lastShare == nil || *u.lastShare <= u.begun
-	if newest {
-		u.lastShare = new(u.begun)
-	}
 	for _, p := range u.pre.persons() {
-		if !v.takes(p) {
-			continue
+		if v.takes(p) && v.scan(p) != invalid {
+			u.known[p], u.heard[p] = max(u.known[p], u.begun), true
 		}
-		said := v.scan(p)
-		if said != void {
-			u.known[p] = max(u.known[p], u.begun)
+	}
+	unknown := map[person]bool{}
+	for _, p := range u.pre.persons() {
+		if v.takes(p) && v.checked(p) && v.scan(p) == invalid {
+			unknown[p] = true
 		}
-		if newest {
-			u.unknown[p] = said == void
-		}
+	}
+	u.unknown = unknown
+	switch {
+	case u.part.toEnd:
+		u.coveredAll = true
+	case u.part.last != nil && !u.isCovered(*u.part.last):
+		u.covered = u.part.last
 	}
 }
 
-// checkCoverage: nobody is written down as checked since the last correct answer.
+// countUsers takes over how many users there are, as it was written down: the limits go
+// by it where runs check a part of them.
+func (u *underWay) countUsers() {
+	if err := u.admin.QueryRow(context.Background(), `SELECT users FROM orphan_cleaner.coverage`).Scan(&u.users); err != nil {
+		u.t.Fatalf("reading how many users there are: %v", err)
+	}
+	if all := int64(len(u.pre.persons())); u.every == 0 && !u.wants.changes() && u.users != all {
+		u.t.Fatalf("run %d met %d users, and wrote down %d", u.view.id, all, u.users)
+	}
+}
+
+// checkCoverage: nobody is written down as checked since the last valid response.
 func (h *history) checkCoverage() {
-	rows, err := h.admin.Query(context.Background(), `SELECT from_user, coalesce(extract(EPOCH FROM now() - checked_at) / 3600, 'Infinity')::float8 FROM orphan_coverage ORDER BY from_user`)
-	if err != nil {
+	state, err := db.New(h.admin).CoverageState(context.Background())
+	if errors.Is(err, pgx.ErrNoRows) {
+		if len(h.passed) > 0 {
+			h.t.Fatalf("%d runs were judged, and nothing is written down of whom they checked", len(h.passed))
+		}
+		return
+	} else if err != nil {
 		h.t.Fatalf("reading who was checked: %v", err)
 	}
-	defer rows.Close()
-	type part struct {
-		from uuid.UUID
-		age  float64 // hours
+	if state.IsWhole != h.coveredAll {
+		h.t.Fatalf("that every user was checked is %t, and written down as %t", h.coveredAll, state.IsWhole)
 	}
-	parts := []part{{age: math.Inf(1)}}
-	for rows.Next() {
-		var from uuid.UUID
-		var age float64
-		if err := rows.Scan(&from, &age); err != nil {
-			h.t.Fatalf("reading who was checked: %v", err)
-		}
-		parts = append(parts, part{from, age})
+	var unknown []string
+	for p := range h.unknown {
+		unknown = append(unknown, h.ids[p].String())
 	}
-	if rows.Err() != nil {
-		h.t.Fatalf("reading who was checked: %v", rows.Err())
+	h.same("users without a valid response", unknown, h.lines(`SELECT user_id::text FROM orphan_cleaner.unknowns`))
+	if !state.IsWhole {
+		return
+	}
+	var told float64 // hours
+	if err := h.admin.QueryRow(context.Background(), `SELECT extract(EPOCH FROM now() - $1::timestamptz)::float8 / 3600`, state.CheckedSince).Scan(&told); err != nil {
+		h.t.Fatalf("reading the clock: %v", err)
 	}
 	for _, p := range h.persons() {
-		id := h.ids[p]
-		i := len(parts) - 1
-		for bytes.Compare(parts[i].from[:], id[:]) > 0 {
-			i--
+		if h.unknown[p] && !h.heard[p] {
+			continue // counted, and dated by the first run that heard nothing
 		}
-		if told, known := parts[i].age, float64(h.now-h.known[p])/float64(hour); math.Round(told) < math.Round(known) {
-			h.t.Fatalf("u%02d is said to have been checked %.0f h ago, and has been known for %.0f h", p, told, known)
+		if age := float64(h.now-h.known[p]) / float64(hour); math.Round(age) > math.Round(told) {
+			h.t.Fatalf("every user is said to have been checked %.0f h ago, and u%02d was %.0f h ago", told, p, age)
 		}
-	}
-	if most := 4*len(h.ids) + 10; len(parts) > most || !slices.IsSortedFunc(parts, func(a, b part) int { return bytes.Compare(a.from[:], b.from[:]) }) {
-		h.t.Fatalf("%d ranges are kept of %d persons", len(parts), len(h.ids))
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -31,12 +30,9 @@ type wire struct {
 	nth     int
 	act     func(conn *pgx.Conn)
 	reached bool
-	// Each chunk of a sweep reads it, from its DELETE to the end of its transaction; see between.
-	chunks  sync.RWMutex
-	deletes map[*pgx.Conn]bool
-	// Whom the runs read to ask about, nil: nobody listens.
-	onPage func(page)
-	// How often a run wrote the ledger, over all of the wire's life.
+	// Is told each statement that is sent; nil: nobody listens.
+	heard func(name string, args []any)
+	// How often a run or a revert was judged, over all of the wire's life.
 	merges atomic.Int64
 }
 
@@ -45,7 +41,7 @@ var errDead = errors.New("the runner is dead")
 
 // newWire opens a pool as the program does, through a wire.
 func newWire(ctx context.Context, url string) (*wire, error) {
-	w := &wire{conns: map[*tapped]struct{}{}, deletes: map[*pgx.Conn]bool{}}
+	w := &wire{conns: map[*tapped]struct{}{}}
 	w.calm()
 	cfg, err := database.ParseConfig(url)
 	if err != nil {
@@ -85,22 +81,16 @@ func (w *wire) arm(at string, nth int, act func(conn *pgx.Conn)) {
 	w.at, w.nth, w.act = at, nth, act
 }
 
-// between has something done while no chunk of a sweep is under way: what one of them
-// deletes meanwhile would be judged by what held before, or by what holds afterwards.
-func (w *wire) between(do func()) {
-	w.chunks.Lock()
-	defer w.chunks.Unlock()
-	do()
-}
-
 // calm disarms it.
 func (w *wire) calm() { w.arm("", 0, nil) }
 
-// listen has every reading of user ids reported, nil: none.
-func (w *wire) listen(onPage func(page)) {
+// listen has every statement reported right before it is sent, and returns who was
+// told until now.
+func (w *wire) listen(heard func(name string, args []any)) (before func(name string, args []any)) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.onPage = onPage
+	before, w.heard = w.heard, heard
+	return before
 }
 
 // kill cuts the runner off for good, as kill -9 would.
@@ -121,7 +111,7 @@ var (
 	queryName = regexp.MustCompile(`^-- name: (\w+)`)
 	// The queries that give their transaction its name, so that its COMMIT can
 	// be told from others.
-	weighty = regexp.MustCompile(`^(RunBegin|CandidateMerge|MemberDeleteDue|RestoreStore|RestoreChunk|RevertChunk)$`)
+	weighty = regexp.MustCompile(`^(RunBegin|RunStage|RunJudge|RunSweepChunk|RunFinish|RestoreStore|RestoreChunk|RevertJudge|RevertChunk)$`)
 )
 
 // TraceQueryStart is pgx.QueryTracer.
@@ -129,11 +119,8 @@ func (w *wire) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.Tra
 	w.mu.Lock()
 	name := w.name(conn, data.SQL)
 	w.counts[name]++
-	if name == "commit of CandidateMerge" {
+	if name == "commit of RunJudge" || name == "commit of RevertJudge" {
 		w.merges.Add(1)
-	}
-	if name == "MemberUserPage" && w.onPage != nil {
-		w.onPage(page{data.Args[0].(uuid.UUID), data.Args[1].(uuid.UUID), data.Args[2].(int64)})
 	}
 	act := w.act
 	if name != w.at || w.counts[name] != w.nth || w.reached {
@@ -142,37 +129,21 @@ func (w *wire) TraceQueryStart(ctx context.Context, conn *pgx.Conn, data pgx.Tra
 	if act != nil {
 		w.reached = true
 	}
+	heard := w.heard
 	w.mu.Unlock()
 	if act != nil {
 		act(conn)
 	}
-	if name == "MemberDeleteDue" {
-		w.chunks.RLock()
-		w.mu.Lock()
-		w.deletes[conn] = true
-		w.mu.Unlock()
+	if heard != nil {
+		heard(name, data.Args)
 	}
-	verb, _, _ := strings.Cut(name, " ")
-	return context.WithValue(ctx, ends{}, verb == "commit" || verb == "rollback")
+	return ctx
 }
-
-// ends says of a statement, in its context, that it ends a transaction.
-type ends struct{}
 
 // TraceQueryEnd is pgx.QueryTracer.
-func (w *wire) TraceQueryEnd(ctx context.Context, conn *pgx.Conn, _ pgx.TraceQueryEndData) {
-	if ctx.Value(ends{}) != true {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.deletes[conn] {
-		delete(w.deletes, conn)
-		w.chunks.RUnlock()
-	}
-}
+func (w *wire) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// hasMerged says whether a run wrote the ledger since a count of merges.
+// hasMerged says whether a run or a revert was judged since a count of merges.
 func (w *wire) hasMerged(since int64) bool { return w.merges.Load() > since }
 
 func (w *wire) name(conn *pgx.Conn, sql string) string {
@@ -193,7 +164,7 @@ func (w *wire) name(conn *pgx.Conn, sql string) string {
 }
 
 // loseAnswer lets the next statement of a connection reach the server, and
-// drops the connection when the server has answered.
+// drops the connection when the server has responded.
 func loseAnswer(conn *pgx.Conn) {
 	if tapped, ok := conn.PgConn().Conn().(*tapped); ok {
 		tapped.lose.Store(true)

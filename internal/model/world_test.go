@@ -19,6 +19,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
@@ -76,26 +77,28 @@ type history struct {
 	*stage
 	*model
 	t         *rapid.T
-	settings  settings
+	cut       cut
 	rules     rules
-	everybody bool   // runs ask about everybody, whatever the rules
-	lie       string // the fault that auth-service has until further notice
-	runs      int    // runners so far
-	// lastRefused is the newest run that an approval could be about, 0 if none.
+	everybody bool               // runs check everybody, whatever the rules
+	lie       string             // the fault that auth-service has until further notice
+	lost      map[uuid.UUID]bool // living users whom auth-service leaves out until further notice
+	runs      int                // runners so far
+	// lastRefused is the newest refused run, 0 if none.
 	lastRefused int64
+	approvable  bool // can it be approved?
 }
 
-// settings of a history's runs that decide how the work is cut.
-type settings struct{ batch, concurrency, page, chunk, attempts int }
+// cut is how a history's runs cut the work.
+type cut struct{ batch, concurrency, sweeps, page, chunk, attempts int }
 
-const places = 5
+const conversations = 5
 
 func (s *stage) newHistory(t *rapid.T) *history {
-	h := &history{stage: s, t: t, model: &model{
+	h := &history{stage: s, t: t, lost: map[uuid.UUID]bool{}, model: &model{
 		living: map[person]bool{}, shadow: map[person]moment{}, members: map[key]*member{},
 		ledger: map[person]candidate{}, refusals: map[int64]map[person]bool{},
-		departed: map[person]bool{}, closed: map[place]bool{}, restores: map[int64]givenBack{}, started: map[int64]moment{},
-		lastEnd: -1 << 62, known: map[person]moment{}, unknown: map[person]bool{},
+		rechecks: map[person]bool{}, closed: map[conversation]bool{}, restores: map[int64]restored{}, started: map[int64]moment{},
+		lastEnd: -1 << 62, known: map[person]moment{}, heard: map[person]bool{}, unknown: map[person]bool{},
 	}}
 	persons := rapid.SampledFrom([]int{4, 12, 30, 70}).Draw(t, "persons")
 	for p := range persons {
@@ -104,8 +107,8 @@ func (s *stage) newHistory(t *rapid.T) *history {
 	s.auditor.reset(h.ids)
 	h.reset()
 	s.auth.Delete(h.ids...)
-	for c := range places {
-		h.exec(`INSERT INTO conversations (id, name) VALUES ($1, 'c')`, id("place", c))
+	for c := range conversations {
+		h.exec(`INSERT INTO conversations (id, name) VALUES ($1, 'c')`, id("conversation", c))
 	}
 	switch rapid.SampledFrom([]string{"deleted_at", "deleted_at", "no deleted_at", "no table"}).Draw(t, "shadow table") {
 	case "deleted_at":
@@ -117,33 +120,42 @@ func (s *stage) newHistory(t *rapid.T) *history {
 	}
 	const day = 24 * hour
 	h.rules = rules{
-		retention:       rapid.SampledFrom([]moment{30 * day, 30 * day, day}).Draw(t, "retention"),
-		maxGap:          rapid.SampledFrom([]moment{7 * day, 7 * day, 40 * day}).Draw(t, "max gap"),
-		newMissingShare: rapid.SampledFrom([]float64{0.1, 1}).Draw(t, "max new missing share"),
-		deleteMembers:   rapid.SampledFrom([]int64{100_000, 100_000, 6, 0}).Draw(t, "max delete members"),
-		recentlyActive:  rapid.SampledFrom([]int64{1000, 1000, 5, 1}).Draw(t, "max recently active"),
-		checkEvery:      drawCheckEvery(t),
+		retention: rapid.SampledFrom([]moment{30 * day, 30 * day, day}).Draw(t, "retention"),
+		maxGap:    rapid.SampledFrom([]moment{7 * day, 7 * day, 40 * day}).Draw(t, "max gap"),
 	}
+	h.drawLimits()
 	// The last two persons may be canaries, and are ordinary people all the same.
 	if rapid.IntRange(0, 3).Draw(t, "canaries") == 3 {
 		h.rules.alive = []person{person(persons - 1)}
 		h.rules.dead = []person{person(persons - 2)}
 	}
-	// 26 batches at most, and two of those who departed: then a tenth of void ones is fewer than make a run stop
-	// asking, and which of them came in a row does not matter.
+	// 26 batches at most, and two of rechecks: then a tenth of invalid ones is fewer than make a run stop
+	// checking, and which of them came in a row does not matter.
 	least := (persons + 25) / 26
-	h.settings = settings{
+	h.cut = cut{
 		batch:       rapid.SampledFrom([]int{least, least, least + 1, 7, 100}).Draw(t, "batch"),
 		concurrency: rapid.IntRange(1, 3).Draw(t, "concurrency"),
+		sweeps:      rapid.IntRange(1, 2).Draw(t, "sweep connections"),
 		page:        rapid.IntRange(1, 20).Draw(t, "page"),
 		chunk:       rapid.SampledFrom([]int{1, 2, 5, 2000}).Draw(t, "chunk"),
 		attempts:    rapid.IntRange(2, 3).Draw(t, "attempts"),
 	}
-	if h.settings.batch < least {
-		h.settings.batch = least
-	}
 	h.people(persons)
 	return h
+}
+
+// drawLimits draws what is drawn again in the middle of a history: the limits, mostly
+// so high that a run passes, and CHECK_EVERY.
+func (h *history) drawLimits() {
+	share := func(name string, low float64) float64 { return draw(h, "max "+name, 1, 1, 1, low) }
+	h.rules.limits = settings.Limits{
+		"new-missing-share": draw(h, "max new-missing-share", 0.1, 1, 1), "new-missing-rate": share("new-missing-rate", 0.05),
+		"candidate-share": share("candidate-share", 0.3), "delete-share": share("delete-share", 0.2),
+		"delete-share-7d": share("delete-share-7d", 0.3), "delete-share-30d": share("delete-share-30d", 0.4),
+		"delete-rows": draw[float64](h, "max delete-rows", 100_000, 100_000, 100_000, 6, 0), "history": 10,
+		"recently-active": draw[float64](h, "max recently-active", 1000, 1000, 5, 1),
+	}
+	h.rules.checkEvery = drawCheckEvery(h.t)
 }
 
 // people fills the conversations: most persons live, and some have been gone
@@ -152,14 +164,14 @@ func (h *history) people(persons int) {
 	for p := range person(persons) {
 		joins := rapid.IntRange(0, 3).Draw(h.t, "memberships")
 		for n := range joins {
-			h.addMember(key{place((int(p)*3 + n) % places), p}, drawAge(h.t))
+			h.addMember(key{conversation((int(p)*3 + n) % conversations), p}, drawAge(h.t))
 		}
-		fate := rapid.IntRange(0, 9).Draw(h.t, "fate")
-		if fate < 6 || slices.Contains(h.rules.alive, p) {
+		kind := rapid.IntRange(0, 9).Draw(h.t, "lives")
+		if kind < 6 || slices.Contains(h.rules.alive, p) {
 			h.live(p)
 			continue
 		}
-		if fate > 6 {
+		if kind > 6 {
 			h.shadowDeleted(p, drawAge(h.t))
 		}
 	}
@@ -169,10 +181,10 @@ func drawAge(t *rapid.T) moment {
 	return hour * rapid.SampledFrom([]moment{90 * 24, 60 * 24, 40 * 24, 31 * 24, 30 * 24, 29 * 24, 48, 24, 0}).Draw(t, "hours ago")
 }
 
-// drawCheckEvery is around the times that pass between runs, so that some ask
-// about everybody and some about a share.
+// drawCheckEvery is around the times that pass between runs, so that some
+// check everybody and some a part.
 func drawCheckEvery(t *rapid.T) moment {
-	return hour * rapid.SampledFrom([]moment{0, 0, 24, 5 * 24, 20 * 24, 30 * 24}).Draw(t, "check every hours")
+	return hour * rapid.SampledFrom([]moment{0, 0, 24, 48, 5 * 24, 20 * 24}).Draw(t, "check every hours")
 }
 
 func id(kind string, n int) uuid.UUID {
@@ -212,10 +224,11 @@ func (h *history) reset() {
 			-- The audit of these deletes goes with the rest. Many partitions: TRUNCATE would take ten times as long.
 			DELETE FROM conversation_members_audit;
 			DELETE FROM conversation_members_backup;
-			TRUNCATE orphan_runs, orphan_candidates, orphan_sightings, orphan_holds, orphan_approvals,
-				orphan_refusals, orphan_pauses, orphan_restores, orphan_departed, orphan_coverage RESTART IDENTITY;
+			TRUNCATE orphan_cleaner.runs, orphan_cleaner.candidates, orphan_cleaner.sightings, orphan_cleaner.holds, orphan_cleaner.approvals,
+				orphan_cleaner.refusals, orphan_cleaner.pauses, orphan_cleaner.restores, orphan_cleaner.rechecks, orphan_cleaner.coverage,
+				orphan_cleaner.unknowns, orphan_cleaner.hours RESTART IDENTITY;
 			DROP TABLE IF EXISTS users;
-			CREATE TABLE users (id uuid PRIMARY KEY, username text NOT NULL, deleted_at timestamptz);
+			CREATE TABLE users (id uuid PRIMARY KEY, username text NOT NULL, created_at timestamptz, deleted_at timestamptz);
 		END $$`)
 }
 
@@ -231,15 +244,29 @@ func (h *history) die(p person) {
 	delete(h.living, p)
 }
 
-// shadowDeleted writes down in the shadow table that a user was deleted a while ago.
+// shadowDeleted writes down in the shadow table that a user was deleted a while ago,
+// or something that cannot be: that is no evidence, or not yet.
 func (h *history) shadowDeleted(p person, ago moment) {
 	if !h.hasShadow {
 		return
 	}
 	h.tick()
-	h.exec(`INSERT INTO users (id, username, deleted_at) VALUES ($1, 'x', now() - make_interval(hours => $2))
-		ON CONFLICT (id) DO UPDATE SET deleted_at = excluded.deleted_at`, h.ids[p], hours(ago))
-	h.shadow[p] = h.now - ago
+	form := draw(h, "shadow says", "%s", "%s", "%s", "'infinity'", "now() + interval '1 day'", "%s - interval '3 years'")
+	statement := `INSERT INTO users (id, username, created_at, deleted_at)
+		VALUES ($1, 'x', now() - interval '1 year', ` + strings.ReplaceAll(form, "%s", "now() - make_interval(hours => $2::int)") + `)
+		ON CONFLICT (id) DO UPDATE SET created_at = excluded.created_at, deleted_at = excluded.deleted_at`
+	delete(h.shadow, p)
+	switch form {
+	case "%s":
+		h.shadow[p] = h.now - ago
+	case "now() + interval '1 day'":
+		h.shadow[p] = h.now + 24*hour
+	}
+	if strings.Contains(form, "%s") {
+		h.exec(statement, h.ids[p], hours(ago))
+	} else {
+		h.exec(statement, h.ids[p])
+	}
 }
 
 func hours(m moment) int { return int(m / hour) }
@@ -248,17 +275,19 @@ func hours(m moment) int { return int(m / hour) }
 func (h *history) addMember(k key, ago moment) {
 	h.tick()
 	h.tags++
-	if h.closed[k.place] {
-		h.openPlace(k.place)
+	if h.closed[k.conversation] {
+		h.openConversation(k.conversation)
 	}
 	h.appears(k.person)
-	row := &member{key: k, tag: fmt.Sprintf("k%03d", h.tags), role: []string{"member", "admin", "owner"}[h.tags%3], muted: h.tags%2 == 0, joined: h.now - ago}
+	row := &member{key: k, tag: fmt.Sprintf("k%03d", h.tags), role: []string{"member", "admin", "owner"}[h.tags%3], muted: h.tags%2 == 0, joined: h.now - ago, written: h.step}
 	var readAgo *int // hours
 	switch h.tags % 5 {
 	case 0:
 		readAgo = new(0)
 	case 1:
 		readAgo = new(min(hours(ago), 48))
+	case 2:
+		readAgo = new(hours(ago))
 	}
 	if readAgo != nil {
 		row.read = new(h.now - moment(*readAgo)*hour)
@@ -267,72 +296,70 @@ func (h *history) addMember(k key, ago moment) {
 			(conversation_id, user_id, role, joined_at, last_read_at, is_muted, user_public_key)
 		VALUES ($1, $2, $3, now() - make_interval(hours => $4), now() - make_interval(hours => $7), $5, $6)
 		RETURNING joined_at, last_read_at`,
-		id("place", int(k.place)), h.ids[k.person], row.role, hours(ago), row.muted, row.tag, readAgo).Scan(&row.joinedAt, &row.lastRead)
+		id("conversation", int(k.conversation)), h.ids[k.person], row.role, hours(ago), row.muted, row.tag, readAgo).Scan(&row.joinedAt, &row.lastRead)
 	if err != nil {
 		h.t.Fatalf("joining %s: %v", k, err)
 	}
 	h.members[k] = row
 }
 
-// appears notes that a person is about to have a membership: who has none already
-// is nobody that a run could have asked about.
+// appears notes that a person is about to have a membership: nobody without one is
+// checked by a run.
 func (h *history) appears(p person) {
 	if len(h.membersOf(p)) > 0 {
 		return
 	}
 	h.known[p] = h.now
-	if h.lastShare != nil {
+	if len(h.passed) > 0 {
 		// The clock was turned back: no run is let pass before it has caught up with that one.
-		h.known[p] = max(h.now, *h.lastShare)
+		h.known[p] = max(h.now, h.passed[len(h.passed)-1].at)
 	}
 }
 
 // leave is the application's own delete.
 func (h *history) leave(k key) {
 	h.tick()
-	if n := h.exec(`DELETE FROM conversation_members WHERE conversation_id = $1 AND user_id = $2`, id("place", int(k.place)), h.ids[k.person]); n != 1 {
+	if n := h.exec(`DELETE FROM conversation_members WHERE conversation_id = $1 AND user_id = $2`, id("conversation", int(k.conversation)), h.ids[k.person]); n != 1 {
 		h.t.Fatalf("%s should leave, and %d rows went", k, n)
 	}
-	h.forget(k, 0)
+	h.forget(k, 0, false)
 }
 
 // forget moves a member of the model to its audit.
-func (h *history) forget(k key, run int64) {
-	h.gone = append(h.gone, deletion{*h.members[k], run, h.now})
+func (h *history) forget(k key, run int64, approved bool) {
+	h.gone = append(h.gone, deletion{*h.members[k], run, h.now, approved})
 	delete(h.members, k)
 }
 
-// closePlace deletes a conversation, its members with it.
-func (h *history) closePlace(c place) {
+// closeConversation deletes a conversation, its members with it.
+func (h *history) closeConversation(c conversation) {
 	h.tick()
-	h.exec(`DELETE FROM conversations WHERE id = $1`, id("place", int(c)))
+	h.exec(`DELETE FROM conversations WHERE id = $1`, id("conversation", int(c)))
 	h.closed[c] = true
 	for _, k := range slices.Collect(maps.Keys(h.members)) {
-		if k.place == c {
-			h.forget(k, 0)
+		if k.conversation == c {
+			h.forget(k, 0, false)
 		}
 	}
 }
 
-// openPlace makes a deleted conversation again, by the same id.
-func (h *history) openPlace(c place) {
-	h.exec(`INSERT INTO conversations (id, name) VALUES ($1, 'c')`, id("place", int(c)))
+// openConversation makes a deleted conversation again, by the same id.
+func (h *history) openConversation(c conversation) {
+	h.exec(`INSERT INTO conversations (id, name) VALUES ($1, 'c')`, id("conversation", int(c)))
 	delete(h.closed, c)
 }
 
-// depart moves a person from the ledger to the list of those to be asked about again.
-func (h *history) depart(p person) {
+// leaveLedger moves a person from the ledger to the list of rechecks.
+func (h *history) leaveLedger(p person) {
 	delete(h.ledger, p)
-	if _, before := h.departed[p]; !before {
-		h.departed[p] = false
-	}
+	h.rechecks[p] = false
 }
 
 // pass lets time pass, or turns the clock back where it is negative.
 //
 // The database's clock cannot be turned, so everything it has recorded is moved
 // back instead, all of it by the same interval: members, conversations and the
-// shadow table, runs, ledger, holds, approvals, pauses, audit and backup. To any
+// shadow table, runs, sums of hours, ledger, holds, approvals, pauses, audit and backup. To any
 // rule, which compares a recorded time with now() or with another, this is the
 // same. Rows of audit and backup move to the partitions of their new days,
 // which are made for them.
@@ -345,7 +372,7 @@ func (h *history) pass(d moment) {
 		{"conversation_members_backup", "backed_up_at", "day", "YYYYMMDD", "1 day"},
 		{"conversation_members_audit", "deleted_at", "month", "YYYYMM", "1 month"},
 	} {
-		fmt.Fprintf(&b, `SELECT orphan_add_partition('%[1]s', '%[1]s_' || to_char(d, '%[4]s'), d AT TIME ZONE 'UTC', (d + interval '%[5]s') AT TIME ZONE 'UTC')
+		fmt.Fprintf(&b, `SELECT orphan_cleaner.partition_add('public.%[1]s', '%[1]s_' || to_char(d, '%[4]s'), d AT TIME ZONE 'UTC', (d + interval '%[5]s') AT TIME ZONE 'UTC')
 			FROM (SELECT DISTINCT date_trunc('%[3]s', (%[2]s - interval '%[6]d hours') AT TIME ZONE 'UTC') AS d FROM %[1]s) AS days;
 		`, parent.table, parent.column, parent.unit, parent.form, parent.day, hours(d))
 	}
@@ -357,6 +384,9 @@ func (h *history) pass(d moment) {
 		}
 		fmt.Fprintf(&b, "UPDATE %s SET %s;\n", table, strings.Join(sets, ", "))
 	}
+	// By way of a time in which nothing lies: a row's new hour may be another row's old one.
+	fmt.Fprintf(&b, "UPDATE orphan_cleaner.hours SET hour = hour + interval '1000 years';\n"+
+		"UPDATE orphan_cleaner.hours SET hour = hour - interval '1000 years' - interval '%d hours';\n", hours(d))
 	b.WriteString("COMMIT;")
 	if _, err := h.admin.Exec(context.Background(), b.String(), pgx.QueryExecModeSimpleProtocol); err != nil {
 		h.t.Fatalf("letting time pass: %v", err)
@@ -380,19 +410,20 @@ func (h *history) moved() []string {
 	tables := []string{
 		"conversations: created_at updated_at",
 		"conversation_members: joined_at last_read_at",
-		"orphan_runs: started_at heartbeat_at finished_at",
-		"orphan_candidates: first_missing_at last_missing_at",
-		"orphan_holds: created_at until lifted_at",
-		"orphan_approvals: approved_at expires_at used_at revoked_at",
-		"orphan_pauses: paused_at resumed_at",
-		"orphan_restores: backed_up_at",
-		"orphan_departed: departed_at checked_at alive_at",
-		"orphan_coverage: checked_at",
+		"orphan_cleaner.runs: started_at heartbeat_at finished_at scheduled_for judged_at",
+		"orphan_cleaner.candidates: first_missing_at last_missing_at",
+		"orphan_cleaner.holds: created_at until lifted_at",
+		"orphan_cleaner.approvals: approved_at expires_at used_at revoked_at",
+		"orphan_cleaner.pauses: paused_at resumed_at",
+		"orphan_cleaner.restores: backed_up_at",
+		"orphan_cleaner.rechecks: deleted_at checked_at alive_at",
+		"orphan_cleaner.coverage: checked_at",
+		"orphan_cleaner.unknowns: unknown_since",
 		"conversation_members_audit: joined_at deleted_at",
 		"conversation_members_backup: joined_at last_read_at backed_up_at",
 	}
 	if h.hasShadow {
-		tables = append(tables, "users: deleted_at")
+		tables = append(tables, "users: created_at deleted_at")
 	}
 	return tables
 }
