@@ -32,6 +32,10 @@ build: ## build bin/orphan-cleaner
 	@mkdir -p $(BIN)
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/orphan-cleaner ./cmd/orphan-cleaner
 
+.PHONY: build-lab
+build-lab: build # build bin/lab, which drives bin/orphan-cleaner
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/lab ./cmd/lab
+
 .PHONY: release
 release: $(TOOLS)/cyclonedx-gomod ## build dist/release: archives for each platform, SBOMs and SHA256SUMS
 	./tools/scripts/release.sh $(VERSION) dist $(TOOLS)
@@ -41,19 +45,25 @@ check-release: $(TOOLS)/cyclonedx-gomod ## build what is released twice, in two 
 	./tools/scripts/check-release.sh $(VERSION) $(TOOLS)
 
 .PHONY: demo
-demo: postgres build ## see all of it on a throw-away PostgreSQL and auth-service
-	@$(BIN)/orphan-cleaner demo
+demo: postgres build-lab ## see all of it on a throw-away PostgreSQL and auth-service
+	@$(BIN)/lab demo
 
 BENCHFLAGS  ?=
-BENCH       = mkdir -p dist && $(BIN)/orphan-cleaner bench --json dist/bench.json --svg docs/bench.svg --markdown docs/performance.md
+BENCH       = mkdir -p dist && $(BIN)/lab bench --json dist/bench.json --svg docs/bench.svg --markdown docs/performance.md
 
 .PHONY: bench
-bench: postgres build ## measure it beside other ways, in ten minutes, into docs/performance.md
+bench: postgres build-lab ## measure whole runs beside a floor, in a quarter of an hour, into docs/performance.md
 	@$(BENCH) $(BENCHFLAGS)
 
 .PHONY: bench-all
-bench-all: postgres build ## the same up to ten million members, for hours
-	@$(BENCH) --size 150,1500,15000,1m,10m --share own,0,3,10 --neighbours 200 $(BENCHFLAGS)
+bench-all: postgres build-lab ## the same up to ten million members, for hours
+	@$(BENCH) --size 150,1500,15000,1m,10m $(BENCHFLAGS)
+
+SIMULATEFLAGS ?=
+
+.PHONY: simulate
+simulate: postgres build-lab ## play a year in minutes: what lying auth-services cost, into docs/simulation.md
+	@$(BIN)/lab simulate --markdown docs/simulation.md $(SIMULATEFLAGS)
 
 .PHONY: postgres
 postgres: ## install PostgreSQL where it is missing

@@ -108,10 +108,11 @@ size=$($psql -c "SELECT pg_total_relation_size('conversation_members')")
 pending=$(ls migrations/*.sql | wc -l)
 while [ "$pending" -gt 0 ]; do
     from=$(now)
-    "$goose" -dir migrations postgres "$DATABASE_URL" up-by-one >"$temp/goose" 2>&1 || { cat "$temp/goose" >&2; exit 1; }
+    # .env names the table, the driver and the folder.
+    GOOSE_DBSTRING=$DATABASE_URL "$goose" up-by-one >"$temp/goose" 2>&1 || { cat "$temp/goose" >&2; exit 1; }
     to=$(now)
     pending=$((pending - 1))
-    # goose: 2026/01/31 10:00:00 OK   00001_create_orphan_runs.sql (12.34ms)
+    # goose: 2026/01/31 10:00:00 OK   00001_create_runs.sql (12.34ms)
     file=$(sed -n 's/.*OK *\([0-9a-z_]*\)\.sql.*/\1/p' "$temp/goose")
     took=$(sed -n 's/.*OK .*(\(.*\))$/\1/p' "$temp/goose")
     sleep 1 # for the writes under way at its end to be logged

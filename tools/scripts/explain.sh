@@ -23,27 +23,21 @@ for file in queries/*.sql; do
     function finish() {
         call = "EXPLAIN (:options) EXECUTE \"" query "\"" (parameters ? " (" values ")" : "") ";"
         printf "PREPARE \"%s\" AS\n%s\n", query, body
-        if (planned != "") printf "SAVEPOINT planned;\n:settings_for_%s\n", planned
         printf "SET LOCAL plan_cache_mode = force_custom_plan;\n\\echo == %s, these values\n%s\n", query, call
         printf "SET LOCAL plan_cache_mode = force_generic_plan;\n\\echo == %s, any values\n%s\n", query, call
-        if (planned != "") printf "ROLLBACK TO SAVEPOINT planned;\n"
         query = ""
     }
     /^-- name: / {
         query = $3
         parameters = 0
-        values = body = planned = ""
+        values = body = ""
         split("", number)
         print ""
         next
     }
     query == "" { next }
     # The header of the DBA.
-    /^--/ {
-        print
-        if (match($0, /Follows SettingsFor[A-Z][a-z]+/)) planned = tolower(substr($0, RSTART + 19, RLENGTH - 19))
-        next
-    }
+    /^--/ { print; next }
     /^ *--/ { body = body (body == "" ? "" : "\n") $0; next }
     {
         line = ""
@@ -53,10 +47,6 @@ for file in queries/*.sql; do
             line = line substr(rest, 1, RSTART - 1)
             rest = substr(rest, RSTART + RLENGTH)
             gsub(/^@|^sqlc\.narg\(.|.\)$/, "", name)
-            # These stand for a flag in one query and for something else in another.
-            if ((name == "alive" || name == "every") && match(rest, /^::[a-z]+/)) {
-                name = name "_" substr(rest, 3, RLENGTH - 2)
-            }
             line = line parameter(name)
         }
         line = line rest
