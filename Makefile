@@ -130,6 +130,7 @@ fmt: $(TOOLS)/golangci-lint ## format the Go code
 # buf first: it clears gen/ before it writes.
 generate: $(TOOLS)/sqlc $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc ## write gen/ from proto/ and queries/, and the plans to look at
 	$(TOOLS)/buf generate proto --template proto/buf.gen.yaml
+	rm -f gen/db/*.sql.go
 	$(TOOLS)/sqlc generate
 	./tools/scripts/explain.sh > sql/runbook/explain_queries.sql
 

@@ -72,8 +72,6 @@ func TestRunnerOwnsNothing(t *testing.T) {
 	})
 	must("RunBegin", err)
 	run := begun.RunID
-	_, err = q.RunOpen(ctx)
-	must("RunOpen", err)
 	_, err = q.RunSchedule(ctx, time.Hour)
 	must("RunSchedule", err)
 	_, err = q.PauseInForce(ctx)

@@ -145,14 +145,6 @@ LEFT JOIN LATERAL (
 ) AS l ON true
 LEFT JOIN orphan_cleaner.runs AS o ON o.state = 'running';
 
--- name: RunOpen :one
--- The open run, if there is one.
--- Locks: ACCESS SHARE on runs. Index: runs_one_open. Rows: at most one.
-SELECT r.run_id, r.kind, r.phase, r.host, r.started_at, r.heartbeat_at,
-    (r.heartbeat_at + r.lease < now())::boolean AS lapsed
-FROM orphan_cleaner.runs AS r
-WHERE r.state = 'running';
-
 -- name: RunRecent :many
 -- The last runs, newest first.
 -- Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: as asked.

@@ -365,40 +365,6 @@ func (q *Queries) RunJudge(ctx context.Context, arg RunJudgeParams) (RunJudgeRow
 	return i, err
 }
 
-const runOpen = `-- name: RunOpen :one
-SELECT r.run_id, r.kind, r.phase, r.host, r.started_at, r.heartbeat_at,
-    (r.heartbeat_at + r.lease < now())::boolean AS lapsed
-FROM orphan_cleaner.runs AS r
-WHERE r.state = 'running'
-`
-
-type RunOpenRow struct {
-	RunID       int64     `json:"run_id"`
-	Kind        string    `json:"kind"`
-	Phase       string    `json:"phase"`
-	Host        string    `json:"host"`
-	StartedAt   time.Time `json:"started_at"`
-	HeartbeatAt time.Time `json:"heartbeat_at"`
-	Lapsed      bool      `json:"lapsed"`
-}
-
-// The open run, if there is one.
-// Locks: ACCESS SHARE on runs. Index: runs_one_open. Rows: at most one.
-func (q *Queries) RunOpen(ctx context.Context) (RunOpenRow, error) {
-	row := q.db.QueryRow(ctx, runOpen)
-	var i RunOpenRow
-	err := row.Scan(
-		&i.RunID,
-		&i.Kind,
-		&i.Phase,
-		&i.Host,
-		&i.StartedAt,
-		&i.HeartbeatAt,
-		&i.Lapsed,
-	)
-	return i, err
-}
-
 const runRecent = `-- name: RunRecent :many
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,

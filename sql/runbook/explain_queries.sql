@@ -1692,20 +1692,6 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunSchedule, any values
 EXPLAIN (:options) EXECUTE "RunSchedule" (:every);
 
--- The open run, if there is one.
--- Locks: ACCESS SHARE on runs. Index: runs_one_open. Rows: at most one.
-PREPARE "RunOpen" AS
-SELECT r.run_id, r.kind, r.phase, r.host, r.started_at, r.heartbeat_at,
-    (r.heartbeat_at + r.lease < now())::boolean AS lapsed
-FROM orphan_cleaner.runs AS r
-WHERE r.state = 'running';
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunOpen, these values
-EXPLAIN (:options) EXECUTE "RunOpen";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunOpen, any values
-EXPLAIN (:options) EXECUTE "RunOpen";
-
 -- The last runs, newest first.
 -- Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: as asked.
 PREPARE "RunRecent" AS

@@ -10,6 +10,13 @@ trap 'rm -rf "$temp"' EXIT
 stale=0
 
 "$bin/sqlc" diff || stale=1
+# sqlc leaves the code of a file of queries that is gone.
+for generated in gen/db/*.sql.go; do
+    if [ ! -f "queries/$(basename "$generated" .go)" ]; then
+        echo "$generated is of no file in queries/" >&2
+        stale=1
+    fi
+done
 
 "$bin/buf" generate proto --template proto/buf.gen.yaml --output "$temp"
 diff -r "$temp/gen/nova" gen/nova || stale=1
