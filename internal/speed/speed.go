@@ -85,7 +85,7 @@ func Measure(ctx context.Context, pool *pgxpool.Pool, checker run.Checker, log *
 			return report, err
 		}
 		row.Calls = (row.Users + cfg.BatchSize - 1) / cfg.BatchSize
-		row.Samples, row.P50, row.P99 = len(times), quantile(times, 0.50), quantile(times, 0.99)
+		row.Samples, row.P50, row.P99 = len(times), Quantile(times, 0.50), Quantile(times, 0.99)
 		report.Calls = append(report.Calls, row)
 	}
 	return report, nil
@@ -125,9 +125,9 @@ func callTimes(ctx context.Context, checker run.Checker, users []uuid.UUID, time
 	return taken, nil
 }
 
-// quantile is the smallest value that at least the share q of them does not
+// Quantile is the smallest value that at least the share q of them does not
 // exceed; 0 of no values.
-func quantile(values []float64, q float64) float64 {
+func Quantile(values []float64, q float64) float64 {
 	if len(values) == 0 {
 		return 0
 	}

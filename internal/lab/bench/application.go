@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nova-social/orphan-cleaner/internal/speed"
 	"github.com/nova-social/orphan-cleaner/internal/wait"
 )
 
@@ -158,6 +159,6 @@ func parseTransaction(line string) (transaction, error) {
 
 func latencyOf(milliseconds []float64) Latency {
 	return Latency{
-		Transactions: len(milliseconds), P50: quantile(milliseconds, 0.50), P99: quantile(milliseconds, 0.99), Max: quantile(milliseconds, 1),
+		Transactions: len(milliseconds), P50: speed.Quantile(milliseconds, 0.50), P99: speed.Quantile(milliseconds, 0.99), Max: speed.Quantile(milliseconds, 1),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nova-social/orphan-cleaner/internal/lab/process"
+	"github.com/nova-social/orphan-cleaner/internal/speed"
 )
 
 // Options say what is measured.
@@ -109,7 +110,7 @@ type sample struct {
 }
 
 func (s *sample) timing() Timing {
-	return Timing{Seconds: median(s.seconds), Min: quantile(s.seconds, 0), Max: quantile(s.seconds, 1), All: s.seconds, Own: median(s.own)}
+	return Timing{Seconds: median(s.seconds), Min: speed.Quantile(s.seconds, 0), Max: speed.Quantile(s.seconds, 1), All: s.seconds, Own: median(s.own)}
 }
 
 // measure has the programs take turns.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nova-social/orphan-cleaner/internal/speed"
 )
 
 func TestParse(t *testing.T) {
@@ -38,11 +40,11 @@ func TestStats(t *testing.T) {
 	t.Parallel()
 	values := []float64{5, 1, 4, 2, 3}
 	for q, want := range map[float64]float64{0: 1, 0.2: 1, 0.5: 3, 0.99: 5, 1: 5} {
-		if got := quantile(values, q); got != want {
+		if got := speed.Quantile(values, q); got != want {
 			t.Errorf("quantile %g is %g, not %g", q, got, want)
 		}
 	}
-	if median(values) != 3 || median([]float64{4, 1}) != 2.5 || median(nil) != 0 || quantile(nil, 0.5) != 0 {
+	if median(values) != 3 || median([]float64{4, 1}) != 2.5 || median(nil) != 0 || speed.Quantile(nil, 0.5) != 0 {
 		t.Error("a median is wrong")
 	}
 }

@@ -1,17 +1,16 @@
 package bench
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/nova-social/orphan-cleaner/internal/lab/document"
 )
 
 // titled is a table with a line above it.
@@ -156,21 +155,13 @@ const (
 // WriteMarkdown puts the report between the marks of a document, in place of what
 // is there, and the chart before it, where there is one.
 func (r Report) WriteMarkdown(path, chart string) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, found := bytes.Cut(text, []byte(markBegin))
-	_, after, ended := bytes.Cut(rest, []byte(markEnd))
-	if !found || !ended {
-		return fmt.Errorf("%s has no lines %q and %q for the figures to stand between", path, markBegin, markEnd)
-	}
 	figures := r.Markdown()
 	if chart != "" {
-		if chart, err = filepath.Rel(filepath.Dir(path), chart); err != nil {
+		chart, err := filepath.Rel(filepath.Dir(path), chart)
+		if err != nil {
 			return err
 		}
 		figures = "![Seconds of a run and of the floor, on a logarithmic scale](" + filepath.ToSlash(chart) + ")\n\n" + figures
 	}
-	return os.WriteFile(path, slices.Concat(before, []byte(markBegin+"\n\n"+figures+"\n"+markEnd), after), 0o644) //nolint:gosec // a document, for everybody
+	return document.Replace(path, markBegin, markEnd, figures)
 }

@@ -1,13 +1,13 @@
 package simulate
 
 import (
-	"bytes"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/nova-social/orphan-cleaner/internal/lab/document"
 )
 
 // The lines of a document between which the tables stand.
@@ -19,16 +19,7 @@ const (
 // WriteMarkdown puts the tables between the marks of a document, in place of what
 // is there.
 func WriteMarkdown(path string, outcomes []Outcome) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, found := bytes.Cut(text, []byte(markBegin))
-	_, after, ended := bytes.Cut(rest, []byte(markEnd))
-	if !found || !ended {
-		return fmt.Errorf("%s has no lines %q and %q for the tables to stand between", path, markBegin, markEnd)
-	}
-	return os.WriteFile(path, slices.Concat(before, []byte(markBegin+"\n\n"+Markdown(outcomes)+"\n"+markEnd), after), 0o644) //nolint:gosec // a document, for everybody
+	return document.Replace(path, markBegin, markEnd, Markdown(outcomes))
 }
 
 // Markdown has a table for honest histories and one for the others.
