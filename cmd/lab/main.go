@@ -29,11 +29,10 @@ type streams struct{ out, err io.Writer }
 func main() {
 	var cli CLI
 	kctx := kong.Parse(&cli, kong.Name("lab"), kong.Description("Shows orphan-cleaner at work and measures it."))
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Until the process has ended: a signal while it ends by itself is not the cause of its end.
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	kctx.BindTo(ctx, (*context.Context)(nil))
-	err := kctx.Run(&streams{os.Stdout, os.Stderr})
-	stop()
-	if err != nil {
+	if err := kctx.Run(&streams{os.Stdout, os.Stderr}); err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
 	}
