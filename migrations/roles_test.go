@@ -128,6 +128,7 @@ func TestRunnerOwnsNothing(t *testing.T) {
 	must("CandidateBacklog", err)
 
 	// Sweep: the held user is handed over, too, and stays.
+	d.Settle()
 	from, err := q.SnapshotOldest(ctx)
 	must("SnapshotOldest", err)
 	chunk, err := q.RunSweepChunk(ctx, db.RunSweepChunkParams{RunID: run, Token: token, UserIds: missing, CheckedFrom: from, MaxRows: 100})
