@@ -519,6 +519,10 @@ func TestRolesWithoutSuperuser(t *testing.T) {
 	}
 	d.Exec("ALTER DATABASE " + d.Name + " OWNER TO " + owner)
 	t.Cleanup(func() {
+		// A session drops its temporary functions while it ends.
+		testdb.Eventually(t, time.Minute, "the owner's sessions have ended", func() bool {
+			return d.Count("pg_stat_activity WHERE usename = $1", owner) == 0
+		})
 		d.Exec("ALTER DATABASE " + d.Name + " OWNER TO postgres")
 		d.Exec("REASSIGN OWNED BY " + owner + " TO postgres")
 	})
