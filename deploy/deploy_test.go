@@ -146,7 +146,11 @@ func TestMetricsExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := telemetry.NewState(registry, metrics, testdb.New(t).Pool, 30*24*time.Hour, slog.New(slog.DiscardHandler), process); err != nil {
+	db := testdb.New(t)
+	// Before the first judged run no breaker has a figure.
+	db.Exec(`INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, judged_at, lease, host, version, settings)
+		VALUES ('clean', 'succeeded', 'finish', now(), now(), now(), now(), '1 minute', 'h:1', 'v', '{"delete-rows": 100000}')`)
+	if err := telemetry.NewState(registry, metrics, db.Pool, 30*24*time.Hour, slog.New(slog.DiscardHandler), process); err != nil {
 		t.Fatal(err)
 	}
 	families, err := registry.Gather()
@@ -175,9 +179,22 @@ func TestMetricsExist(t *testing.T) {
 	if err := json.Unmarshal(text, &dashboard); err != nil {
 		t.Fatal(err)
 	}
+	shown := map[string]bool{}
 	for _, p := range dashboard.Panels {
 		for _, target := range p.Targets {
 			queries["panel "+p.Title] += target.Expr + "\n"
+			for _, name := range metricNames(target.Expr) {
+				shown[name] = true
+			}
+		}
+	}
+	// What a reader looks at before a breaker refuses.
+	for _, name := range []string{
+		"orphan_cleaner_candidate_users", "orphan_cleaner_newly_missing_users", "orphan_cleaner_newly_missing_usual_users",
+		"orphan_cleaner_breaker_value", "orphan_cleaner_breaker_limit", "orphan_cleaner:breaker_limit:ratio",
+	} {
+		if !shown[name] {
+			t.Errorf("no panel shows %s", name)
 		}
 	}
 	checked := 0

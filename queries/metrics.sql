@@ -105,6 +105,8 @@ ORDER BY t.parent;
 SELECT
     count(*)::bigint AS due_users,
     coalesce(sum(m.members), 0)::bigint AS due_members,
+    -- Those that count in a breaker.
+    coalesce(sum(m.members) FILTER (WHERE c.approved_run IS NULL), 0)::bigint AS due_members_judged,
     coalesce(extract(EPOCH FROM now() - (min(c.first_missing_at) + @retention::interval)), 0)::float8 AS oldest_due_age,
     (
         SELECT count(*)
@@ -130,6 +132,76 @@ WHERE c.first_missing_at <= now() - @retention::interval
         WHERE h.user_id = c.user_id
     )
     AND m.members > 0;
+
+-- name: MetricsBreakers :many
+-- The figures and limits of the breakers as they are now, by the function that judges a run: the windows with the members that
+-- are due now, the last run's share of newly missing users. What a refused run found counts until a later run is judged. No
+-- row before the first judged run. Counts no member.
+-- Locks: ACCESS SHARE on our tables.
+-- Index: runs_pkey, backwards; candidates and hours are read whole.
+-- Rows: the ledger; an hour each of the audit's window.
+WITH judged AS (
+    SELECT
+        r.settings, r.users_checked, r.members_total, r.judged_at,
+        CASE WHEN r.judged_at IS NULL THEN r.users_new ELSE 0 END AS refused_new,
+        CASE WHEN r.judged_at IS NULL THEN r.members_due ELSE 0 END AS refused_due,
+        r.users_new
+    FROM orphan_cleaner.runs AS r
+    WHERE r.kind = 'clean'
+        AND (r.judged_at IS NOT NULL OR r.breaker IS NOT NULL)
+    ORDER BY r.run_id DESC
+    LIMIT 1
+),
+facts AS (
+    SELECT
+        j.*,
+        jsonb_build_object(
+            'users_checked', j.users_checked,
+            'users_new', j.refused_new,
+            'candidates', j.refused_new + (SELECT count(*) FROM orphan_cleaner.candidates AS c WHERE c.approved_run IS NULL),
+            'rows_due', greatest(j.refused_due, @due_members::bigint),
+            -- Given, so that nothing is counted.
+            'rows_total', coalesce(
+                (SELECT h.rows_total FROM orphan_cleaner.hours AS h WHERE h.rows_total > 0 ORDER BY h.hour DESC LIMIT 1),
+                greatest(j.members_total, j.users_checked)
+            )
+        ) AS now
+    FROM judged AS j
+)
+SELECT
+    b.breaker::text AS breaker,
+    b.figure::float8 AS figure,
+    coalesce(b.limit_value, 0)::float8 AS limit_value,
+    coalesce(
+        CASE b.breaker
+            WHEN 'history' THEN (f.settings ->> 'history')::float8 > 0
+            WHEN 'delete-rows' THEN b.limit_value IS NOT NULL
+            ELSE b.limit_value < 1
+        END, false
+    )::boolean AS is_on,
+    -- For new-missing-rate: users who went missing within a day and a week, and how many usually do.
+    (f.refused_new + coalesce((SELECT sum(h.users_new) FROM orphan_cleaner.hours AS h WHERE h.hour > now() - interval '1 day'), 0))::float8 AS new_1d,
+    coalesce(m.said[1], 'NaN')::float8 AS new_7d,
+    coalesce(m.said[3]::float8 / m.said[2]::float8, 'NaN')::float8 AS usual_1d,
+    coalesce(m.said[3], 'NaN')::float8 AS usual_7d
+FROM facts AS f
+CROSS JOIN LATERAL (
+    VALUES
+    (true, f.now),
+    -- The windows have the last run's finds already; its own share is of them alone. The hour's sum leaves out what the judgement did.
+    (false, f.now || jsonb_build_object('users_new', greatest(
+        f.refused_new,
+        least(f.users_new, (SELECT h.users_new FROM orphan_cleaner.hours AS h WHERE h.hour <= f.judged_at ORDER BY h.hour DESC LIMIT 1))
+    )))
+) AS k (is_now, facts)
+CROSS JOIN LATERAL orphan_cleaner.breakers(f.settings, k.facts) AS b
+    -- The function returns the usual within its sentence only.
+CROSS JOIN LATERAL (
+    SELECT regexp_match(b.message, '^(\S+) users are newly missing within (\S+) days, limit twice the usual (\S+) and') AS said
+) AS m
+WHERE k.is_now = (b.breaker <> 'new-missing-share')
+    -- Nothing is known of the others until a run checks.
+    AND b.breaker NOT IN ('clock', 'canary-alive', 'canary-dead', 'recently-active');
 
 -- name: MetricsCandidateMembers :one
 -- The members of all candidates, due or not.

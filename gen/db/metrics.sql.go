@@ -11,6 +11,117 @@ import (
 	"time"
 )
 
+const metricsBreakers = `-- name: MetricsBreakers :many
+WITH judged AS (
+    SELECT
+        r.settings, r.users_checked, r.members_total, r.judged_at,
+        CASE WHEN r.judged_at IS NULL THEN r.users_new ELSE 0 END AS refused_new,
+        CASE WHEN r.judged_at IS NULL THEN r.members_due ELSE 0 END AS refused_due,
+        r.users_new
+    FROM orphan_cleaner.runs AS r
+    WHERE r.kind = 'clean'
+        AND (r.judged_at IS NOT NULL OR r.breaker IS NOT NULL)
+    ORDER BY r.run_id DESC
+    LIMIT 1
+),
+facts AS (
+    SELECT
+        j.settings, j.users_checked, j.members_total, j.judged_at, j.refused_new, j.refused_due, j.users_new,
+        jsonb_build_object(
+            'users_checked', j.users_checked,
+            'users_new', j.refused_new,
+            'candidates', j.refused_new + (SELECT count(*) FROM orphan_cleaner.candidates AS c WHERE c.approved_run IS NULL),
+            'rows_due', greatest(j.refused_due, $1::bigint),
+            -- Given, so that nothing is counted.
+            'rows_total', coalesce(
+                (SELECT h.rows_total FROM orphan_cleaner.hours AS h WHERE h.rows_total > 0 ORDER BY h.hour DESC LIMIT 1),
+                greatest(j.members_total, j.users_checked)
+            )
+        ) AS now
+    FROM judged AS j
+)
+SELECT
+    b.breaker::text AS breaker,
+    b.figure::float8 AS figure,
+    coalesce(b.limit_value, 0)::float8 AS limit_value,
+    coalesce(
+        CASE b.breaker
+            WHEN 'history' THEN (f.settings ->> 'history')::float8 > 0
+            WHEN 'delete-rows' THEN b.limit_value IS NOT NULL
+            ELSE b.limit_value < 1
+        END, false
+    )::boolean AS is_on,
+    -- For new-missing-rate: users who went missing within a day and a week, and how many usually do.
+    (f.refused_new + coalesce((SELECT sum(h.users_new) FROM orphan_cleaner.hours AS h WHERE h.hour > now() - interval '1 day'), 0))::float8 AS new_1d,
+    coalesce(m.said[1], 'NaN')::float8 AS new_7d,
+    coalesce(m.said[3]::float8 / m.said[2]::float8, 'NaN')::float8 AS usual_1d,
+    coalesce(m.said[3], 'NaN')::float8 AS usual_7d
+FROM facts AS f
+CROSS JOIN LATERAL (
+    VALUES
+    (true, f.now),
+    -- The windows have the last run's finds already; its own share is of them alone. The hour's sum leaves out what the judgement did.
+    (false, f.now || jsonb_build_object('users_new', greatest(
+        f.refused_new,
+        least(f.users_new, (SELECT h.users_new FROM orphan_cleaner.hours AS h WHERE h.hour <= f.judged_at ORDER BY h.hour DESC LIMIT 1))
+    )))
+) AS k (is_now, facts)
+CROSS JOIN LATERAL orphan_cleaner.breakers(f.settings, k.facts) AS b
+    -- The function returns the usual within its sentence only.
+CROSS JOIN LATERAL (
+    SELECT regexp_match(b.message, '^(\S+) users are newly missing within (\S+) days, limit twice the usual (\S+) and') AS said
+) AS m
+WHERE k.is_now = (b.breaker <> 'new-missing-share')
+    -- Nothing is known of the others until a run checks.
+    AND b.breaker NOT IN ('clock', 'canary-alive', 'canary-dead', 'recently-active')
+`
+
+type MetricsBreakersRow struct {
+	Breaker    string  `json:"breaker"`
+	Figure     float64 `json:"figure"`
+	LimitValue float64 `json:"limit_value"`
+	IsOn       bool    `json:"is_on"`
+	New1d      float64 `json:"new_1d"`
+	New7d      float64 `json:"new_7d"`
+	Usual1d    float64 `json:"usual_1d"`
+	Usual7d    float64 `json:"usual_7d"`
+}
+
+// The figures and limits of the breakers as they are now, by the function that judges a run: the windows with the members that
+// are due now, the last run's share of newly missing users. What a refused run found counts until a later run is judged. No
+// row before the first judged run. Counts no member.
+// Locks: ACCESS SHARE on our tables.
+// Index: runs_pkey, backwards; candidates and hours are read whole.
+// Rows: the ledger; an hour each of the audit's window.
+func (q *Queries) MetricsBreakers(ctx context.Context, dueMembers int64) ([]MetricsBreakersRow, error) {
+	rows, err := q.db.Query(ctx, metricsBreakers, dueMembers)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MetricsBreakersRow
+	for rows.Next() {
+		var i MetricsBreakersRow
+		if err := rows.Scan(
+			&i.Breaker,
+			&i.Figure,
+			&i.LimitValue,
+			&i.IsOn,
+			&i.New1d,
+			&i.New7d,
+			&i.Usual1d,
+			&i.Usual7d,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const metricsCandidateMembers = `-- name: MetricsCandidateMembers :one
 SELECT coalesce(sum(m.members), 0)::bigint AS members
 FROM orphan_cleaner.candidates AS c
@@ -36,6 +147,8 @@ const metricsDue = `-- name: MetricsDue :one
 SELECT
     count(*)::bigint AS due_users,
     coalesce(sum(m.members), 0)::bigint AS due_members,
+    -- Those that count in a breaker.
+    coalesce(sum(m.members) FILTER (WHERE c.approved_run IS NULL), 0)::bigint AS due_members_judged,
     coalesce(extract(EPOCH FROM now() - (min(c.first_missing_at) + $1::interval)), 0)::float8 AS oldest_due_age,
     (
         SELECT count(*)
@@ -66,6 +179,7 @@ WHERE c.first_missing_at <= now() - $1::interval
 type MetricsDueRow struct {
 	DueUsers         int64   `json:"due_users"`
 	DueMembers       int64   `json:"due_members"`
+	DueMembersJudged int64   `json:"due_members_judged"`
 	OldestDueAge     float64 `json:"oldest_due_age"`
 	AuditDefaultRows int64   `json:"audit_default_rows"`
 }
@@ -80,6 +194,7 @@ func (q *Queries) MetricsDue(ctx context.Context, retention time.Duration) (Metr
 	err := row.Scan(
 		&i.DueUsers,
 		&i.DueMembers,
+		&i.DueMembersJudged,
 		&i.OldestDueAge,
 		&i.AuditDefaultRows,
 	)

@@ -39,7 +39,7 @@ type State struct {
 
 	mu      sync.Mutex
 	state   cached[state]
-	due     cached[db.MetricsDueRow]
+	backlog cached[backlog]
 	members cached[int64] // of candidates
 }
 
@@ -47,6 +47,11 @@ type state struct {
 	db.MetricsStateRow
 	runs       []db.MetricsRunsRow
 	partitions []db.MetricsPartitionsRow
+}
+
+type backlog struct {
+	db.MetricsDueRow
+	breakers []db.MetricsBreakersRow
 }
 
 // cached is what was read last, and whether that succeeded.
@@ -81,6 +86,10 @@ func stateMetrics() []stateMetric {
 		{"orphan_cleaner_young_members", "Members of due users that the last run that ended kept because they are younger than the retention.", nil},
 		{"orphan_cleaner_resurrected_users", "Users who are alive again while members that a run deleted can be restored.", nil},
 		{breakerTripped, "1 while this breaker's refusal is the last word: no run has succeeded since.", []string{"breaker"}},
+		{breakerValue, "What this breaker would judge now: a share of 1, or a number of members.", []string{"breaker"}},
+		{breakerLimit, "The limit of that figure; absent while the breaker is switched off.", []string{"breaker"}},
+		{newlyMissing, "Users who went missing within a day and within 7 days.", []string{"window"}},
+		{newlyMissingUsual, "How many usually do: new-missing-rate refuses over twice as many in 7 days.", []string{"window"}},
 		{"orphan_cleaner_paused", "1 while runs are paused.", nil},
 		{"orphan_cleaner_pause_age_seconds", "How long runs have been paused; 0: they are not.", nil},
 		{"orphan_cleaner_run_open", "1 while a run is open, or was killed and is not yet given up.", nil},
@@ -91,11 +100,15 @@ func stateMetrics() []stateMetric {
 
 // Names that are needed in two places.
 const (
-	databaseUp       = "orphan_cleaner_database_up"
-	runsTotal        = "orphan_cleaner_runs_total"
-	breakerTripped   = "orphan_cleaner_breaker_tripped"
-	partitionsAhead  = "orphan_cleaner_partitions_ahead_days"
-	candidateMembers = "orphan_cleaner_candidate_members"
+	databaseUp        = "orphan_cleaner_database_up"
+	runsTotal         = "orphan_cleaner_runs_total"
+	breakerTripped    = "orphan_cleaner_breaker_tripped"
+	breakerValue      = "orphan_cleaner_breaker_value"
+	breakerLimit      = "orphan_cleaner_breaker_limit"
+	newlyMissing      = "orphan_cleaner_newly_missing_users"
+	newlyMissingUsual = "orphan_cleaner_newly_missing_usual_users"
+	partitionsAhead   = "orphan_cleaner_partitions_ahead_days"
+	candidateMembers  = "orphan_cleaner_candidate_members"
 )
 
 // NewState registers the metrics of the database. The retention is what due
@@ -117,7 +130,7 @@ func NewState(registry prometheus.Registerer, m *Metrics, pool *pgxpool.Pool, re
 func (c *State) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.state.until, c.due.until, c.members.until = time.Time{}, time.Time{}, time.Time{}
+	c.state.until, c.backlog.until, c.members.until = time.Time{}, time.Time{}, time.Time{}
 }
 
 // Describe is for the registry.
@@ -144,15 +157,11 @@ func (c *State) Collect(to chan<- prometheus.Metric) {
 	}
 	c.gauge(to, databaseUp, 1)
 	c.collectState(to, c.state.value)
-	refresh(ctx, c, &c.due, backlogFresh, forBacklog, func(ctx context.Context, q *db.Queries) (db.MetricsDueRow, error) {
-		return q.MetricsDue(ctx, c.retention)
+	refresh(ctx, c, &c.backlog, backlogFresh, forBacklog, func(ctx context.Context, q *db.Queries) (backlog, error) {
+		return readBacklog(ctx, q, c.retention)
 	})
-	if c.due.err == nil {
-		due := c.due.value
-		c.gauge(to, "orphan_cleaner_due_users", float64(due.DueUsers))
-		c.gauge(to, "orphan_cleaner_due_members", float64(due.DueMembers))
-		c.gauge(to, "orphan_cleaner_oldest_due_age_seconds", due.OldestDueAge)
-		c.gauge(to, "orphan_cleaner_audit_default_rows", float64(due.AuditDefaultRows))
+	if c.backlog.err == nil {
+		c.collectBacklog(to, c.backlog.value)
 	}
 	refresh(ctx, c, &c.members, backlogFresh, forBacklog, func(ctx context.Context, q *db.Queries) (int64, error) {
 		return q.MetricsCandidateMembers(ctx)
@@ -188,6 +197,25 @@ func (c *State) collectState(to chan<- prometheus.Metric, s state) {
 	if c.oneRun {
 		c.counter(to, batchCallsName, s.BatchCalls)
 		c.counter(to, deletedMembersName, s.MembersDeleted)
+	}
+}
+
+func (c *State) collectBacklog(to chan<- prometheus.Metric, b backlog) {
+	c.gauge(to, "orphan_cleaner_due_users", float64(b.DueUsers))
+	c.gauge(to, "orphan_cleaner_due_members", float64(b.DueMembers))
+	c.gauge(to, "orphan_cleaner_oldest_due_age_seconds", b.OldestDueAge)
+	c.gauge(to, "orphan_cleaner_audit_default_rows", float64(b.AuditDefaultRows))
+	for _, breaker := range b.breakers {
+		c.gauge(to, breakerValue, breaker.Figure, breaker.Breaker)
+		if breaker.IsOn {
+			c.gauge(to, breakerLimit, breaker.LimitValue, breaker.Breaker)
+		}
+		if breaker.Breaker == "new-missing-rate" {
+			c.gauge(to, newlyMissing, breaker.New1d, "1d")
+			c.gauge(to, newlyMissing, breaker.New7d, "7d")
+			c.gauge(to, newlyMissingUsual, breaker.Usual1d, "1d")
+			c.gauge(to, newlyMissingUsual, breaker.Usual7d, "7d")
+		}
 	}
 }
 
@@ -237,4 +265,12 @@ func readState(ctx context.Context, q *db.Queries) (s state, err error) {
 	}
 	s.partitions, err = q.MetricsPartitions(ctx)
 	return s, err
+}
+
+func readBacklog(ctx context.Context, q *db.Queries, retention time.Duration) (b backlog, err error) {
+	if b.MetricsDueRow, err = q.MetricsDue(ctx, retention); err != nil {
+		return b, err
+	}
+	b.breakers, err = q.MetricsBreakers(ctx, b.DueMembersJudged)
+	return b, err
 }

@@ -61,6 +61,7 @@ FROM run, users
 \set counts '\'{}\''
 \set day 'CURRENT_DATE::text'
 \set days_ahead 7
+\set due_members 1000
 \set error NULL
 \set every '\'1 hour\''
 \set facts '\'{}\''
