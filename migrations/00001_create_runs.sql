@@ -1,6 +1,7 @@
 -- Why:      a schema for everything of ours that the runbook does not name. In it one row for each run: how far it is,
 --           what it did and why it stopped. The open row is the lock, its token the fence: a runner that woke up too
---           late holds the wrong one. Beside it what binds a run: pinned limits, pauses, and the sums of each hour.
+--           late holds the wrong one. Beside it what binds a run: pinned limits, pauses, and the sums of each hour; and the
+--           functions that apply the limits, pause and resume.
 -- Locks:    none on messaging-service's tables.
 -- Duration: milliseconds.
 -- Rollback: refused while a run has deleted a row (it is evidence) or a pause is in force.
@@ -209,6 +210,57 @@ COMMENT ON COLUMN orphan_cleaner.hours.rows_total IS 'Rows of the table when the
 COMMENT ON COLUMN orphan_cleaner.hours.rows_deleted IS 'Rows deleted, without those that an approval covered.';
 COMMENT ON COLUMN orphan_cleaner.hours.rows_approved IS 'Rows deleted that an approval covered.';
 
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.effective_settings(settings jsonb)
+RETURNS jsonb
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A pinned value can only make a run stricter: a longer retention, a lower limit.
+    SELECT settings || coalesce(jsonb_object_agg(
+        l.name,
+        CASE l.name
+            WHEN 'retention' THEN greatest((settings ->> l.name)::double precision, l.value)
+            -- 0 or less switches this one off: the laxest value of all.
+            WHEN 'history' THEN coalesce(least(nullif(greatest((settings ->> l.name)::double precision, 0), 0), nullif(l.value, 0)), 0)
+            ELSE least((settings ->> l.name)::double precision, l.value)
+        END
+    ), '{}')
+    FROM orphan_cleaner.limits AS l
+$$;
+
+CREATE FUNCTION orphan_cleaner.pause(why text)
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    INSERT INTO orphan_cleaner.pauses (reason) VALUES (why) RETURNING pause_id
+$$;
+
+CREATE FUNCTION orphan_cleaner.resume()
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    UPDATE orphan_cleaner.pauses AS p
+    SET resumed_at = now(),
+        resumed_by = session_user
+    WHERE p.resumed_at IS NULL
+    RETURNING p.pause_id
+$$;
+-- +goose StatementEnd
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
+
+COMMENT ON FUNCTION orphan_cleaner.effective_settings IS 'A run''s settings with the pinned limits applied: flags can only be stricter.';
+COMMENT ON FUNCTION orphan_cleaner.pause IS 'Pauses all runs. Fails on pauses_one_in_force when they are paused already.';
+COMMENT ON FUNCTION orphan_cleaner.resume IS 'Lets runs continue; null when they were not paused.';
+
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
@@ -230,6 +282,7 @@ END
 $$;
 -- +goose StatementEnd
 
+DROP FUNCTION orphan_cleaner.resume, orphan_cleaner.pause, orphan_cleaner.effective_settings;
 DROP TABLE orphan_cleaner.hours;
 DROP TABLE orphan_cleaner.limits;
 DROP TABLE orphan_cleaner.pauses;

@@ -1,7 +1,7 @@
 -- Why:      the ledger says who is missing, and since when without a break. Beside it: staging of the open run, how far
---           the checking is, the users who are rechecked, and what people decide: holds, approvals and
+--           the checking is, and what people decide: holds, with the functions that place and lift them, approvals and
 --           restores.
--- Locks:    none on messaging-service's tables.
+-- Locks:    none on messaging-service's tables. At work, placing and lifting a hold wait for the chunks in flight, 5 s at most.
 -- Duration: milliseconds.
 -- Rollback: drops the ledger: every clock starts anew after the next up. Refused while a hold is in force
 --           or a restore is recorded.
@@ -98,27 +98,6 @@ CREATE TABLE orphan_cleaner.unknowns (
 COMMENT ON TABLE orphan_cleaner.unknowns IS 'Users of whom the last run that checked them had no valid response: the next run checks them again.';
 COMMENT ON COLUMN orphan_cleaner.unknowns.user_id IS 'A user of auth-service.';
 COMMENT ON COLUMN orphan_cleaner.unknowns.unknown_since IS 'No earlier than this was the last valid response: the start of the complete cycle before; without one, the first run that had none.';
-
-CREATE TABLE orphan_cleaner.rechecks (
-    user_id uuid NOT NULL,
-    deleted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    checked_at timestamptz,
-    alive_at timestamptz,
-    CONSTRAINT rechecks_pkey PRIMARY KEY (user_id)
-)
--- Each check updates a row in place.
-WITH (fillfactor = 70);
-
--- As good as always empty.
-CREATE INDEX rechecks_alive ON orphan_cleaner.rechecks (user_id) WHERE alive_at IS NOT NULL;
--- What prune forgets: before the oldest backup.
-CREATE INDEX rechecks_deleted_at ON orphan_cleaner.rechecks (deleted_at);
-
-COMMENT ON TABLE orphan_cleaner.rechecks IS 'Users who left the ledger: checked again, in the order of their ids, while their backups exist.';
-COMMENT ON COLUMN orphan_cleaner.rechecks.user_id IS 'A user of auth-service.';
-COMMENT ON COLUMN orphan_cleaner.rechecks.deleted_at IS 'When the user left the ledger: the last row was deleted, or the user returned.';
-COMMENT ON COLUMN orphan_cleaner.rechecks.checked_at IS 'Last valid response about the user since.';
-COMMENT ON COLUMN orphan_cleaner.rechecks.alive_at IS 'Since when the user is known to be alive again while deleted rows can be restored; null: still missing. A restore takes the row away.';
 
 CREATE TABLE orphan_cleaner.holds (
     hold_id bigint GENERATED ALWAYS AS IDENTITY,
@@ -230,6 +209,60 @@ COMMENT ON COLUMN orphan_cleaner.restores.backed_up_at IS 'As in the backup.';
 COMMENT ON COLUMN orphan_cleaner.restores.state IS 'planned: not restored (yet; or it was there when its chunk came); restored; reverted: deleted once more.';
 COMMENT ON COLUMN orphan_cleaner.restores.reverted_by_run IS 'The run that reverted it.';
 
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.hold_add(of_user uuid, of_conversation uuid, why text, ends_at timestamptz, lasting interval)
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+-- It waits for the chunks in flight, no longer.
+SET lock_timeout = '5s'
+AS $$
+    -- No row when it would be over already.
+    INSERT INTO orphan_cleaner.holds (user_id, conversation_id, reason, until)
+    SELECT of_user, of_conversation, why, e.ends_at
+    FROM (SELECT coalesce(hold_add.ends_at, now() + lasting) AS ends_at) AS e
+    WHERE e.ends_at IS NULL
+        OR e.ends_at > now()
+    RETURNING hold_id
+$$;
+
+CREATE FUNCTION orphan_cleaner.hold_lift(of_hold bigint, of_restore bigint, restored_too boolean)
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    -- One hold by its id; or those of a restore, but for users whose rows it restored and that are not reverted.
+    WITH lifted AS (
+        UPDATE orphan_cleaner.holds AS h
+        SET lifted_at = now(),
+            lifted_by = session_user
+        WHERE h.lifted_at IS NULL
+            AND (
+                h.hold_id = of_hold
+                OR h.run_id = of_restore
+                AND (
+                    restored_too
+                    OR NOT EXISTS (
+                        SELECT
+                        FROM orphan_cleaner.restores AS r
+                        WHERE r.run_id = of_restore AND r.user_id = h.user_id AND r.state = 'restored'
+                    )
+                )
+            )
+        RETURNING h.hold_id
+    )
+    SELECT count(*) FROM lifted
+$$;
+-- +goose StatementEnd
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
+
+COMMENT ON FUNCTION orphan_cleaner.hold_add IS 'Places a hold on a user or a conversation, until a moment, for a while or for good; null when it would be over already.';
+COMMENT ON FUNCTION orphan_cleaner.hold_lift IS 'Lifts a hold, or those of a restore; returns how many. The rows stay as history.';
+
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
@@ -251,12 +284,12 @@ END
 $$;
 -- +goose StatementEnd
 
+DROP FUNCTION orphan_cleaner.hold_lift, orphan_cleaner.hold_add;
 DROP TABLE orphan_cleaner.restores;
 DROP TABLE orphan_cleaner.approvals;
 DROP TABLE orphan_cleaner.refusals;
 DROP VIEW orphan_cleaner.holds_in_force;
 DROP TABLE orphan_cleaner.holds;
-DROP TABLE orphan_cleaner.rechecks;
 DROP TABLE orphan_cleaner.unknowns;
 DROP TABLE orphan_cleaner.coverage;
 DROP TABLE orphan_cleaner.sightings;

@@ -1,11 +1,12 @@
 -- Why:      one narrow audit row for each deleted member, whoever deleted it; the whole row of each member that a run
---           deleted, so that it can be restored; and the functions that make their partitions ahead of time.
+--           deleted, so that it can be restored; the functions that make their partitions ahead of time; and the users
+--           who are rechecked while there are backups.
 -- Locks:    ACCESS SHARE on conversation_members, while its columns are read. At work, orphan_cleaner.partitions_ensure:
 --           SHARE UPDATE EXCLUSIVE on the two parents, for milliseconds, under a lock_timeout of 3 s: neither the
 --           application nor a run waits for it. An audit partition also takes ACCESS EXCLUSIVE on the audit's
 --           DEFAULT partition, which is empty and unused unless the partition of a month was missing.
 -- Duration: milliseconds.
--- Rollback: refused while either table holds a row: they are evidence, and the only copy of deleted members.
+-- Rollback: refused while audit or backup holds a row: they are evidence, and the only copy of deleted members.
 
 -- +goose Up
 SET LOCAL lock_timeout = '3s';
@@ -80,6 +81,27 @@ $$;
 COMMENT ON TABLE public.conversation_members_backup IS 'Whole rows of the members that runs deleted. Partitioned by UTC day: conversation_members_backup_YYYYMMDD.';
 COMMENT ON COLUMN public.conversation_members_backup.backed_up_at IS 'Start of the deleting transaction; equals deleted_at of the audit row.';
 COMMENT ON COLUMN public.conversation_members_backup.run_id IS 'The run that deleted the member.';
+
+CREATE TABLE orphan_cleaner.rechecks (
+    user_id uuid NOT NULL,
+    deleted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    checked_at timestamptz,
+    alive_at timestamptz,
+    CONSTRAINT rechecks_pkey PRIMARY KEY (user_id)
+)
+-- Each check updates a row in place.
+WITH (fillfactor = 70);
+
+-- As good as always empty.
+CREATE INDEX rechecks_alive ON orphan_cleaner.rechecks (user_id) WHERE alive_at IS NOT NULL;
+-- What prune forgets: before the oldest backup.
+CREATE INDEX rechecks_deleted_at ON orphan_cleaner.rechecks (deleted_at);
+
+COMMENT ON TABLE orphan_cleaner.rechecks IS 'Users who left the ledger: checked again, in the order of their ids, while their backups exist.';
+COMMENT ON COLUMN orphan_cleaner.rechecks.user_id IS 'A user of auth-service.';
+COMMENT ON COLUMN orphan_cleaner.rechecks.deleted_at IS 'When the user left the ledger: the last row was deleted, or the user returned.';
+COMMENT ON COLUMN orphan_cleaner.rechecks.checked_at IS 'Last valid response about the user since.';
+COMMENT ON COLUMN orphan_cleaner.rechecks.alive_at IS 'Since when the user is known to be alive again while deleted rows can be restored; null: still missing. A restore takes the row away.';
 
 -- The name and form of this view is the runbook's (6.2): its restore statement reads the list of wrongly deleted
 -- members from here.
@@ -179,9 +201,7 @@ BEGIN
     RETURN true;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.partitions_ensure(days_ahead integer)
 RETURNS integer
 LANGUAGE plpgsql
@@ -221,13 +241,10 @@ END
 $$;
 -- +goose StatementEnd
 
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.partition_add(regclass, text, timestamptz, timestamptz) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.partitions_ensure(integer) FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.partition_add(regclass, text, timestamptz, timestamptz) IS
-    'Creates and attaches one partition unless it is there; true when it made it. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.partitions_ensure(integer) IS
-    'Makes the backup partitions of today and the next days, and the audit partitions of their months; returns how many it made.';
+COMMENT ON FUNCTION orphan_cleaner.partition_add IS 'Creates and attaches one partition unless it is there; true when it made it. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.partitions_ensure IS 'Makes the backup partitions of today and the next days, and the audit partitions of their months; returns how many it made.';
 
 SELECT orphan_cleaner.partitions_ensure(7);
 
@@ -252,8 +269,8 @@ END
 $$;
 -- +goose StatementEnd
 
-DROP FUNCTION orphan_cleaner.partitions_ensure(integer);
-DROP FUNCTION orphan_cleaner.partition_add(regclass, text, timestamptz, timestamptz);
+DROP FUNCTION orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add;
 DROP VIEW public.deleted_members_list;
+DROP TABLE orphan_cleaner.rechecks;
 DROP TABLE public.conversation_members_backup;
 DROP TABLE public.conversation_members_audit;

@@ -1,8 +1,9 @@
--- Why:      every deleted member is audited, and a run's members are backed up, in the deleting transaction itself.
+-- Why:      every deleted member is audited, and a run's members are backed up, in the deleting transaction itself. And what
+--           this evidence is for: which members it can bring back (restore_plan), and who still needs a part of it.
 -- Locks:    SHARE ROW EXCLUSIVE on conversation_members for the time of CREATE TRIGGER: writes wait for it, and it waits
 --           for running writes, 3 s at most; then it fails and can be repeated. Down: ACCESS EXCLUSIVE, likewise.
 -- Duration: milliseconds, whatever the size of the table.
--- Rollback: deletes are no longer audited; runs refuse to start.
+-- Rollback: deletes are no longer audited; runs refuse to start, `restore` and `prune` stop working.
 
 -- +goose Up
 SET LOCAL lock_timeout = '3s';
@@ -22,9 +23,7 @@ AS $$
     WHERE r.state = 'running'
         AND r.token::text = current_setting('orphan_cleaner.run_token', true)
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.audit_members()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -110,9 +109,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.refuse_truncate()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -123,18 +120,161 @@ BEGIN
         USING HINT = format('Use DELETE, or, if you mean it: ALTER TABLE %s DISABLE TRIGGER %I', TG_RELID::regclass, TG_NAME);
 END
 $$;
+
+CREATE FUNCTION orphan_cleaner.restore_plan(
+    of_run bigint,
+    of_users uuid [],
+    of_conversations uuid [],
+    since timestamptz,
+    until timestamptz
+)
+RETURNS TABLE (conversation_id uuid, user_id uuid, deleted_run bigint, backed_up_at timestamptz, verdict text)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE format($statement$
+        WITH events AS (
+            SELECT
+                orphan_b.conversation_id,
+                orphan_b.user_id,
+                orphan_b.run_id AS deleted_run,
+                orphan_b.backed_up_at AS happened_at,
+                true AS is_backup,
+                ROW(%1$s)::text AS row_deleted,
+                ($1 IS NULL OR orphan_b.run_id = $1)
+                AND ($4 IS NULL OR orphan_b.backed_up_at >= $4)
+                AND ($5 IS NULL OR orphan_b.backed_up_at < $5) AS is_chosen
+            FROM public.conversation_members_backup AS orphan_b
+            WHERE orphan_b.backed_up_at >= $6
+                -- A subquery is hashed, an array would be searched from its beginning for each row.
+                AND ($2 IS NULL OR orphan_b.user_id IN (SELECT unnest($2)))
+                AND ($3 IS NULL OR orphan_b.conversation_id IN (SELECT unnest($3)))
+                -- Emptied on request of the law: there is nobody left to restore.
+                AND orphan_b.user_id IS NOT NULL
+                AND orphan_b.conversation_id IS NOT NULL
+            UNION ALL
+            -- Deletes by others: who was restored and left since must stay away.
+            SELECT a.conversation_id, a.user_id, NULL, a.deleted_at, false, NULL, false
+            FROM public.conversation_members_audit AS a
+            WHERE a.run_id IS NULL
+                AND a.deleted_at >= $6
+                AND ($2 IS NULL OR a.user_id IN (SELECT unnest($2)))
+                AND ($3 IS NULL OR a.conversation_id IN (SELECT unnest($3)))
+        ),
+        -- One sort, and no join between large sets: nobody keeps statistics for it.
+        newest AS (
+            -- Of a member that was deleted more than once, the last row counts; it is restored if any of its deletions
+            -- was chosen.
+            SELECT DISTINCT ON (e.user_id, e.conversation_id)
+                e.conversation_id,
+                e.user_id,
+                e.deleted_run,
+                e.happened_at AS backed_up_at,
+                e.row_deleted,
+                bool_or(e.is_chosen) OVER events_of_member AS is_chosen,
+                coalesce(max(e.happened_at) FILTER (WHERE NOT e.is_backup) OVER events_of_member > e.happened_at, false) AS has_left
+            FROM events AS e
+            WINDOW events_of_member AS (PARTITION BY e.user_id, e.conversation_id)
+            ORDER BY e.user_id, e.conversation_id, e.is_backup DESC, e.happened_at DESC, e.deleted_run DESC
+        )
+        SELECT
+            n.conversation_id,
+            n.user_id,
+            n.deleted_run,
+            n.backed_up_at,
+            CASE
+                WHEN c.is_there IS NULL THEN 'conversation_gone'
+                WHEN x.is_same THEN 'there'
+                WHEN x.is_same IS NOT NULL THEN 'there_differs'
+                WHEN n.has_left THEN 'left_since'
+                ELSE 'restore'
+            END
+        FROM newest AS n
+        -- One lookup a row, whatever the planner believes: without statistics it would read whole tables.
+        LEFT JOIN LATERAL (
+            SELECT true AS is_there FROM public.conversations AS g WHERE g.id = n.conversation_id LIMIT 1
+        ) AS c ON true
+        LEFT JOIN LATERAL (
+            SELECT ROW(%2$s)::text = n.row_deleted AS is_same
+            FROM public.conversation_members AS orphan_m
+            WHERE orphan_m.conversation_id = n.conversation_id AND orphan_m.user_id = n.user_id
+            LIMIT 1
+        ) AS x ON true
+        WHERE n.is_chosen
+        $statement$,
+        orphan_cleaner.members_columns('orphan_b.@::text', ', '), orphan_cleaner.members_columns('orphan_m.@::text', ', '))
+    USING of_run, of_users, of_conversations, since, until,
+        -- Backups of a run are not older than the run, but for a clock that went back meanwhile.
+        greatest(
+            coalesce(since, '-infinity'),
+            coalesce((SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run), '-infinity')
+        );
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.partition_need(parent text, partition_name text, upper_bound timestamptz)
+RETURNS text
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    reason text;
+BEGIN
+    -- An open restore may read any day; an open run proves itself from its first day on.
+    SELECT r.kind || ' ' || r.run_id || ' is open' INTO reason
+    FROM orphan_cleaner.runs AS r
+    WHERE r.state = 'running' AND (r.kind = 'restore' OR r.started_at < partition_need.upper_bound);
+    IF reason IS NOT NULL THEN
+        RETURN reason;
+    END IF;
+    -- Somebody looks into something, and may want to give members back.
+    IF EXISTS (SELECT FROM orphan_cleaner.pauses AS s WHERE s.resumed_at IS NULL) THEN
+        RETURN 'runs are paused';
+    END IF;
+    IF parent = 'conversation_members_backup' THEN
+        -- Two joins that can be hashed; without a hold neither reads the partition.
+        EXECUTE format($statement$
+            SELECT 'hold ' || min(n.hold_id) || CASE WHEN count(DISTINCT n.hold_id) > 1
+                THEN ' and ' || count(DISTINCT n.hold_id) - 1 || ' more' ELSE '' END
+            FROM (
+                SELECT h.hold_id
+                FROM public.%1$I AS b
+                JOIN orphan_cleaner.holds_in_force AS h ON h.user_id = b.user_id
+                UNION ALL
+                SELECT h.hold_id
+                FROM public.%1$I AS b
+                JOIN orphan_cleaner.holds_in_force AS h ON h.conversation_id = b.conversation_id
+            ) AS n
+            $statement$, partition_name) INTO reason;
+        IF reason IS NULL THEN
+            -- A restore takes them off the list.
+            EXECUTE format($statement$
+                SELECT count(DISTINCT d.user_id) || ' users alive again'
+                FROM public.%1$I AS b
+                JOIN orphan_cleaner.rechecks AS d ON d.user_id = b.user_id
+                WHERE d.alive_at IS NOT NULL
+                HAVING count(*) > 0
+                $statement$, partition_name) INTO reason;
+        END IF;
+    END IF;
+    RETURN reason;
+END
+$$;
 -- +goose StatementEnd
 
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.deleting_run() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.audit_members() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.refuse_truncate() FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.deleting_run() IS
-    'The open run whose token this transaction carries; null: the delete is not a run''s.';
-COMMENT ON FUNCTION orphan_cleaner.audit_members() IS
-    'Audits every deleted member; backs up those of an open run and reports both counts to its transaction.';
-COMMENT ON FUNCTION orphan_cleaner.refuse_truncate() IS
-    'TRUNCATE fires no delete trigger: it would escape the audit.';
+COMMENT ON FUNCTION orphan_cleaner.deleting_run IS 'The open run whose token this transaction carries; null: the delete is not a run''s.';
+COMMENT ON FUNCTION orphan_cleaner.audit_members IS 'Audits every deleted member; backs up those of an open run and reports both counts to its transaction.';
+COMMENT ON FUNCTION orphan_cleaner.refuse_truncate IS 'TRUNCATE fires no delete trigger: it would escape the audit.';
+COMMENT ON FUNCTION orphan_cleaner.restore_plan IS 'What a restore of this run, these users, conversations and span would do with each member: restore, there, there_differs, conversation_gone, left_since. A null chooses all.';
+COMMENT ON FUNCTION orphan_cleaner.partition_need IS 'Who still needs a partition that is past its window; null: nobody.';
 
 -- A statement trigger with a transition table costs half of what a row trigger does.
 CREATE TRIGGER conversation_members_audit_delete
@@ -155,6 +295,6 @@ SET LOCAL lock_timeout = '3s';
 -- IF EXISTS: down and up again is how a trigger that somebody dropped comes back.
 DROP TRIGGER IF EXISTS conversation_members_audit_delete ON public.conversation_members;
 DROP TRIGGER IF EXISTS conversation_members_refuse_truncate ON public.conversation_members;
-DROP FUNCTION orphan_cleaner.audit_members();
-DROP FUNCTION orphan_cleaner.refuse_truncate();
-DROP FUNCTION orphan_cleaner.deleting_run();
+DROP FUNCTION
+    orphan_cleaner.partition_need, orphan_cleaner.restore_plan, orphan_cleaner.refuse_truncate,
+    orphan_cleaner.audit_members, orphan_cleaner.deleting_run;

@@ -1,33 +1,13 @@
--- Why:      the life of a run, as far as it changes anything: begin, heartbeat, stage, judge, finish. Each brings the run's
---           id and token; what binds a run (retention, max-gap, limits) was stored with it at begin and is read from there.
+-- Why:      the life of a run, as far as every run has it: begin, heartbeat and finish. They bring the run's id and token;
+--           what binds a run (retention, max-gap, limits) was stored with it at begin and is read from there. And the
+--           approval of a run that was refused.
 -- Locks:    none here. At work, run_begin: SHARE ROW EXCLUSIVE on orphan_cleaner.runs, so that it waits, 3 s at most, for
---           a chunk in flight; the others: the run's row.
+--           a chunk in flight; the others: the run's row, or its approval.
 -- Duration: milliseconds.
--- Rollback: drops the functions; no run can start.
+-- Rollback: drops the functions; no run can start, none can be approved.
 
 -- +goose Up
 SET LOCAL lock_timeout = '3s';
-
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.effective_settings(settings jsonb)
-RETURNS jsonb
-LANGUAGE sql
-STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    -- A pinned value can only make a run stricter: a longer retention, a lower limit.
-    SELECT settings || coalesce(jsonb_object_agg(
-        l.name,
-        CASE l.name
-            WHEN 'retention' THEN greatest((settings ->> l.name)::double precision, l.value)
-            -- 0 or less switches this one off: the laxest value of all.
-            WHEN 'history' THEN coalesce(least(nullif(greatest((settings ->> l.name)::double precision, 0), 0), nullif(l.value, 0)), 0)
-            ELSE least((settings ->> l.name)::double precision, l.value)
-        END
-    ), '{}')
-    FROM orphan_cleaner.limits AS l
-$$;
--- +goose StatementEnd
 
 -- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.run_open(of_run bigint, of_token uuid, of_kind text)
@@ -57,9 +37,7 @@ BEGIN
     RETURN run;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.run_begin(
     new_token uuid,
     new_kind text,
@@ -152,9 +130,7 @@ BEGIN
     RETURNING r.*;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.run_heartbeat(of_run bigint, of_token uuid, of_kind text, new_phase text)
 RETURNS boolean
 LANGUAGE plpgsql
@@ -174,9 +150,7 @@ BEGIN
     RETURN EXISTS (SELECT FROM orphan_cleaner.pauses AS p WHERE p.resumed_at IS NULL);
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.run_finish(
     of_run bigint,
     of_token uuid,
@@ -264,30 +238,60 @@ BEGIN
     RETURNING r.*;
 END
 $$;
+
+CREATE FUNCTION orphan_cleaner.approve(of_run bigint, by_whom text, lasting interval)
+RETURNS TABLE (approval_id bigint, expires_at timestamptz)
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+#variable_conflict use_column
+DECLARE
+    refused record;
+BEGIN
+    SELECT r.state, r.breaker INTO refused FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run;
+    IF NOT FOUND OR refused.state <> 'refused' THEN
+        RAISE EXCEPTION 'run % was not refused: there is nothing to approve', of_run USING ERRCODE = 'OC011', HINT = 'Run: orphan-cleaner status';
+    END IF;
+    IF refused.breaker IN ('clock', 'canary-alive', 'canary-dead', 'recently-active') THEN
+        RAISE EXCEPTION 'run % was refused by %: what doubts auth-service or the clock cannot be approved', of_run, refused.breaker
+            USING ERRCODE = 'OC011', HINT = 'Correct the cause, then run: orphan-cleaner run';
+    END IF;
+    RETURN QUERY
+    INSERT INTO orphan_cleaner.approvals AS a (run_id, approved_by, expires_at)
+    VALUES (of_run, by_whom || ' (' || session_user || ')', now() + lasting)
+    RETURNING a.approval_id, a.expires_at;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.revoke_approval(of_run bigint, by_whom text)
+RETURNS bigint
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    UPDATE orphan_cleaner.approvals AS a
+    SET revoked_at = now(),
+        revoked_by = by_whom || ' (' || session_user || ')'
+    WHERE a.run_id = of_run
+        AND a.used_at IS NULL
+        AND a.revoked_at IS NULL
+    RETURNING a.approval_id
+$$;
 -- +goose StatementEnd
 
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.effective_settings(jsonb) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.run_open(bigint, uuid, text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.run_begin(uuid, text, text, jsonb, interval, text, text, interval, boolean) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.run_heartbeat(bigint, uuid, text, text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.run_finish(bigint, uuid, text, text, text, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.effective_settings(jsonb) IS
-    'A run''s settings with the pinned limits applied: flags can only be stricter.';
-COMMENT ON FUNCTION orphan_cleaner.run_open(bigint, uuid, text) IS
-    'The open run of this id, token and kind; fails with OC001 where there is none. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.run_begin(uuid, text, text, jsonb, interval, text, text, interval, boolean) IS
-    'Opens a run and gives up one whose lease ended. OC003: another is open; OC002: runs are paused; no row: with an interval, none is due.';
-COMMENT ON FUNCTION orphan_cleaner.run_heartbeat(bigint, uuid, text, text) IS
-    'Keeps a run open; returns whether runs are paused. OC001: it is not open any more.';
-COMMENT ON FUNCTION orphan_cleaner.run_finish(bigint, uuid, text, text, text, jsonb) IS
-    'Ends a run and proves it: deleted = audited = backed up, and what was due is accounted for, or it failed.';
+COMMENT ON FUNCTION orphan_cleaner.run_open IS 'The open run of this id, token and kind; fails with OC001 where there is none. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.run_begin IS 'Opens a run and gives up one whose lease ended. OC003: another is open; OC002: runs are paused; no row: with an interval, none is due.';
+COMMENT ON FUNCTION orphan_cleaner.run_heartbeat IS 'Keeps a run open; returns whether runs are paused. OC001: it is not open any more.';
+COMMENT ON FUNCTION orphan_cleaner.run_finish IS 'Ends a run and proves it: deleted = audited = backed up, and what was due is accounted for, or it failed.';
+COMMENT ON FUNCTION orphan_cleaner.approve IS 'Approves what a refused run found, once, for a while. For the owner of the schema.';
+COMMENT ON FUNCTION orphan_cleaner.revoke_approval IS 'Revokes the open approval of a run; null when there is none. For the owner of the schema.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
-DROP FUNCTION orphan_cleaner.run_finish(bigint, uuid, text, text, text, jsonb);
-DROP FUNCTION orphan_cleaner.run_heartbeat(bigint, uuid, text, text);
-DROP FUNCTION orphan_cleaner.run_begin(uuid, text, text, jsonb, interval, text, text, interval, boolean);
-DROP FUNCTION orphan_cleaner.run_open(bigint, uuid, text);
-DROP FUNCTION orphan_cleaner.effective_settings(jsonb);
+DROP FUNCTION
+    orphan_cleaner.revoke_approval, orphan_cleaner.approve, orphan_cleaner.run_finish, orphan_cleaner.run_heartbeat,
+    orphan_cleaner.run_begin, orphan_cleaner.run_open;

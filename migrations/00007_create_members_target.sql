@@ -33,9 +33,7 @@ AS $$
         LIMIT max_users
     ) AS u
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.conversation_members_holders(user_ids uuid [])
 RETURNS SETOF uuid
 LANGUAGE sql
@@ -51,9 +49,7 @@ AS $$
     FROM unnest(user_ids) AS u (user_id)
     WHERE EXISTS (SELECT FROM public.conversation_members AS m WHERE m.user_id = u.user_id OFFSET 0)
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.conversation_members_total(rows_due bigint, users bigint)
 RETURNS double precision
 LANGUAGE plpgsql
@@ -77,9 +73,7 @@ BEGIN
     RETURN total;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.conversation_members_facts(user_ids uuid [], horizon timestamptz)
 RETURNS TABLE (user_id uuid, rows_old bigint, rows_young bigint, rows_held bigint, active_at timestamptz)
 LANGUAGE sql
@@ -116,9 +110,7 @@ AS $$
     ) AS r
     GROUP BY r.user_id
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.conversation_members_delete(
     user_ids uuid [],
     horizon timestamptz,
@@ -184,9 +176,7 @@ BEGIN
     RETURN NEXT;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.conversation_members_canaries(users integer)
 RETURNS SETOF uuid
 LANGUAGE sql
@@ -211,11 +201,9 @@ AS $$
         LIMIT 1
     ) AS f
 $$;
--- +goose StatementEnd
 
 -- The shadow table users belongs to messaging-service and is dropped in a later phase: a query that named it would not
 -- even prepare then.
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.shadow_evidence(user_ids uuid [])
 RETURNS TABLE (user_id uuid, deleted_at timestamptz)
 LANGUAGE plpgsql
@@ -268,36 +256,21 @@ END
 $$;
 -- +goose StatementEnd
 
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_page(uuid, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_holders(uuid []) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_total(bigint, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_facts(uuid [], timestamptz) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_delete(uuid [], timestamptz, xid8, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.conversation_members_canaries(integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.shadow_evidence(uuid []) FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_page(uuid, bigint) IS
-    'The next distinct user ids from one on, in order, and how many rows they have.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders(uuid []) IS
-    'Those of the users who have a row.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_total(bigint, bigint) IS
-    'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts(uuid [], timestamptz) IS
-    'Of each user: rows older than the horizon, younger ones, rows in conversations on hold, and the last activity.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete(uuid [], timestamptz, xid8, bigint) IS
-    'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries(integer) IS
-    'Users who were alive so far, spread over all ids.';
-COMMENT ON FUNCTION orphan_cleaner.shadow_evidence(uuid []) IS
-    'Plausible deleted_at of users whom no run has checked yet; no row where the table or the column is not there.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_page IS 'The next distinct user ids from one on, in order, and how many rows they have.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders IS 'Those of the users who have a row.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_total IS 'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts IS 'Of each user: rows older than the horizon, younger ones, rows in conversations on hold, and the last activity.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids.';
+COMMENT ON FUNCTION orphan_cleaner.shadow_evidence IS 'Plausible deleted_at of users whom no run has checked yet; no row where the table or the column is not there.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
-DROP FUNCTION orphan_cleaner.shadow_evidence(uuid []);
-DROP FUNCTION orphan_cleaner.conversation_members_canaries(integer);
-DROP FUNCTION orphan_cleaner.conversation_members_delete(uuid [], timestamptz, xid8, bigint);
-DROP FUNCTION orphan_cleaner.conversation_members_facts(uuid [], timestamptz);
-DROP FUNCTION orphan_cleaner.conversation_members_total(bigint, bigint);
-DROP FUNCTION orphan_cleaner.conversation_members_holders(uuid []);
-DROP FUNCTION orphan_cleaner.conversation_members_page(uuid, bigint);
+DROP FUNCTION
+    orphan_cleaner.shadow_evidence, orphan_cleaner.conversation_members_canaries,
+    orphan_cleaner.conversation_members_delete, orphan_cleaner.conversation_members_facts,
+    orphan_cleaner.conversation_members_total, orphan_cleaner.conversation_members_holders,
+    orphan_cleaner.conversation_members_page;

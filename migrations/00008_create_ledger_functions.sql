@@ -1,5 +1,6 @@
 -- Why:      what a missing user means (assess), what a run has found (run_stage), and how that becomes the ledger (merge).
--- Locks:    none here. At work: ACCESS SHARE on conversation_members, ROW EXCLUSIVE on staging and the ledger.
+--           Who has left the ledger is rechecked: what was found (recheck_write).
+-- Locks:    none here. At work: ACCESS SHARE on conversation_members, ROW EXCLUSIVE on staging, ledger and rechecks.
 -- Duration: milliseconds.
 -- Rollback: drops the functions; runs refuse to start.
 
@@ -26,9 +27,7 @@ AS $$
     ON CONFLICT (user_id) DO UPDATE
     SET deleted_at = now(), checked_at = NULL, alive_at = NULL
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.assess(user_ids uuid [], retention interval, max_gap interval, of_approval bigint)
 RETURNS TABLE (
     user_id uuid,
@@ -124,9 +123,7 @@ AS $$
         ) AS s
     ) AS k
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.run_stage(of_run bigint, of_token uuid, missing uuid [], unknown uuid [])
 RETURNS bigint
 LANGUAGE plpgsql
@@ -167,9 +164,7 @@ BEGIN
     RETURN rows_due;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.merge(run orphan_cleaner.runs, report jsonb)
 RETURNS bigint
 LANGUAGE plpgsql
@@ -252,26 +247,53 @@ BEGIN
     RETURN (SELECT count(*) FROM orphan_cleaner.conversation_members_holders(leaving));
 END
 $$;
+
+CREATE FUNCTION orphan_cleaner.recheck_write(of_run bigint, of_token uuid, alive uuid [], missing uuid [], reached uuid)
+RETURNS TABLE (user_id uuid, members bigint)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '3s'
+AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM orphan_cleaner.run_open(of_run, of_token, 'clean');
+    UPDATE orphan_cleaner.runs AS r SET rechecked_through = reached WHERE r.run_id = of_run;
+    UPDATE orphan_cleaner.rechecks AS d SET checked_at = now(), alive_at = NULL WHERE d.user_id = ANY (missing);
+    IF cardinality(alive) > 0 THEN
+        -- Alive, and what was deleted can be restored.
+        RETURN QUERY
+        UPDATE orphan_cleaner.rechecks AS d
+        SET checked_at = now(),
+            alive_at = coalesce(d.alive_at, now())
+        FROM (
+            SELECT p.user_id, count(*) AS members
+            FROM orphan_cleaner.restore_plan(NULL, alive, NULL, NULL, NULL) AS p
+            WHERE p.verdict = 'restore'
+            GROUP BY p.user_id
+        ) AS l
+        WHERE d.user_id = l.user_id
+        RETURNING d.user_id, l.members;
+        -- The others need no recheck any more.
+        DELETE FROM orphan_cleaner.rechecks AS d
+        WHERE d.user_id = ANY (alive)
+            AND d.checked_at IS DISTINCT FROM now();
+    END IF;
+END
+$$;
 -- +goose StatementEnd
 
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.candidates_leave(uuid []) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.assess(uuid [], interval, interval, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.run_stage(bigint, uuid, uuid [], uuid []) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.merge(orphan_cleaner.runs, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.candidates_leave(uuid []) IS
-    'Takes users out of the ledger and onto the list of rechecks. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.assess(uuid [], interval, interval, bigint) IS
-    'What missing users mean for a run: who is new, due or held, since when, and how many of their rows would be deleted or kept. Changes nothing.';
-COMMENT ON FUNCTION orphan_cleaner.run_stage(bigint, uuid, uuid [], uuid []) IS
-    'Stages missing users, with what assess says of them, and unknown ones; returns the rows due among them.';
-COMMENT ON FUNCTION orphan_cleaner.merge(orphan_cleaner.runs, jsonb) IS
-    'Merges staging into the ledger, and writes down how far the checking is; returns how many users returned. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.candidates_leave IS 'Takes users out of the ledger and onto the list of rechecks. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.assess IS 'What missing users mean for a run: who is new, due or held, since when, and how many of their rows would be deleted or kept. Changes nothing.';
+COMMENT ON FUNCTION orphan_cleaner.run_stage IS 'Stages missing users, with what assess says of them, and unknown ones; returns the rows due among them.';
+COMMENT ON FUNCTION orphan_cleaner.merge IS 'Merges staging into the ledger, and writes down how far the checking is; returns how many users returned. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.recheck_write IS 'Writes down what rechecks found; returns users who are alive again while their deleted rows can be restored.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
-DROP FUNCTION orphan_cleaner.merge(orphan_cleaner.runs, jsonb);
-DROP FUNCTION orphan_cleaner.run_stage(bigint, uuid, uuid [], uuid []);
-DROP FUNCTION orphan_cleaner.assess(uuid [], interval, interval, bigint);
-DROP FUNCTION orphan_cleaner.candidates_leave(uuid []);
+DROP FUNCTION
+    orphan_cleaner.recheck_write, orphan_cleaner.merge, orphan_cleaner.run_stage, orphan_cleaner.assess,
+    orphan_cleaner.candidates_leave;

@@ -165,9 +165,7 @@ AS $$
     ) AS b (ordinal, breaker, figure, limit_value, is_tripped, can_be_approved, message)
     ORDER BY b.ordinal
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.run_judge(of_run bigint, of_token uuid, report jsonb)
 RETURNS TABLE (breaker text, message text)
 LANGUAGE plpgsql
@@ -291,16 +289,12 @@ END
 $$;
 -- +goose StatementEnd
 
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.breakers(jsonb, jsonb) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.run_judge(bigint, uuid, jsonb) FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.breakers(jsonb, jsonb) IS
-    'Every breaker with its figure and its limit, in the order in which they are judged; the first one that is tripped refuses the run.';
-COMMENT ON FUNCTION orphan_cleaner.run_judge(bigint, uuid, jsonb) IS
-    'Judges what a run has staged. Refused: names the breaker, keeps what an approval would cover, leaves the ledger as it was. Passed: writes the ledger.';
+COMMENT ON FUNCTION orphan_cleaner.breakers IS 'Every breaker with its figure and its limit, in the order in which they are judged; the first one that is tripped refuses the run.';
+COMMENT ON FUNCTION orphan_cleaner.run_judge IS 'Judges what a run has staged. Refused: names the breaker, keeps what an approval would cover, leaves the ledger as it was. Passed: writes the ledger.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
-DROP FUNCTION orphan_cleaner.run_judge(bigint, uuid, jsonb);
-DROP FUNCTION orphan_cleaner.breakers(jsonb, jsonb);
+DROP FUNCTION orphan_cleaner.run_judge, orphan_cleaner.breakers;

@@ -8,6 +8,35 @@
 SET LOCAL lock_timeout = '3s';
 
 -- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.chunk_open(of_run bigint, of_token uuid, of_kind text, checked_from xid8)
+RETURNS orphan_cleaner.runs
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    run orphan_cleaner.runs;
+BEGIN
+    -- A run is given up, and a hold or pause is placed, before this chunk or after it.
+    LOCK TABLE orphan_cleaner.runs IN ROW EXCLUSIVE MODE;
+    LOCK TABLE orphan_cleaner.holds, orphan_cleaner.pauses IN SHARE MODE;
+    run := orphan_cleaner.run_open(of_run, of_token, of_kind);
+    IF run.judged_at IS NULL THEN
+        RAISE EXCEPTION 'run % is not judged: it may delete nothing', of_run USING ERRCODE = 'OC008';
+    END IF;
+    IF EXISTS (SELECT FROM orphan_cleaner.pauses AS p WHERE p.resumed_at IS NULL) THEN
+        RAISE EXCEPTION 'runs are paused' USING ERRCODE = 'OC002', HINT = 'Run: orphan-cleaner resume';
+    END IF;
+    IF checked_from IS NULL OR checked_from > pg_snapshot_xmax(pg_current_snapshot()) THEN
+        RAISE EXCEPTION 'the snapshot % is not of this server''s past', checked_from USING ERRCODE = 'OC007';
+    END IF;
+    IF current_setting('session_replication_role') <> 'origin' THEN
+        RAISE EXCEPTION 'session_replication_role is %: foreign keys and triggers would not fire', current_setting('session_replication_role')
+            USING ERRCODE = 'OC007', HINT = 'Run: orphan-cleaner check';
+    END IF;
+    RETURN run;
+END
+$$;
+
 CREATE FUNCTION orphan_cleaner.sweep_rows(
     run orphan_cleaner.runs,
     user_ids uuid [],
@@ -39,9 +68,7 @@ BEGIN
     RETURN NEXT;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.sweep_chunk(
     of_run bigint,
     of_token uuid,
@@ -61,29 +88,14 @@ SET enable_mergejoin = off
 SET jit = off
 AS $$
 DECLARE
-    run orphan_cleaner.runs;
+    run orphan_cleaner.runs := orphan_cleaner.chunk_open(of_run, of_token, 'clean', checked_from);
     due uuid [];
     due_approved uuid [];
     approved record;
     judged record;
 BEGIN
-    -- A run is given up, and a hold or pause is placed, before this chunk or after it.
-    LOCK TABLE orphan_cleaner.runs IN ROW EXCLUSIVE MODE;
-    LOCK TABLE orphan_cleaner.holds, orphan_cleaner.pauses IN SHARE MODE;
-    run := orphan_cleaner.run_open(of_run, of_token, 'clean');
-    IF run.judged_at IS NULL THEN
-        RAISE EXCEPTION 'run % is not judged: it may delete nothing', of_run USING ERRCODE = 'OC008';
-    END IF;
-    IF EXISTS (SELECT FROM orphan_cleaner.pauses AS p WHERE p.resumed_at IS NULL) THEN
-        RAISE EXCEPTION 'runs are paused' USING ERRCODE = 'OC002', HINT = 'Run: orphan-cleaner resume';
-    END IF;
-    IF checked_from IS NULL OR checked_from > pg_snapshot_xmax(pg_current_snapshot()) OR max_rows IS NULL OR max_rows NOT BETWEEN 1 AND 1000000 THEN
-        RAISE EXCEPTION 'the snapshot % is not of this server''s past, or % is no number of rows between 1 and 1,000,000', checked_from, max_rows
-            USING ERRCODE = 'OC007';
-    END IF;
-    IF current_setting('session_replication_role') <> 'origin' THEN
-        RAISE EXCEPTION 'session_replication_role is %: foreign keys and triggers would not fire', current_setting('session_replication_role')
-            USING ERRCODE = 'OC007', HINT = 'Run: orphan-cleaner check';
+    IF max_rows IS NULL OR max_rows NOT BETWEEN 1 AND 1000000 THEN
+        RAISE EXCEPTION 'a chunk has between 1 and 1,000,000 rows, not %', max_rows USING ERRCODE = 'OC007';
     END IF;
     SELECT
         array_agg(c.user_id ORDER BY c.user_id) FILTER (WHERE c.approved_run IS NULL AND f.user_id IS NULL),
@@ -128,9 +140,7 @@ BEGIN
     RETURN NEXT;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.sweep_returned(of_run bigint, of_token uuid, user_ids uuid [])
 RETURNS void
 LANGUAGE plpgsql
@@ -143,65 +153,7 @@ BEGIN
     PERFORM orphan_cleaner.candidates_leave(user_ids);
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.revert_judge(
-    of_revert bigint,
-    of_token uuid,
-    reverted_run bigint,
-    missing uuid [],
-    report jsonb
-)
-RETURNS TABLE (breaker text, message text)
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-SET lock_timeout = '3s'
-SET jit = off
-AS $$
-#variable_conflict use_column
-DECLARE
-    run orphan_cleaner.runs := orphan_cleaner.run_open(of_revert, of_token, 'restore');
-    rows_due bigint;
-    rows_total bigint;
-    active bigint;
-BEGIN
-    IF run.judged_at IS NOT NULL THEN
-        -- By this very call, whose answer was lost.
-        RETURN NEXT;
-        RETURN;
-    END IF;
-    SELECT count(*) INTO rows_due
-    FROM orphan_cleaner.restores AS r
-    WHERE r.run_id = reverted_run
-        AND r.state = 'restored'
-        AND r.user_id = ANY (ARRAY(SELECT unnest(missing)));
-    SELECT count(*) INTO rows_total FROM public.conversation_members;
-    SELECT count(*) INTO active
-    FROM orphan_cleaner.conversation_members_facts(missing, now()) AS f
-    WHERE f.active_at > now() - interval '1 day';
-    SELECT b.breaker, b.message INTO breaker, message
-    FROM orphan_cleaner.breakers(run.settings, report || jsonb_build_object(
-        'users_new', 0, 'candidates', 0, 'users_active', active, 'rows_due', rows_due, 'rows_total', rows_total
-    )) AS b
-    WHERE b.is_tripped
-    LIMIT 1;
-    IF breaker IS NULL THEN
-        -- Who was missing: the second check has to find the same.
-        INSERT INTO orphan_cleaner.sightings (run_id, user_id, verdict)
-        SELECT DISTINCT of_revert, u.user_id, 'missing'
-        FROM unnest(missing) AS u (user_id)
-        ON CONFLICT (run_id, user_id) DO NOTHING;
-        UPDATE orphan_cleaner.runs AS r SET judged_at = now() WHERE r.run_id = of_revert;
-    END IF;
-    RETURN NEXT;
-END
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.revert_chunk(
     of_revert bigint,
     of_token uuid,
@@ -237,18 +189,7 @@ BEGIN
         RAISE EXCEPTION 'role % may not revert a restore', session_user
             USING ERRCODE = 'insufficient_privilege', HINT = 'GRANT orphan_cleaner_runner, orphan_cleaner_restorer TO it';
     END IF;
-    LOCK TABLE orphan_cleaner.runs IN ROW EXCLUSIVE MODE;
-    LOCK TABLE orphan_cleaner.holds, orphan_cleaner.pauses IN SHARE MODE;
-    run := orphan_cleaner.run_open(of_revert, of_token, 'restore');
-    IF run.judged_at IS NULL THEN
-        RAISE EXCEPTION 'run % is not judged: it may delete nothing', of_revert USING ERRCODE = 'OC008';
-    END IF;
-    IF EXISTS (SELECT FROM orphan_cleaner.pauses AS p WHERE p.resumed_at IS NULL) THEN
-        RAISE EXCEPTION 'runs are paused' USING ERRCODE = 'OC002', HINT = 'Run: orphan-cleaner resume';
-    END IF;
-    IF checked_from IS NULL OR checked_from > pg_snapshot_xmax(pg_current_snapshot()) OR current_setting('session_replication_role') <> 'origin' THEN
-        RAISE EXCEPTION 'the snapshot % is not of this server''s past, or triggers do not fire here', checked_from USING ERRCODE = 'OC007';
-    END IF;
+    run := orphan_cleaner.chunk_open(of_revert, of_token, 'restore', checked_from);
     EXECUTE format($statement$
         SELECT coalesce(array_agg(orphan_m.ctid), '{}'), array_agg(orphan_m.user_id), array_agg(orphan_m.conversation_id)
         FROM public.conversation_members_backup AS orphan_b
@@ -335,28 +276,17 @@ END
 $$;
 -- +goose StatementEnd
 
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.sweep_rows(orphan_cleaner.runs, uuid [], xid8, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.sweep_returned(bigint, uuid, uuid []) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.revert_judge(bigint, uuid, bigint, uuid [], jsonb) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.revert_chunk(bigint, uuid, bigint, date, bigint, integer, uuid [], xid8) FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.sweep_rows(orphan_cleaner.runs, uuid [], xid8, bigint) IS
-    'Deletes rows of users and proves that as many were audited and backed up. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint) IS
-    'One chunk: deletes at most max_rows rows of due users whom auth-service has just again left out, unchanged since checked_from.';
-COMMENT ON FUNCTION orphan_cleaner.sweep_returned(bigint, uuid, uuid []) IS
-    'Takes users out of the ledger who are alive after all.';
-COMMENT ON FUNCTION orphan_cleaner.revert_judge(bigint, uuid, bigint, uuid [], jsonb) IS
-    'Judges a revert as a run is judged: names the breaker that refuses it, or admits the missing users to deletion.';
-COMMENT ON FUNCTION orphan_cleaner.revert_chunk(bigint, uuid, bigint, date, bigint, integer, uuid [], xid8) IS
-    'Deletes members of a restore once more, as far as they are unchanged and of these users; returns how many.';
+COMMENT ON FUNCTION orphan_cleaner.chunk_open IS 'What every chunk that deletes begins with: its locks, and that its run is open, judged and not paused, and triggers fire. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.sweep_rows IS 'Deletes rows of users and proves that as many were audited and backed up. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.sweep_chunk IS 'One chunk: deletes at most max_rows rows of due users whom auth-service has just again left out, unchanged since checked_from.';
+COMMENT ON FUNCTION orphan_cleaner.sweep_returned IS 'Takes users out of the ledger who are alive after all.';
+COMMENT ON FUNCTION orphan_cleaner.revert_chunk IS 'Deletes members of a restore once more, as far as they are unchanged and of these users; returns how many.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
-DROP FUNCTION orphan_cleaner.revert_chunk(bigint, uuid, bigint, date, bigint, integer, uuid [], xid8);
-DROP FUNCTION orphan_cleaner.revert_judge(bigint, uuid, bigint, uuid [], jsonb);
-DROP FUNCTION orphan_cleaner.sweep_returned(bigint, uuid, uuid []);
-DROP FUNCTION orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint);
-DROP FUNCTION orphan_cleaner.sweep_rows(orphan_cleaner.runs, uuid [], xid8, bigint);
+DROP FUNCTION
+    orphan_cleaner.revert_chunk, orphan_cleaner.sweep_returned, orphan_cleaner.sweep_chunk, orphan_cleaner.sweep_rows,
+    orphan_cleaner.chunk_open;

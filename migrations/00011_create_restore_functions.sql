@@ -1,5 +1,5 @@
--- Why:      bringing deleted members back by whole rows, whatever columns messaging-service has by then; and noticing users
---           who are alive again while their backups exist.
+-- Why:      bringing deleted members back by whole rows, whatever columns messaging-service has by then, as restore_plan
+--           says (00004); settling the rechecks of their users; and whether a restore may be reverted.
 -- Locks:    none here. At work, per chunk: ROW EXCLUSIVE on conversation_members and our tables; the conversations of
 --           restored members FOR KEY SHARE, by their foreign key.
 -- Duration: milliseconds.
@@ -27,107 +27,7 @@ AS $$
         AND NOT m.attisdropped
         AND m.attgenerated = ''
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.restore_plan(
-    of_run bigint,
-    of_users uuid [],
-    of_conversations uuid [],
-    since timestamptz,
-    until timestamptz
-)
-RETURNS TABLE (conversation_id uuid, user_id uuid, deleted_run bigint, backed_up_at timestamptz, verdict text)
-LANGUAGE plpgsql
-STABLE
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-SET jit = off
-AS $$
-BEGIN
-    RETURN QUERY EXECUTE format($statement$
-        WITH events AS (
-            SELECT
-                orphan_b.conversation_id,
-                orphan_b.user_id,
-                orphan_b.run_id AS deleted_run,
-                orphan_b.backed_up_at AS happened_at,
-                true AS is_backup,
-                ROW(%1$s)::text AS row_deleted,
-                ($1 IS NULL OR orphan_b.run_id = $1)
-                AND ($4 IS NULL OR orphan_b.backed_up_at >= $4)
-                AND ($5 IS NULL OR orphan_b.backed_up_at < $5) AS is_chosen
-            FROM public.conversation_members_backup AS orphan_b
-            WHERE orphan_b.backed_up_at >= $6
-                -- A subquery is hashed, an array would be searched from its beginning for each row.
-                AND ($2 IS NULL OR orphan_b.user_id IN (SELECT unnest($2)))
-                AND ($3 IS NULL OR orphan_b.conversation_id IN (SELECT unnest($3)))
-                -- Emptied on request of the law: there is nobody left to restore.
-                AND orphan_b.user_id IS NOT NULL
-                AND orphan_b.conversation_id IS NOT NULL
-            UNION ALL
-            -- Deletes by others: who was restored and left since must stay away.
-            SELECT a.conversation_id, a.user_id, NULL, a.deleted_at, false, NULL, false
-            FROM public.conversation_members_audit AS a
-            WHERE a.run_id IS NULL
-                AND a.deleted_at >= $6
-                AND ($2 IS NULL OR a.user_id IN (SELECT unnest($2)))
-                AND ($3 IS NULL OR a.conversation_id IN (SELECT unnest($3)))
-        ),
-        -- One sort, and no join between large sets: nobody keeps statistics for it.
-        newest AS (
-            -- Of a member that was deleted more than once, the last row counts; it is restored if any of its deletions
-            -- was chosen.
-            SELECT DISTINCT ON (e.user_id, e.conversation_id)
-                e.conversation_id,
-                e.user_id,
-                e.deleted_run,
-                e.happened_at AS backed_up_at,
-                e.row_deleted,
-                bool_or(e.is_chosen) OVER events_of_member AS is_chosen,
-                coalesce(max(e.happened_at) FILTER (WHERE NOT e.is_backup) OVER events_of_member > e.happened_at, false) AS has_left
-            FROM events AS e
-            WINDOW events_of_member AS (PARTITION BY e.user_id, e.conversation_id)
-            ORDER BY e.user_id, e.conversation_id, e.is_backup DESC, e.happened_at DESC, e.deleted_run DESC
-        )
-        SELECT
-            n.conversation_id,
-            n.user_id,
-            n.deleted_run,
-            n.backed_up_at,
-            CASE
-                WHEN c.is_there IS NULL THEN 'conversation_gone'
-                WHEN x.is_same THEN 'there'
-                WHEN x.is_same IS NOT NULL THEN 'there_differs'
-                WHEN n.has_left THEN 'left_since'
-                ELSE 'restore'
-            END
-        FROM newest AS n
-        -- One lookup a row, whatever the planner believes: without statistics it would read whole tables.
-        LEFT JOIN LATERAL (
-            SELECT true AS is_there FROM public.conversations AS g WHERE g.id = n.conversation_id LIMIT 1
-        ) AS c ON true
-        LEFT JOIN LATERAL (
-            SELECT ROW(%2$s)::text = n.row_deleted AS is_same
-            FROM public.conversation_members AS orphan_m
-            WHERE orphan_m.conversation_id = n.conversation_id AND orphan_m.user_id = n.user_id
-            LIMIT 1
-        ) AS x ON true
-        WHERE n.is_chosen
-        $statement$,
-        orphan_cleaner.members_columns('orphan_b.@::text', ', '), orphan_cleaner.members_columns('orphan_m.@::text', ', '))
-    USING of_run, of_users, of_conversations, since, until,
-        -- Backups of a run are not older than the run, but for a clock that went back meanwhile.
-        greatest(
-            coalesce(since, '-infinity'),
-            coalesce((SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run), '-infinity')
-        );
-END
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.restore_store(
     of_restore bigint,
     of_token uuid,
@@ -164,9 +64,7 @@ BEGIN
     GROUP BY p.verdict;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.restore_chunks(of_restore bigint, in_state text, pages integer)
 RETURNS TABLE (day date, first_page bigint, members bigint, user_ids uuid [])
 LANGUAGE sql
@@ -195,9 +93,7 @@ AS $$
     GROUP BY 1, 2
     ORDER BY 1, 2
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.restore_chunk(
     of_restore bigint,
     of_token uuid,
@@ -299,45 +195,7 @@ BEGIN
     RETURN restored;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.recheck_write(of_run bigint, of_token uuid, alive uuid [], missing uuid [], reached uuid)
-RETURNS TABLE (user_id uuid, members bigint)
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '3s'
-AS $$
-#variable_conflict use_column
-BEGIN
-    PERFORM orphan_cleaner.run_open(of_run, of_token, 'clean');
-    UPDATE orphan_cleaner.runs AS r SET rechecked_through = reached WHERE r.run_id = of_run;
-    UPDATE orphan_cleaner.rechecks AS d SET checked_at = now(), alive_at = NULL WHERE d.user_id = ANY (missing);
-    IF cardinality(alive) > 0 THEN
-        -- Alive, and what was deleted can be restored.
-        RETURN QUERY
-        UPDATE orphan_cleaner.rechecks AS d
-        SET checked_at = now(),
-            alive_at = coalesce(d.alive_at, now())
-        FROM (
-            SELECT p.user_id, count(*) AS members
-            FROM orphan_cleaner.restore_plan(NULL, alive, NULL, NULL, NULL) AS p
-            WHERE p.verdict = 'restore'
-            GROUP BY p.user_id
-        ) AS l
-        WHERE d.user_id = l.user_id
-        RETURNING d.user_id, l.members;
-        -- The others need no recheck any more.
-        DELETE FROM orphan_cleaner.rechecks AS d
-        WHERE d.user_id = ANY (alive)
-            AND d.checked_at IS DISTINCT FROM now();
-    END IF;
-END
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.recheck_settle(of_restore bigint, of_token uuid)
 RETURNS void
 LANGUAGE plpgsql
@@ -364,38 +222,74 @@ BEGIN
         AND d.user_id <> ALL (coalesce(unfinished, '{}'));
 END
 $$;
+
+CREATE FUNCTION orphan_cleaner.revert_judge(
+    of_revert bigint,
+    of_token uuid,
+    reverted_run bigint,
+    missing uuid [],
+    report jsonb
+)
+RETURNS TABLE (breaker text, message text)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET lock_timeout = '3s'
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    run orphan_cleaner.runs := orphan_cleaner.run_open(of_revert, of_token, 'restore');
+    rows_due bigint;
+    rows_total bigint;
+    active bigint;
+BEGIN
+    IF run.judged_at IS NOT NULL THEN
+        -- By this very call, whose answer was lost.
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    SELECT count(*) INTO rows_due
+    FROM orphan_cleaner.restores AS r
+    WHERE r.run_id = reverted_run
+        AND r.state = 'restored'
+        AND r.user_id = ANY (ARRAY(SELECT unnest(missing)));
+    SELECT count(*) INTO rows_total FROM public.conversation_members;
+    SELECT count(*) INTO active
+    FROM orphan_cleaner.conversation_members_facts(missing, now()) AS f
+    WHERE f.active_at > now() - interval '1 day';
+    SELECT b.breaker, b.message INTO breaker, message
+    FROM orphan_cleaner.breakers(run.settings, report || jsonb_build_object(
+        'users_new', 0, 'candidates', 0, 'users_active', active, 'rows_due', rows_due, 'rows_total', rows_total
+    )) AS b
+    WHERE b.is_tripped
+    LIMIT 1;
+    IF breaker IS NULL THEN
+        -- Who was missing: the second check has to find the same.
+        INSERT INTO orphan_cleaner.sightings (run_id, user_id, verdict)
+        SELECT DISTINCT of_revert, u.user_id, 'missing'
+        FROM unnest(missing) AS u (user_id)
+        ON CONFLICT (run_id, user_id) DO NOTHING;
+        UPDATE orphan_cleaner.runs AS r SET judged_at = now() WHERE r.run_id = of_revert;
+    END IF;
+    RETURN NEXT;
+END
+$$;
 -- +goose StatementEnd
 
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.members_columns(text, text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.restore_store(bigint, uuid, bigint, uuid [], uuid [], timestamptz, timestamptz) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.restore_chunks(bigint, text, integer) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.recheck_write(bigint, uuid, uuid [], uuid [], uuid) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.recheck_settle(bigint, uuid) FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.members_columns(text, text) IS
-    'The columns that conversation_members and its backup share, each written in a form with @ for the name. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz) IS
-    'What a restore of this run, these users, conversations and span would do with each member: restore, there, there_differs, conversation_gone, left_since. A null chooses all.';
-COMMENT ON FUNCTION orphan_cleaner.restore_store(bigint, uuid, bigint, uuid [], uuid [], timestamptz, timestamptz) IS
-    'Writes down which members a restore brings back; returns what becomes of all that were chosen, by verdict.';
-COMMENT ON FUNCTION orphan_cleaner.restore_chunks(bigint, text, integer) IS
-    'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users.';
-COMMENT ON FUNCTION orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval) IS
-    'Restores the planned members on some pages of the backup of a day, places holds on their users, returns how many.';
-COMMENT ON FUNCTION orphan_cleaner.recheck_write(bigint, uuid, uuid [], uuid [], uuid) IS
-    'Writes down what rechecks found; returns users who are alive again while their deleted rows can be restored.';
-COMMENT ON FUNCTION orphan_cleaner.recheck_settle(bigint, uuid) IS
-    'Takes users whose rows a restore brought back off the list of rechecks.';
+COMMENT ON FUNCTION orphan_cleaner.members_columns IS 'The columns that conversation_members and its backup share, each written in a form with @ for the name. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.restore_store IS 'Writes down which members a restore brings back; returns what becomes of all that were chosen, by verdict.';
+COMMENT ON FUNCTION orphan_cleaner.restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users.';
+COMMENT ON FUNCTION orphan_cleaner.restore_chunk IS 'Restores the planned members on some pages of the backup of a day, places holds on their users, returns how many.';
+COMMENT ON FUNCTION orphan_cleaner.recheck_settle IS 'Takes users whose rows a restore brought back off the list of rechecks.';
+COMMENT ON FUNCTION orphan_cleaner.revert_judge IS 'Judges a revert as a run is judged: names the breaker that refuses it, or admits the missing users to deletion.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
-DROP FUNCTION orphan_cleaner.recheck_settle(bigint, uuid);
-DROP FUNCTION orphan_cleaner.recheck_write(bigint, uuid, uuid [], uuid [], uuid);
-DROP FUNCTION orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval);
-DROP FUNCTION orphan_cleaner.restore_chunks(bigint, text, integer);
-DROP FUNCTION orphan_cleaner.restore_store(bigint, uuid, bigint, uuid [], uuid [], timestamptz, timestamptz);
-DROP FUNCTION orphan_cleaner.restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz);
-DROP FUNCTION orphan_cleaner.members_columns(text, text);
+DROP FUNCTION
+    orphan_cleaner.revert_judge, orphan_cleaner.recheck_settle, orphan_cleaner.restore_chunk,
+    orphan_cleaner.restore_chunks, orphan_cleaner.restore_store, orphan_cleaner.members_columns;

@@ -39,7 +39,7 @@ func TestMigrateShowsSQL(t *testing.T) {
 		t.Errorf("%s", up)
 	}
 	down := program(t, env, "migrate", "down", "--show-sql").expect(t, exitDone).stdout
-	if !strings.HasPrefix(down, "-- 00012_") || !strings.Contains(down, "DROP FUNCTION orphan_cleaner.prune_drop") || strings.Contains(down, "CREATE FUNCTION") {
+	if !strings.HasPrefix(down, "-- 00012_") || !strings.Contains(down, "DROP FUNCTION") || !strings.Contains(down, "orphan_cleaner.prune_drop") || strings.Contains(down, "CREATE FUNCTION") {
 		t.Errorf("%s", down)
 	}
 	if contents(t, db) != before {

@@ -1,137 +1,14 @@
--- Why:      what people decide: holds, pauses, approvals; and dropping evidence that is past its window, in functions, so
---           that the look and the drop are one reviewed transaction.
+-- Why:      dropping evidence that is past its window, in functions, so that the look and the drop are one reviewed
+--           transaction; and correcting what was recorded while the server's clock, which windows go by, was ahead.
 -- Locks:    none here. At work, prune_drop, per partition: SHARE on holds; ACCESS EXCLUSIVE on the partition, the audit's
 --           DEFAULT one and at last, for about a millisecond, the parent. Each waits 300 ms at most, less than the 500 ms
 --           that the audit trigger waits: no delete of the application fails or goes unaudited for it. DETACH
 --           CONCURRENTLY is impossible beside a DEFAULT partition.
 -- Duration: milliseconds.
--- Rollback: drops the functions; hold, pause, approve and prune stop working.
+-- Rollback: drops the functions; prune and settle-clock stop working.
 
 -- +goose Up
 SET LOCAL lock_timeout = '3s';
-
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.hold_add(of_user uuid, of_conversation uuid, why text, ends_at timestamptz, lasting interval)
-RETURNS bigint
-LANGUAGE sql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
--- It waits for the chunks in flight, no longer.
-SET lock_timeout = '5s'
-AS $$
-    -- No row when it would be over already.
-    INSERT INTO orphan_cleaner.holds (user_id, conversation_id, reason, until)
-    SELECT of_user, of_conversation, why, e.ends_at
-    FROM (SELECT coalesce(hold_add.ends_at, now() + lasting) AS ends_at) AS e
-    WHERE e.ends_at IS NULL
-        OR e.ends_at > now()
-    RETURNING hold_id
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.hold_lift(of_hold bigint, of_restore bigint, restored_too boolean)
-RETURNS bigint
-LANGUAGE sql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
-AS $$
-    -- One hold by its id; or those of a restore, but for users whose rows it restored and that are not reverted.
-    WITH lifted AS (
-        UPDATE orphan_cleaner.holds AS h
-        SET lifted_at = now(),
-            lifted_by = session_user
-        WHERE h.lifted_at IS NULL
-            AND (
-                h.hold_id = of_hold
-                OR h.run_id = of_restore
-                AND (
-                    restored_too
-                    OR NOT EXISTS (
-                        SELECT
-                        FROM orphan_cleaner.restores AS r
-                        WHERE r.run_id = of_restore AND r.user_id = h.user_id AND r.state = 'restored'
-                    )
-                )
-            )
-        RETURNING h.hold_id
-    )
-    SELECT count(*) FROM lifted
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.pause(why text)
-RETURNS bigint
-LANGUAGE sql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
-AS $$
-    INSERT INTO orphan_cleaner.pauses (reason) VALUES (why) RETURNING pause_id
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.resume()
-RETURNS bigint
-LANGUAGE sql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
-AS $$
-    UPDATE orphan_cleaner.pauses AS p
-    SET resumed_at = now(),
-        resumed_by = session_user
-    WHERE p.resumed_at IS NULL
-    RETURNING p.pause_id
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.approve(of_run bigint, by_whom text, lasting interval)
-RETURNS TABLE (approval_id bigint, expires_at timestamptz)
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
-AS $$
-#variable_conflict use_column
-DECLARE
-    refused record;
-BEGIN
-    SELECT r.state, r.breaker INTO refused FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run;
-    IF NOT FOUND OR refused.state <> 'refused' THEN
-        RAISE EXCEPTION 'run % was not refused: there is nothing to approve', of_run USING ERRCODE = 'OC011', HINT = 'Run: orphan-cleaner status';
-    END IF;
-    IF refused.breaker IN ('clock', 'canary-alive', 'canary-dead', 'recently-active') THEN
-        RAISE EXCEPTION 'run % was refused by %: what doubts auth-service or the clock cannot be approved', of_run, refused.breaker
-            USING ERRCODE = 'OC011', HINT = 'Correct the cause, then run: orphan-cleaner run';
-    END IF;
-    RETURN QUERY
-    INSERT INTO orphan_cleaner.approvals AS a (run_id, approved_by, expires_at)
-    VALUES (of_run, by_whom || ' (' || session_user || ')', now() + lasting)
-    RETURNING a.approval_id, a.expires_at;
-END
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.revoke_approval(of_run bigint, by_whom text)
-RETURNS bigint
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
-AS $$
-    UPDATE orphan_cleaner.approvals AS a
-    SET revoked_at = now(),
-        revoked_by = by_whom || ' (' || session_user || ')'
-    WHERE a.run_id = of_run
-        AND a.used_at IS NULL
-        AND a.revoked_at IS NULL
-    RETURNING a.approval_id
-$$;
--- +goose StatementEnd
 
 -- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.partitions(only_partition text DEFAULT NULL)
@@ -188,61 +65,7 @@ AS $$
         )
         AND (only_partition IS NULL OR c.relname = only_partition)
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.partition_need(parent text, partition_name text, upper_bound timestamptz)
-RETURNS text
-LANGUAGE plpgsql
-STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    reason text;
-BEGIN
-    -- An open restore may read any day; an open run proves itself from its first day on.
-    SELECT r.kind || ' ' || r.run_id || ' is open' INTO reason
-    FROM orphan_cleaner.runs AS r
-    WHERE r.state = 'running' AND (r.kind = 'restore' OR r.started_at < partition_need.upper_bound);
-    IF reason IS NOT NULL THEN
-        RETURN reason;
-    END IF;
-    -- Somebody looks into something, and may want to give members back.
-    IF EXISTS (SELECT FROM orphan_cleaner.pauses AS s WHERE s.resumed_at IS NULL) THEN
-        RETURN 'runs are paused';
-    END IF;
-    IF parent = 'conversation_members_backup' THEN
-        -- Two joins that can be hashed; without a hold neither reads the partition.
-        EXECUTE format($statement$
-            SELECT 'hold ' || min(n.hold_id) || CASE WHEN count(DISTINCT n.hold_id) > 1
-                THEN ' and ' || count(DISTINCT n.hold_id) - 1 || ' more' ELSE '' END
-            FROM (
-                SELECT h.hold_id
-                FROM public.%1$I AS b
-                JOIN orphan_cleaner.holds_in_force AS h ON h.user_id = b.user_id
-                UNION ALL
-                SELECT h.hold_id
-                FROM public.%1$I AS b
-                JOIN orphan_cleaner.holds_in_force AS h ON h.conversation_id = b.conversation_id
-            ) AS n
-            $statement$, partition_name) INTO reason;
-        IF reason IS NULL THEN
-            -- A restore takes them off the list.
-            EXECUTE format($statement$
-                SELECT count(DISTINCT d.user_id) || ' users alive again'
-                FROM public.%1$I AS b
-                JOIN orphan_cleaner.rechecks AS d ON d.user_id = b.user_id
-                WHERE d.alive_at IS NOT NULL
-                HAVING count(*) > 0
-                $statement$, partition_name) INTO reason;
-        END IF;
-    END IF;
-    RETURN reason;
-END
-$$;
--- +goose StatementEnd
-
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.prune_look(restore_window interval, audit_window interval, only_partition text DEFAULT NULL)
 RETURNS TABLE (
     parent text,
@@ -318,9 +141,7 @@ BEGIN
     ORDER BY j.parent DESC, j.lower_bound, j.partition_name;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.prune_drop(partition_name text, restore_window interval, audit_window interval)
 RETURNS text
 LANGUAGE plpgsql
@@ -375,9 +196,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.prune_rows(refusal_window interval, audit_window interval, max_rows bigint)
 RETURNS TABLE (refusals bigint, rechecks bigint, restores bigint)
 LANGUAGE plpgsql
@@ -434,9 +253,7 @@ BEGIN
     RETURN NEXT;
 END
 $$;
--- +goose StatementEnd
 
--- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.settle_clock()
 RETURNS bigint
 LANGUAGE plpgsql
@@ -467,56 +284,17 @@ END
 $$;
 -- +goose StatementEnd
 
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.hold_add(uuid, uuid, text, timestamptz, interval) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.hold_lift(bigint, bigint, boolean) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.pause(text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.resume() FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.approve(bigint, text, interval) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.revoke_approval(bigint, text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.partitions(text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.partition_need(text, text, timestamptz) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.prune_look(interval, interval, text) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.prune_drop(text, interval, interval) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.prune_rows(interval, interval, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION orphan_cleaner.settle_clock() FROM PUBLIC;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.hold_add(uuid, uuid, text, timestamptz, interval) IS
-    'Places a hold on a user or a conversation, until a moment, for a while or for good; null when it would be over already.';
-COMMENT ON FUNCTION orphan_cleaner.hold_lift(bigint, bigint, boolean) IS
-    'Lifts a hold, or those of a restore; returns how many. The rows stay as history.';
-COMMENT ON FUNCTION orphan_cleaner.pause(text) IS
-    'Pauses all runs. Fails on pauses_one_in_force when they are paused already.';
-COMMENT ON FUNCTION orphan_cleaner.resume() IS
-    'Lets runs continue; null when they were not paused.';
-COMMENT ON FUNCTION orphan_cleaner.approve(bigint, text, interval) IS
-    'Approves what a refused run found, once, for a while. For the owner of the schema.';
-COMMENT ON FUNCTION orphan_cleaner.revoke_approval(bigint, text) IS
-    'Revokes the open approval of a run; null when there is none. For the owner of the schema.';
-COMMENT ON FUNCTION orphan_cleaner.partitions(text) IS
-    'The attached partitions of backup and audit, with the bounds that the catalog has; ours: an ordinary table of one UTC day or month, by bounds and name.';
-COMMENT ON FUNCTION orphan_cleaner.partition_need(text, text, timestamptz) IS
-    'Who still needs a partition that is past its window; null: nobody.';
-COMMENT ON FUNCTION orphan_cleaner.prune_look(interval, interval, text) IS
-    'Which partitions are past their window, and why one is kept all the same: null means that it may go.';
-COMMENT ON FUNCTION orphan_cleaner.prune_drop(text, interval, interval) IS
-    'Drops one partition that is past its window and that nothing needs; returns null, or why it is kept. Runs with the rights of its caller: the owner of the tables.';
-COMMENT ON FUNCTION orphan_cleaner.prune_rows(interval, interval, bigint) IS
-    'Deletes what only describes evidence that is gone: refusals, rechecks and restores, at most max_rows of each, and sums of old hours.';
-COMMENT ON FUNCTION orphan_cleaner.settle_clock() IS
-    'After the server''s clock was ahead: moves what runs recorded in the future to now; returns how many runs. For the owner of the schema.';
+COMMENT ON FUNCTION orphan_cleaner.partitions IS 'The attached partitions of backup and audit, with the bounds that the catalog has; ours: an ordinary table of one UTC day or month, by bounds and name.';
+COMMENT ON FUNCTION orphan_cleaner.prune_look IS 'Which partitions are past their window, and why one is kept all the same: null means that it may go.';
+COMMENT ON FUNCTION orphan_cleaner.prune_drop IS 'Drops one partition that is past its window and that nothing needs; returns null, or why it is kept. Runs with the rights of its caller: the owner of the tables.';
+COMMENT ON FUNCTION orphan_cleaner.prune_rows IS 'Deletes what only describes evidence that is gone: refusals, rechecks and restores, at most max_rows of each, and sums of old hours.';
+COMMENT ON FUNCTION orphan_cleaner.settle_clock IS 'After the server''s clock was ahead: moves what runs recorded in the future to now; returns how many runs. For the owner of the schema.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
-DROP FUNCTION orphan_cleaner.settle_clock();
-DROP FUNCTION orphan_cleaner.prune_rows(interval, interval, bigint);
-DROP FUNCTION orphan_cleaner.prune_drop(text, interval, interval);
-DROP FUNCTION orphan_cleaner.prune_look(interval, interval, text);
-DROP FUNCTION orphan_cleaner.partition_need(text, text, timestamptz);
-DROP FUNCTION orphan_cleaner.partitions(text);
-DROP FUNCTION orphan_cleaner.revoke_approval(bigint, text);
-DROP FUNCTION orphan_cleaner.approve(bigint, text, interval);
-DROP FUNCTION orphan_cleaner.resume();
-DROP FUNCTION orphan_cleaner.pause(text);
-DROP FUNCTION orphan_cleaner.hold_lift(bigint, bigint, boolean);
-DROP FUNCTION orphan_cleaner.hold_add(uuid, uuid, text, timestamptz, interval);
+DROP FUNCTION
+    orphan_cleaner.settle_clock, orphan_cleaner.prune_rows, orphan_cleaner.prune_drop, orphan_cleaner.prune_look,
+    orphan_cleaner.partitions;
