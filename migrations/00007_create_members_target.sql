@@ -188,16 +188,23 @@ SET enable_seqscan = off
 SET enable_sort = off
 SET jit = off
 AS $$
-    -- The first fit behind each of so many points, evenly spread over the ids.
+    -- The first fit of a hundred members behind each of so many points, evenly spread over the ids.
     SELECT DISTINCT f.user_id
     FROM generate_series(0, least(users, 1000) - 1) AS n
     CROSS JOIN LATERAL (
-        SELECT m.user_id
-        FROM public.conversation_members AS m
-        WHERE m.user_id >= (lpad(to_hex(n * 65536 / least(users, 1000)), 4, '0') || repeat('0', 28))::uuid
-            AND m.joined_at < now() - interval '30 days'
-            AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = m.user_id OFFSET 0)
-        ORDER BY m.user_id
+        SELECT near.user_id
+        FROM (
+            SELECT
+                m.user_id,
+                m.joined_at
+            FROM public.conversation_members AS m
+            WHERE m.user_id >= (lpad(to_hex(n * 65536 / least(users, 1000)), 4, '0') || repeat('0', 28))::uuid
+            ORDER BY m.user_id
+            LIMIT 100
+        ) AS near
+        WHERE near.joined_at < now() - interval '30 days'
+            AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
+        ORDER BY near.user_id
         LIMIT 1
     ) AS f
 $$;

@@ -13,3 +13,14 @@ FROM orphan_cleaner.conversation_members_page(@from_user::uuid, @max_users::bigi
 -- Index: conversation_members_user_id, candidates_pkey. Rows: some for each of the users.
 SELECT c.user_id::uuid AS user_id
 FROM orphan_cleaner.conversation_members_canaries(@users::integer) AS c (user_id);
+
+-- name: RunCanaries :many
+-- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
+-- Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
+-- Index: runs_pkey backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+SELECT c.user_id::uuid AS user_id
+FROM orphan_cleaner.conversation_members_canaries(@users::integer) AS c (user_id)
+WHERE (
+    SELECT count(*)
+    FROM (SELECT FROM orphan_cleaner.runs AS r WHERE r.kind = 'clean' AND r.state = 'succeeded' ORDER BY r.run_id DESC LIMIT 10) AS earlier
+) = 10;

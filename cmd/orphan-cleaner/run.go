@@ -150,6 +150,11 @@ func newRunner(pool *pgxpool.Pool, client *authclient.Client, address string, lo
 	if err != nil {
 		return nil, err
 	}
-	preflight := check.New(pool, log, latest, authProbe(client, address))
-	return run.New(pool, client, log, cfg, preflight.ForRun(cfg.DryRun)), nil
+	preflight := check.New(pool, log, latest, authProbe(client, address)).ForRun(cfg.DryRun)
+	return run.New(pool, client, log, cfg, func(ctx context.Context) error {
+		if len(cfg.CanaryAlive) == 0 {
+			log.Warn("No canary is configured: another environment's auth-service may pass for the right one", "hint", "set ORPHAN_CLEANER_CANARY_ALIVE to a user who must never be missing")
+		}
+		return preflight(ctx)
+	}), nil
 }

@@ -65,3 +65,35 @@ func (q *Queries) MemberUserPage(ctx context.Context, arg MemberUserPageParams) 
 	err := row.Scan(&i.Users, &i.Members)
 	return i, err
 }
+
+const runCanaries = `-- name: RunCanaries :many
+SELECT c.user_id::uuid AS user_id
+FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id)
+WHERE (
+    SELECT count(*)
+    FROM (SELECT FROM orphan_cleaner.runs AS r WHERE r.kind = 'clean' AND r.state = 'succeeded' ORDER BY r.run_id DESC LIMIT 10) AS earlier
+) = 10
+`
+
+// The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
+// Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
+// Index: runs_pkey backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+func (q *Queries) RunCanaries(ctx context.Context, users int32) ([]uuid.UUID, error) {
+	rows, err := q.db.Query(ctx, runCanaries, users)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var user_id uuid.UUID
+		if err := rows.Scan(&user_id); err != nil {
+			return nil, err
+		}
+		items = append(items, user_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

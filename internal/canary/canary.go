@@ -13,8 +13,11 @@ import (
 // scan, the others fill up the last batch. Not safe for concurrent use.
 type Canaries struct {
 	alive, dead, unmet map[uuid.UUID]bool
+	chosen             map[uuid.UUID]bool
+	mayMiss            float64 // share of the chosen
 
-	AliveMissing, DeadPresent []uuid.UUID // what responses said, against what is known
+	aliveMissing, chosenMissing int // what responses said, against what is known
+	DeadPresent                 int
 	Unknown                   int         // without a valid response: nobody can tell whether this is the right auth-service
 }
 
@@ -32,6 +35,31 @@ func New(alive, dead []uuid.UUID) *Canaries {
 	return c
 }
 
+// Choose takes users who were alive for long, of whom only so large a share may be
+// missing: some were deleted since. They are judged where they are checked; the
+// configured go first.
+func (c *Canaries) Choose(users []uuid.UUID, mayMiss float64) {
+	c.chosen, c.mayMiss = map[uuid.UUID]bool{}, mayMiss
+	for _, id := range users {
+		c.chosen[id] = true
+	}
+}
+
+// Has says whether a user was configured.
+func (c *Canaries) Has(id uuid.UUID) bool { return c.alive[id] || c.dead[id] }
+
+// Configured says whether any user known to be alive was.
+func (c *Canaries) Configured() bool { return len(c.alive) > 0 }
+
+// AliveMissing is how many are missing: any that was configured, and the chosen ones
+// if they are more than ordinary deletions explain.
+func (c *Canaries) AliveMissing() int {
+	if float64(c.chosenMissing) > c.mayMiss*float64(len(c.chosen)) {
+		return c.aliveMissing + c.chosenMissing
+	}
+	return c.aliveMissing
+}
+
 // Met notes that a user is checked anyway.
 func (c *Canaries) Met(id uuid.UUID) { delete(c.unmet, id) }
 
@@ -45,9 +73,11 @@ func (c *Canaries) Judge(checked, missing []uuid.UUID) {
 	for _, id := range checked {
 		switch isMissing := slices.Contains(missing, id); {
 		case c.alive[id] && isMissing:
-			c.AliveMissing = append(c.AliveMissing, id)
+			c.aliveMissing++
+		case c.chosen[id] && isMissing:
+			c.chosenMissing++
 		case c.dead[id] && !isMissing:
-			c.DeadPresent = append(c.DeadPresent, id)
+			c.DeadPresent++
 		}
 	}
 }

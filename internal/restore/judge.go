@@ -43,16 +43,15 @@ func (r *Restorer) judgeRevert(ctx context.Context, run *fence.Run, of int64, ch
 	if err != nil {
 		return err
 	}
+	known := canary.New(r.cfg.CanaryAlive, r.cfg.CanaryDead)
 	// The restored themselves prove nothing, and the configured ones are judged one by one.
-	chosen = slices.DeleteFunc(chosen, func(id uuid.UUID) bool {
-		return contains(users, id) || slices.Contains(r.cfg.CanaryAlive, id) || slices.Contains(r.cfg.CanaryDead, id)
-	})
-	known := canary.New(slices.Concat(r.cfg.CanaryAlive, chosen), r.cfg.CanaryDead)
+	chosen = slices.DeleteFunc(chosen, func(id uuid.UUID) bool { return contains(users, id) || known.Has(id) })
+	known.Choose(chosen, missingShare)
 	for _, user := range users {
 		known.Met(user)
 	}
 	var missing []uuid.UUID
-	for batch := range slices.Chunk(slices.Concat(users, known.Unmet()), r.cfg.BatchSize) {
+	for batch := range slices.Chunk(slices.Concat(users, known.Unmet(), chosen), r.cfg.BatchSize) {
 		gone, err := checker.Missing(ctx, batch)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -66,7 +65,7 @@ func (r *Restorer) judgeRevert(ctx context.Context, run *fence.Run, of int64, ch
 	}
 	missing = slices.DeleteFunc(missing, func(id uuid.UUID) bool { return !contains(users, id) })
 	report, err := json.Marshal(map[string]any{
-		"users_checked": len(users) + len(chosen), "alive_missing": r.aliveMissing(known, len(chosen)), "dead_present": len(known.DeadPresent),
+		"users_checked": len(users) + len(chosen), "alive_missing": known.AliveMissing(), "dead_present": known.DeadPresent,
 	})
 	if err != nil {
 		return fmt.Errorf("writing what was found: %w", err)
@@ -80,21 +79,6 @@ func (r *Restorer) judgeRevert(ctx context.Context, run *fence.Run, of int64, ch
 		err = &result.Refusal{Breaker: judged.Breaker, Message: judged.Message}
 	}
 	return err
-}
-
-// aliveMissing is how many canaries are missing: any that was configured, and more
-// of the chosen ones than ordinary deletions explain.
-func (r *Restorer) aliveMissing(known *canary.Canaries, chosen int) int {
-	configured := 0
-	for _, id := range known.AliveMissing {
-		if slices.Contains(r.cfg.CanaryAlive, id) {
-			configured++
-		}
-	}
-	if others := len(known.AliveMissing) - configured; float64(others) > missingShare*float64(chosen) {
-		return configured + others
-	}
-	return configured
 }
 
 // compare orders ids as the database does.

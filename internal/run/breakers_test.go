@@ -91,6 +91,47 @@ func TestFirstRunIsNoRate(t *testing.T) {
 	w.refused("new-missing-rate", r, err)
 }
 
+// Where no canary is configured a run chooses its own, once ten runs have succeeded. More
+// than a quarter of them missing is refused whatever the limits are; those missing
+// before are none of them.
+func TestChosenCanaries(t *testing.T) {
+	for name, c := range map[string]struct {
+		users, runs, known, dead int
+		configured, refused      bool
+	}{
+		"too many":           {users: 200, runs: 10, dead: 100, refused: true},
+		"a fifth":            {users: 200, runs: 10, dead: 40},
+		"too few runs":       {users: 200, runs: 9, dead: 100},
+		"too few users":      {users: 19, runs: 10, dead: 10},
+		"missing before":     {users: 200, runs: 10, known: 100, dead: 100},
+		"another configured": {users: 200, runs: 10, dead: 100, configured: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.lenient()
+			users := w.people(c.users, 2)
+			w.missingFor(2, users[:c.known]...)
+			w.die(0, users[:c.dead]...)
+			if c.configured {
+				w.cfg.CanaryAlive = users[c.users-1:]
+			}
+			w.db.Exec(`INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings)
+				SELECT 'clean', 'succeeded', 'finish', now() - make_interval(days => n), now(), now(), '1 minute', 'test', 'test', '{}'
+				FROM generate_series(1, $1::int) AS n`, c.runs)
+			before := w.auth.Calls()
+			r, err := w.run()
+			if c.refused {
+				w.refused("canary-alive", r, err)
+			} else {
+				w.must(r, err)
+			}
+			if calls := w.auth.Calls() - before; int64(calls) != int64((c.users+99)/100) {
+				t.Errorf("%d calls for %d users", calls, c.users)
+			}
+		})
+	}
+}
+
 // Each limit that a run has is a breaker, and is in the table above.
 func TestBreakerNames(t *testing.T) {
 	t.Parallel()

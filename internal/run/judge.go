@@ -54,7 +54,7 @@ func (r *run) facts(f *found) map[string]any {
 		"users_checked": r.did.UsersChecked, "users_missing": r.did.UsersMissing, "users_unknown": r.did.UsersUnknown,
 		"members_total": r.did.MembersTotal, "batch_calls": r.did.BatchCalls, "users_covered": f.Covered,
 		"checked_after": f.After, "checked_through": f.Through,
-		"alive_missing": len(f.Canaries.AliveMissing), "dead_present": len(f.Canaries.DeadPresent),
+		"alive_missing": f.Canaries.AliveMissing(), "dead_present": f.Canaries.DeadPresent,
 	}
 }
 

@@ -47,6 +47,13 @@ func (d *Database) Holders(ctx context.Context, users []uuid.UUID) ([]uuid.UUID,
 	})
 }
 
+// Canaries are users who were alive in ten earlier runs or more.
+func (d *Database) Canaries(ctx context.Context, most int) ([]uuid.UUID, error) {
+	return read(ctx, d, "choosing canaries", func(ctx context.Context, q *db.Queries) ([]uuid.UUID, error) {
+		return q.RunCanaries(ctx, int32(most))
+	})
+}
+
 // Rechecks are users whose rows were deleted, behind those of the last run.
 func (d *Database) Rechecks(ctx context.Context, most int) ([]uuid.UUID, error) {
 	return read(ctx, d, "reading rechecks", func(ctx context.Context, q *db.Queries) ([]uuid.UUID, error) {

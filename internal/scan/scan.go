@@ -28,6 +28,8 @@ type Source interface {
 	Others(ctx context.Context, from uuid.UUID, most int64) ([]uuid.UUID, error)
 	// Holders returns those of the users who have rows.
 	Holders(ctx context.Context, users []uuid.UUID) ([]uuid.UUID, error)
+	// Canaries returns users who were alive in many earlier runs, or none.
+	Canaries(ctx context.Context, most int) ([]uuid.UUID, error)
 	// Rechecks returns at most so many users whose rows were deleted.
 	Rechecks(ctx context.Context, most int) ([]uuid.UUID, error)
 }
@@ -57,9 +59,22 @@ const (
 	recheckUsers = 10_000 // at most, in one run
 )
 
+// Where no canary is configured, a run chooses so many users itself, or none where there
+// are too few to speak of a share. A quarter of them may be missing, which no raised
+// limit and no approval changes: whoever deletes that many users at once configures
+// canaries.
+const (
+	chosenCanaries = 100
+	fewestCanaries = 20
+	missingShare   = 0.25
+)
+
 // Run sends all batches; only the last one may be smaller than BatchSize.
 func (s *Scan) Run(ctx context.Context, out chan<- Batch) error {
 	s.out = out
+	if err := s.chooseCanaries(ctx); err != nil {
+		return err
+	}
 	if err := s.scanRange(ctx); err != nil {
 		return err
 	}
@@ -77,6 +92,17 @@ func (s *Scan) Run(ctx context.Context, out chan<- Batch) error {
 		return err
 	}
 	return s.send(ctx)
+}
+
+func (s *Scan) chooseCanaries(ctx context.Context) error {
+	if s.Canaries.Configured() {
+		return nil
+	}
+	chosen, err := s.Source.Canaries(ctx, chosenCanaries)
+	if err == nil && len(chosen) >= fewestCanaries {
+		s.Canaries.Choose(chosen, missingShare)
+	}
+	return err
 }
 
 func (s *Scan) send(ctx context.Context) error {

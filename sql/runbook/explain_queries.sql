@@ -295,6 +295,23 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == MemberCanaries, any values
 EXPLAIN (:options) EXECUTE "MemberCanaries" (:users);
 
+-- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
+-- Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
+-- Index: runs_pkey backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+PREPARE "RunCanaries" AS
+SELECT c.user_id::uuid AS user_id
+FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id)
+WHERE (
+    SELECT count(*)
+    FROM (SELECT FROM orphan_cleaner.runs AS r WHERE r.kind = 'clean' AND r.state = 'succeeded' ORDER BY r.run_id DESC LIMIT 10) AS earlier
+) = 10;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunCanaries, these values
+EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunCanaries, any values
+EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
+
 -- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 -- Locks: ACCESS SHARE on our tables.
 -- Index: runs_pkey, rechecks_alive, pauses_one_in_force; runs, ledger and coverage are read whole.

@@ -288,6 +288,10 @@ func (p *place) plansInFunctions() map[string][]plan {
 		return err
 	})
 
+	take("RunCanaries", func() error {
+		_, err := q.RunCanaries(ctx, 100)
+		return err
+	})
 	take("MemberCanaries", func() error {
 		canaries, err := q.MemberCanaries(ctx, 100)
 		if len(canaries) < 90 {
