@@ -120,7 +120,7 @@ AS $$
         ),
         (
             5, 'new-missing-share', f.users_new / x.users, f.new_missing_share,
-            f.users_new > f.new_missing_share * x.users AND f.users_new > x.few_users, true,
+            f.new_missing_share < 1 AND f.users_new > f.new_missing_share * x.users AND f.users_new > x.few_users, true,
             format('%s of %s users checked are newly missing, limit %s %% (MAX_NEW_MISSING_SHARE)', f.users_new, f.users, trim_scale((100 * f.new_missing_share)::numeric(12, 4)))
         ),
         (
@@ -132,12 +132,12 @@ AS $$
         ),
         (
             7, 'candidate-share', f.candidates / x.all_users, f.candidate_share,
-            f.candidates > f.candidate_share * x.all_users AND f.candidates > x.few_users, true,
+            f.candidate_share < 1 AND f.candidates > f.candidate_share * x.all_users AND f.candidates > x.few_users, true,
             format('%s of %s users are candidates, limit %s %% (MAX_CANDIDATE_SHARE)', f.candidates, x.all_users, trim_scale((100 * f.candidate_share)::numeric(12, 4)))
         ),
         (
             8, 'delete-share', f.due / x.total, f.delete_share,
-            f.due > f.delete_share * x.total AND f.due > x.few_rows, true,
+            f.delete_share < 1 AND f.due > f.delete_share * x.total AND f.due > x.few_rows, true,
             format('%s of %s members are due, limit %s %% (MAX_DELETE_SHARE)', f.due, f.total, trim_scale((100 * f.delete_share)::numeric(12, 4)))
         ),
         (

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
@@ -129,6 +130,27 @@ func TestChosenCanaries(t *testing.T) {
 				t.Errorf("%d calls for %d users", calls, c.users)
 			}
 		})
+	}
+}
+
+// A share of 1 is off also where there is more than all: a revert judges rows of which some
+// are gone by themselves.
+func TestShareOfOneIsOff(t *testing.T) {
+	w := newWorld(t)
+	w.lenient()
+	encoded, err := w.cfg.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	breakers, err := db.New(w.db.Pool).RunBreakers(t.Context(), db.RunBreakersParams{Settings: encoded, Facts: []byte(`{"users_checked": 100,
+		"users_new": 200, "candidates": 200, "rows_due": 200, "rows_total": 100, "users_active": 0, "alive_missing": 0, "dead_present": 0}`)})
+	if err != nil || len(breakers) == 0 {
+		t.Fatalf("%v, %v", breakers, err)
+	}
+	for _, b := range breakers {
+		if b.IsTripped {
+			t.Errorf("refused by %s: %s", b.Breaker, b.Message)
+		}
 	}
 }
 
