@@ -18,7 +18,7 @@ type Canaries struct {
 
 	aliveMissing, chosenMissing int // what responses said, against what is known
 	DeadPresent                 int
-	Unknown                   int         // without a valid response: nobody can tell whether this is the right auth-service
+	Unknown                     int // without a valid response: nobody can tell whether this is the right auth-service
 }
 
 // New takes users known to be alive, and users known to be deleted.

@@ -48,9 +48,9 @@ func (d *Database) Holders(ctx context.Context, users []uuid.UUID) ([]uuid.UUID,
 }
 
 // Canaries are users who were alive in ten earlier runs or more.
-func (d *Database) Canaries(ctx context.Context, most int) ([]uuid.UUID, error) {
+func (d *Database) Canaries(ctx context.Context, most int32) ([]uuid.UUID, error) {
 	return read(ctx, d, "choosing canaries", func(ctx context.Context, q *db.Queries) ([]uuid.UUID, error) {
-		return q.RunCanaries(ctx, int32(most))
+		return q.RunCanaries(ctx, most)
 	})
 }
 

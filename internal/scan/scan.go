@@ -29,7 +29,7 @@ type Source interface {
 	// Holders returns those of the users who have rows.
 	Holders(ctx context.Context, users []uuid.UUID) ([]uuid.UUID, error)
 	// Canaries returns users who were alive in many earlier runs, or none.
-	Canaries(ctx context.Context, most int) ([]uuid.UUID, error)
+	Canaries(ctx context.Context, most int32) ([]uuid.UUID, error)
 	// Rechecks returns at most so many users whose rows were deleted.
 	Rechecks(ctx context.Context, most int) ([]uuid.UUID, error)
 }
