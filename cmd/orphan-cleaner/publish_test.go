@@ -60,6 +60,7 @@ func TestPublish(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "orphan_cleaner.prom")
 	env := append(slices.Clone(w.env),
+		"ORPHAN_CLEANER_CANARY_ALIVE="+w.users(t, "deleted_at IS NULL ORDER BY id LIMIT 1")[0].String(),
 		"ORPHAN_CLEANER_METRICS_TEXTFILE="+file,
 		"ORPHAN_CLEANER_PUSHGATEWAY_URL="+strings.Replace(gateway.URL, "//", "//cron:s3cret@", 1),
 		"ORPHAN_CLEANER_HEALTHCHECK_URL="+checks.URL+"/b5c7-key?rid=1")

@@ -153,7 +153,7 @@ func newRunner(pool *pgxpool.Pool, client *authclient.Client, address string, lo
 	preflight := check.New(pool, log, latest, authProbe(client, address)).ForRun(cfg.DryRun)
 	return run.New(pool, client, log, cfg, func(ctx context.Context) error {
 		if len(cfg.CanaryAlive) == 0 {
-			log.Warn("No canary is configured: another environment's auth-service may pass for the right one", "hint", "set ORPHAN_CLEANER_CANARY_ALIVE to a user who must never be missing")
+			log.Warn("No canary is configured: another environment's users may pass for the right ones", "hint", "set ORPHAN_CLEANER_CANARY_ALIVE to a user who must never be missing")
 		}
 		return preflight(ctx)
 	}), nil
