@@ -19,7 +19,8 @@
 // Not in it: the breaker history, which begins at a thousand members; which canaries
 // a revert chooses; a response that grows too old; prune; and the schedule of serve.
 //
-// A failed history is shrunk to a shorter one and written to a file, which is
+// An ordinary test plays the same histories each time; any option of rapid's plays new
+// ones. A failed history is shrunk to a shorter one and written to a file, which is
 // named in the output; to play that file again, or many histories for long:
 //
 //	go test ./internal/model -run TestHistories -rapid.failfile=testdata/rapid/…

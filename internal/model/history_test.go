@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,17 +25,28 @@ import (
 
 var times = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00`)
 
-// histories is how many are played in an ordinary test.
-const histories = "20"
+// An ordinary test plays so many histories, the same each time, so that what fails was
+// broken by the change; the soak plays new ones.
+const histories, seed = "20", "1"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	given := os.Getenv("RAPID_CHECKS") != ""
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
-	if !given {
-		if err := flag.Set("rapid.checks", histories); err != nil {
+	checks := os.Getenv("RAPID_CHECKS") != ""
+	given := checks
+	flag.Visit(func(f *flag.Flag) {
+		given = given || strings.HasPrefix(f.Name, "rapid.")
+		checks = checks || f.Name == "rapid.checks"
+	})
+	set := func(name, value string) {
+		if err := flag.Set(name, value); err != nil {
 			panic(err)
 		}
+	}
+	if !checks {
+		set("rapid.checks", histories)
+	}
+	if !given {
+		set("rapid.seed", seed)
 	}
 	testdb.Main(m)
 }

@@ -19,7 +19,7 @@ func (m *model) breaker(f findings, v *view, r rules, later moment) string {
 	rows := int64(len(m.members))
 	// A floor lets small tables live, but never lets more than a quarter of one be deleted.
 	all := max(f.checked, m.users)
-	fewUsers, fewRows := min(5, float64(all)/4), min(50, float64(rows)/4)
+	fewUsers, fewRows := min(5, float64(all)/4, float64(rows)/4), min(50, float64(rows)/4)
 	// Nobody without a row is a user.
 	all = min(all, rows)
 	fresh := m.freshWithin(week, later) + f.freshJudged
