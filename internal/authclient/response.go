@@ -1,9 +1,7 @@
 package authclient
 
 import (
-	"bytes"
 	"fmt"
-	"slices"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -33,43 +31,33 @@ func missingFrom(asked []uuid.UUID, response *authservicev1.GetUsersByIdsRespons
 		return fail(reasonUnknownField, "the response has the unknown field %d, so it may be a part of the whole; compare proto/ with the contract of auth-service", field)
 	}
 
-	// order holds positions in asked, sorted by id: a set that needs no map
-	// and, up to MaxBatch, no allocation.
-	var orderRoom [MaxBatch]int
-	var presentRoom [MaxBatch]bool
-	order, present := orderRoom[:0], presentRoom[:0]
-	for i := range asked {
-		order, present = append(order, i), append(present, false)
+	present := make(map[uuid.UUID]bool, len(asked))
+	for _, id := range asked {
+		present[id] = false
 	}
-	slices.SortFunc(order, func(a, b int) int { return bytes.Compare(asked[a][:], asked[b][:]) })
-	find := func(id uuid.UUID) (at int, found bool) {
-		return slices.BinarySearchFunc(order, id, func(i int, id uuid.UUID) int { return bytes.Compare(asked[i][:], id[:]) })
-	}
-
 	for _, user := range response.GetUsers() {
 		text := user.GetId()
 		id, upper, ok := parseID(text)
 		if !ok {
 			return fail(reasonUnparsableID, "the response holds a user whose id %q is not a UUID", token.clean(text))
 		}
-		at, found := find(id)
+		again, found := present[id]
 		if !found {
 			return fail(reasonForeignID, "the response holds user %s, who was not asked for", token.clean(text))
 		}
 		if upper {
 			odd.uppercase++
 		}
-		if present[at] {
+		if again {
 			odd.duplicates++
 		}
-		present[at] = true
+		present[id] = true
 	}
 
 	for _, id := range asked {
-		at, _ := find(id)
-		if !present[at] {
+		if !present[id] {
 			missing = append(missing, id)
-			present[at] = true // asked twice, reported once
+			present[id] = true // asked twice, reported once
 		}
 	}
 	return missing, odd, nil
