@@ -154,7 +154,7 @@ AS $$
                 ELSE CASE t.tgenabled WHEN 'D' THEN 'is disabled' WHEN 'R' THEN 'fires on replicas only' ELSE 'is not ENABLE ALWAYS' END
             END,
             'as the owner of the table: ' || CASE WHEN t.tgfoid = p.oid THEN '' ELSE format(
-                'DROP TRIGGER IF EXISTS %1$s ON public.conversation_members; CREATE TRIGGER %1$s %2$s STATEMENT EXECUTE FUNCTION orphan_cleaner.%3$s(); ',
+                'CREATE OR REPLACE TRIGGER %s %s STATEMENT EXECUTE FUNCTION orphan_cleaner.%s(); ',
                 w.name, w.fires, w.function) END || 'ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER ' || w.name
         FROM target AS m
         CROSS JOIN (
@@ -200,7 +200,7 @@ AS $$
         SELECT
             7, 'index', CASE WHEN i.is_there THEN 'ok' ELSE 'FAIL' END,
             'an index on conversation_members(user_id) is valid',
-            'no valid btree index on conversation_members(user_id): every page of the scan would read the whole table',
+            'no valid index on conversation_members(user_id), a btree of all rows: every page of the scan would read the whole table',
             'CREATE INDEX CONCURRENTLY conversation_members_user_id ON public.conversation_members (user_id)'
         FROM target AS m
         CROSS JOIN LATERAL (

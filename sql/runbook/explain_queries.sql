@@ -539,7 +539,7 @@ CROSS JOIN LATERAL (
 ) AS m
 WHERE k.is_now = (b.breaker <> 'new-missing-share')
     -- Nothing is known of the others until a run checks.
-    AND b.breaker NOT IN ('clock', 'canary-alive', 'canary-dead', 'recently-active');
+    AND b.breaker NOT IN ('clock', 'canary-alive', 'canary-dead', 'recently-active', 'user-count');
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == MetricsBreakers, these values
 EXPLAIN (:options) EXECUTE "MetricsBreakers" (:due_members);

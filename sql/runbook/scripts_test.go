@@ -393,6 +393,7 @@ func TestUserErase(t *testing.T) {
 	p := newPlace(t)
 	run := p.run(false).RunID
 	user := p.mentionEverywhere(run, 5)
+	p.Exec("CREATE PUBLICATION everything FOR ALL TABLES")
 	p.Exec("ALTER TABLE conversation_members ADD COLUMN nickname text")
 	p.Exec("ALTER TABLE conversation_members_backup ADD COLUMN nickname text")
 	p.Exec("UPDATE conversation_members_backup SET nickname = 'of ' || user_id")
