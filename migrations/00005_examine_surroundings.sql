@@ -153,8 +153,8 @@ AS $$
                 WHEN t.tgfoid IS DISTINCT FROM p.oid THEN 'calls a function that is not ours'
                 ELSE CASE t.tgenabled WHEN 'D' THEN 'is disabled' WHEN 'R' THEN 'fires on replicas only' ELSE 'is not ENABLE ALWAYS' END
             END,
-            'as the owner of the table: ' || CASE WHEN t.tgfoid = p.oid THEN '' ELSE format(
-                'CREATE OR REPLACE TRIGGER %s %s STATEMENT EXECUTE FUNCTION orphan_cleaner.%s(); ',
+            CASE WHEN t.tgfoid = p.oid THEN '' ELSE format(
+                'as the owner of the table: CREATE OR REPLACE TRIGGER %s %s STATEMENT EXECUTE FUNCTION orphan_cleaner.%s(); ',
                 w.name, w.fires, w.function) END || 'ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER ' || w.name
         FROM target AS m
         CROSS JOIN (

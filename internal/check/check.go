@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -101,8 +100,8 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 		return
 	}
 	// What hides our own rows hides the version, too: it would be at migration 0.
-	if hidden := slices.IndexFunc(around, func(one Finding) bool { return one.Name == "own-row-security" && one.Status == Fail }); hidden >= 0 {
-		*f = append(*f, around[hidden])
+	if hidden := around.failed("own-row-security"); hidden != nil {
+		*f = append(*f, *hidden)
 		return
 	}
 	if !c.checkSchema(ctx, objects.HasGoose, f) {
@@ -117,7 +116,8 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 	c.checkPause(ctx, f)
 	*f = append(*f, around...)
 	c.checkDrift(ctx, f)
-	if objects.GrantsMissing == "" {
+	// A detached one stands in the way of those that would be made, and its hint helps.
+	if objects.GrantsMissing == "" && around.failed("partitions-detached") == nil {
 		c.checkPartitions(ctx, repair && !server.InRecovery, f)
 	}
 }
