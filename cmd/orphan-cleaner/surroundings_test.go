@@ -93,7 +93,7 @@ func surroundings(today string) map[string]surrounding {
 		"a statement trigger that writes into another schema": {
 			made: []string{
 				"CREATE SCHEMA outbox", "CREATE TABLE outbox.events (n bigint)",
-				`CREATE FUNCTION outbox.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO outbox.events SELECT count(*) FROM gone; RETURN NULL; END $$`,
+				`CREATE FUNCTION outbox.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO Outbox."events" SELECT count(*) FROM gone; RETURN NULL; END $$`,
 				`CREATE TRIGGER note AFTER DELETE ON conversation_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION outbox.note()`,
 			}, fixed: "ok",
 			name: "foreign-triggers", status: "warn", says: []string{"INSERT on outbox.events", "GRANT USAGE ON SCHEMA outbox TO orphan_cleaner_owner"},
@@ -208,6 +208,13 @@ func surroundings(today string) map[string]surrounding {
 		"an old partition detached": {
 			made: []string{"CREATE TABLE conversation_members_backup_20200101 (LIKE conversation_members_backup)"}, fixed: "ok",
 			name: "partitions-detached", status: "warn", says: []string{"conversation_members_backup_20200101", "RENAME TO conversation_members_backup_20200101_detached"},
+		},
+		"tables that only look like partitions": {
+			made: []string{
+				"CREATE TABLE conversation_members_backup_20250231 (n integer)", "CREATE TABLE conversation_members_audit_999999 (n integer)",
+				"CREATE TABLE conversation_members_backup_old (n integer)", "CREATE TABLE conversation_members_backup_00000000 (n integer)",
+			},
+			name: "partitions-detached", status: "ok",
 		},
 		"row-level security by an event trigger": {
 			made: []string{
