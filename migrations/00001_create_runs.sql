@@ -18,6 +18,13 @@ BEGIN
         RAISE EXCEPTION 'refusing to migrate: this database holds tables of a development version (public.orphan_runs and others)'
             USING HINT = 'See docs/upgrading.md: export what matters, drop the old tables, migrate up.';
     END IF;
+    -- As in surroundings() (00005), before the first change.
+    IF (SELECT c.relkind <> 'r' OR EXISTS (SELECT FROM pg_catalog.pg_inherits AS i WHERE c.oid IN (i.inhrelid, i.inhparent))
+        FROM pg_catalog.pg_class AS c WHERE c.oid = pg_catalog.to_regclass('public.conversation_members'))
+    THEN
+        RAISE EXCEPTION 'refusing to migrate: conversation_members is partitioned, inherits, or is no table at all'
+            USING HINT = 'Deletes by way of another table would escape the audit: see docs/surroundings.md.';
+    END IF;
     CREATE TEMPORARY TABLE recorded (is_checked boolean) ON COMMIT DROP;
     CREATE OR REPLACE FUNCTION pg_temp.check_recorded()
     RETURNS trigger

@@ -103,6 +103,19 @@ COMMENT ON COLUMN orphan_cleaner.rechecks.deleted_at IS 'When the user left the 
 COMMENT ON COLUMN orphan_cleaner.rechecks.checked_at IS 'Last valid response about the user since.';
 COMMENT ON COLUMN orphan_cleaner.rechecks.alive_at IS 'Since when the user is known to be alive again while deleted rows can be restored; null: still missing. A restore takes the row away.';
 
+-- By names, looked up when it is called: no view stands in the way when messaging-service alters, drops or swaps its tables.
+CREATE FUNCTION orphan_cleaner.is_restorable(of_conversation uuid, of_user uuid)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+AS $$
+    SELECT NOT EXISTS (SELECT FROM public.conversation_members AS m WHERE m.conversation_id = of_conversation AND m.user_id = of_user)
+        AND EXISTS (SELECT FROM public.conversations AS c WHERE c.id = of_conversation)
+$$;
+
 -- The name and form of this view is the runbook's (6.2): its restore statement reads the list of wrongly deleted
 -- members from here.
 CREATE VIEW public.deleted_members_list AS
@@ -124,18 +137,7 @@ WHERE a.run_id IS NOT NULL
             AND l.deleted_at > a.deleted_at
             AND l.run_id IS NULL
     )
-    -- Nor one who is there already, or whose conversation is gone.
-    AND NOT EXISTS (
-        SELECT
-        FROM public.conversation_members AS m
-        WHERE m.conversation_id = a.conversation_id
-            AND m.user_id = a.user_id
-    )
-    AND EXISTS (
-        SELECT
-        FROM public.conversations AS c
-        WHERE c.id = a.conversation_id
-    );
+    AND orphan_cleaner.is_restorable(a.conversation_id, a.user_id);
 
 COMMENT ON VIEW public.deleted_members_list IS
     'Members that runs deleted and that can be restored. For a part of them create a TEMP TABLE of the same name: it is found first.';
@@ -243,6 +245,7 @@ $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
+COMMENT ON FUNCTION orphan_cleaner.is_restorable IS 'Whether a deleted member is not there, and its conversation is. Its tables are those of that name when it is called.';
 COMMENT ON FUNCTION orphan_cleaner.partition_add IS 'Creates and attaches one partition unless it is there; true when it made it. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.partitions_ensure IS 'Makes the backup partitions of today and the next days, and the audit partitions of their months; returns how many it made.';
 
@@ -271,6 +274,7 @@ $$;
 
 DROP FUNCTION orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add;
 DROP VIEW public.deleted_members_list;
+DROP FUNCTION orphan_cleaner.is_restorable;
 DROP TABLE orphan_cleaner.rechecks;
 DROP TABLE public.conversation_members_backup;
 DROP TABLE public.conversation_members_audit;

@@ -18,14 +18,11 @@ AS $$
     WITH e AS (SELECT orphan_cleaner.effective_settings(breakers.settings) AS settings),
     f AS (
         SELECT
-            (facts ->> 'alive_missing')::double precision AS alive_missing,
-            (facts ->> 'dead_present')::double precision AS dead_present,
-            (facts ->> 'users_active')::double precision AS active,
-            (facts ->> 'users_checked')::double precision AS users,
+            (facts ->> 'alive_missing')::double precision AS alive_missing, (facts ->> 'dead_present')::double precision AS dead_present,
+            (facts ->> 'users_active')::double precision AS active, (facts ->> 'users_checked')::double precision AS users,
             -- Where each run checks a part of the users, the others are known from the last time.
             greatest((facts ->> 'users_checked')::double precision, (SELECT v.users FROM orphan_cleaner.coverage AS v)) AS all_users,
-            (facts ->> 'users_new')::double precision AS users_new,
-            (facts ->> 'candidates')::double precision AS candidates,
+            (facts ->> 'users_new')::double precision AS users_new, (facts ->> 'candidates')::double precision AS candidates,
             (facts ->> 'rows_due')::double precision AS due,
             -- A dry run does not know it.
             coalesce(
@@ -33,16 +30,25 @@ AS $$
                 orphan_cleaner.conversation_members_total((facts ->> 'rows_due')::bigint, (facts ->> 'users_checked')::bigint)
             ) AS total,
             (SELECT max(r.heartbeat_at) FROM orphan_cleaner.runs AS r WHERE r.run_id IS DISTINCT FROM (facts ->> 'run_id')::bigint) AS latest,
-            (e.settings ->> 'new-missing-share')::double precision AS new_missing_share,
-            (e.settings ->> 'new-missing-rate')::double precision AS new_missing_rate,
-            (e.settings ->> 'candidate-share')::double precision AS candidate_share,
-            (e.settings ->> 'delete-share')::double precision AS delete_share,
-            (e.settings ->> 'delete-share-7d')::double precision AS delete_share_7d,
-            (e.settings ->> 'delete-share-30d')::double precision AS delete_share_30d,
-            (e.settings ->> 'delete-rows')::double precision AS delete_rows,
-            (e.settings ->> 'history')::double precision AS history,
-            (e.settings ->> 'recently-active')::double precision AS recently_active
+            (e.settings ->> 'new-missing-share')::double precision AS new_missing_share, (e.settings ->> 'new-missing-rate')::double precision AS new_missing_rate,
+            (e.settings ->> 'candidate-share')::double precision AS candidate_share, (e.settings ->> 'recently-active')::double precision AS recently_active,
+            (e.settings ->> 'delete-share')::double precision AS delete_share, (e.settings ->> 'delete-share-7d')::double precision AS delete_share_7d,
+            (e.settings ->> 'delete-share-30d')::double precision AS delete_share_30d, (e.settings ->> 'delete-rows')::double precision AS delete_rows,
+            (e.settings ->> 'history')::double precision AS history
         FROM e
+    ),
+    cycle AS (
+        -- With a run that completes a cycle: how many users have rows by now, and had by the last one, less whom runs took out of the ledger.
+        SELECT
+            (facts ->> 'users_covered')::bigint + CASE WHEN (facts ->> 'checked_after') IS NULL THEN 0 ELSE v.users_so_far END AS users,
+            v.users - (SELECT count(*) FROM orphan_cleaner.rechecks AS d WHERE d.deleted_at >= r.started_at) AS users_before,
+            EXISTS (
+                SELECT FROM orphan_cleaner.approvals AS a JOIN orphan_cleaner.runs AS o ON o.run_id = a.run_id AND o.breaker = 'user-count'
+                WHERE a.used_at IS NULL AND a.revoked_at IS NULL AND a.expires_at > now()
+            ) AS is_approved
+        FROM orphan_cleaner.coverage AS v
+        JOIN orphan_cleaner.runs AS r ON r.run_id = v.previous_run_id
+        WHERE (facts ->> 'users_covered') IS NOT NULL AND (facts ->> 'checked_through') IS NULL
     ),
     past AS (
         -- Days of 24 hours back from now; the first is not over. Refused runs are not in it: no refusal becomes usual.
@@ -85,6 +91,7 @@ AS $$
     FROM f
     CROSS JOIN usual_day AS u
     LEFT JOIN usual AS k ON true
+    LEFT JOIN cycle AS c ON true
     CROSS JOIN window_sums AS w
     -- A floor lets small tables live, but never more than a quarter of one go.
     CROSS JOIN LATERAL (
@@ -119,45 +126,50 @@ AS $$
             format('%s users read a message within the last day after they were found missing, limit %s and 0.1 %% of the users (MAX_RECENTLY_ACTIVE)', f.active, f.recently_active)
         ),
         (
-            5, 'new-missing-share', f.users_new / x.users, f.new_missing_share,
+            5, 'user-count', coalesce(1 - c.users::double precision / greatest(c.users_before, 1), 0), 0.5,
+            coalesce(2 * c.users < c.users_before AND c.users_before - c.users > 10 AND NOT c.is_approved, false), true,
+            format('%s users have members, the last complete cycle found %s: is this the whole table? If so, approve the run', c.users, c.users_before)
+        ),
+        (
+            6, 'new-missing-share', f.users_new / x.users, f.new_missing_share,
             f.new_missing_share < 1 AND f.users_new > f.new_missing_share * x.users AND f.users_new > x.few_users, true,
             format('%s of %s users checked are newly missing, limit %s %% (MAX_NEW_MISSING_SHARE)', f.users_new, f.users, trim_scale((100 * f.new_missing_share)::numeric(12, 4)))
         ),
         (
-            6, 'new-missing-rate', (w.new_7d + f.users_new) / x.all_users, f.new_missing_rate,
+            7, 'new-missing-rate', (w.new_7d + f.users_new) / x.all_users, f.new_missing_rate,
             w.is_known AND f.new_missing_rate < 1 AND w.new_7d + f.users_new > f.new_missing_rate * x.all_users
             AND w.new_7d + f.users_new > 2 * x.usual_new + x.few_users, true,
             format('%s users are newly missing within %s days, limit twice the usual %s and %s %% of the users (MAX_NEW_MISSING_RATE)',
                 w.new_7d + f.users_new, w.new_days, round(x.usual_new::numeric, 1), trim_scale((100 * f.new_missing_rate)::numeric(12, 4)))
         ),
         (
-            7, 'candidate-share', f.candidates / x.all_users, f.candidate_share,
+            8, 'candidate-share', f.candidates / x.all_users, f.candidate_share,
             f.candidate_share < 1 AND f.candidates > f.candidate_share * x.all_users AND f.candidates > x.few_users, true,
             format('%s of %s users are candidates, limit %s %% (MAX_CANDIDATE_SHARE)', f.candidates, x.all_users, trim_scale((100 * f.candidate_share)::numeric(12, 4)))
         ),
         (
-            8, 'delete-share', f.due / x.total, f.delete_share,
+            9, 'delete-share', f.due / x.total, f.delete_share,
             f.delete_share < 1 AND f.due > f.delete_share * x.total AND f.due > x.few_rows, true,
             format('%s of %s members are due, limit %s %% (MAX_DELETE_SHARE)', f.due, f.total, trim_scale((100 * f.delete_share)::numeric(12, 4)))
         ),
         (
-            9, 'delete-share-7d', (w.deleted_7d + f.due) / x.total_7d, f.delete_share_7d,
+            10, 'delete-share-7d', (w.deleted_7d + f.due) / x.total_7d, f.delete_share_7d,
             f.due > 0 AND f.delete_share_7d < 1 AND w.deleted_7d + f.due > f.delete_share_7d * x.total_7d AND w.deleted_7d + f.due > x.few_rows, true,
             format('%s members are due or were deleted within 7 days of %s, limit %s %% (MAX_DELETE_SHARE_7D)',
                 w.deleted_7d + f.due, x.total_7d, trim_scale((100 * f.delete_share_7d)::numeric(12, 4)))
         ),
         (
-            10, 'delete-share-30d', (w.deleted_30d + f.due) / x.total_30d, f.delete_share_30d,
+            11, 'delete-share-30d', (w.deleted_30d + f.due) / x.total_30d, f.delete_share_30d,
             f.due > 0 AND f.delete_share_30d < 1 AND w.deleted_30d + f.due > f.delete_share_30d * x.total_30d AND w.deleted_30d + f.due > x.few_rows, true,
             format('%s members are due or were deleted within 30 days of %s, limit %s %% (MAX_DELETE_SHARE_30D)',
                 w.deleted_30d + f.due, x.total_30d, trim_scale((100 * f.delete_share_30d)::numeric(12, 4)))
         ),
         (
-            11, 'delete-rows', f.due, f.delete_rows, f.due > f.delete_rows, true,
+            12, 'delete-rows', f.due, f.delete_rows, f.due > f.delete_rows, true,
             format('%s members are due, limit %s (MAX_DELETE_ROWS)', f.due, f.delete_rows)
         ),
         (
-            12, 'history', w.deleted_24h + f.due, greatest(f.history * u.rows_deleted, 1000, 0.01 * f.total),
+            13, 'history', w.deleted_24h + f.due, greatest(f.history * u.rows_deleted, 1000, 0.01 * f.total),
             f.due > 0 AND f.history > 0 AND w.deleted_24h + f.due > greatest(f.history * u.rows_deleted, 1000, 0.01 * f.total), true,
             format('%s members are due or were deleted within 24 hours, limit %s times the median day of %s, 1000 and 1 %% of the table (MAX_HISTORY)',
                 w.deleted_24h + f.due, f.history, u.rows_deleted)
@@ -224,36 +236,24 @@ BEGIN
         'run_id', of_run, 'users_checked', least((report ->> 'users_checked')::double precision, estimate), 'users_new', staged.users_new_judged, 'users_active', staged.users_active,
         'candidates', staged.candidates_judged, 'rows_due', staged.rows_due_judged, 'rows_total', estimate
     );
-    SELECT b.breaker, b.message INTO breaker, message
-    FROM orphan_cleaner.breakers(run.settings, facts) AS b
-    WHERE b.is_tripped
-    LIMIT 1;
+    SELECT b.breaker, b.message INTO breaker, message FROM orphan_cleaner.breakers(run.settings, facts) AS b WHERE b.is_tripped LIMIT 1;
     UPDATE orphan_cleaner.runs AS r
     SET heartbeat_at = clock_timestamp(),
         breaker = run_judge.breaker,
         error = run_judge.message,
-        users_checked = (report ->> 'users_checked')::bigint,
-        users_missing = staged.missing,
-        users_unknown = staged.unknown,
-        users_new = staged.users_new,
-        users_restarted = staged.users_restarted,
-        users_due = staged.users_due,
+        users_checked = (report ->> 'users_checked')::bigint, users_missing = staged.missing, users_unknown = staged.unknown,
+        users_new = staged.users_new, users_restarted = staged.users_restarted, users_due = staged.users_due,
         candidates = staged.missing,
         members_total = (report ->> 'members_total')::bigint,
-        members_due = staged.rows_due,
-        members_kept_young = staged.rows_young,
-        members_held = staged.rows_held,
+        members_due = staged.rows_due, members_kept_young = staged.rows_young, members_held = staged.rows_held,
         batch_calls = (report ->> 'batch_calls')::bigint,
-        checked_after = (report ->> 'checked_after')::uuid,
-        checked_through = (report ->> 'checked_through')::uuid
+        checked_after = (report ->> 'checked_after')::uuid, checked_through = (report ->> 'checked_through')::uuid
     WHERE r.run_id = of_run;
     IF breaker IS NOT NULL THEN
         INSERT INTO orphan_cleaner.refusals AS f (run_id, user_id, is_due)
         SELECT of_run, s.user_id, s.is_due
         FROM orphan_cleaner.sightings AS s
-        WHERE s.run_id = of_run
-            AND s.verdict = 'missing'
-            AND (s.is_due OR s.is_new)
+        WHERE s.run_id = of_run AND s.verdict = 'missing' AND (s.is_due OR s.is_new)
         ORDER BY s.user_id;
         DELETE FROM orphan_cleaner.sightings;
         RETURN NEXT;
@@ -261,18 +261,14 @@ BEGIN
     END IF;
     returned := orphan_cleaner.merge(run, report);
     INSERT INTO orphan_cleaner.hours AS h (hour, users, users_new, rows_total)
-    SELECT
-        date_trunc('hour', now()),
-        (report ->> 'users_checked')::bigint,
-        CASE WHEN EXISTS (SELECT FROM orphan_cleaner.hours) THEN staged.users_new_judged ELSE 0 END,
-        estimate
+    SELECT date_trunc('hour', now()), (report ->> 'users_checked')::bigint,
+        CASE WHEN EXISTS (SELECT FROM orphan_cleaner.hours) THEN staged.users_new_judged ELSE 0 END, estimate
     ON CONFLICT (hour) DO UPDATE
     SET users = excluded.users, users_new = h.users_new + excluded.users_new,
         rows_total = CASE h.rows_total WHEN 0 THEN excluded.rows_total ELSE h.rows_total END;
     IF run.approved_run IS NOT NULL THEN
         UPDATE orphan_cleaner.approvals AS a
-        SET used_at = now(),
-            used_by_run = of_run
+        SET used_at = now(), used_by_run = of_run
         WHERE a.run_id = run.approved_run
             AND a.used_at IS NULL
             AND a.revoked_at IS NULL

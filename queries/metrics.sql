@@ -201,7 +201,7 @@ CROSS JOIN LATERAL (
 ) AS m
 WHERE k.is_now = (b.breaker <> 'new-missing-share')
     -- Nothing is known of the others until a run checks.
-    AND b.breaker NOT IN ('clock', 'canary-alive', 'canary-dead', 'recently-active');
+    AND b.breaker NOT IN ('clock', 'canary-alive', 'canary-dead', 'recently-active', 'user-count');
 
 -- name: MetricsCandidateMembers :one
 -- The members of all candidates, due or not.

@@ -18,6 +18,15 @@ SELECT
     (to_regclass('public.conversation_members') IS NOT NULL)::boolean AS has_members,
     (to_regclass('public.orphan_cleaner_goose') IS NOT NULL)::boolean AS has_goose,
     (to_regclass('public.orphan_runs') IS NOT NULL)::boolean AS is_development,
+    -- Whether surroundings() is there, and this role may call it.
+    EXISTS (
+        SELECT
+        FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
+            AND p.proname = 'surroundings'
+            AND has_schema_privilege(p.pronamespace, 'USAGE')
+            AND has_function_privilege(p.oid, 'EXECUTE')
+    )::boolean AS has_surroundings,
     -- What the migrations made and somebody dropped since.
     coalesce((
         SELECT string_agg(ours.object_name, ', ')
@@ -64,7 +73,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries'
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -93,31 +102,11 @@ FROM (
 WHERE is_applied
 ORDER BY version_id;
 
--- name: PreflightTable :one
--- The audit trigger, the truncate trigger, and the index.
--- Locks: none beyond the catalog.
-SELECT
-    coalesce((
-        SELECT t.tgenabled::text
-        FROM pg_catalog.pg_trigger AS t
-        WHERE t.tgrelid = to_regclass('public.conversation_members')
-            AND t.tgname = 'conversation_members_audit_delete'
-    ), 'missing')::text AS audit_trigger,
-    coalesce((
-        SELECT t.tgenabled::text
-        FROM pg_catalog.pg_trigger AS t
-        WHERE t.tgrelid = to_regclass('public.conversation_members')
-            AND t.tgname = 'conversation_members_refuse_truncate'
-    ), 'missing')::text AS truncate_trigger,
-    EXISTS (
-        SELECT
-        FROM pg_catalog.pg_index AS i
-        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-        WHERE i.indrelid = to_regclass('public.conversation_members')
-            AND i.indisvalid
-            AND i.indpred IS NULL
-            AND a.attname = 'user_id'
-    )::boolean AS has_index;
+-- name: PreflightSurroundings :many
+-- Whether conversation_members, what is around it and what we made there suit a run.
+-- Locks: none beyond the catalog. Rows: a dozen.
+SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
+FROM orphan_cleaner.surroundings() AS s;
 
 -- name: PreflightQualify :exec
 -- Makes types come out with their schema for the rest of the transaction, so that a statement that is
@@ -309,8 +298,10 @@ FROM (
     FROM pg_catalog.pg_inherits AS i
     JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
     WHERE i.inhparent IN (
-        to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
-    )
+            to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
+        )
+        -- No row goes into one that a DETACH CONCURRENTLY has not finished with.
+        AND NOT i.inhdetachpending
 ) AS p;
 
 -- name: PreflightConnections :one

@@ -34,8 +34,10 @@ FROM (
     FROM pg_catalog.pg_inherits AS i
     JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
     WHERE i.inhparent IN (
-        to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
-    )
+            to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
+        )
+        -- No row goes into one that a DETACH CONCURRENTLY has not finished with.
+        AND NOT i.inhdetachpending
 ) AS p
 `
 
@@ -359,6 +361,15 @@ SELECT
     (to_regclass('public.conversation_members') IS NOT NULL)::boolean AS has_members,
     (to_regclass('public.orphan_cleaner_goose') IS NOT NULL)::boolean AS has_goose,
     (to_regclass('public.orphan_runs') IS NOT NULL)::boolean AS is_development,
+    -- Whether surroundings() is there, and this role may call it.
+    EXISTS (
+        SELECT
+        FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
+            AND p.proname = 'surroundings'
+            AND has_schema_privilege(p.pronamespace, 'USAGE')
+            AND has_function_privilege(p.oid, 'EXECUTE')
+    )::boolean AS has_surroundings,
     -- What the migrations made and somebody dropped since.
     coalesce((
         SELECT string_agg(ours.object_name, ', ')
@@ -405,7 +416,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries'
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -413,11 +424,12 @@ SELECT
 `
 
 type PreflightObjectsRow struct {
-	HasMembers     bool   `json:"has_members"`
-	HasGoose       bool   `json:"has_goose"`
-	IsDevelopment  bool   `json:"is_development"`
-	ObjectsMissing string `json:"objects_missing"`
-	GrantsMissing  string `json:"grants_missing"`
+	HasMembers      bool   `json:"has_members"`
+	HasGoose        bool   `json:"has_goose"`
+	IsDevelopment   bool   `json:"is_development"`
+	HasSurroundings bool   `json:"has_surroundings"`
+	ObjectsMissing  string `json:"objects_missing"`
+	GrantsMissing   string `json:"grants_missing"`
 }
 
 // Which of our tables are there, and what this role may not do that a run needs.
@@ -429,6 +441,7 @@ func (q *Queries) PreflightObjects(ctx context.Context) (PreflightObjectsRow, er
 		&i.HasMembers,
 		&i.HasGoose,
 		&i.IsDevelopment,
+		&i.HasSurroundings,
 		&i.ObjectsMissing,
 		&i.GrantsMissing,
 	)
@@ -488,44 +501,43 @@ func (q *Queries) PreflightServer(ctx context.Context) (PreflightServerRow, erro
 	return i, err
 }
 
-const preflightTable = `-- name: PreflightTable :one
-SELECT
-    coalesce((
-        SELECT t.tgenabled::text
-        FROM pg_catalog.pg_trigger AS t
-        WHERE t.tgrelid = to_regclass('public.conversation_members')
-            AND t.tgname = 'conversation_members_audit_delete'
-    ), 'missing')::text AS audit_trigger,
-    coalesce((
-        SELECT t.tgenabled::text
-        FROM pg_catalog.pg_trigger AS t
-        WHERE t.tgrelid = to_regclass('public.conversation_members')
-            AND t.tgname = 'conversation_members_refuse_truncate'
-    ), 'missing')::text AS truncate_trigger,
-    EXISTS (
-        SELECT
-        FROM pg_catalog.pg_index AS i
-        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-        WHERE i.indrelid = to_regclass('public.conversation_members')
-            AND i.indisvalid
-            AND i.indpred IS NULL
-            AND a.attname = 'user_id'
-    )::boolean AS has_index
+const preflightSurroundings = `-- name: PreflightSurroundings :many
+SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
+FROM orphan_cleaner.surroundings() AS s
 `
 
-type PreflightTableRow struct {
-	AuditTrigger    string `json:"audit_trigger"`
-	TruncateTrigger string `json:"truncate_trigger"`
-	HasIndex        bool   `json:"has_index"`
+type PreflightSurroundingsRow struct {
+	CheckName string `json:"check_name"`
+	Status    string `json:"status"`
+	Message   string `json:"message"`
+	Hint      string `json:"hint"`
 }
 
-// The audit trigger, the truncate trigger, and the index.
-// Locks: none beyond the catalog.
-func (q *Queries) PreflightTable(ctx context.Context) (PreflightTableRow, error) {
-	row := q.db.QueryRow(ctx, preflightTable)
-	var i PreflightTableRow
-	err := row.Scan(&i.AuditTrigger, &i.TruncateTrigger, &i.HasIndex)
-	return i, err
+// Whether conversation_members, what is around it and what we made there suit a run.
+// Locks: none beyond the catalog. Rows: a dozen.
+func (q *Queries) PreflightSurroundings(ctx context.Context) ([]PreflightSurroundingsRow, error) {
+	rows, err := q.db.Query(ctx, preflightSurroundings)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []PreflightSurroundingsRow
+	for rows.Next() {
+		var i PreflightSurroundingsRow
+		if err := rows.Scan(
+			&i.CheckName,
+			&i.Status,
+			&i.Message,
+			&i.Hint,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const preflightVersion = `-- name: PreflightVersion :one

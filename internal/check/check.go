@@ -94,6 +94,16 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 			"see docs/upgrading.md: export what matters, drop the old tables, orphan-cleaner migrate up")
 		return
 	}
+	around, err := c.surroundings(ctx, objects.HasSurroundings)
+	if err != nil {
+		f.add("surroundings", Fail, err.Error(), "orphan-cleaner check")
+		return
+	}
+	// What hides our own rows hides the version, too: it would be at migration 0.
+	if hidden := around.failed("own-row-security"); hidden != nil {
+		*f = append(*f, *hidden)
+		return
+	}
 	if !c.checkSchema(ctx, objects.HasGoose, f) {
 		return
 	}
@@ -104,8 +114,10 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 	f.verdict(objects.GrantsMissing == "", "grants", "all that a run needs", "role "+server.RoleName+" lacks "+objects.GrantsMissing,
 		"psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+server.RoleName)
 	c.checkPause(ctx, f)
-	c.checkTable(ctx, f)
-	if objects.GrantsMissing == "" {
+	*f = append(*f, around...)
+	c.checkDrift(ctx, f)
+	// A detached one stands in the way of those that would be made, and its hint helps.
+	if objects.GrantsMissing == "" && around.failed("partitions-detached") == nil {
 		c.checkPartitions(ctx, repair && !server.InRecovery, f)
 	}
 }
@@ -184,29 +196,19 @@ func (c *Preflight) checkPause(ctx context.Context, f *Findings) {
 	}
 }
 
-func (c *Preflight) checkTable(ctx context.Context, f *Findings) {
-	table, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (db.PreflightTableRow, error) { return q.PreflightTable(ctx) })
-	if err != nil {
-		f.add("table", Fail, err.Error(), "orphan-cleaner check")
-		return
+// surroundings are the rows of the function of that name, where it is there.
+func (c *Preflight) surroundings(ctx context.Context, areThere bool) (Findings, error) {
+	if !areThere {
+		return nil, nil
 	}
-	// tgenabled: A always, O origin, R replica, D disabled.
-	trigger := func(name, state, create, function string) {
-		hint := "ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER " + name
-		wrong := map[string]string{"missing": "is not there", "D": "is disabled", "O": "is not ENABLE ALWAYS", "R": "fires on replicas only"}[state]
-		if state == "missing" {
-			hint = "as the owner of the table: CREATE TRIGGER " + name + " " + create + " EXECUTE FUNCTION orphan_cleaner." + function + "(); " + hint
-		}
-		f.verdict(state == "A", name, "enabled, always", "the trigger "+name+" on conversation_members "+wrong, hint)
+	rows, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.PreflightSurroundingsRow, error) {
+		return q.PreflightSurroundings(ctx)
+	})
+	found := make(Findings, len(rows))
+	for i, row := range rows {
+		found[i] = Finding{row.CheckName, row.Status, row.Message, row.Hint}
 	}
-	trigger("conversation_members_audit_delete", table.AuditTrigger,
-		"AFTER DELETE ON public.conversation_members REFERENCING OLD TABLE AS gone FOR EACH STATEMENT", "audit_members")
-	trigger("conversation_members_refuse_truncate", table.TruncateTrigger,
-		"BEFORE TRUNCATE ON public.conversation_members FOR EACH STATEMENT", "refuse_truncate")
-	f.verdict(table.HasIndex, "index", "an index on conversation_members(user_id) is valid",
-		"no valid index on conversation_members(user_id): every page of the scan would read the whole table",
-		"CREATE INDEX CONCURRENTLY conversation_members_user_id ON public.conversation_members (user_id)")
-	c.checkDrift(ctx, f)
+	return found, err
 }
 
 func (c *Preflight) checkPartitions(ctx context.Context, repair bool, f *Findings) {

@@ -54,6 +54,16 @@ func (f Findings) Err() error {
 	}
 }
 
+// failed is the finding of this name, if it is a failure, or nil.
+func (f Findings) failed(name string) *Finding {
+	for i := range f {
+		if f[i].Name == name && f[i].Status == Fail {
+			return &f[i]
+		}
+	}
+	return nil
+}
+
 // Log writes what is not ok and what Err does not say.
 func (f Findings) Log(log *slog.Logger) {
 	isFirst := true // of the failures: Err says it

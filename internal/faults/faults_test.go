@@ -64,7 +64,7 @@ func faults() []struct {
 			"failed over, the run's id used again", "the network goes black while staging", "staging locked",
 			"synchronous_commit = off", "statement_timeout of the role", "default_transaction_read_only",
 			"a trigger raises for one user's rows", "a trigger swallows one user's rows", "a rule keeps one user's rows",
-			"a foreign key keeps one user's rows",
+			"row-level security hides half", "a foreign key keeps one user's rows",
 		}},
 		{"between check and delete", []string{
 			"the user is restored", "the member rejoins", "the row changes", "the conversation is deleted", "a hold is placed", "a pause",

@@ -3,6 +3,8 @@ package faults
 import (
 	"fmt"
 	"strings"
+
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
 )
 
 // rowsKept: something in the database keeps the members of one user. Everybody
@@ -24,6 +26,40 @@ func rowsKept(keep, shows, lift string) func(w *world) {
 	}
 }
 
+// ruleKept: a rule made in mid-run keeps the members of one user, and the next run
+// does not begin.
+func ruleKept(w *world) {
+	e := w.after("checked-again", func() {
+		w.exec(fmt.Sprintf(`CREATE RULE keep AS ON DELETE TO conversation_members WHERE old.user_id = '%s' DO INSTEAD NOTHING`, w.dead[3]))
+	})
+	w.expect(e, want{exit: 1, state: "incomplete", shows: "a trigger or rule keeps them", gone: some})
+	w.expect(w.run(), want{exit: 1, state: "failed", shows: "keep ON DELETE DO INSTEAD", gone: some})
+	w.exec(`DROP RULE keep ON conversation_members`)
+	w.converges()
+}
+
+// rowsHidden: a policy hides half of the members from everybody but their owner, in
+// mid-run and before one, until the owner of our functions may see all.
+func rowsHidden(w *world) {
+	cluster := w.ownCluster(pgtemp.Options{})
+	w.asCleaner()
+	w.roles(cluster)
+	e := w.after("begin", func() {
+		w.exec(`CREATE POLICY half ON conversation_members USING (user_id < '80000000-0000-0000-0000-000000000000')`)
+		w.exec(`ALTER TABLE conversation_members ENABLE ROW LEVEL SECURITY`)
+	})
+	w.expect(e, want{exit: 1, state: "failed", shows: "role orphan_cleaner_owner, whose functions a run calls", gone: nothing})
+	w.exec(`ALTER TABLE conversation_members DISABLE ROW LEVEL SECURITY`)
+	e = w.after("preflight", func() { w.exec(`ALTER TABLE conversation_members ENABLE ROW LEVEL SECURITY`) })
+	w.expect(e, want{exit: 1, state: "failed", shows: "query would be affected by row-level security policy", gone: nothing})
+
+	w.exec(`ALTER ROLE orphan_cleaner_owner BYPASSRLS`)
+	w.roles(cluster) // which takes it
+	e = w.run()
+	w.expect(e, want{exit: 0, state: "succeeded", shows: "count those that role cleaner sees", gone: all})
+	w.holds("I4")
+}
+
 // What keeps the members of a user, named by %s.
 const (
 	triggerKeeps = `CREATE FUNCTION witness.keep() RETURNS trigger LANGUAGE plpgsql AS
@@ -35,7 +71,6 @@ const (
 	keyKeeps = `CREATE TABLE witness.notes (conversation_id uuid, user_id uuid,
 			CONSTRAINT notes_fkey FOREIGN KEY (conversation_id, user_id) REFERENCES conversation_members);
 		INSERT INTO witness.notes SELECT conversation_id, user_id FROM conversation_members WHERE user_id = '%s'`
-	ruleKeeps = `CREATE RULE keep AS ON DELETE TO conversation_members WHERE old.user_id = '%s' DO INSTEAD NOTHING`
 )
 
 // hostileDefaults: what the database sets for every session does not reach a run.

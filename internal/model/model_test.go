@@ -285,6 +285,9 @@ type findings struct {
 	// breakerLater is breaker if the real clock came to another hour while the history
 	// was played: windows are of whole hours.
 	breakerLater string
+	// May the table look as if it was not read whole? It need not: whom runs took out of the
+	// ledger since are no loss, and of a cycle in parts only the last one tells.
+	fellByHalf   bool
 	nothingSwept bool // too many invalid responses, or none about a canary
 	// More than a tenth of those are missing whom a revert chose as known to be alive.
 	chosenMissing bool
@@ -333,6 +336,8 @@ func (m *model) findings(v *view, r rules) findings {
 		}
 	}
 	f.breaker, f.breakerLater = m.breaker(f, v, r, 0), m.breaker(f, v, r, hour)
+	users := int64(len(m.persons()))
+	f.fellByHalf = m.coveredAll && (r.checkEvery > 0 || 2*users < m.users && m.users-users > 10)
 	return f
 }
 

@@ -202,10 +202,13 @@ func breakerOf(r result.Run) string {
 	return *r.Breaker
 }
 
-// settle takes the breaker of a later hour, if the run went by it.
+// settle takes the breaker of a later hour, if the run went by it, and one that may be.
 func (f *findings) settle(got result.Run) {
-	if breakerOf(got) == f.breakerLater {
+	switch breaker := breakerOf(got); {
+	case breaker == f.breakerLater:
 		f.breaker = f.breakerLater
+	case breaker == "user-count" && f.fellByHalf && !f.nothingSwept:
+		f.breaker = breaker
 	}
 }
 

@@ -323,3 +323,91 @@ func TestPinnedLimits(t *testing.T) {
 		})
 	}
 }
+
+// Where more than half of the users are gone from the table since it was last read
+// whole, most likely it was not read whole: row-level security, another table of that
+// name, a copy that is not full yet. Ledger and clocks stay as they are until somebody
+// approves.
+func TestUserCountFalls(t *testing.T) {
+	for name, c := range map[string]struct {
+		users, gone int
+		isRefused   bool
+	}{
+		"more than half": {users: 300, gone: 160, isRefused: true},
+		"all":            {users: 300, gone: 300, isRefused: true},
+		"half":           {users: 300, gone: 150},
+		"a small table":  {users: 12, gone: 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.lenient()
+			users := w.people(c.users, 2)
+			w.die(0, users[c.users-6:]...)
+			w.must(w.run())
+			w.db.Exec(`UPDATE orphan_cleaner.candidates SET first_missing_at = now() - interval '20 days'`)
+			before := w.db.Snapshot(`orphan_cleaner.candidates`)
+			w.db.Exec(`DELETE FROM conversation_members WHERE user_id = ANY ($1)`, users[c.users-c.gone:])
+			if !c.isRefused {
+				w.must(w.run())
+				return
+			}
+			var last int64
+			for _, dry := range []bool{true, false, false} {
+				w.cfg.DryRun = dry
+				r, err := w.run()
+				w.refused("user-count", r, err)
+				last = r.RunID
+				if want := fmt.Sprintf("%d users have members, the last complete cycle found %d", c.users-c.gone, c.users); !strings.Contains(err.Error(), want) {
+					t.Errorf("it does not say %q: %v", want, err)
+				}
+			}
+			if diff := before.Diff(w.db.Snapshot(`orphan_cleaner.candidates`)); diff != "" {
+				t.Errorf("the ledger changed:\n%s", diff)
+			}
+			// It is true: once approved it is what the next runs go by.
+			w.approve(last)
+			w.must(w.run())
+			if n := w.db.Count(`orphan_cleaner.candidates`); n != 0 {
+				t.Errorf("%d candidates without a row", n)
+			}
+			w.must(w.run())
+		})
+	}
+}
+
+// What runs deleted themselves is not gone from the table unexplained.
+func TestUserCountAfterASweep(t *testing.T) {
+	w := newWorld(t)
+	w.lenient()
+	users := w.people(300, 2)
+	w.missingFor(40, users[:200]...)
+	if r := w.must(w.run()); r.MembersDeleted != 400 {
+		t.Fatalf("%+v", r)
+	}
+	w.must(w.run())
+	w.db.Exec(`DELETE FROM conversation_members WHERE user_id = ANY ($1)`, users[200:260])
+	r, err := w.run()
+	w.refused("user-count", r, err)
+}
+
+// With a part of the users in each run, the last part of a cycle tells.
+func TestUserCountOfACycle(t *testing.T) {
+	s, users := newTimeline(t)
+	for range 4 {
+		s.must(s.part())
+		s.pass(time.Hour)
+	}
+	s.db.Exec(`DELETE FROM conversation_members WHERE user_id = ANY ($1)`, users[200:])
+	for parts := 0; ; parts++ {
+		s.pass(time.Hour)
+		r, err := s.part()
+		if err == nil && parts < 20 {
+			continue
+		}
+		s.refused("user-count", r, err)
+		break
+	}
+	if n := s.db.Count(`orphan_cleaner.coverage WHERE cursor_id IS NOT NULL`); n != 1 {
+		t.Error("no part of the cycle was judged before: this test shows nothing")
+	}
+}

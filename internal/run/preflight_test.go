@@ -16,7 +16,7 @@ func TestPreflightStopsTheRun(t *testing.T) {
 		"column added":       {`ALTER TABLE conversation_members ADD nickname text`, "nickname"},
 		"column retyped":     {`ALTER TABLE conversation_members ALTER user_public_key TYPE varchar(400)`, "user_public_key"},
 		"index dropped":      {`DROP INDEX conversation_members_user_id`, "index"},
-		"partition detached": {`DO $$ BEGIN EXECUTE 'ALTER TABLE conversation_members_backup DETACH PARTITION conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'); END $$`, "backup partition"},
+		"partition detached": {`DO $$ BEGIN EXECUTE 'ALTER TABLE conversation_members_backup DETACH PARTITION conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'); END $$`, "somebody detached"},
 		"migration unknown":  {`INSERT INTO orphan_cleaner_goose (version_id, is_applied) VALUES (99999, true)`, "99999"},
 		"replica":            {`DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET session_replication_role = replica', current_database()); END $$`, "session_replication_role"},
 	}

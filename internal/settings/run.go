@@ -83,7 +83,7 @@ func DefaultLimits() Limits {
 // BreakerNames are all breakers, in the order in which they are judged.
 func BreakerNames() []string {
 	return []string{
-		"clock", "canary-alive", "canary-dead", "recently-active", "new-missing-share", "new-missing-rate",
+		"clock", "canary-alive", "canary-dead", "recently-active", "user-count", "new-missing-share", "new-missing-rate",
 		"candidate-share", "delete-share", "delete-share-7d", "delete-share-30d", "delete-rows", "history",
 	}
 }

@@ -65,39 +65,7 @@ WITH checks (n, name, status, found, what_to_do) AS (
     ]) AS ours (name)
     UNION ALL
     SELECT
-        7, 'trigger ' || want.name,
-        CASE WHEN t.tgenabled = 'A' THEN 'ok' ELSE 'FAIL' END,
-        CASE t.tgenabled
-            WHEN 'A' THEN 'enabled, always'
-            WHEN 'O' THEN 'enabled, but not ALWAYS'
-            WHEN 'R' THEN 'fires on replicas only'
-            WHEN 'D' THEN 'disabled'
-            ELSE 'not there'
-        END,
-        'ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER ' || want.name
-    FROM unnest(ARRAY['conversation_members_audit_delete', 'conversation_members_refuse_truncate']) AS want (name)
-    LEFT JOIN pg_trigger AS t
-        ON t.tgrelid = to_regclass('public.conversation_members') AND t.tgname = want.name
-    UNION ALL
-    SELECT
-        8, 'index on user_id',
-        CASE WHEN coalesce(bool_or(i.indisvalid), false) THEN 'ok' ELSE 'FAIL' END,
-        coalesce(
-            string_agg(
-                i.indexrelid::regclass || CASE WHEN i.indisvalid THEN '' ELSE ' (INVALID)' END
-                || ', ' || pg_size_pretty(pg_relation_size(i.indexrelid)),
-                '; '
-            ),
-            'none'
-        ),
-        'CREATE INDEX CONCURRENTLY conversation_members_user_id ON public.conversation_members (user_id)'
-    FROM pg_index AS i
-    JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] AND a.attname = 'user_id'
-    WHERE i.indrelid = to_regclass('public.conversation_members')
-        AND i.indpred IS NULL
-    UNION ALL
-    SELECT
-        9, 'backup columns',
+        7, 'backup columns',
         CASE WHEN count(*) FILTER (WHERE m.attname IS NULL OR b.attname IS NULL) = 0 THEN 'ok' ELSE 'FAIL' END,
         coalesce(
             'differ: ' || string_agg(coalesce(m.attname, b.attname), ', ') FILTER (WHERE m.attname IS NULL OR b.attname IS NULL),
@@ -123,7 +91,7 @@ WITH checks (n, name, status, found, what_to_do) AS (
         AND (b.atttypid, b.atttypmod) IN ((m.atttypid, m.atttypmod), (m.typbasetype, m.typtypmod))
     UNION ALL
     SELECT
-        10, 'partition ' || want.name,
+        8, 'partition ' || want.name,
         CASE WHEN i.inhrelid IS NULL THEN 'FAIL' ELSE 'ok' END,
         CASE WHEN i.inhrelid IS NULL THEN 'not attached' ELSE 'attached' END,
         'SELECT orphan_cleaner.partitions_ensure(7)'
@@ -136,7 +104,7 @@ WITH checks (n, name, status, found, what_to_do) AS (
     LEFT JOIN pg_inherits AS i ON i.inhrelid = to_regclass('public.' || want.name)
     UNION ALL
     SELECT
-        11, 'longest transaction',
+        9, 'longest transaction',
         CASE WHEN max(now() - a.xact_start) > interval '1 minute' THEN 'look' ELSE 'ok' END,
         coalesce(
             to_char(max(now() - a.xact_start), 'HH24:MI:SS') || ', the trigger''s migration gives up after 3 s behind one,'
@@ -153,10 +121,12 @@ SELECT name, status, found, CASE WHEN status <> 'ok' THEN what_to_do END AS what
 FROM checks
 ORDER BY n, name;
 
--- What stands in the way of the next run, by our own tables.
-SELECT to_regclass('orphan_cleaner.pauses') IS NOT NULL AS is_migrated
+-- What is around conversation_members, and what stands in the way of the next run by our own tables.
+SELECT to_regclass('orphan_cleaner.pauses') IS NOT NULL AND to_regprocedure('orphan_cleaner.surroundings()') IS NOT NULL AS is_migrated
 \gset
 \if :is_migrated
+    SELECT check_name AS name, status, message AS found, nullif(hint, '') AS what_to_do
+    FROM orphan_cleaner.surroundings();
     SELECT
         coalesce((SELECT 'paused by ' || paused_by || ': ' || reason FROM orphan_cleaner.pauses WHERE resumed_at IS NULL), 'not paused') AS pause,
         coalesce((

@@ -1,0 +1,291 @@
+-- Why:      VERIFY pages through the distinct user ids and SWEEP finds a user's members: both need an index that
+--           messaging-service's table often lacks. And what else is around that table decides whether a run can prove and
+--           undo what it deletes: one function examines it, for `check`, for each run and for psql.
+-- Locks:    SHARE UPDATE EXCLUSIVE on conversation_members while the index is built: reads and writes go on, VACUUM and DDL
+--           wait. A leftover of a build that failed is dropped first (ACCESS EXCLUSIVE for milliseconds, 3 s at most to
+--           get it). ANALYZE takes the same lock for the time of reading a sample. The function: the catalog only.
+-- Duration: about 1 s a million rows; it also waits for transactions older than itself.
+-- Rollback: drops the function, and the index, concurrently.
+
+-- +goose NO TRANSACTION
+
+-- +goose Up
+-- +goose StatementBegin
+DO $$
+BEGIN
+    PERFORM pg_catalog.set_config('lock_timeout', '3s', true);
+    IF EXISTS (
+        SELECT
+        FROM pg_catalog.pg_index
+        WHERE indexrelid = pg_catalog.to_regclass('public.conversation_members_user_id')
+            AND NOT indisvalid
+    ) THEN
+        DROP INDEX public.conversation_members_user_id;
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+
+CREATE INDEX CONCURRENTLY IF NOT EXISTS conversation_members_user_id ON public.conversation_members (user_id);
+
+-- A table that was loaded or restored lately may have no statistics: the planner
+-- would then sort the whole table for every page.
+ANALYZE public.conversation_members;
+
+-- One statement for the server, and so one transaction; OR REPLACE: it may have been cut off before its version was recorded.
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION orphan_cleaner.surroundings()
+RETURNS TABLE (check_name text, status text, message text, hint text)
+LANGUAGE sql
+STABLE
+-- Here the current user is the owner of the functions that delete and restore: what it may and what it sees decides.
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+    WITH target AS (
+        SELECT c.* FROM pg_class AS c WHERE c.oid = to_regclass('public.conversation_members')
+    ),
+    ours AS (
+        SELECT c.*, i.inhparent
+        FROM pg_class AS c
+        LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
+        CROSS JOIN (SELECT to_regclass('public.conversation_members_audit') AS audit, to_regclass('public.conversation_members_backup') AS backup) AS p
+        WHERE c.relkind IN ('r', 'p')
+            AND (c.relnamespace = 'orphan_cleaner'::regnamespace OR i.inhparent IN (p.audit, p.backup)
+                OR c.oid IN (p.audit, p.backup, to_regclass('public.orphan_cleaner_goose')))
+    ),
+    foreign_triggers AS (
+        -- Those that fire in a run's delete or in a restore's insert. Bits of tgtype: 1 for each row, 2 before, 4 insert, 8 delete.
+        SELECT
+            t.tgname, p.prosecdef, p.prosrc, t.tgtype & 11 = 11 AS may_keep,
+            format('%s (%s %s)', t.tgname, CASE t.tgtype & 2 WHEN 2 THEN 'BEFORE' ELSE 'AFTER' END,
+                CASE t.tgtype & 12 WHEN 12 THEN 'INSERT OR DELETE' WHEN 8 THEN 'DELETE' ELSE 'INSERT' END) AS shown
+        FROM target AS m
+        JOIN pg_trigger AS t ON t.tgrelid = m.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 12 <> 0
+        JOIN pg_proc AS p ON p.oid = t.tgfoid AND p.pronamespace <> 'orphan_cleaner'::regnamespace
+    ),
+    lacking AS (
+        -- What the text of their functions evidently writes to, and this role may not. A name without a schema is looked
+        -- for in public, as in the deleting function.
+        SELECT DISTINCT
+            t.tgname, w.privilege, c.oid::regclass AS relation,
+            CASE WHEN NOT has_schema_privilege(c.relnamespace, 'USAGE')
+                THEN format('GRANT USAGE ON SCHEMA %s TO %I; ', c.relnamespace::regnamespace, current_user) ELSE '' END
+            || format('GRANT SELECT, %s ON %s TO %I', w.privilege, c.oid::regclass, current_user) AS grants
+        FROM foreign_triggers AS t
+        CROSS JOIN LATERAL regexp_matches(t.prosrc, '\m(insert\s+into|update|delete\s+from)\s+(?:only\s+)?(?:"?(\w+)"?\.)?"?(\w+)"?', 'gi') AS e (word)
+        CROSS JOIN LATERAL (SELECT upper(substring(e.word[1] FROM '\w+')) AS privilege, coalesce(e.word[2], 'public') AS schema_name) AS w
+        JOIN pg_class AS c ON c.relname IN (e.word[3], lower(e.word[3]))
+            AND c.relnamespace IN (to_regnamespace(quote_ident(w.schema_name)), to_regnamespace(quote_ident(lower(w.schema_name))))
+        WHERE NOT t.prosecdef
+            AND NOT (has_schema_privilege(c.relnamespace, 'USAGE') AND CASE w.privilege
+                WHEN 'DELETE' THEN has_table_privilege(c.oid, 'DELETE') ELSE has_any_column_privilege(c.oid, w.privilege) END)
+    ),
+    published AS (
+        SELECT p.pubname, p.pubdelete OR p.pubupdate AS sends_changes, r.prattrs, o.oid, o.relkind, o.relreplident, o.is_ours
+        FROM (SELECT s.*, true AS is_ours FROM ours AS s UNION ALL SELECT m.*, NULL, false FROM target AS m) AS o
+        CROSS JOIN pg_publication AS p
+        LEFT JOIN pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid IN (o.oid, o.inhparent)
+        WHERE o.relpersistence = 'p'
+            AND (p.puballtables OR r.prrelid IS NOT NULL
+                OR EXISTS (SELECT FROM pg_publication_namespace AS n WHERE n.pnpubid = p.oid AND n.pnnspid = o.relnamespace))
+    ),
+    detached AS (
+        -- Named as partitions of ours, and not attached, or not for long.
+        SELECT
+            c.relname, n.parts[1] AS parent, i.inhrelid IS NOT NULL AS is_pending, b.lower_bound,
+            (b.lower_bound + b.width)::date AS upper_bound,
+            b.lower_bound + b.width > now() AT TIME ZONE 'UTC' AS is_needed
+        FROM pg_class AS c
+        CROSS JOIN LATERAL regexp_match(c.relname, '^(conversation_members_(?:backup(?=_\d{8}$)|audit(?=_\d{6}$)))_(\d+)$') AS n (parts)
+        CROSS JOIN LATERAL (
+            -- Not to_date, which fails where there is no such day.
+            SELECT (timestamp '0001-01-01' + make_interval(left(n.parts[2], 4)::integer - 1, substr(n.parts[2], 5, 2)::integer - 1, 0,
+                coalesce(nullif(substr(n.parts[2], 7), ''), '1')::integer - 1))::date AS lower_bound,
+                CASE length(n.parts[2]) WHEN 6 THEN interval '1 month' ELSE interval '1 day' END AS width
+        ) AS b
+        LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhparent = to_regclass('public.' || n.parts[1])
+        WHERE c.relnamespace = 'public'::regnamespace
+            AND c.relkind = 'r'
+            AND n.parts[2] IN (to_char(b.lower_bound, 'YYYYMM'), to_char(b.lower_bound, 'YYYYMMDD'))
+            AND i.inhdetachpending IS DISTINCT FROM false
+    ),
+    checks (ordinal, check_name, status, fine, wrong, hint) AS (
+        SELECT
+            1, 'table-kind', CASE WHEN m.relkind = 'r' AND NOT i.is_tree THEN 'ok' ELSE 'FAIL' END,
+            'conversation_members is an ordinary table',
+            format('conversation_members is %s: deletes by way of another table would escape the audit',
+                CASE m.relkind WHEN 'r' THEN 'part of an inheritance tree' WHEN 'p' THEN 'partitioned' WHEN 'f' THEN 'a foreign table' ELSE 'a view' END),
+            'keep the members in one ordinary table: orphan-cleaner supports no other, see docs/surroundings.md'
+        FROM target AS m
+        CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_inherits AS h WHERE m.oid IN (h.inhrelid, h.inhparent)) AS is_tree) AS i
+        UNION ALL
+        SELECT
+            2, 'row-security', CASE WHEN s.is_bound THEN 'FAIL' WHEN m.relrowsecurity AND NOT s.sees_all THEN 'warn' ELSE 'ok' END,
+            'hides no member from a run',
+            'row-level security of conversation_members is on: ' || CASE WHEN s.is_bound
+                THEN format('role %s, whose functions a run calls, would see a part of the members, or none', current_user)
+                ELSE format('runs see every member, status and report count those that role %s sees', session_user) END,
+            format('as a superuser: ALTER ROLE %I BYPASSRLS', CASE WHEN s.is_bound THEN current_user ELSE session_user END)
+            || '; or, as the owner of the table: ALTER TABLE public.conversation_members DISABLE ROW LEVEL SECURITY'
+        FROM target AS m
+        CROSS JOIN LATERAL (
+            SELECT row_security_active(m.oid) AS is_bound, bool_or(r.rolsuper OR r.rolbypassrls) AS sees_all FROM pg_roles AS r WHERE r.rolname = session_user
+        ) AS s
+        UNION ALL
+        SELECT
+            3, 'rules', CASE WHEN bool_or(w.is_grave) THEN 'FAIL' WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            'none on conversation_members',
+            'rules on conversation_members: ' || string_agg(w.shown, ', ' ORDER BY w.shown)
+            || CASE WHEN bool_or(w.is_grave) THEN ': members would stay, or could not be restored' ELSE ': nobody backs up what it changes' END,
+            'put a trigger in its place, then: ' || string_agg(format('DROP RULE %I ON public.conversation_members', r.rulename), '; ' ORDER BY w.shown)
+        FROM target AS m
+        JOIN pg_rewrite AS r ON r.ev_class = m.oid AND r.ev_type IN ('2', '3', '4') AND r.ev_enabled IN ('O', 'A')
+        CROSS JOIN LATERAL (
+            -- INSERT ... ON CONFLICT, as a restore does, is an error beside a rule for INSERT or UPDATE.
+            SELECT r.is_instead OR r.ev_type <> '4' AS is_grave, format('%s ON %s DO %s', r.rulename,
+                CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END, CASE WHEN r.is_instead THEN 'INSTEAD' ELSE 'ALSO' END) AS shown
+        ) AS w
+        UNION ALL
+        SELECT
+            4, w.name, CASE WHEN t.tgenabled = 'A' AND t.tgfoid = p.oid THEN 'ok' ELSE 'FAIL' END,
+            'enabled, always',
+            format('the trigger %s on conversation_members ', w.name) || CASE
+                WHEN t.oid IS NULL THEN 'is not there: dropped, or the table was swapped for a copy'
+                WHEN t.tgfoid IS DISTINCT FROM p.oid THEN 'calls a function that is not ours'
+                ELSE CASE t.tgenabled WHEN 'D' THEN 'is disabled' WHEN 'R' THEN 'fires on replicas only' ELSE 'is not ENABLE ALWAYS' END
+            END,
+            CASE WHEN t.tgfoid = p.oid THEN '' ELSE format(
+                'as the owner of the table: CREATE OR REPLACE TRIGGER %s %s STATEMENT EXECUTE FUNCTION orphan_cleaner.%s(); ',
+                w.name, w.fires, w.function) END || 'ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER ' || w.name
+        FROM target AS m
+        CROSS JOIN (
+            VALUES
+            ('conversation_members_audit_delete', 'AFTER DELETE ON public.conversation_members REFERENCING OLD TABLE AS gone FOR EACH', 'audit_members'),
+            ('conversation_members_refuse_truncate', 'BEFORE TRUNCATE ON public.conversation_members FOR EACH', 'refuse_truncate')
+        ) AS w (name, fires, function)
+        LEFT JOIN pg_proc AS p ON p.pronamespace = 'orphan_cleaner'::regnamespace AND p.proname = w.function
+        LEFT JOIN pg_trigger AS t ON t.tgrelid = m.oid AND t.tgname = w.name
+        UNION ALL
+        SELECT
+            5, 'foreign-triggers', CASE WHEN bool_or(t.may_keep) OR bool_or(l.list IS NOT NULL) THEN 'warn' ELSE 'ok' END,
+            coalesce('role ' || current_user || ' lacks nothing that these evidently need: ' || string_agg(t.shown, ', ' ORDER BY t.tgname), 'none on conversation_members'),
+            'triggers of others on conversation_members: ' || string_agg(
+                t.shown || CASE WHEN t.may_keep THEN ' may keep members, whose users are blocked then' ELSE '' END || coalesce(
+                    format(' needs what role %s lacks, %s', current_user, l.list), ''), ', ' ORDER BY t.tgname),
+            coalesce(string_agg(l.grants, '; ' ORDER BY t.tgname), 'let their author confirm that a run''s deletes pass; see docs/surroundings.md')
+        FROM foreign_triggers AS t
+        LEFT JOIN LATERAL (
+            SELECT string_agg(n.privilege || ' on ' || n.relation, ', ' ORDER BY n.grants) AS list, string_agg(n.grants, '; ' ORDER BY n.grants) AS grants
+            FROM lacking AS n WHERE n.tgname = t.tgname
+        ) AS l ON true
+        UNION ALL
+        SELECT
+            6, 'foreign-keys', CASE WHEN bool_or(w.destroys) THEN 'FAIL' WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            'no table refers to conversation_members',
+            'tables refer to conversation_members: ' || string_agg(w.shown, ', ' ORDER BY w.shown)
+            || CASE WHEN bool_or(w.destroys) THEN ': a run would delete or change rows there that nobody backs up' ELSE ': users with rows there are blocked' END,
+            coalesce(
+                string_agg(format('ALTER TABLE %1$s DROP CONSTRAINT %2$I, ADD CONSTRAINT %2$I %3$s', k.conrelid::regclass, k.conname,
+                    regexp_replace(pg_get_constraintdef(k.oid), ' ON DELETE (CASCADE|SET NULL|SET DEFAULT)( \([^)]*\))?', '')), '; ' ORDER BY w.shown)
+                FILTER (WHERE w.destroys),
+                'let their owners confirm that such a row is to keep the member'
+            )
+        FROM target AS m
+        -- Of a partitioned table its own constraint, and not those of its partitions.
+        JOIN pg_constraint AS k ON k.confrelid = m.oid AND k.contype = 'f' AND k.conparentid = 0
+        CROSS JOIN LATERAL (
+            SELECT k.confdeltype IN ('c', 'n', 'd') AS destroys, format('%s by %s ON DELETE %s', k.conrelid::regclass, k.conname, CASE k.confdeltype
+                WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' WHEN 'r' THEN 'RESTRICT' ELSE 'NO ACTION' END) AS shown
+        ) AS w
+        UNION ALL
+        SELECT
+            7, 'index', CASE WHEN EXISTS (
+                SELECT
+                FROM pg_index AS x
+                JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0] AND a.attname = 'user_id'
+                JOIN pg_class AS c ON c.oid = x.indexrelid
+                JOIN pg_am AS b ON b.oid = c.relam AND b.amname = 'btree'
+                WHERE x.indrelid = m.oid AND x.indisvalid AND x.indpred IS NULL
+            ) THEN 'ok' ELSE 'FAIL' END,
+            'an index on conversation_members(user_id) is valid',
+            'no valid index on conversation_members(user_id), a btree of all rows: every page of the scan would read the whole table',
+            'CREATE INDEX CONCURRENTLY conversation_members_user_id ON public.conversation_members (user_id)'
+        FROM target AS m
+        UNION ALL
+        SELECT
+            8, 'owner-grants', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
+            format('role %s may delete members and restore them', current_user),
+            format('role %s, whose functions a run calls, lacks %s on conversation_members', current_user, string_agg(g.privilege, ', ')),
+            'psql -f sql/roles.sql'
+        FROM target AS m
+        JOIN unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS g (privilege) ON NOT has_table_privilege(m.oid, g.privilege)
+        UNION ALL
+        SELECT
+            9, 'replica-identity', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
+            'nothing that is published lacks one',
+            'published without a replica identity, or without its columns, so that deletes fail: ' || string_agg(p.oid::regclass || ' by ' || p.pubname, ', ' ORDER BY p.oid),
+            string_agg(CASE WHEN p.prattrs IS NULL THEN format('ALTER TABLE %s REPLICA IDENTITY FULL', p.oid::regclass)
+                ELSE format('publish %s by %I without a list of columns', p.oid::regclass, p.pubname) END, '; ' ORDER BY p.oid)
+        FROM published AS p
+        WHERE p.relkind = 'r'
+            AND p.sends_changes
+            AND NOT (p.relreplident = 'f' AND p.prattrs IS NULL)
+            AND NOT EXISTS (
+                SELECT
+                FROM pg_index AS x
+                WHERE x.indrelid = p.oid
+                    AND (p.relreplident = 'd' AND x.indisprimary OR p.relreplident = 'i' AND x.indisreplident)
+                    AND (p.prattrs IS NULL OR x.indkey::int2 [] <@ p.prattrs::int2 [])
+            )
+        UNION ALL
+        SELECT
+            10, 'subscribers', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            'no publication sends our tables',
+            'publications send tables of ours: ' || string_agg(DISTINCT p.pubname, ', ') || '; a subscriber stops at each new partition that it has not got',
+            'list the tables to publish, without ours; or see docs/surroundings.md'
+        FROM published AS p
+        WHERE p.is_ours
+        UNION ALL
+        SELECT
+            11, 'partitions-detached', CASE WHEN bool_or(d.is_needed) THEN 'FAIL' WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            'none of ours',
+            'partitions that somebody detached: ' || string_agg(
+                d.relname || CASE WHEN d.is_pending THEN ' (half: a DETACH CONCURRENTLY did not end)' ELSE '' END, ', ' ORDER BY d.relname
+            ) || CASE WHEN bool_or(d.is_needed) THEN ': deletes of that time could not be backed up' ELSE ': nothing in them can be restored' END,
+            'as the owner of the tables: ' || string_agg(
+                CASE WHEN d.is_pending THEN format('ALTER TABLE public.%s DETACH PARTITION public.%s FINALIZE; ', d.parent, d.relname) ELSE '' END
+                || format('ALTER TABLE public.%1$s ATTACH PARTITION public.%2$s FOR VALUES FROM (''%3$s 00:00:00+00'') TO (''%4$s 00:00:00+00''), or'
+                ' ALTER TABLE public.%2$s RENAME TO %2$s_detached', d.parent, d.relname, d.lower_bound, d.upper_bound), '; ' ORDER BY d.relname)
+        FROM detached AS d
+        UNION ALL
+        SELECT
+            12, 'own-row-security', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
+            'hides no row of ours from those who may read them',
+            format('row-level security is on for %s of our tables, such as %s: runners and readers see none of their rows', count(*), min(o.oid::regclass::text))
+            || coalesce((
+                SELECT '; it looks as if event trigger ' || string_agg(e.evtname, ', ') || ' had switched it on'
+                FROM pg_event_trigger AS e
+                JOIN pg_proc AS f ON f.oid = e.evtfoid AND f.prosrc ~* 'row\s+level\s+security'
+                WHERE e.evtenabled <> 'D'
+            ), ''),
+            'psql -f sql/roles.sql, which switches it off for our tables: grants say who reads them'
+        FROM ours AS o
+        -- A partition is read by way of its parent, whose policies count.
+        WHERE o.relrowsecurity
+            AND (o.inhparent IS NULL OR o.relname = 'conversation_members_audit_default')
+    )
+    SELECT c.check_name, c.status, CASE c.status WHEN 'ok' THEN c.fine ELSE c.wrong END, CASE c.status WHEN 'ok' THEN '' ELSE c.hint END
+    FROM checks AS c
+    ORDER BY c.ordinal, c.check_name
+$$;
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
+
+COMMENT ON FUNCTION orphan_cleaner.surroundings IS 'Whether conversation_members, what is around it and what we made there suit a run: a row for each check, ok, warn or FAIL, with a hint. A FAIL stops runs.';
+-- +goose StatementEnd
+
+-- +goose Down
+DROP FUNCTION IF EXISTS orphan_cleaner.surroundings;
+DROP INDEX CONCURRENTLY IF EXISTS public.conversation_members_user_id;
