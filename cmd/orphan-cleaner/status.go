@@ -10,6 +10,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
 // StatusCmd is `status`.
@@ -42,7 +43,7 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := db.New(pool)
+	q := database.Queries(pool)
 	var st status
 	if st.Runs, err = q.RunRecent(ctx, cmd.Runs); err != nil {
 		return fmt.Errorf("reading the runs: %w; see: orphan-cleaner check", err)
