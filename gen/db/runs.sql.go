@@ -196,14 +196,16 @@ FROM orphan_cleaner.sightings AS s
 WHERE s.run_id = $1
     AND s.user_id > $2
     AND s.is_due
+    AND (s.user_id IN (SELECT c.user_id FROM orphan_cleaner.candidates AS c WHERE c.blocked_since IS NOT NULL)) = $3::boolean
 ORDER BY s.user_id
-LIMIT $3
+LIMIT $4
 `
 
 type RunDuePageParams struct {
-	RunID    int64     `json:"run_id"`
-	After    uuid.UUID `json:"after"`
-	MaxUsers int32     `json:"max_users"`
+	RunID     int64     `json:"run_id"`
+	After     uuid.UUID `json:"after"`
+	IsBlocked bool      `json:"is_blocked"`
+	MaxUsers  int32     `json:"max_users"`
 }
 
 type RunDuePageRow struct {
@@ -211,10 +213,17 @@ type RunDuePageRow struct {
 	RowsDue int64     `json:"rows_due"`
 }
 
-// The next due users of the run behind one, as staged, with the rows that the sweep may delete.
-// Locks: ACCESS SHARE on sightings. Index: none needed: staging is read in order, or whole. Rows: as asked.
+// The next due users of the run behind one, as staged, with the rows that the sweep may delete: those who are blocked, or
+// the others.
+// Locks: ACCESS SHARE on sightings and candidates. Index: candidates_blocked; none else is needed: staging is read in order,
+// or whole. Rows: as asked, and all who are blocked.
 func (q *Queries) RunDuePage(ctx context.Context, arg RunDuePageParams) ([]RunDuePageRow, error) {
-	rows, err := q.db.Query(ctx, runDuePage, arg.RunID, arg.After, arg.MaxUsers)
+	rows, err := q.db.Query(ctx, runDuePage,
+		arg.RunID,
+		arg.After,
+		arg.IsBlocked,
+		arg.MaxUsers,
+	)
 	if err != nil {
 		return nil, err
 	}

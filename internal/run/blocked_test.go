@@ -3,8 +3,11 @@ package run_test
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -15,6 +18,17 @@ import (
 // Something in the database refuses to delete the rows of two users, in different
 // halves of a chunk: everybody else is cleaned, in this run and in the next.
 func TestBlockedUsers(t *testing.T) {
+	type kind struct {
+		block      func(w *world, culprits []uuid.UUID)
+		says       string
+		lift       string
+		sqlstate   string
+		constraint string
+	}
+	restricted := "23503"
+	if testdb.New(t).Cluster().Version() >= 18 {
+		restricted = "23001"
+	}
 	trigger := func(body string) func(w *world, culprits []uuid.UUID) {
 		return func(w *world, culprits []uuid.UUID) {
 			w.db.Exec(fmt.Sprintf(`CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -22,36 +36,60 @@ func TestBlockedUsers(t *testing.T) {
 			w.db.Exec(`CREATE TRIGGER keep BEFORE DELETE ON conversation_members FOR EACH ROW EXECUTE FUNCTION public.keep()`)
 		}
 	}
-	for name, c := range map[string]struct {
-		block func(w *world, culprits []uuid.UUID)
-		says  string
-		lift  string
-	}{
-		"by a foreign key": {
-			block: func(w *world, culprits []uuid.UUID) {
-				w.db.Exec(`CREATE TABLE pins (conversation_id uuid, user_id uuid,
-					CONSTRAINT pins_member_fkey FOREIGN KEY (conversation_id, user_id) REFERENCES conversation_members (conversation_id, user_id) ON DELETE RESTRICT)`)
-				w.db.Exec(`INSERT INTO pins SELECT conversation_id, user_id FROM conversation_members WHERE user_id = ANY ($1)`, culprits)
-			},
-			says: "pins_member_fkey", lift: `DROP TABLE pins`,
+	pins := func(onDelete string) func(w *world, culprits []uuid.UUID) {
+		return func(w *world, culprits []uuid.UUID) {
+			w.db.Exec(`CREATE TABLE pins (conversation_id uuid, user_id uuid,
+				CONSTRAINT pins_member_fkey FOREIGN KEY (conversation_id, user_id) REFERENCES conversation_members (conversation_id, user_id) ` + onDelete + `)`)
+			w.db.Exec(`INSERT INTO pins SELECT conversation_id, user_id FROM conversation_members WHERE user_id = ANY ($1)`, culprits)
+		}
+	}
+	raising := func(code string) kind {
+		return kind{
+			block: trigger(`RAISE EXCEPTION 'legal hold' USING ERRCODE = '` + code + `', DETAIL = 'case 7';`), says: "legal hold (SQLSTATE " + code + "); detail: case 7",
+			lift: `DROP TRIGGER keep ON conversation_members`, sqlstate: code,
+		}
+	}
+	kinds := map[string]kind{
+		"by a foreign key":                {block: pins(`ON DELETE RESTRICT`), says: "; constraint: pins_member_fkey; table: public.pins; query: RunSweepChunk", lift: `DROP TABLE pins`, constraint: "pins_member_fkey", sqlstate: restricted},
+		"by a foreign key without action": {block: pins(``), says: "; constraint: pins_member_fkey; table: public.pins; query: RunSweepChunk", lift: `DROP TABLE pins`, constraint: "pins_member_fkey", sqlstate: "23503"},
+		"by a foreign key at COMMIT": {
+			block: pins(`DEFERRABLE INITIALLY DEFERRED`), says: `is still referenced from table "pins".; constraint: pins_member_fkey; table: public.pins; query: COMMIT`,
+			lift: `DROP TABLE pins`, constraint: "pins_member_fkey", sqlstate: "23503",
 		},
-		"by a trigger that raises": {
-			block: trigger(`RAISE EXCEPTION 'legal hold';`), says: "legal hold", lift: `DROP TRIGGER keep ON conversation_members`,
+		"by a trigger at COMMIT": {
+			block: func(w *world, culprits []uuid.UUID) {
+				trigger(`RAISE EXCEPTION 'too late' USING ERRCODE = 'OC001';`)(w, culprits)
+				w.db.Exec(`DROP TRIGGER keep ON conversation_members`)
+				w.db.Exec(`CREATE CONSTRAINT TRIGGER keep AFTER DELETE ON conversation_members DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.keep()`)
+			},
+			says: "too late (SQLSTATE OC001); query: COMMIT", lift: `DROP TRIGGER keep ON conversation_members`, sqlstate: "OC001",
+		},
+		"by a trigger that takes too long": {
+			block: func(w *world, culprits []uuid.UUID) {
+				w.cfg.ChunkLimit, w.cfg.Attempts = 500*time.Millisecond, 2
+				trigger(`PERFORM pg_sleep(60);`)(w, culprits)
+			},
+			says: "statement timeout (SQLSTATE 57014); query: RunSweepChunk", lift: `DROP TRIGGER keep ON conversation_members`, sqlstate: "57014",
 		},
 		"by a trigger that keeps the row": {
-			block: trigger(`RETURN NULL;`), says: "a trigger or rule keeps them", lift: `DROP TRIGGER keep ON conversation_members`,
+			block: trigger(`RETURN NULL;`), says: "a trigger or rule keeps them", lift: `DROP TRIGGER keep ON conversation_members`, sqlstate: "OC006",
 		},
 		"by a trigger that makes it an update": {
 			block: trigger(`UPDATE conversation_members SET is_muted = true WHERE conversation_id = OLD.conversation_id AND user_id = OLD.user_id; RETURN NULL;`),
-			says:  "a trigger or rule keeps them", lift: `DROP TRIGGER keep ON conversation_members`,
+			says:  "a trigger or rule keeps them", lift: `DROP TRIGGER keep ON conversation_members`, sqlstate: "OC006",
 		},
 		"by a rule": {
 			block: func(w *world, culprits []uuid.UUID) {
 				w.db.Exec(fmt.Sprintf(`CREATE RULE keep AS ON DELETE TO conversation_members WHERE OLD.user_id IN ('%s', '%s') DO INSTEAD NOTHING`, culprits[0], culprits[1]))
 			},
-			says: "a trigger or rule keeps them", lift: `DROP RULE keep ON conversation_members`,
+			says: "a trigger or rule keeps them", lift: `DROP RULE keep ON conversation_members`, sqlstate: "OC006",
 		},
-	} {
+	}
+	// Whatever the application's own triggers raise is not taken for the server's word or ours.
+	for _, code := range []string{"P0001", "OC001", "OC002", "OC003", "OC005", "40001", "40P01", "57014", "55P03", "25P02", "25006", "08006", "57P01", "53100", "XX000"} {
+		kinds["by a trigger that raises "+code] = raising(code)
+	}
+	for name, c := range kinds {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.lenient()
@@ -61,9 +99,28 @@ func TestBlockedUsers(t *testing.T) {
 			c.block(w, culprits)
 			before := w.db.Snapshot(`conversation_members WHERE user_id = ANY ($1)`, culprits)
 
+			var since []time.Time
 			blocked := func(deleted int64) {
 				t.Helper()
 				r, err := w.run()
+				if len(r.Blocked) != 2 || r.DatabaseError == nil || r.DatabaseError.SQLState != c.sqlstate {
+					t.Fatalf("%v, %+v: %+v", err, r, r.DatabaseError)
+				}
+				for _, user := range r.Blocked {
+					if !slices.Contains(culprits, user.UserID) || user.Rows != 2 || user.SQLState != c.sqlstate || user.Constraint != c.constraint {
+						t.Errorf("%+v", user)
+					}
+				}
+				// The ledger keeps who, what the server said, and since when.
+				marks := testdb.One[[]time.Time](w.db, `SELECT array_agg(blocked_since ORDER BY user_id) FROM orphan_cleaner.candidates
+					WHERE user_id = ANY ($1) AND blocked_by ->> 'sqlstate' = $2 AND coalesce(blocked_by ->> 'constraint', '') = $3 AND blocked_by ->> 'rows' = '2'`,
+					culprits, c.sqlstate, c.constraint)
+				if since == nil {
+					since = marks
+				}
+				if len(marks) != 2 || !slices.EqualFunc(marks, since, time.Time.Equal) || w.db.Count(`orphan_cleaner.candidates WHERE blocked_since IS NOT NULL`) != 2 {
+					t.Errorf("blocked since %v, first %v", marks, since)
+				}
 				if !errors.Is(err, run.ErrIncomplete) || r.State != "incomplete" || !strings.Contains(err.Error(), c.says) {
 					t.Errorf("%v, %+v", err, r)
 				}
@@ -80,8 +137,8 @@ func TestBlockedUsers(t *testing.T) {
 			blocked(76)
 			w.invariant(76)
 			for _, culprit := range culprits {
-				if !strings.Contains(w.logged(), "users=1 first="+culprit.String()) {
-					t.Errorf("%s is not named", culprit)
+				if !regexp.MustCompile(`users=1 first=` + culprit.String() + ` rows=2 error=".*` + regexp.QuoteMeta(c.says)).MatchString(strings.ReplaceAll(w.logged(), `\"`, `"`)) {
+					t.Errorf("%s is not named with the cause: %s", culprit, w.logged())
 				}
 			}
 			if n := w.db.Count(`orphan_cleaner.candidates`); n != 2 || w.db.Count(`orphan_cleaner.candidates WHERE user_id = ANY ($1)`, culprits) != 2 {
@@ -94,6 +151,9 @@ func TestBlockedUsers(t *testing.T) {
 			w.db.Exec(c.lift)
 			if r := w.must(w.run()); r.MembersDeleted != 4 {
 				t.Errorf("with nothing in the way: %+v", r)
+			}
+			if w.db.Count(`orphan_cleaner.candidates`) != 0 {
+				t.Error("somebody is left in the ledger")
 			}
 			w.invariant(100)
 		})
