@@ -75,7 +75,7 @@ FROM orphan_cleaner.assess(
 -- the others.
 -- Locks: ACCESS SHARE on sightings and candidates. Index: candidates_blocked; none else is needed: staging is read in order,
 -- or whole. Rows: as asked, and all who are blocked.
-SELECT s.user_id, s.rows_due::bigint AS rows_due
+SELECT s.user_id, s.rows_due::bigint AS rows_due, @is_blocked::boolean AS is_blocked
 FROM orphan_cleaner.sightings AS s
 WHERE s.run_id = @run_id
     AND s.user_id > @after

@@ -25,16 +25,16 @@ const maxNamed = 1000
 // maxCause bounds a cause that the server has not said, in bytes.
 const maxCause = 600
 
-// Name adds the users of a chunk to those named, as far as there is room.
-func Name(named []User, chunk []db.RunDuePageRow, cause error) []User {
+// Name adds a user to those named, as far as there is room.
+func Name(named []User, user db.RunDuePageRow, cause error) []User {
+	if len(named) == maxNamed {
+		return named
+	}
 	said := database.SaidIn(cause)
 	if said == nil {
 		said = &database.Said{Message: safetext.Line(cause.Error(), maxCause)}
 	}
-	for _, user := range chunk[:min(len(chunk), maxNamed-len(named))] {
-		named = append(named, User{user.UserID, user.RowsDue, *said})
-	}
-	return named
+	return append(named, User{user.UserID, user.RowsDue, *said})
 }
 
 // How often a run splits chunks: what refuses many users' rows must not cost calls
@@ -42,7 +42,7 @@ func Name(named []User, chunk []db.RunDuePageRow, cause error) []User {
 // finds more. Where a statement waited until a limit, each try may take half a minute:
 // as many as it takes to find one user in the largest chunk, and two more.
 const (
-	maxSplits     = 500
+	maxSplits     = 1000
 	maxSlowSplits = 16
 )
 

@@ -33,7 +33,7 @@ type Run struct {
 	Breaker          *string  `json:"breaker"`
 	Seconds          float64  `json:"seconds"`
 	Targets          []Target `json:"targets"`
-	// Blocked are the first of the users counted in UsersBlocked, 1,000 at most.
+	// Blocked are those of UsersBlocked who were found to be the cause, 1,000 at most.
 	Blocked []blocked.User `json:"blocked"`
 	DryRun  bool           `json:"dry_run"`
 	Error   string         `json:"error,omitempty"`

@@ -112,7 +112,7 @@ func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow, patience
 		due += user.RowsDue
 	}
 	deleted, err := r.deleteChunk(ctx, chunk, patience)
-	if len(chunk) == 1 && database.OfRows(err) {
+	if len(chunk) == 1 && !chunk[0].IsBlocked && database.OfRows(err) {
 		// A row that changed at that moment does not fail twice.
 		more, again := r.deleteChunk(ctx, chunk, patience)
 		deleted, err = deleted+more, again
@@ -135,7 +135,8 @@ func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow, patience
 	return r.block(chunk, due, deleted, err)
 }
 
-// blockedUsers without a row deleted are the end: then nobody's can be.
+// blockedUsers without a row deleted are the end, unless they were blocked before:
+// then nobody's can be.
 const blockedUsers = 100
 
 // block leaves users for the next run, which tries them again.
@@ -143,12 +144,14 @@ func (r *run) block(chunk []db.RunDuePageRow, due, deleted int64, cause error) e
 	so := r.tally(func(did *result.Run) {
 		did.UsersBlocked += int64(len(chunk))
 		did.MembersBlocked += due - deleted
-		did.Blocked = blocked.Name(did.Blocked, chunk, cause)
+		if len(chunk) == 1 { // of several nobody knows which
+			did.Blocked = blocked.Name(did.Blocked, chunk[0], cause)
+		}
 		r.settled, r.cause = r.settled+deleted, cause
 	})
 	r.report(func(p *result.Progress) { p.UsersBlocked = so.UsersBlocked })
 	r.log.Warn("Users blocked: the database refuses to delete their rows", "users", len(chunk), "first", chunk[0].UserID, "rows", due-deleted, "error", cause)
-	if so.UsersBlocked >= blockedUsers && so.MembersDeleted == 0 {
+	if so.UsersBlocked >= blockedUsers && so.MembersDeleted == 0 && !chunk[0].IsBlocked {
 		return fmt.Errorf("%w: %d users are blocked and no row could be deleted, stopped; last cause: %w; hint: orphan-cleaner check", ErrIncomplete, so.UsersBlocked, cause)
 	}
 	return nil

@@ -1706,20 +1706,20 @@ EXPLAIN (:options) EXECUTE "RunAssess" (:user_ids, :retention, :max_gap, :approv
 -- Locks: ACCESS SHARE on sightings and candidates. Index: candidates_blocked; none else is needed: staging is read in order,
 -- or whole. Rows: as asked, and all who are blocked.
 PREPARE "RunDuePage" AS
-SELECT s.user_id, s.rows_due::bigint AS rows_due
+SELECT s.user_id, s.rows_due::bigint AS rows_due, $1::boolean AS is_blocked
 FROM orphan_cleaner.sightings AS s
-WHERE s.run_id = $1
-    AND s.user_id > $2
+WHERE s.run_id = $2
+    AND s.user_id > $3
     AND s.is_due
-    AND (s.user_id IN (SELECT c.user_id FROM orphan_cleaner.candidates AS c WHERE c.blocked_since IS NOT NULL)) = $3::boolean
+    AND (s.user_id IN (SELECT c.user_id FROM orphan_cleaner.candidates AS c WHERE c.blocked_since IS NOT NULL)) = $1::boolean
 ORDER BY s.user_id
 LIMIT $4;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunDuePage, these values
-EXPLAIN (:options) EXECUTE "RunDuePage" (:run_id, :after, :is_blocked, :max_users);
+EXPLAIN (:options) EXECUTE "RunDuePage" (:is_blocked, :run_id, :after, :max_users);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunDuePage, any values
-EXPLAIN (:options) EXECUTE "RunDuePage" (:run_id, :after, :is_blocked, :max_users);
+EXPLAIN (:options) EXECUTE "RunDuePage" (:is_blocked, :run_id, :after, :max_users);
 
 -- Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
 -- Locks: ROW EXCLUSIVE on conversation_members; SHARE on holds and pauses; 2 s at most for each.
