@@ -23,6 +23,7 @@ import (
 type Said struct {
 	SQLState   string `json:"sqlstate"`
 	Query      string `json:"query,omitempty"` // the statement's name in queries/; BEGIN or COMMIT
+	Where      string `json:"where,omitempty"` // the function of the application's in which it failed, and its line
 	Constraint string `json:"constraint,omitempty"`
 	Table      string `json:"table,omitempty"` // with its schema
 	Column     string `json:"column,omitempty"`
@@ -54,6 +55,7 @@ func SaidIn(err error) *Said {
 	if from.Code == insufficientPrivilege && from.Hint == "" {
 		said.Hint = safetext.Line(ownerGrant(from), maxText)
 	}
+	said.Where = safetext.Line(elsewhere(from.Where), maxText)
 	if of, is := errors.AsType[*statementError](err); is {
 		said.Query = of.query
 	}
@@ -76,7 +78,7 @@ type field struct{ name, text string }
 func (s *Said) fields() []field {
 	return []field{
 		{"sqlstate", s.SQLState}, {"detail", s.Detail}, {"constraint", s.Constraint}, {"table", s.Table}, {"column", s.Column},
-		{"query", s.Query}, {"hint", s.Hint},
+		{"query", s.Query}, {"where", s.Where}, {"hint", s.Hint},
 	}
 }
 
@@ -173,34 +175,40 @@ func raisedElsewhere(said *pgconn.PgError) bool {
 	return said.Routine == "exec_stmt_raise" && !ourFunction.MatchString(first)
 }
 
+// elsewhere is the innermost function of a context, unless it is one of ours.
+func elsewhere(context string) string {
+	innermost := anyFunction.FindString(context + "\n")
+	if ourFunction.MatchString(innermost) {
+		return ""
+	}
+	return strings.TrimSpace(innermost)
+}
+
 var (
-	deniedFor = regexp.MustCompile(`^permission denied for ([a-z ]+) (\S+)$`)
-	verb      = regexp.MustCompile(`(?i)^SQL statement "\s*(SELECT|INSERT|UPDATE|DELETE)\b`)
+	anyFunction = regexp.MustCompile(`(?m)^(PL/pgSQL|SQL) function ([^\n]*)\n`)
+	deniedFor   = regexp.MustCompile(`^permission denied for ([a-z ]+) (\S+)$`)
+	verb        = regexp.MustCompile(`(?i)^SQL statement "\s*(SELECT|INSERT|UPDATE|DELETE)\b`)
 )
 
 // ownerGrant is the GRANT that the owner of our functions lacks: what they do, the
 // application's triggers within them included, is done as that role, whoever calls.
 func ownerGrant(said *pgconn.PgError) string {
 	const owner = "orphan_cleaner_owner"
-	lines := strings.Split(said.Where, "\n")
-	ours := 0
-	for ours < len(lines) && !ourFunction.MatchString(lines[ours]) {
-		ours++
-	}
+	ours := ourFunction.FindStringIndex(said.Where)
 	denied := deniedFor.FindStringSubmatch(said.Message)
 	switch {
-	case ours == len(lines):
+	case ours == nil:
 		return "" // the login's own
-	case ours <= 1:
-		return "psql -f sql/roles.sql gives role " + owner + ", as which this runs, what it lacks"
 	case denied == nil:
-		return "a trigger of the application runs as role " + owner + ": grant it what that needs: " + lines[0]
+		return "this runs as role " + owner + ": psql -f sql/roles.sql, or grant it what a trigger of the application needs"
+	case !anyFunction.MatchString(said.Where[:ours[0]]):
+		return "psql -f sql/roles.sql gives role " + owner + ", as which this runs, what it lacks"
 	}
 	kind, name := denied[1], denied[2]
 	grant := map[string]string{"sequence": "USAGE ON SEQUENCE ", "function": "EXECUTE ON FUNCTION ", "schema": "USAGE ON SCHEMA "}[kind]
 	if grant == "" {
 		grant = "SELECT ON "
-		if does := verb.FindStringSubmatch(lines[0]); does != nil && !strings.EqualFold(does[1], "select") {
+		if does := verb.FindStringSubmatch(said.Where); does != nil && !strings.EqualFold(does[1], "select") {
 			grant = "SELECT, " + strings.ToUpper(does[1]) + " ON "
 		}
 	}

@@ -72,7 +72,7 @@ func TestErrorsAtCommit(t *testing.T) {
 		BEGIN RAISE EXCEPTION 'too late' USING ERRCODE = '23503', DETAIL = 'Key (a)=(1).', HINT = 'be early', CONSTRAINT = 'c', SCHEMA = 's', TABLE = 't', COLUMN = 'k'; END $$`)
 	d.Exec(`CREATE CONSTRAINT TRIGGER late AFTER INSERT ON orphan_cleaner.holds DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.late()`)
 	err := hold(t, d.Pool, "x")
-	if want := `placing a hold: ERROR: too late (SQLSTATE 23503); detail: Key (a)=(1).; constraint: c; table: s.t; column: k; query: COMMIT; hint: be early`; err == nil || err.Error() != want {
+	if want := `placing a hold: ERROR: too late (SQLSTATE 23503); detail: Key (a)=(1).; constraint: c; table: s.t; column: k; query: COMMIT; where: PL/pgSQL function public.late() line 2 at RAISE; hint: be early`; err == nil || err.Error() != want {
 		t.Errorf("%v, not\n%s", err, want)
 	}
 }

@@ -253,13 +253,13 @@ func TestWhatBlockedUsersCost(t *testing.T) {
 func TestManyAreBlocked(t *testing.T) {
 	w := newWorld(t)
 	w.lenient()
-	users := w.people(4100, 1)
-	w.missingFor(40, users[:4000]...)
+	users := w.people(2600, 1)
+	w.missingFor(40, users[:2500]...)
 	attempts := w.attempts()
 	w.db.Exec(`CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN IF OLD.user_id = ANY (ARRAY(SELECT user_id FROM public.kept)) THEN RAISE EXCEPTION 'kept'; END IF; RETURN OLD; END $$`)
 	w.db.Exec(`CREATE TABLE public.kept (user_id uuid)`)
-	w.db.Exec(`INSERT INTO public.kept SELECT unnest($1::uuid[])`, users[:600])
+	w.db.Exec(`INSERT INTO public.kept SELECT unnest($1::uuid[])`, users[:450])
 	w.db.Exec(`CREATE TRIGGER keep BEFORE DELETE ON conversation_members FOR EACH ROW EXECUTE FUNCTION public.keep()`)
 	for n := 1; ; n++ {
 		r, err := w.run()
@@ -268,17 +268,17 @@ func TestManyAreBlocked(t *testing.T) {
 		if !errors.Is(err, run.ErrIncomplete) || tries > 3100 { // a thousand splits, and each alone once more
 			t.Fatalf("%v, %d tries, %+v", err, tries, r)
 		}
-		if w.membersOf(users[600:4000]...) == 0 {
+		if w.membersOf(users[450:2500]...) == 0 {
 			break
 		}
 		if n == 10 {
 			t.Fatal("somebody else is still there after ten runs")
 		}
 	}
-	if w.membersOf(users[:600]...) != 600 {
+	if w.membersOf(users[:450]...) != 450 {
 		t.Error("a member was deleted that a trigger keeps")
 	}
-	w.invariant(3400)
+	w.invariant(2050)
 }
 
 // A trigger that raises every second time blocks nobody, and one that notifies
