@@ -102,6 +102,7 @@ const (
 	LockNotAvailable    = "55P03"
 	ReadOnly            = "25006"
 	StatementTimeout    = "57014"
+	Deadlock            = "40P01"
 
 	insufficientPrivilege = "42501"
 	raiseException        = "P0001"
@@ -121,7 +122,7 @@ const (
 // a serialization failure or a statement that waited too long.
 func Contended(err error) bool {
 	switch Code(err) {
-	case "40P01", "40001", LockNotAvailable, StatementTimeout:
+	case Deadlock, "40001", LockNotAvailable, StatementTimeout:
 		return true
 	}
 	return false

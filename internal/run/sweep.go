@@ -135,8 +135,7 @@ func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow, patience
 	return r.block(chunk, due, deleted, err)
 }
 
-// blockedUsers without a row deleted are the end, unless they were blocked before:
-// then nobody's can be.
+// blockedUsers, not blocked before, and no row deleted are the end: then nobody's can be.
 const blockedUsers = 100
 
 // block leaves users for the next run, which tries them again.
@@ -202,15 +201,18 @@ func (r *run) deletePart(ctx context.Context, users []uuid.UUID) (done db.RunSwe
 		done.IsWhole = true
 		return done, nil, nil
 	}
-	if time.Since(checked) >= r.cfg.ResponseAge {
-		return done, missing, fmt.Errorf("the response of auth-service is too old to delete by: %w", context.DeadlineExceeded)
-	}
-	began := time.Now()
-	done, err = database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.ChunkLimit, func(ctx context.Context, q *db.Queries) (db.RunSweepChunkRow, error) {
-		row, err := q.RunSweepChunk(ctx, db.RunSweepChunkParams{
-			RunID: r.fence.ID, Token: r.fence.Token, UserIds: missing, CheckedFrom: checkedFrom, MaxRows: int64(r.cfg.ChunkRows),
+	var began time.Time
+	err = r.throttle.Transaction(func() error {
+		if began = time.Now(); began.Sub(checked) >= r.cfg.ResponseAge {
+			return fmt.Errorf("the response of auth-service is too old to delete by: %w", context.DeadlineExceeded)
+		}
+		done, err = database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.ChunkLimit, func(ctx context.Context, q *db.Queries) (db.RunSweepChunkRow, error) {
+			row, err := q.RunSweepChunk(ctx, db.RunSweepChunkParams{
+				RunID: r.fence.ID, Token: r.fence.Token, UserIds: missing, CheckedFrom: checkedFrom, MaxRows: int64(r.cfg.ChunkRows),
+			})
+			return row, failpoint.After("chunk", err)
 		})
-		return row, failpoint.After("chunk", err)
+		return err
 	})
 	if err := failpoint.After("commit", fence.Sentinel(err)); err != nil {
 		return done, missing, err
