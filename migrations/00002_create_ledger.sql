@@ -17,12 +17,15 @@ CREATE TABLE orphan_cleaner.candidates (
     sightings bigint NOT NULL DEFAULT 1,
     evidence text NOT NULL,
     approved_run bigint,
+    blocked_since timestamptz,
+    blocked_by jsonb,
     CONSTRAINT candidates_pkey PRIMARY KEY (user_id),
     CONSTRAINT candidates_order_check CHECK (first_missing_at <= last_missing_at),
     CONSTRAINT candidates_evidence_check CHECK (evidence IN ('sightings', 'shadow', 'activity'))
 )
 -- Every run touches every candidate: room for HOT updates.
 WITH (fillfactor = 70);
+CREATE INDEX candidates_blocked ON orphan_cleaner.candidates (blocked_since) WHERE blocked_since IS NOT NULL;
 
 COMMENT ON TABLE orphan_cleaner.candidates IS 'The ledger: missing users, their retention clock running.';
 COMMENT ON COLUMN orphan_cleaner.candidates.user_id IS 'A user of auth-service.';
@@ -32,6 +35,8 @@ COMMENT ON COLUMN orphan_cleaner.candidates.last_missing_run IS 'The run of last
 COMMENT ON COLUMN orphan_cleaner.candidates.sightings IS 'In how many runs the user was missing since the clock started.';
 COMMENT ON COLUMN orphan_cleaner.candidates.approved_run IS 'The refused run by whose approval the user entered: counts in no share and no window.';
 COMMENT ON COLUMN orphan_cleaner.candidates.evidence IS 'What dates the clock: sightings of ours, deleted_at of the shadow table users, or activity of the user that came later.';
+COMMENT ON COLUMN orphan_cleaner.candidates.blocked_since IS 'The first of the runs in a row in which something in the database refused to delete the rows; null: nothing does.';
+COMMENT ON COLUMN orphan_cleaner.candidates.blocked_by IS 'How many rows, and what the server said of it, as the last such run told: sqlstate, constraint, table, message, detail.';
 
 CREATE UNLOGGED TABLE orphan_cleaner.sightings (
     run_id bigint NOT NULL,
@@ -285,9 +290,7 @@ $$;
 -- +goose StatementEnd
 
 DROP FUNCTION orphan_cleaner.hold_lift, orphan_cleaner.hold_add;
-DROP TABLE orphan_cleaner.restores;
-DROP TABLE orphan_cleaner.approvals;
-DROP TABLE orphan_cleaner.refusals;
+DROP TABLE orphan_cleaner.restores, orphan_cleaner.approvals, orphan_cleaner.refusals;
 DROP VIEW orphan_cleaner.holds_in_force;
 DROP TABLE orphan_cleaner.holds;
 DROP TABLE orphan_cleaner.unknowns;

@@ -209,6 +209,8 @@ BEGIN
         new_state := 'failed';
         new_error := format('%s members were due, and only %s are accounted for: staging lost users after it was judged', run.members_due, settled + blocked);
     END IF;
+    PERFORM orphan_cleaner.candidates_block(of_run, counts -> 'blocked', run.judged_at IS NOT NULL AND settled + blocked >= run.members_due
+        AND jsonb_array_length(counts -> 'blocked') = (counts ->> 'users_blocked')::bigint) WHERE run.kind = 'clean';
     DELETE FROM orphan_cleaner.sightings;
     RETURN QUERY
     UPDATE orphan_cleaner.runs AS r

@@ -226,6 +226,7 @@ var besideARun = []string{
 	// what is granted to others or to nobody
 	"SELECT orphan_cleaner.conversation_members_delete({everybody}, now(), {now}, 1000)",
 	"SELECT orphan_cleaner.sweep_rows(NULL, {everybody}, {now}, 1000)", "SELECT orphan_cleaner.candidates_leave({everybody})",
+	"SELECT orphan_cleaner.candidates_block(1, '[]', true)", "UPDATE orphan_cleaner.candidates SET blocked_since = NULL",
 	"SELECT orphan_cleaner.merge(NULL, '{}')", "SELECT orphan_cleaner.effective_settings('{}')", "SELECT orphan_cleaner.deleting_run()",
 	"SELECT orphan_cleaner.conversation_members_facts({everybody}, now())", "SELECT orphan_cleaner.shadow_evidence({everybody})",
 	"SELECT orphan_cleaner.approve(2, 'the boss', '1 day')", "SELECT orphan_cleaner.revoke_approval(2, 'the boss')",

@@ -17,3 +17,15 @@ CROSS JOIN LATERAL (
 GROUP BY 1, 2
 ORDER BY 1, 2 DESC
 LIMIT @max_rows;
+
+-- name: CandidateBlocked :many
+-- Users whose rows something in the database refuses to delete, longest first: since when, and what the server says.
+-- Locks: ACCESS SHARE on candidates. Index: candidates_blocked. Rows: all who are blocked.
+SELECT
+    c.user_id,
+    c.blocked_since::timestamptz AS blocked_since,
+    c.blocked_by::jsonb AS blocked_by
+FROM orphan_cleaner.candidates AS c
+WHERE c.blocked_since IS NOT NULL
+ORDER BY c.blocked_since, c.user_id
+LIMIT @max_rows;

@@ -1,7 +1,7 @@
 -- name: MetricsState :one
 -- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 -- Locks: ACCESS SHARE on our tables.
--- Index: runs_pkey, rechecks_alive, pauses_one_in_force; runs, ledger and coverage are read whole.
+-- Index: runs_pkey, rechecks_alive, candidates_blocked, pauses_one_in_force; runs, ledger and coverage are read whole.
 -- Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
 SELECT
     r.last_success::float8 AS last_success,
@@ -32,6 +32,7 @@ SELECT
     ), 0)::float8 AS everybody_checked,
     (SELECT count(*) FROM orphan_cleaner.candidates)::bigint AS candidate_users,
     (SELECT count(*) FROM orphan_cleaner.rechecks WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
+    (SELECT count(*) FROM orphan_cleaner.candidates WHERE blocked_since IS NOT NULL)::bigint AS blocked_users,
     (p.paused_at IS NOT NULL)::boolean AS paused,
     coalesce(extract(EPOCH FROM now() - p.paused_at), 0)::float8 AS pause_age
 FROM (

@@ -18,7 +18,7 @@ begun AS (
     SELECT
         (r.started_at AT TIME ZONE 'UTC')::date AS day,
         r.run_id, r.kind, r.state, r.users_checked, r.batch_calls, r.members_deleted, r.members_restored,
-        r.members_held, r.members_kept_young, r.call_ms_buckets, r.call_ms_max
+        r.members_held, r.members_kept_young, r.users_blocked, r.call_ms_buckets, r.call_ms_max
     FROM span AS s
     JOIN orphan_cleaner.runs AS r ON r.started_at >= s.since AND r.started_at < s.until
 ),
@@ -51,13 +51,13 @@ counted AS (
 ),
 kept AS (
     -- Not a sum: every run finds the same members again.
-    SELECT DISTINCT ON (g.day) g.day, g.members_held, g.members_kept_young
+    SELECT DISTINCT ON (g.day) g.day, g.members_held, g.members_kept_young, g.users_blocked
     FROM (
-        SELECT b.day, b.run_id, b.members_held, b.members_kept_young
+        SELECT b.day, b.run_id, b.members_held, b.members_kept_young, b.users_blocked
         FROM begun AS b
         WHERE b.kind = 'clean' AND b.state IN ('succeeded', 'incomplete', 'refused')
         UNION ALL
-        SELECT NULL, b.run_id, b.members_held, b.members_kept_young
+        SELECT NULL, b.run_id, b.members_held, b.members_kept_young, b.users_blocked
         FROM begun AS b
         WHERE b.kind = 'clean' AND b.state IN ('succeeded', 'incomplete', 'refused')
     ) AS g
@@ -98,6 +98,7 @@ SELECT
     coalesce(c.members_restored, 0)::bigint AS members_restored,
     coalesce(k.members_held, 0)::bigint AS members_held,
     coalesce(k.members_kept_young, 0)::bigint AS members_kept_young,
+    coalesce(k.users_blocked, 0)::bigint AS users_blocked,
     coalesce(c.slowest_ms, 0)::float8 AS slowest_ms,
     -- The last element has no bound of its own.
     coalesce(CASE WHEN p.p50 > 60 THEN c.slowest_ms ELSE least(power(2, (p.p50 - 1) / 4.0), c.slowest_ms) END, 0)::float8 AS p50_ms,

@@ -71,13 +71,16 @@ FROM orphan_cleaner.assess(
 ) AS a;
 
 -- name: RunDuePage :many
--- The next due users of the run behind one, as staged, with the rows that the sweep may delete.
--- Locks: ACCESS SHARE on sightings. Index: none needed: staging is read in order, or whole. Rows: as asked.
-SELECT s.user_id, s.rows_due::bigint AS rows_due
+-- The next due users of the run behind one, as staged, with the rows that the sweep may delete: those who are blocked, or
+-- the others.
+-- Locks: ACCESS SHARE on sightings and candidates. Index: candidates_blocked; none else is needed: staging is read in order,
+-- or whole. Rows: as asked, and all who are blocked.
+SELECT s.user_id, s.rows_due::bigint AS rows_due, @is_blocked::boolean AS is_blocked
 FROM orphan_cleaner.sightings AS s
 WHERE s.run_id = @run_id
     AND s.user_id > @after
     AND s.is_due
+    AND (s.user_id IN (SELECT c.user_id FROM orphan_cleaner.candidates AS c WHERE c.blocked_since IS NOT NULL)) = @is_blocked::boolean
 ORDER BY s.user_id
 LIMIT @max_users;
 

@@ -24,7 +24,8 @@
 -- Who may what:
 --   owner     owns our schema, tables and functions. The functions run as it: it reads conversations, reads, inserts and
 --             deletes members. Grant it what triggers of the application on conversation_members need, such as
---             GRANT UPDATE (member_count) ON public.conversations TO orphan_cleaner_owner. Nobody logs in as this.
+--             GRANT SELECT, UPDATE ON public.conversations TO orphan_cleaner_owner; an error that wants for it has the very
+--             GRANT. Nobody logs in as this.
 --   migrator  may become owner: migrate, approve, limits, prune, the runbook's scripts that change something. Migrations
 --             00004 and 00005, which put the triggers and the index on conversation_members, need the owner of that
 --             table besides; make it a member of migrator.

@@ -34,7 +34,7 @@ func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := db.New(pool)
+	q := database.Queries(pool)
 	if cmd.Revoke {
 		return cmd.revoke(ctx, q, s)
 	}

@@ -3,10 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/alecthomas/kong"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/nova-social/orphan-cleaner/internal/database"
 )
@@ -22,11 +22,11 @@ func (e explained) Error() string { return e.error.Error() + e.more }
 func (e explained) Unwrap() error { return e.error }
 
 // explain adds to an error of the database, in one line, the server's DETAIL and
-// HINT; which GRANT the login lacks; or that the database is not migrated. The
-// command is given in its words, such as "hold add".
+// HINT where it has not said them; which GRANT the login lacks; that the database is
+// not migrated, or is another one. The command is given in its words, such as "hold add".
 func explain(err error, login, command string) error {
-	said, is := errors.AsType[*pgconn.PgError](err)
-	if done, already := errors.AsType[explained](err); !is || already && done.more != "" {
+	said := database.SaidIn(err)
+	if done, already := errors.AsType[explained](err); said == nil || already && done.more != "" {
 		return err
 	}
 	var more strings.Builder
@@ -35,19 +35,28 @@ func explain(err error, login, command string) error {
 			more.WriteString(part.label + part.text)
 		}
 	}
-	switch said.Code {
+	isMigrate := strings.HasPrefix(command, "migrate")
+	switch said.SQLState {
 	case insufficientPrivilege:
 		if said.Hint == "" {
 			fmt.Fprintf(&more, "; role %s may not do this; fix: GRANT %s TO %s, after psql -f sql/roles.sql", login, groupRole(command), login)
 		}
 	case undefinedTable, undefinedSchema, undefinedFunction:
-		more.WriteString("; the database is not migrated to this version; fix: orphan-cleaner migrate up")
+		switch ours := ourName.MatchString(said.Message); {
+		case ours && !isMigrate:
+			more.WriteString("; the database is not migrated to this version; fix: orphan-cleaner migrate up")
+		case !ours && strings.Contains(said.Message, "public.conversation_members"):
+			more.WriteString("; this is not messaging-service's database; fix: point DATABASE_URL at it")
+		}
 	}
 	if more.Len() == 0 {
 		return err
 	}
 	return explained{err, more.String()}
 }
+
+// ourName is a name that a migration makes.
+var ourName = regexp.MustCompile(`\borphan_cleaner(_goose)?\b|\bconversation_members_(audit|backup)|\bdeleted_members_list\b`)
 
 const (
 	insufficientPrivilege = "42501"

@@ -10,6 +10,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
 // HoldCmd is `hold`.
@@ -72,7 +73,7 @@ func (cmd *HoldAddCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := db.New(pool)
+	q := database.Queries(pool)
 	id, err := q.HoldAdd(ctx, params)
 	if err == nil && id == 0 {
 		return fmt.Errorf("%w: --until %s is over already (a date means its first moment, UTC): nothing is held", errUsage, cmd.Until)
@@ -97,7 +98,7 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	holds, err := db.New(pool).HoldList(ctx)
+	holds, err := database.Queries(pool).HoldList(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
 	}
@@ -143,7 +144,7 @@ func (cmd *HoldRemoveCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := db.New(pool)
+	q := database.Queries(pool)
 	var lifted int64
 	what := fmt.Sprintf("hold %d", cmd.Hold)
 	if cmd.Restore != 0 {

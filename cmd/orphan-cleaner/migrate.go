@@ -12,7 +12,6 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/pressly/goose/v3"
 
-	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
@@ -42,7 +41,7 @@ func (cmd *MigrateSettleClockCmd) Run(ctx context.Context, s *streams) error {
 	if err := check.Clock(ctx, pool); err != nil {
 		return err
 	}
-	runs, err := db.New(pool).ClockSettle(ctx)
+	runs, err := database.Queries(pool).ClockSettle(ctx)
 	if err != nil {
 		return fmt.Errorf("settling the clock: %w; see: orphan-cleaner check", err)
 	}

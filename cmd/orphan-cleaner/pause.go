@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
@@ -27,7 +26,7 @@ func (cmd *PauseCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := db.New(pool)
+	q := database.Queries(pool)
 	switch _, err := q.PauseBegin(ctx, reason); {
 	case database.Code(err) == "23505":
 		pauses, err := q.PauseInForce(ctx)
@@ -55,7 +54,7 @@ func (cmd *ResumeCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	ended, err := db.New(pool).PauseEnd(ctx)
+	ended, err := database.Queries(pool).PauseEnd(ctx)
 	if err != nil {
 		return fmt.Errorf("resuming: %w; see: orphan-cleaner check", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
@@ -54,7 +55,7 @@ func (cmd *LimitsListCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	pins, err := db.New(pool).LimitList(ctx)
+	pins, err := database.Queries(pool).LimitList(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the limits: %w", err)
 	}
@@ -219,5 +220,5 @@ func (f *DatabaseFlags) change(ctx context.Context, do func(q *db.Queries) error
 		return err
 	}
 	defer pool.Close()
-	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return do(db.New(tx)) })
+	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return do(database.Queries(tx)) })
 }

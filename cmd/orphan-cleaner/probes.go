@@ -17,7 +17,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
@@ -59,7 +58,7 @@ func poolerProbe(url string) check.Probe {
 func connectionsProbe(pool *pgxpool.Pool) check.Probe {
 	const name = "connections"
 	return func(ctx context.Context) check.Finding {
-		c, err := db.New(pool).PreflightConnections(ctx, database.ApplicationName)
+		c, err := database.Queries(pool).PreflightConnections(ctx, database.ApplicationName)
 		if err != nil {
 			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: databaseHint}
 		}

@@ -59,7 +59,7 @@ func (cmd *PruneCmd) Run(ctx context.Context, s *streams) error {
 		do = pruner.Execute
 	}
 	result, err := do(ctx)
-	if database.Code(err) == "42501" {
+	if database.Code(err) == insufficientPrivilege {
 		err = fmt.Errorf("%w: prune runs as the owner of the tables, not as the role of the runs", err)
 	}
 	if err != nil {

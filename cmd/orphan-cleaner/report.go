@@ -37,6 +37,8 @@ type report struct {
 	Days  []db.ReportDaysRow  `json:"days"`
 	Total db.ReportDaysRow    `json:"total"`
 	Sizes []db.ReportSizesRow `json:"sizes"`
+	// Blocked are those of now, whenever the span was.
+	Blocked []blockedUser `json:"blocked"`
 }
 
 // span reads the arguments; both times are zero where the last month is meant,
@@ -125,7 +127,10 @@ func readReport(ctx context.Context, q *db.Queries, since, until time.Time) (r r
 		return r, err
 	}
 	r.Days, r.Total = days[:len(days)-1], days[len(days)-1]
-	r.Sizes, err = q.ReportSizes(ctx, db.ReportSizesParams{Since: r.Since, Until: r.Until})
+	if r.Sizes, err = q.ReportSizes(ctx, db.ReportSizesParams{Since: r.Since, Until: r.Until}); err != nil {
+		return r, err
+	}
+	r.Blocked, err = readBlocked(ctx, q)
 	return r, err
 }
 
@@ -178,6 +183,9 @@ func (r report) print(w io.Writer) error {
 			return err
 		}
 	}
+	if err := printBlocked(w, r.Blocked); err != nil {
+		return err
+	}
 	_, err := fmt.Fprintln(w, "Held and young: of the last run, since each finds them again. P50 and P99: at most 19 % too high.")
 	return err
 }
@@ -190,13 +198,13 @@ func (r report) writeCSV(w io.Writer) error {
 	decimal := func(f float64) string { return strconv.FormatFloat(f, 'f', 3, 64) }
 	records := [][]string{{
 		"scope", "day", "size", "conversations", "runs", "refused", "incomplete", "failed", "users_checked", "batch_calls",
-		"members_deleted", "members_restored", "members_held", "members_kept_young", "p50_ms", "p99_ms", "slowest_ms",
+		"members_deleted", "members_restored", "members_held", "members_kept_young", "p50_ms", "p99_ms", "slowest_ms", "users_blocked",
 	}}
 	add := func(scope string, d db.ReportDaysRow) {
 		records = append(records, []string{
 			scope, d.Day, "", "", number(d.Runs), number(d.Refused), number(d.Incomplete), number(d.Failed),
 			number(d.UsersChecked), number(d.BatchCalls), number(d.MembersDeleted), number(d.MembersRestored),
-			number(d.MembersHeld), number(d.MembersKeptYoung), decimal(d.P50Ms), decimal(d.P99Ms), decimal(d.SlowestMs),
+			number(d.MembersHeld), number(d.MembersKeptYoung), decimal(d.P50Ms), decimal(d.P99Ms), decimal(d.SlowestMs), number(d.UsersBlocked),
 		})
 	}
 	for _, d := range r.Days {

@@ -12,7 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
+	"github.com/nova-social/orphan-cleaner/internal/blocked"
 	"github.com/nova-social/orphan-cleaner/internal/check"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
@@ -69,8 +71,12 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	pool, err := cmd.open(ctx)
 	var ended result.Run
 	if err != nil {
+		said := database.SaidIn(err)
 		err = errors.New(oneLine(err))
-		ended = result.Run{State: "failed", DryRun: cmd.DryRun, Error: err.Error()}
+		ended = result.Run{
+			State: "failed", DryRun: cmd.DryRun, Error: err.Error(), DatabaseError: said,
+			Targets: []result.Target{{Name: "conversation_members"}}, Blocked: []blocked.User{},
+		}
 	} else {
 		defer pool.Close()
 	}

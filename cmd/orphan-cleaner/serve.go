@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/exporter-toolkit/web"
 
-	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
@@ -218,7 +217,7 @@ func logScheduled(ctx context.Context, log *slog.Logger, ended result.Run, err e
 }
 
 func readSchedule(ctx context.Context, pool *pgxpool.Pool, every time.Duration) (serve.Schedule, error) {
-	row, err := db.New(pool).RunSchedule(ctx, every)
+	row, err := database.Queries(pool).RunSchedule(ctx, every)
 	if err != nil {
 		return serve.Schedule{}, fmt.Errorf("reading the schedule: %w", err)
 	}
@@ -229,7 +228,7 @@ func readSchedule(ctx context.Context, pool *pgxpool.Pool, every time.Duration) 
 // ready is what /readyz says, and what a run waits for. A pause is no failure:
 // somebody wants it, and a roll-out in the meantime must not hang.
 func ready(ctx context.Context, pool *pgxpool.Pool, client *authclient.Client, want int64) serve.Conditions {
-	q := db.New(pool)
+	q := database.Queries(pool)
 	database := serve.Condition{Name: "database"}
 	schema := serve.Condition{Name: "schema"}
 	auth := serve.Condition{Name: "auth-service"}

@@ -134,6 +134,7 @@ func TestServeMetrics(t *testing.T) {
 		`orphan_cleaner_runs_total{kind="clean",state="failed"}`:                         0,
 		"orphan_cleaner_users_checked":                                                   300,
 		"orphan_cleaner_users_unknown":                                                   0,
+		"orphan_cleaner_blocked_users":                                                   0,
 		"orphan_cleaner_candidate_users":                                                 0,
 		"orphan_cleaner_due_members":                                                     0,
 		"orphan_cleaner_interval_seconds":                                                3600,

@@ -10,6 +10,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
 // StatusCmd is `status`.
@@ -30,6 +31,7 @@ type status struct {
 	Coverage  []db.CoverageStateRow    `json:"coverage"`
 	Runs      []db.RunRecentRow        `json:"runs"`
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
+	Blocked   []blockedUser            `json:"blocked"`
 }
 
 // Run shows recent runs and the backlog; it only reads.
@@ -42,13 +44,16 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := db.New(pool)
+	q := database.Queries(pool)
 	var st status
 	if st.Runs, err = q.RunRecent(ctx, cmd.Runs); err != nil {
 		return fmt.Errorf("reading the runs: %w; see: orphan-cleaner check", err)
 	}
 	if st.Backlog, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: time.Duration(cmd.Retention), MaxRows: cmd.Days}); err != nil {
 		return fmt.Errorf("reading the backlog: %w; see: orphan-cleaner check", err)
+	}
+	if st.Blocked, err = readBlocked(ctx, q); err != nil {
+		return fmt.Errorf("reading who is blocked: %w; see: orphan-cleaner check", err)
 	}
 	if st.Refused, err = q.RefusalUnsettled(ctx); err != nil {
 		return fmt.Errorf("reading refusals: %w; see: orphan-cleaner check", err)
@@ -113,6 +118,9 @@ func printStatus(s *streams, st status) error {
 		backlog.AppendRow(table.Row{when, b.Users, b.Members})
 	}
 	if err := printTable(s.out, backlog); err != nil {
+		return err
+	}
+	if err := printBlocked(s.out, st.Blocked); err != nil {
 		return err
 	}
 	for _, c := range st.Coverage {

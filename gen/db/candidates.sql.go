@@ -7,8 +7,9 @@ package db
 
 import (
 	"context"
-
 	"time"
+
+	"github.com/google/uuid"
 )
 
 const candidateBacklog = `-- name: CandidateBacklog :many
@@ -59,6 +60,45 @@ func (q *Queries) CandidateBacklog(ctx context.Context, arg CandidateBacklogPara
 			&i.Users,
 			&i.Members,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const candidateBlocked = `-- name: CandidateBlocked :many
+SELECT
+    c.user_id,
+    c.blocked_since::timestamptz AS blocked_since,
+    c.blocked_by::jsonb AS blocked_by
+FROM orphan_cleaner.candidates AS c
+WHERE c.blocked_since IS NOT NULL
+ORDER BY c.blocked_since, c.user_id
+LIMIT $1
+`
+
+type CandidateBlockedRow struct {
+	UserID       uuid.UUID `json:"user_id"`
+	BlockedSince time.Time `json:"blocked_since"`
+	BlockedBy    []byte    `json:"blocked_by"`
+}
+
+// Users whose rows something in the database refuses to delete, longest first: since when, and what the server says.
+// Locks: ACCESS SHARE on candidates. Index: candidates_blocked. Rows: all who are blocked.
+func (q *Queries) CandidateBlocked(ctx context.Context, maxRows int32) ([]CandidateBlockedRow, error) {
+	rows, err := q.db.Query(ctx, candidateBlocked, maxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CandidateBlockedRow
+	for rows.Next() {
+		var i CandidateBlockedRow
+		if err := rows.Scan(&i.UserID, &i.BlockedSince, &i.BlockedBy); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -318,6 +318,7 @@ SELECT
     ), 0)::float8 AS everybody_checked,
     (SELECT count(*) FROM orphan_cleaner.candidates)::bigint AS candidate_users,
     (SELECT count(*) FROM orphan_cleaner.rechecks WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
+    (SELECT count(*) FROM orphan_cleaner.candidates WHERE blocked_since IS NOT NULL)::bigint AS blocked_users,
     (p.paused_at IS NOT NULL)::boolean AS paused,
     coalesce(extract(EPOCH FROM now() - p.paused_at), 0)::float8 AS pause_age
 FROM (
@@ -365,13 +366,14 @@ type MetricsStateRow struct {
 	EverybodyChecked float64 `json:"everybody_checked"`
 	CandidateUsers   int64   `json:"candidate_users"`
 	ResurrectedUsers int64   `json:"resurrected_users"`
+	BlockedUsers     int64   `json:"blocked_users"`
 	Paused           bool    `json:"paused"`
 	PauseAge         float64 `json:"pause_age"`
 }
 
 // What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 // Locks: ACCESS SHARE on our tables.
-// Index: runs_pkey, rechecks_alive, pauses_one_in_force; runs, ledger and coverage are read whole.
+// Index: runs_pkey, rechecks_alive, candidates_blocked, pauses_one_in_force; runs, ledger and coverage are read whole.
 // Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
 func (q *Queries) MetricsState(ctx context.Context) (MetricsStateRow, error) {
 	row := q.db.QueryRow(ctx, metricsState)
@@ -391,6 +393,7 @@ func (q *Queries) MetricsState(ctx context.Context) (MetricsStateRow, error) {
 		&i.EverybodyChecked,
 		&i.CandidateUsers,
 		&i.ResurrectedUsers,
+		&i.BlockedUsers,
 		&i.Paused,
 		&i.PauseAge,
 	)

@@ -191,30 +191,40 @@ func (q *Queries) RunBreakers(ctx context.Context, arg RunBreakersParams) ([]Run
 }
 
 const runDuePage = `-- name: RunDuePage :many
-SELECT s.user_id, s.rows_due::bigint AS rows_due
+SELECT s.user_id, s.rows_due::bigint AS rows_due, $1::boolean AS is_blocked
 FROM orphan_cleaner.sightings AS s
-WHERE s.run_id = $1
-    AND s.user_id > $2
+WHERE s.run_id = $2
+    AND s.user_id > $3
     AND s.is_due
+    AND (s.user_id IN (SELECT c.user_id FROM orphan_cleaner.candidates AS c WHERE c.blocked_since IS NOT NULL)) = $1::boolean
 ORDER BY s.user_id
-LIMIT $3
+LIMIT $4
 `
 
 type RunDuePageParams struct {
-	RunID    int64     `json:"run_id"`
-	After    uuid.UUID `json:"after"`
-	MaxUsers int32     `json:"max_users"`
+	IsBlocked bool      `json:"is_blocked"`
+	RunID     int64     `json:"run_id"`
+	After     uuid.UUID `json:"after"`
+	MaxUsers  int32     `json:"max_users"`
 }
 
 type RunDuePageRow struct {
-	UserID  uuid.UUID `json:"user_id"`
-	RowsDue int64     `json:"rows_due"`
+	UserID    uuid.UUID `json:"user_id"`
+	RowsDue   int64     `json:"rows_due"`
+	IsBlocked bool      `json:"is_blocked"`
 }
 
-// The next due users of the run behind one, as staged, with the rows that the sweep may delete.
-// Locks: ACCESS SHARE on sightings. Index: none needed: staging is read in order, or whole. Rows: as asked.
+// The next due users of the run behind one, as staged, with the rows that the sweep may delete: those who are blocked, or
+// the others.
+// Locks: ACCESS SHARE on sightings and candidates. Index: candidates_blocked; none else is needed: staging is read in order,
+// or whole. Rows: as asked, and all who are blocked.
 func (q *Queries) RunDuePage(ctx context.Context, arg RunDuePageParams) ([]RunDuePageRow, error) {
-	rows, err := q.db.Query(ctx, runDuePage, arg.RunID, arg.After, arg.MaxUsers)
+	rows, err := q.db.Query(ctx, runDuePage,
+		arg.IsBlocked,
+		arg.RunID,
+		arg.After,
+		arg.MaxUsers,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -222,7 +232,7 @@ func (q *Queries) RunDuePage(ctx context.Context, arg RunDuePageParams) ([]RunDu
 	var items []RunDuePageRow
 	for rows.Next() {
 		var i RunDuePageRow
-		if err := rows.Scan(&i.UserID, &i.RowsDue); err != nil {
+		if err := rows.Scan(&i.UserID, &i.RowsDue, &i.IsBlocked); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -155,7 +155,7 @@ func checkSkew(there, asked, answered time.Time, f *Findings) (agree bool) {
 // apart that either is wrong: nothing that goes by time may delete or drop then.
 func Clock(ctx context.Context, pool *pgxpool.Pool) error {
 	asked := time.Now()
-	there, err := db.New(pool).ClockNow(ctx)
+	there, err := database.Queries(pool).ClockNow(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the database's clock: %w", err)
 	}

@@ -75,17 +75,24 @@ func Open(ctx context.Context, url string, minConns, maxConns int32) (*pgxpool.P
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("connecting to the database: %w", err)
+		return nil, fmt.Errorf("connecting to the database: %w", addressed(err))
 	}
 	return pool, nil
 }
 
-// Code is the SQLSTATE of err, or empty.
+// Code is the SQLSTATE of err, or empty. What the application's triggers raise is
+// [raiseException], whatever they say: only what our own functions and the server say
+// of a run, a lock or a connection is believed.
 func Code(err error) string {
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return pgErr.Code
+	said, is := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case !is:
+		return ""
+	case raisedElsewhere(said):
+		return raiseException
+	default:
+		return said.Code
 	}
-	return ""
 }
 
 // The SQLSTATEs that callers branch on.
@@ -94,6 +101,11 @@ const (
 	ForeignKeyViolation = "23503"
 	LockNotAvailable    = "55P03"
 	ReadOnly            = "25006"
+	StatementTimeout    = "57014"
+	Deadlock            = "40P01"
+
+	insufficientPrivilege = "42501"
+	raiseException        = "P0001"
 )
 
 // The SQLSTATEs of our own functions.
@@ -110,21 +122,29 @@ const (
 // a serialization failure or a statement that waited too long.
 func Contended(err error) bool {
 	switch Code(err) {
-	case "40P01", "40001", "55P03", "57014":
+	case Deadlock, "40001", LockNotAvailable, StatementTimeout:
 		return true
 	}
 	return false
 }
 
-// OfRows says that an error is about the rows of a statement: a constraint, a
-// trigger that raises or keeps rows, a right that a trigger of the application lacks.
+// OfRows says that an error is about the rows of a statement, and would not meet
+// others: a constraint, a trigger that raises or keeps rows, a right that a trigger of the
+// application lacks, a damaged page. Not what the server says of itself or of a run.
 func OfRows(err error) bool {
-	switch code := Code(err); {
-	case code == RowsKept, strings.HasPrefix(code, "23"), strings.HasPrefix(code, "22"), strings.HasPrefix(code, "P0"),
-		strings.HasPrefix(code, "27"), strings.HasPrefix(code, "38"), strings.HasPrefix(code, "39"), strings.HasPrefix(code, "42"):
-		return true
-	default:
+	said, is := errors.AsType[*pgconn.PgError](err)
+	if !is || Contended(err) {
 		return false
+	}
+	switch code := Code(err); {
+	case code == RowsKept, code == raiseException:
+		return true
+	case code == ReadOnly, strings.HasPrefix(code, "OC"), strings.HasPrefix(code, "53"), strings.HasPrefix(code, "57"):
+		return false
+	case strings.HasPrefix(code, "23"): // a deferred one has no context
+		return true
+	default: // what comes from within a trigger has a context; what a pooler says has none
+		return said.SeverityUnlocalized == "ERROR" && said.Where != ""
 	}
 }
 
@@ -158,7 +178,7 @@ func Cause(err error) string {
 // Transient says that the same statement may well succeed a moment later:
 // contention, a lost connection, a server that restarts.
 func Transient(err error) bool {
-	if err == nil || errors.Is(err, context.Canceled) {
+	if err == nil || errors.Is(err, context.Canceled) || OfRows(err) {
 		return false
 	}
 	if Contended(err) {

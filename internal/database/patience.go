@@ -69,8 +69,10 @@ func Bounded[T any](ctx context.Context, pool *pgxpool.Pool, p Patience, mode pg
 ) (value T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit+Grace)
 	defer cancel()
+	between := "BEGIN"
 	err = pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: mode}, func(tx pgx.Tx) error {
-		q := db.New(tx)
+		between = "COMMIT"
+		q := Queries(tx)
 		if err := q.SettingsForTransaction(ctx, db.SettingsForTransactionParams{
 			LockTimeout: Milliseconds(p.LockTimeout), StatementTimeout: Milliseconds(limit), IdleTimeout: Milliseconds(idleLimit),
 		}); err != nil {
@@ -79,7 +81,10 @@ func Bounded[T any](ctx context.Context, pool *pgxpool.Pool, p Patience, mode pg
 		value, err = query(ctx, q)
 		return err
 	})
-	return value, err
+	if Code(err) != "" { // of the transaction itself, unless a statement's
+		err = ofStatement(between, err)
+	}
+	return value, addressed(err)
 }
 
 // Do is Retry of a transaction that is Bounded: what most of the program does

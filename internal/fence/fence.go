@@ -110,7 +110,7 @@ func Sentinel(err error) error {
 	if !is {
 		return err
 	}
-	switch said.Code {
+	switch database.Code(said) {
 	case database.RunNotOpen:
 		return ErrTakenOver
 	case database.RunsPaused:

@@ -72,6 +72,30 @@ func TestRoot(t *testing.T) {
 	}
 }
 
+// Every query goes through database.Queries, so that each error names it.
+func TestQueriesNameThemselves(t *testing.T) {
+	t.Parallel()
+	const only = "internal/database/said.go"
+	found := false
+	for _, file := range trackedFiles(t) {
+		if path.Ext(file) != ".go" || strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		makes := strings.Contains(string(text), " db.New(")
+		found = found || makes && file == only
+		if makes && file != only {
+			t.Errorf("%s: db.New: its errors would not name the query: database.Queries", file)
+		}
+	}
+	if !found {
+		t.Errorf("%s makes no queries: this test shows nothing", only)
+	}
+}
+
 // trackedFiles is what git knows of and is there.
 func trackedFiles(t *testing.T) []string {
 	t.Helper()

@@ -127,7 +127,7 @@ func (m *Migrator) applied(ctx context.Context) (rows []db.PreflightAppliedRow, 
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	err = conn.Raw(func(driver any) (err error) {
-		rows, err = db.New(driver.(*stdlib.Conn).Conn()).PreflightApplied(ctx)
+		rows, err = database.Queries(driver.(*stdlib.Conn).Conn()).PreflightApplied(ctx)
 		return err
 	})
 	if database.Code(err) == undefinedTable {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
 // Config is what a restore goes by.
@@ -50,4 +52,6 @@ type Result struct {
 	UsersUnknown     int64   `json:"users_unknown"`     // revert: no valid response of auth-service
 	Seconds          float64 `json:"seconds"`
 	Error            string  `json:"error,omitempty"`
+	// DatabaseError is what the server says in Error, or nil.
+	DatabaseError *database.Said `json:"database_error"`
 }

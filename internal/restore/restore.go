@@ -237,7 +237,7 @@ func (r *Restorer) asRun(ctx context.Context, isRevert bool, work func(ctx conte
 	}
 	so.State, so.Seconds = state(err), time.Since(started).Seconds()
 	if err != nil {
-		so.Error = err.Error()
+		so.Error, so.DatabaseError = err.Error(), database.SaidIn(err)
 	}
 	return so, err
 }

@@ -30,7 +30,7 @@ var errStale = errors.New("the response of auth-service is too old to delete by"
 // the run is no ended restore. It only reads.
 func (r *Restorer) PreviewRevert(ctx context.Context, of int64) (db.RestoreSummaryRow, error) {
 	sum, err := database.Retry(ctx, r.patience(), "reading the restore", func() (db.RestoreSummaryRow, error) {
-		return db.New(r.pool).RestoreSummary(ctx, of)
+		return database.Queries(r.pool).RestoreSummary(ctx, of)
 	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

@@ -1,6 +1,11 @@
 // Package result is what runs tell about themselves, while and after they are made.
 package result
 
+import (
+	"github.com/nova-social/orphan-cleaner/internal/blocked"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
 // Run is what a run did; its JSON form is a contract.
 type Run struct {
 	RunID            int64    `json:"run_id"`
@@ -28,8 +33,12 @@ type Run struct {
 	Breaker          *string  `json:"breaker"`
 	Seconds          float64  `json:"seconds"`
 	Targets          []Target `json:"targets"`
-	DryRun           bool     `json:"dry_run"`
-	Error            string   `json:"error,omitempty"`
+	// Blocked are those of UsersBlocked who were found to be the cause, 1,000 at most.
+	Blocked []blocked.User `json:"blocked"`
+	DryRun  bool           `json:"dry_run"`
+	Error   string         `json:"error,omitempty"`
+	// DatabaseError is what the server says in Error, or nil.
+	DatabaseError *database.Said `json:"database_error"`
 }
 
 // Target is what a run did with one table.

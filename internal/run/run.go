@@ -6,7 +6,6 @@ package run
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/blocked"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
@@ -69,6 +69,7 @@ type run struct {
 	entered  time.Time // the phase it is in
 	users    latency.Checker
 	throttle *throttle.Throttle // of the sweep
+	splits   blocked.Splits
 
 	mu      sync.Mutex // of what follows, while several connections sweep
 	did     result.Run
@@ -80,7 +81,7 @@ type run struct {
 // the error.
 func (r *Runner) Run(ctx context.Context) (result.Run, error) {
 	r.report(func(p *result.Progress) { *p = result.Progress{} })
-	one := &run{Runner: r, started: time.Now(), users: latency.Checker{Next: r.checker}, did: result.Run{DryRun: r.cfg.DryRun}}
+	one := &run{Runner: r, started: time.Now(), users: latency.Checker{Next: r.checker}, did: result.Run{DryRun: r.cfg.DryRun, Blocked: []blocked.User{}}}
 	err := one.live(ctx)
 	one.leave()
 	ended := one.ended(err)
@@ -179,15 +180,9 @@ func (r *run) finish(ctx context.Context, runErr error) error {
 	}
 	ended := r.ended(runErr)
 	buckets, slowest := r.users.Recorded()
-	counts, err := json.Marshal(struct {
-		result.Run
-		Phase   string   `json:"phase"`
-		Settled int64    `json:"members_settled"`
-		Buckets []int64  `json:"call_ms_buckets"`
-		Slowest *float64 `json:"call_ms_max"`
-	}{ended, phase, r.settled, buckets, slowest})
+	counts, err := ended.Counts(phase, r.settled, buckets, slowest)
 	if err != nil {
-		return errors.Join(runErr, fmt.Errorf("writing the counts: %w", err))
+		return errors.Join(runErr, err)
 	}
 	row, err := write(ctx, r, "finishing the run", func(ctx context.Context, q *db.Queries) (db.RunFinishRow, error) {
 		return q.RunFinish(ctx, db.RunFinishParams{
@@ -197,9 +192,7 @@ func (r *run) finish(ctx context.Context, runErr error) error {
 	if err != nil {
 		return errors.Join(runErr, err)
 	}
-	r.did.MembersDeleted, r.did.Conversations, r.did.Candidates = row.MembersDeleted, row.Conversations, row.Candidates
-	r.did.UsersNew, r.did.UsersReturned, r.did.UsersRestarted, r.did.UsersDue = row.UsersNew, row.UsersReturned, row.UsersRestarted, row.UsersDue
-	r.did.MembersDue, r.did.MembersKeptYoung, r.did.MembersHeld, r.did.MembersChanged = row.MembersDue, row.MembersKeptYoung, row.MembersHeld, row.MembersChanged
+	r.did.Proven(row)
 	if row.State != ended.State {
 		runErr = errors.Join(fmt.Errorf("%w: %s; hint: orphan-cleaner status", ErrProof, row.Error), runErr)
 	}
@@ -217,16 +210,7 @@ func (r *run) leftOver() error {
 
 // ended is the result of the run as far as it came. Its state follows from the error.
 func (r *run) ended(err error) result.Run {
-	ended := r.did
-	ended.Seconds = time.Since(r.started).Seconds()
-	if refusal, is := errors.AsType[*Refusal](err); is {
-		ended.Breaker = &refusal.Breaker
-	}
-	if ended.State = state(err); err != nil {
-		ended.Error = err.Error()
-	}
-	ended.Targets = []result.Target{ended.Members()}
-	return ended
+	return r.did.Ended(state(err), err, time.Since(r.started))
 }
 
 func state(err error) string {

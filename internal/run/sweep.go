@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/blocked"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/failpoint"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
@@ -43,7 +44,7 @@ func (r *run) sweep(ctx context.Context) error {
 	for range r.cfg.SweepConnections {
 		group.Go(func() error {
 			for chunk := range chunks {
-				if err := r.sweepChunk(ctx, chunk); err != nil {
+				if err := r.sweepChunk(ctx, chunk, r.patience()); err != nil {
 					return err
 				}
 			}
@@ -54,7 +55,7 @@ func (r *run) sweep(ctx context.Context) error {
 }
 
 // cutChunks cuts the due users into chunks of whole batches with as many rows as
-// the throttle allows, one batch at least.
+// the throttle allows, one batch at least. Who was blocked before comes last, apart.
 func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) error {
 	var next []db.RunDuePageRow
 	var rows int64
@@ -67,9 +68,9 @@ func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) e
 			return ctx.Err()
 		}
 	}
-	for after := uuid.Nil; ; {
+	for due := (db.RunDuePageParams{RunID: r.fence.ID, MaxUsers: duePage}); ; {
 		page, err := read(ctx, r, "reading due users", func(ctx context.Context, q *db.Queries) ([]db.RunDuePageRow, error) {
-			return q.RunDuePage(ctx, db.RunDuePageParams{RunID: r.fence.ID, After: after, MaxUsers: duePage})
+			return q.RunDuePage(ctx, due)
 		})
 		if err != nil {
 			return err
@@ -86,29 +87,35 @@ func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) e
 			}
 			next, rows = append(next, batch...), rows+more
 		}
-		if len(page) < duePage {
-			break
+		if len(page) == duePage {
+			due.After = page[len(page)-1].UserID
+			continue
 		}
-		after = page[len(page)-1].UserID
+		if len(next) > 0 {
+			if err := send(); err != nil {
+				return err
+			}
+		}
+		if due.IsBlocked {
+			return nil
+		}
+		due.After, due.IsBlocked = uuid.Nil, true
 	}
-	if len(next) > 0 {
-		return send()
-	}
-	return nil
 }
 
 // sweepChunk checks the users of a chunk again, deletes the rows of those still
 // missing, and splits a chunk that fails for a reason of its own until the users
 // that cause it are alone: they are blocked, and everybody else is cleaned.
-func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow) error {
+func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow, patience database.Patience) error {
 	var due int64
 	for _, user := range chunk {
 		due += user.RowsDue
 	}
-	deleted, err := r.deleteChunk(ctx, chunk)
-	if len(chunk) == 1 && database.Code(err) == database.RowsKept {
-		// A trigger or rule keeps them again; a row that changed at that moment does not fail twice.
-		deleted, err = r.deleteChunk(ctx, chunk)
+	deleted, err := r.deleteChunk(ctx, chunk, patience)
+	if len(chunk) == 1 && !chunk[0].IsBlocked && database.OfRows(err) {
+		// A row that changed at that moment does not fail twice.
+		more, again := r.deleteChunk(ctx, chunk, patience)
+		deleted, err = deleted+more, again
 	}
 	switch {
 	case err == nil:
@@ -116,16 +123,19 @@ func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow) error {
 		return nil
 	case ctx.Err() != nil || !database.Contended(err) && !database.OfRows(err) && !errors.Is(err, context.DeadlineExceeded):
 		return err
-	case len(chunk) > 1 && database.OfRows(err):
-		if err := r.sweepChunk(ctx, chunk[:len(chunk)/2]); err != nil {
+	case len(chunk) > 1 && r.splits.May(err):
+		if database.Contended(err) {
+			patience.Attempts = 1 // it has waited
+		}
+		if err := r.sweepChunk(ctx, chunk[:len(chunk)/2], patience); err != nil {
 			return err
 		}
-		return r.sweepChunk(ctx, chunk[len(chunk)/2:])
+		return r.sweepChunk(ctx, chunk[len(chunk)/2:], patience)
 	}
 	return r.block(chunk, due, deleted, err)
 }
 
-// blockedUsers without a row deleted are the end: then nobody's can be.
+// blockedUsers, not blocked before, and no row deleted are the end: then nobody's can be.
 const blockedUsers = 100
 
 // block leaves users for the next run, which tries them again.
@@ -133,11 +143,14 @@ func (r *run) block(chunk []db.RunDuePageRow, due, deleted int64, cause error) e
 	so := r.tally(func(did *result.Run) {
 		did.UsersBlocked += int64(len(chunk))
 		did.MembersBlocked += due - deleted
+		if len(chunk) == 1 { // of several nobody knows which
+			did.Blocked = blocked.Name(did.Blocked, chunk[0], cause)
+		}
 		r.settled, r.cause = r.settled+deleted, cause
 	})
 	r.report(func(p *result.Progress) { p.UsersBlocked = so.UsersBlocked })
 	r.log.Warn("Users blocked: the database refuses to delete their rows", "users", len(chunk), "first", chunk[0].UserID, "rows", due-deleted, "error", cause)
-	if so.UsersBlocked >= blockedUsers && so.MembersDeleted == 0 {
+	if so.UsersBlocked >= blockedUsers && so.MembersDeleted == 0 && !chunk[0].IsBlocked {
 		return fmt.Errorf("%w: %d users are blocked and no row could be deleted, stopped; last cause: %w; hint: orphan-cleaner check", ErrIncomplete, so.UsersBlocked, cause)
 	}
 	return nil
@@ -146,13 +159,13 @@ func (r *run) block(chunk []db.RunDuePageRow, due, deleted int64, cause error) e
 // deleteChunk deletes in parts of at most ChunkRows, for users with many rows. A
 // part that is tried again, as with a response too old, is checked anew; only users
 // still missing are in the next.
-func (r *run) deleteChunk(ctx context.Context, chunk []db.RunDuePageRow) (deleted int64, err error) {
+func (r *run) deleteChunk(ctx context.Context, chunk []db.RunDuePageRow, patience database.Patience) (deleted int64, err error) {
 	users := make([]uuid.UUID, len(chunk))
 	for i, user := range chunk {
 		users[i] = user.UserID
 	}
 	for whole := false; !whole; {
-		part, err := database.Retry(ctx, r.patience(), "deleting a chunk", func() (part db.RunSweepChunkRow, err error) {
+		part, err := database.Retry(ctx, patience, "deleting a chunk", func() (part db.RunSweepChunkRow, err error) {
 			part, users, err = r.deletePart(ctx, users)
 			return part, err
 		})
@@ -188,15 +201,18 @@ func (r *run) deletePart(ctx context.Context, users []uuid.UUID) (done db.RunSwe
 		done.IsWhole = true
 		return done, nil, nil
 	}
-	if time.Since(checked) >= r.cfg.ResponseAge {
-		return done, missing, fmt.Errorf("the response of auth-service is too old to delete by: %w", context.DeadlineExceeded)
-	}
-	began := time.Now()
-	done, err = database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.ChunkLimit, func(ctx context.Context, q *db.Queries) (db.RunSweepChunkRow, error) {
-		row, err := q.RunSweepChunk(ctx, db.RunSweepChunkParams{
-			RunID: r.fence.ID, Token: r.fence.Token, UserIds: missing, CheckedFrom: checkedFrom, MaxRows: int64(r.cfg.ChunkRows),
+	var began time.Time
+	err = r.throttle.Transaction(func() error {
+		if began = time.Now(); began.Sub(checked) >= r.cfg.ResponseAge {
+			return fmt.Errorf("the response of auth-service is too old to delete by: %w", context.DeadlineExceeded)
+		}
+		done, err = database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.ChunkLimit, func(ctx context.Context, q *db.Queries) (db.RunSweepChunkRow, error) {
+			row, err := q.RunSweepChunk(ctx, db.RunSweepChunkParams{
+				RunID: r.fence.ID, Token: r.fence.Token, UserIds: missing, CheckedFrom: checkedFrom, MaxRows: int64(r.cfg.ChunkRows),
+			})
+			return row, failpoint.After("chunk", err)
 		})
-		return row, failpoint.After("chunk", err)
+		return err
 	})
 	if err := failpoint.After("commit", fence.Sentinel(err)); err != nil {
 		return done, missing, err

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/safetext"
 )
 
@@ -89,9 +90,16 @@ func (h *textHandler) WithGroup(name string) slog.Handler {
 func appendAttr(b *bytes.Buffer, prefix string, a slog.Attr) {
 	value := a.Value.Resolve()
 	if value.Kind() == slog.KindGroup {
-		for _, member := range value.Group() {
-			appendAttr(b, prefix+a.Key+".", member)
+		if a.Key != "" {
+			prefix += a.Key + "."
 		}
+		for _, member := range value.Group() {
+			appendAttr(b, prefix, member)
+		}
+		return
+	}
+	if all, is := saidIn(a.Key, value.Any()); is {
+		appendAttr(b, prefix, all)
 		return
 	}
 	text := safetext.Line(value.String(), maxText)
@@ -101,8 +109,25 @@ func appendAttr(b *bytes.Buffer, prefix string, a slog.Attr) {
 	b.WriteString(" " + prefix + a.Key + "=" + text)
 }
 
+// saidIn is an error of the database as attributes of one level: the error itself, and
+// each field of what the server says.
+func saidIn(key string, value any) (slog.Attr, bool) {
+	err, is := value.(error)
+	if !is {
+		return slog.Attr{}, false
+	}
+	said := database.SaidIn(err)
+	if said == nil {
+		return slog.Attr{}, false
+	}
+	return slog.GroupAttrs("", append([]slog.Attr{slog.String(key, err.Error())}, said.Attrs()...)...), true
+}
+
 // cleanAttr leaves numbers, times and lists to slog.
 func cleanAttr(_ []string, a slog.Attr) slog.Attr {
+	if all, is := saidIn(a.Key, a.Value.Any()); is {
+		return all
+	}
 	switch value := a.Value.Any().(type) {
 	case string:
 		a.Value = slog.StringValue(safetext.Line(value, maxText))

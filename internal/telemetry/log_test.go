@@ -3,11 +3,14 @@ package telemetry_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
@@ -46,6 +49,23 @@ func TestHostileText(t *testing.T) {
 		}
 		if format == "json" && !strings.HasSuffix(line, `"n":7,"target":"orphan_cleaner"}`) {
 			t.Errorf("numbers are no numbers: %s", line)
+		}
+	}
+}
+
+// What the server says of an error is attributes of the line, in both formats.
+func TestDatabaseErrorsAreAttributes(t *testing.T) {
+	said := &pgconn.PgError{
+		Severity: "ERROR", Code: "23503", Message: "no", Detail: "Key (a)=(1)\nis referenced", Hint: "look", SchemaName: "public", TableName: "pins", ConstraintName: "pins_fkey",
+	}
+	for format, want := range map[string]string{
+		"text": `WARN orphan_cleaner: m error="deleting: ERROR: no (SQLSTATE 23503)" sqlstate=23503 detail="Key (a)\=(1)\\nis referenced" constraint=pins_fkey table=public.pins hint=look n=7`,
+		"json": `"error":"deleting: ERROR: no (SQLSTATE 23503)","sqlstate":"23503","detail":"Key (a)=(1)\\nis referenced","constraint":"pins_fkey","table":"public.pins","hint":"look","n":7,`,
+	} {
+		var out strings.Builder
+		telemetry.NewLogger(&out, format, slog.LevelInfo).Warn("m", "error", fmt.Errorf("deleting: %w", said), "n", 7)
+		if want = strings.ReplaceAll(want, `\=`, `=`); !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %s, not\n%s", format, out.String(), want)
 		}
 	}
 }

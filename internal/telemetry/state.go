@@ -85,6 +85,7 @@ func stateMetrics() []stateMetric {
 		{"orphan_cleaner_held_members", "Members that the last run that ended kept because of a hold.", nil},
 		{"orphan_cleaner_young_members", "Members of due users that the last run that ended kept because they are younger than the retention.", nil},
 		{"orphan_cleaner_resurrected_users", "Users who are alive again while members that a run deleted can be restored.", nil},
+		{"orphan_cleaner_blocked_users", "Due users whose rows something in the database refuses to delete, such as a foreign key.", nil},
 		{breakerTripped, "1 while this breaker's refusal is the last word: no run has succeeded since.", []string{"breaker"}},
 		{breakerValue, "What this breaker would judge now: a share of 1, or a number of members.", []string{"breaker"}},
 		{breakerLimit, "The limit of that figure; absent while the breaker is switched off.", []string{"breaker"}},
@@ -180,6 +181,7 @@ func (c *State) collectState(to chan<- prometheus.Metric, s state) {
 	c.gauge(to, "orphan_cleaner_candidate_users", float64(s.CandidateUsers))
 	c.counter(to, "orphan_cleaner_restored_members_total", s.MembersRestored)
 	c.gauge(to, "orphan_cleaner_resurrected_users", float64(s.ResurrectedUsers))
+	c.gauge(to, "orphan_cleaner_blocked_users", float64(s.BlockedUsers))
 	c.gauge(to, "orphan_cleaner_held_members", float64(s.MembersHeld))
 	c.gauge(to, "orphan_cleaner_young_members", float64(s.MembersKeptYoung))
 	c.gauge(to, "orphan_cleaner_paused", oneIf(s.Paused))

@@ -5,6 +5,7 @@ package throttle
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,6 +34,24 @@ type Throttle struct {
 
 	mu   sync.Mutex
 	rows int64
+
+	oneByOne atomic.Bool
+	turn     sync.Mutex
+}
+
+// Transaction makes the transaction of a chunk: one at a time, once two have met in a
+// deadlock. A trigger of the application that writes into rows that chunks share is all
+// that it takes, and would have them meet again and again, the application between them.
+func (t *Throttle) Transaction(transaction func() error) error {
+	if t.oneByOne.Load() {
+		t.turn.Lock()
+		defer t.turn.Unlock()
+	}
+	err := transaction()
+	if database.Code(err) == database.Deadlock {
+		t.oneByOne.Store(true)
+	}
+	return err
 }
 
 // Rows is how many rows the next chunk may have.

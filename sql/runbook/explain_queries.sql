@@ -66,6 +66,24 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateBacklog, any values
 EXPLAIN (:options) EXECUTE "CandidateBacklog" (:retention, :max_rows);
 
+-- Users whose rows something in the database refuses to delete, longest first: since when, and what the server says.
+-- Locks: ACCESS SHARE on candidates. Index: candidates_blocked. Rows: all who are blocked.
+PREPARE "CandidateBlocked" AS
+SELECT
+    c.user_id,
+    c.blocked_since::timestamptz AS blocked_since,
+    c.blocked_by::jsonb AS blocked_by
+FROM orphan_cleaner.candidates AS c
+WHERE c.blocked_since IS NOT NULL
+ORDER BY c.blocked_since, c.user_id
+LIMIT $1;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == CandidateBlocked, these values
+EXPLAIN (:options) EXECUTE "CandidateBlocked" (:max_rows);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == CandidateBlocked, any values
+EXPLAIN (:options) EXECUTE "CandidateBlocked" (:max_rows);
+
 -- How far the checking is; no row before the first judged run. checked_since: when the run began since which every
 -- user has been checked, where is_whole.
 -- Locks: ACCESS SHARE on coverage, unknowns and runs. Index: runs_pkey. Rows: one; the runs of one cycle.
@@ -314,7 +332,7 @@ EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
 
 -- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 -- Locks: ACCESS SHARE on our tables.
--- Index: runs_pkey, rechecks_alive, pauses_one_in_force; runs, ledger and coverage are read whole.
+-- Index: runs_pkey, rechecks_alive, candidates_blocked, pauses_one_in_force; runs, ledger and coverage are read whole.
 -- Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
 PREPARE "MetricsState" AS
 SELECT
@@ -346,6 +364,7 @@ SELECT
     ), 0)::float8 AS everybody_checked,
     (SELECT count(*) FROM orphan_cleaner.candidates)::bigint AS candidate_users,
     (SELECT count(*) FROM orphan_cleaner.rechecks WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
+    (SELECT count(*) FROM orphan_cleaner.candidates WHERE blocked_since IS NOT NULL)::bigint AS blocked_users,
     (p.paused_at IS NOT NULL)::boolean AS paused,
     coalesce(extract(EPOCH FROM now() - p.paused_at), 0)::float8 AS pause_age
 FROM (
@@ -1222,7 +1241,7 @@ begun AS (
     SELECT
         (r.started_at AT TIME ZONE 'UTC')::date AS day,
         r.run_id, r.kind, r.state, r.users_checked, r.batch_calls, r.members_deleted, r.members_restored,
-        r.members_held, r.members_kept_young, r.call_ms_buckets, r.call_ms_max
+        r.members_held, r.members_kept_young, r.users_blocked, r.call_ms_buckets, r.call_ms_max
     FROM span AS s
     JOIN orphan_cleaner.runs AS r ON r.started_at >= s.since AND r.started_at < s.until
 ),
@@ -1255,13 +1274,13 @@ counted AS (
 ),
 kept AS (
     -- Not a sum: every run finds the same members again.
-    SELECT DISTINCT ON (g.day) g.day, g.members_held, g.members_kept_young
+    SELECT DISTINCT ON (g.day) g.day, g.members_held, g.members_kept_young, g.users_blocked
     FROM (
-        SELECT b.day, b.run_id, b.members_held, b.members_kept_young
+        SELECT b.day, b.run_id, b.members_held, b.members_kept_young, b.users_blocked
         FROM begun AS b
         WHERE b.kind = 'clean' AND b.state IN ('succeeded', 'incomplete', 'refused')
         UNION ALL
-        SELECT NULL, b.run_id, b.members_held, b.members_kept_young
+        SELECT NULL, b.run_id, b.members_held, b.members_kept_young, b.users_blocked
         FROM begun AS b
         WHERE b.kind = 'clean' AND b.state IN ('succeeded', 'incomplete', 'refused')
     ) AS g
@@ -1302,6 +1321,7 @@ SELECT
     coalesce(c.members_restored, 0)::bigint AS members_restored,
     coalesce(k.members_held, 0)::bigint AS members_held,
     coalesce(k.members_kept_young, 0)::bigint AS members_kept_young,
+    coalesce(k.users_blocked, 0)::bigint AS users_blocked,
     coalesce(c.slowest_ms, 0)::float8 AS slowest_ms,
     -- The last element has no bound of its own.
     coalesce(CASE WHEN p.p50 > 60 THEN c.slowest_ms ELSE least(power(2, (p.p50 - 1) / 4.0), c.slowest_ms) END, 0)::float8 AS p50_ms,
@@ -1673,22 +1693,25 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunAssess, any values
 EXPLAIN (:options) EXECUTE "RunAssess" (:user_ids, :retention, :max_gap, :approved_run);
 
--- The next due users of the run behind one, as staged, with the rows that the sweep may delete.
--- Locks: ACCESS SHARE on sightings. Index: none needed: staging is read in order, or whole. Rows: as asked.
+-- The next due users of the run behind one, as staged, with the rows that the sweep may delete: those who are blocked, or
+-- the others.
+-- Locks: ACCESS SHARE on sightings and candidates. Index: candidates_blocked; none else is needed: staging is read in order,
+-- or whole. Rows: as asked, and all who are blocked.
 PREPARE "RunDuePage" AS
-SELECT s.user_id, s.rows_due::bigint AS rows_due
+SELECT s.user_id, s.rows_due::bigint AS rows_due, $1::boolean AS is_blocked
 FROM orphan_cleaner.sightings AS s
-WHERE s.run_id = $1
-    AND s.user_id > $2
+WHERE s.run_id = $2
+    AND s.user_id > $3
     AND s.is_due
+    AND (s.user_id IN (SELECT c.user_id FROM orphan_cleaner.candidates AS c WHERE c.blocked_since IS NOT NULL)) = $1::boolean
 ORDER BY s.user_id
-LIMIT $3;
+LIMIT $4;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunDuePage, these values
-EXPLAIN (:options) EXECUTE "RunDuePage" (:run_id, :after, :max_users);
+EXPLAIN (:options) EXECUTE "RunDuePage" (:is_blocked, :run_id, :after, :max_users);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunDuePage, any values
-EXPLAIN (:options) EXECUTE "RunDuePage" (:run_id, :after, :max_users);
+EXPLAIN (:options) EXECUTE "RunDuePage" (:is_blocked, :run_id, :after, :max_users);
 
 -- Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
 -- Locks: ROW EXCLUSIVE on conversation_members; SHARE on holds and pauses; 2 s at most for each.

@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
@@ -172,7 +173,7 @@ func (p *play) step(ctx context.Context, hours int) error {
 	if !p.Honest || !settings.Approvable(refusal.Breaker) {
 		return nil
 	}
-	if _, err := db.New(p.pool).ApprovalGive(ctx, db.ApprovalGiveParams{RunID: ended.RunID, ApprovedBy: "operator", Lasting: 24 * time.Hour}); err != nil {
+	if _, err := database.Queries(p.pool).ApprovalGive(ctx, db.ApprovalGiveParams{RunID: ended.RunID, ApprovedBy: "operator", Lasting: 24 * time.Hour}); err != nil {
 		return fmt.Errorf("approving: %w", err)
 	}
 	if _, err := p.run(ctx); err != nil && !errors.Is(err, run.ErrRefused) {
