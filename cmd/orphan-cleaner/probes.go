@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
@@ -59,7 +60,9 @@ func poolerProbe(url string) check.Probe {
 func connectionsProbe(pool *pgxpool.Pool) check.Probe {
 	const name = "connections"
 	return func(ctx context.Context) check.Finding {
-		c, err := db.New(pool).PreflightConnections(ctx, database.ApplicationName)
+		c, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (db.PreflightConnectionsRow, error) {
+			return q.PreflightConnections(ctx, database.ApplicationName)
+		})
 		if err != nil {
 			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: databaseHint}
 		}

@@ -143,7 +143,7 @@ func checkSkew(there, asked, answered time.Time, f *Findings) (agree bool) {
 // apart that either is wrong: nothing that goes by time may delete or drop then.
 func Clock(ctx context.Context, pool *pgxpool.Pool) error {
 	asked := time.Now()
-	there, err := db.New(pool).ClockNow(ctx)
+	there, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (time.Time, error) { return q.ClockNow(ctx) })
 	if err != nil {
 		return fmt.Errorf("reading the database's clock: %w", err)
 	}

@@ -148,7 +148,7 @@ func Cause(err error) string {
 		return "shutdown"
 	case code == "53300":
 		return "too_many_connections"
-	case code == "", code == "25P03", strings.HasPrefix(code, "08"):
+	case code == "", code == "25P03", code == "57P05", strings.HasPrefix(code, "08"):
 		return "connection"
 	default:
 		return "other"
@@ -166,7 +166,8 @@ func Transient(err error) bool {
 	}
 	switch code := Code(err); {
 	// 25P03: the server ended a transaction that was silent for too long, as a frozen runner's is.
-	case code == "57P01", code == "57P02", code == "57P03", code == "25P03", code == "53300", strings.HasPrefix(code, "08"):
+	// 57P05: it ended a session that was idle for too long.
+	case code == "57P01", code == "57P02", code == "57P03", code == "57P05", code == "25P03", code == "53300", strings.HasPrefix(code, "08"):
 		return true
 	case code != "":
 		return false

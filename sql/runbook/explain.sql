@@ -70,6 +70,7 @@ FROM run, users
 \set hold_id 1
 \set host '\'explain\''
 \set idle_timeout '\'2000\''
+\set is_local true
 \set is_revert false
 \set kind '\'clean\''
 \set lasting '\'1 day\''

@@ -1805,27 +1805,41 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunRecent" (:max_rows);
 
 -- Opens every transaction: bounds its waiting, and sets what it depends on, whatever role, database or a pooled
--- session say. All of it is local to the transaction, so that a pooler may hand the session on.
--- No JIT: compiling costs more than any of our statements runs.
+-- session say. All of it is local to the transaction, so that a pooler may hand the session on; only migrate, which has
+-- a session of its own, sets it for the session, where NO TRANSACTION migrations need it.
+-- The role is left as it is: ALTER ROLE … SET role is how a login with NOINHERIT is made one of ours.
+-- No JIT: compiling costs more than any of our statements runs. Work_mem: a chunk fits into 16 MB, and needs no
+-- temporary file that a temp_file_limit could refuse.
 -- Locks: none.
-PREPARE "SettingsForTransaction" AS
+PREPARE "SettingsApply" AS
 SELECT
-    set_config('statement_timeout', $1::text, true),
-    set_config('lock_timeout', $2::text, true),
-    set_config('idle_in_transaction_session_timeout', $3::text, true),
-    set_config('search_path', 'pg_catalog, pg_temp', true),
-    set_config('row_security', 'off', true),
-    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true),
-    set_config('TimeZone', 'UTC', true),
-    set_config('DateStyle', 'ISO, MDY', true),
-    set_config('IntervalStyle', 'postgres', true),
-    set_config('jit', 'off', true);
+    set_config('statement_timeout', $1::text, $2::boolean),
+    set_config('lock_timeout', $3::text, $2::boolean),
+    set_config('idle_in_transaction_session_timeout', $4::text, $2::boolean),
+    -- Of PostgreSQL 17 and newer.
+    CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL THEN set_config('transaction_timeout', '0', $2::boolean) END,
+    set_config('default_transaction_read_only', 'off', $2::boolean),
+    set_config('default_transaction_isolation', 'read committed', $2::boolean),
+    set_config('search_path', 'pg_catalog, pg_temp', $2::boolean),
+    set_config('row_security', 'off', $2::boolean),
+    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, $2::boolean),
+    set_config('client_encoding', 'UTF8', $2::boolean),
+    set_config('standard_conforming_strings', 'on', $2::boolean),
+    set_config('TimeZone', 'UTC', $2::boolean),
+    set_config('DateStyle', 'ISO, MDY', $2::boolean),
+    set_config('IntervalStyle', 'postgres', $2::boolean),
+    -- Rows are compared as text, which must not round.
+    set_config('extra_float_digits', '1', $2::boolean),
+    set_config('bytea_output', 'hex', $2::boolean),
+    set_config('plan_cache_mode', 'auto', $2::boolean),
+    set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 16384)::text, $2::boolean),
+    set_config('jit', 'off', $2::boolean);
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SettingsForTransaction, these values
-EXPLAIN (:options) EXECUTE "SettingsForTransaction" (:statement_timeout, :lock_timeout, :idle_timeout);
+\echo == SettingsApply, these values
+EXPLAIN (:options) EXECUTE "SettingsApply" (:statement_timeout, :is_local, :lock_timeout, :idle_timeout);
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SettingsForTransaction, any values
-EXPLAIN (:options) EXECUTE "SettingsForTransaction" (:statement_timeout, :lock_timeout, :idle_timeout);
+\echo == SettingsApply, any values
+EXPLAIN (:options) EXECUTE "SettingsApply" (:statement_timeout, :is_local, :lock_timeout, :idle_timeout);
 
 -- The oldest transaction that runs right now: a row version that is older was not changed since. Taken before users
 -- are checked a second time.
