@@ -288,3 +288,38 @@ func TestTemporaryFiles(t *testing.T) {
 		t.Errorf("restored rows differ:\n%s", diff)
 	}
 }
+
+// What no setting of ours can lift, check says: the application's own delete of many
+// members is collected for the audit.
+func TestCheckTempFiles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 60_000, 3)
+	w.Exec("ANALYZE conversation_members")
+	w.Roles(rolesFile)
+	is(t, findings(t, w.env, exitDone), "temp-files", "ok")
+	app, err := url.Parse(w.Login(reader))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Exec("GRANT SELECT, DELETE ON conversation_members TO " + app.User.Username())
+	w.Exec("ALTER ROLE " + app.User.Username() + " IN DATABASE " + w.Name + " SET temp_file_limit = 1024")
+	is(t, findings(t, w.env, exitDone), "temp-files", "warn", "temp_file_limit of role "+app.User.Username()+" is 1024 kB", "SET temp_file_limit")
+	// Not less than it says, and not all.
+	members := testdb.One[int64](w.DB, "SELECT (1024 * 1024 / (pg_table_size(oid) / reltuples))::bigint FROM pg_class WHERE oid = 'conversation_members'::regclass")
+	for _, row := range []struct {
+		members int64
+		fails   bool
+	}{{members, false}, {60_000, true}} {
+		_, err := w.PsqlAs(app.String(), "-c", fmt.Sprintf("BEGIN; DELETE FROM conversation_members WHERE ctid IN (SELECT ctid FROM conversation_members LIMIT %d); ROLLBACK", row.members))
+		if (err != nil) != row.fails || err != nil && !strings.Contains(err.Error(), "temp_file_limit") {
+			t.Errorf("deleting %d members: %v", row.members, err)
+		}
+	}
+	// migrate, by a login that may, is not bound by it.
+	w.Exec("ALTER DATABASE " + w.Name + " SET temp_file_limit = 0")
+	w.Exec("ALTER DATABASE " + w.Name + " SET maintenance_work_mem = '1MB'")
+	for range 8 {
+		program(t, w.env, "migrate", "down").expect(t, exitDone)
+	}
+	program(t, w.env, "migrate", "up").expect(t, exitDone)
+}

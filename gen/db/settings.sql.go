@@ -45,6 +45,8 @@ SELECT
     set_config('bytea_output', 'hex', $2::boolean),
     set_config('plan_cache_mode', 'auto', $2::boolean),
     set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 16384)::text, $2::boolean),
+    -- An index of a large table is sorted in temporary files. Only who may, can.
+    CASE WHEN NOT $2::boolean AND has_parameter_privilege('temp_file_limit', 'SET') THEN set_config('temp_file_limit', '-1', false) END,
     set_config('jit', 'off', $2::boolean)
 `
 

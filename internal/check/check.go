@@ -89,6 +89,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 		"point DATABASE_URL at messaging-service's database") {
 		return
 	}
+	c.checkTempFiles(ctx, server.DatabaseName, f)
 	if objects.IsDevelopment {
 		f.add("schema", Fail, "this database holds tables of a development version (public.orphan_runs and others)",
 			"see docs/upgrading.md: export what matters, drop the old tables, orphan-cleaner migrate up")
