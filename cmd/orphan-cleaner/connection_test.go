@@ -3,7 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -322,4 +327,102 @@ func TestCheckTempFiles(t *testing.T) {
 		program(t, w.env, "migrate", "down").expect(t, exitDone)
 	}
 	program(t, w.env, "migrate", "up").expect(t, exitDone)
+}
+
+// A connection string that can be read in two ways, or not at all: one line, exit
+// status 2, and no part of the password, whatever the command.
+func TestConnectionStrings(t *testing.T) {
+	t.Parallel()
+	const password = "QXZJ"
+	for name, bad := range map[string]struct{ url, says string }{
+		"@":               {"postgres://u:" + password + "@retTail@h/messaging", "@ as %40"},
+		"/":               {"postgres://u:12/" + password + "@h/messaging", "/ as %2F"},
+		"?":               {"postgres://u:12?" + password + "@h/messaging", "? as %3F"},
+		"#":               {"postgres://u:12#" + password + "@h/messaging", "# as %23"},
+		"%":               {"postgres://u:12%" + password + "@h/messaging", "% as %25"},
+		"key words":       {"host=h dbname=messaging user=u password=" + password, "write it as a URL"},
+		"service":         {"postgres://u:" + password + "@/messaging?service=x", "service file"},
+		"sslrootcert":     {"postgres://u:" + password + "@h/messaging?sslrootcert=/nowhere/ca.pem", "no such file"},
+		"connect_timeout": {"postgres://u:" + password + "@h/messaging?connect_timeout=5s", "whole seconds"},
+		"parameter":       {"postgres://u:" + password + "@h/messaging?pgbouncer=true", "not known"},
+		"no database":     {"postgres://u:" + password + "@h", "names no database"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "url")
+			if err := os.WriteFile(file, []byte(bad.url+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for _, setting := range []string{"DATABASE_URL=" + bad.url, "DATABASE_URL_FILE=" + file} {
+				for _, args := range [][]string{{"check"}, {"run"}, {"run", "--json", "--log-format=json", "--log-level=debug"}, {"serve"}, {"status"}, {"migrate", "up"}, {"hold", "list"}, {"config"}} {
+					e := program(t, []string{setting, "AUTH_SERVICE_URL=http://127.0.0.1:1"}, args...).expect(t, exitUsage)
+					if strings.Count(e.stderr, "\n") != 1 || !strings.Contains(e.stderr, bad.says) || strings.Contains(e.stdout+e.stderr, password) || strings.Contains(e.stdout+e.stderr, "Tail") {
+						t.Errorf("%v: want one line that says %q: %s", args, bad.says, e)
+					}
+				}
+			}
+		})
+	}
+}
+
+// A file's line ends and byte order mark are no part of the URL; check says who can read it.
+func TestConnectionStringFile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100, 3)
+	file := filepath.Join(t.TempDir(), "url")
+	for _, text := range []string{w.URL, w.URL + "\n", w.URL + "\r\n", "\ufeff" + w.URL + "\r\n\r\n"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		program(t, []string{"DATABASE_URL_FILE=" + file}, "status").expect(t, exitDone)
+		program(t, []string{"DATABASE_URL=" + strings.TrimPrefix(text, "\ufeff")}, "status").expect(t, exitDone)
+		if e := program(t, []string{"DATABASE_URL_FILE=" + file}, "config").expect(t, exitDone); !strings.Contains(e.stdout, w.Name) {
+			t.Errorf("%q: %s", text, e)
+		}
+	}
+	env := append(slices.Clone(w.env), "DATABASE_URL_FILE="+file)
+	if found := findings(t, env, exitDone); found["database-url-file"]["status"] != "ok" {
+		t.Errorf("%v", found["database-url-file"])
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	is(t, findings(t, env, exitDone), "database-url-file", "warn", "everybody on this machine", "chmod o-rwx "+file)
+}
+
+// What listens at the port is no PostgreSQL, or refuses us: one line with the hint.
+func TestWrongDatabaseServer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100, 3)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	pages := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(pages.Close)
+	nobody := fmt.Sprint(testdb.FreePort(t))
+	port := hostOf(t, w.DB)
+	for name, wrong := range map[string]struct{ url, says string }{
+		"auth-service":     {"postgres://u:QXZJ@" + w.auth.Addr() + "/messaging", "auth-service 9080"},
+		"an HTTP server":   {"postgres://u:QXZJ@" + pages.Listener.Addr().String() + "/messaging?sslmode=disable", "does not speak PostgreSQL's protocol"},
+		"silence":          {"postgres://u:QXZJ@" + silent.Addr().String() + "/messaging?connect_timeout=1", "timeout"},
+		"nobody":           {"postgres://u:QXZJ@127.0.0.1:" + nobody + "/messaging", "connection refused"},
+		"name":             {"postgres://u:QXZJ@db.invalid/messaging", "db.invalid"},
+		"no such database": {"postgres://postgres:QXZJ@" + port + "/nowhere", "SQLSTATE 3D000"},
+		"no such role":     {"postgres://nowhere:QXZJ@" + port + "/" + w.Name, "SQLSTATE 28000"},
+		"no TLS":           {"postgres://postgres:QXZJ@" + port + "/" + w.Name + "?sslmode=require", "the server takes no TLS: sslmode=disable in DATABASE_URL"},
+		"no socket":        {"postgres:///messaging?host=/nowhere&user=u&password=QXZJ", "/nowhere"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, args := range [][]string{{"status"}, {"check"}, {"run"}, {"migrate", "status"}} {
+				e := program(t, []string{"DATABASE_URL=" + wrong.url, "AUTH_SERVICE_URL=" + w.auth.URL()}, args...).expect(t, exitFailed)
+				all := e.stdout + e.stderr
+				if !strings.Contains(all, wrong.says) || strings.Contains(all, "QXZJ") || strings.Contains(all, "refused TLS") && name != "no TLS" || args[0] == "status" && strings.Count(all, "\n") != 1 {
+					t.Errorf("%v: want one line that says %q: %s", args, wrong.says, e)
+				}
+			}
+		})
+	}
 }

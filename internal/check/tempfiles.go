@@ -11,7 +11,9 @@ import (
 // members fails. Nobody but a superuser can change it: no setting of ours can.
 func (c *Preflight) checkTempFiles(ctx context.Context, databaseName string, f *Findings) {
 	const name = "temp-files"
-	limits, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.PreflightTempFilesRow, error) { return q.PreflightTempFiles(ctx) })
+	limits, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.PreflightTempFilesRow, error) {
+		return q.PreflightTempFiles(ctx)
+	})
 	switch {
 	case err != nil:
 		f.add(name, Warn, err.Error(), "orphan-cleaner check")

@@ -85,7 +85,7 @@ func connectFor(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to the database: %w", err)
+		return nil, connecting(err)
 	}
 	return conn, nil
 }
