@@ -213,6 +213,36 @@ func TestStatementTimeoutOfDatabase(t *testing.T) {
 	p.wait(t).expect(t, exitDone)
 }
 
+// A command that a person gives waits for a lock longer than a statement may last
+// for others.
+func TestCommandOutlastsStatementTimeout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 10, 0)
+	lock, err := w.Pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Rollback(context.Background()) }()
+	if _, err := lock.Exec(t.Context(), "LOCK TABLE orphan_cleaner.pauses IN ACCESS EXCLUSIVE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	w.Exec("ALTER DATABASE " + w.Name + " SET statement_timeout = '120ms'")
+	p := start(t, w.env, "pause", "--reason=an experiment")
+	eventually(t, "pause waits for the lock", func() bool {
+		select {
+		case <-p.exited:
+			t.Fatalf("pause ended: %s", p.wait(t))
+		default:
+		}
+		return w.Count(`pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+			AND clock_timestamp() - query_start > interval '300 ms'`) == 1
+	})
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.wait(t).expect(t, exitDone)
+}
+
 // Databases of other encodings are migrated, cleaned and restored.
 func TestOtherEncodings(t *testing.T) {
 	t.Parallel()
@@ -422,6 +452,48 @@ func TestWrongDatabaseServer(t *testing.T) {
 				if !strings.Contains(all, wrong.says) || strings.Contains(all, "QXZJ") || strings.Contains(all, "refused TLS") && name != "no TLS" || args[0] == "status" && strings.Count(all, "\n") != 1 {
 					t.Errorf("%v: want one line that says %q: %s", args, wrong.says, e)
 				}
+			}
+		})
+	}
+}
+
+// What answers is not auth-service: check and run say so once, with the hint.
+func TestWrongAuthService(t *testing.T) {
+	t.Parallel()
+	plain := newAuth(t)
+	database := newWorld(t, 100, 3)
+	web := httptest.NewUnstartedServer(http.NotFoundHandler())
+	web.Config.Protocols = new(http.Protocols)
+	web.Config.Protocols.SetUnencryptedHTTP2(true)
+	web.Start()
+	t.Cleanup(web.Close)
+	pages := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(pages.Close)
+	for name, wrong := range map[string]struct {
+		url, says string
+		lines     int // of a run: the runbook's about the connection, if there was none, and its end
+	}{
+		"nobody":       {fmt.Sprintf("http://127.0.0.1:%d", testdb.FreePort(t)), "nobody listens there", 2},
+		"TLS":          {"https://" + plain.Addr(), "write http:// in AUTH_SERVICE_URL", 2},
+		"HTTP/1":       {pages.URL, "the server speaks no plaintext HTTP/2", 2},
+		"HTTP/2":       {web.URL, "404 (Not Found)", 1},
+		"the database": {"http://" + hostOf(t, database.DB), "is the port right?", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 100, 3)
+			before := contents(t, w.DB, "orphan_cleaner.runs")
+			env := append(slices.Clone(w.env), "AUTH_SERVICE_URL="+wrong.url, "ORPHAN_CLEANER_CANARY_ALIVE="+w.dead[0].String())
+			e := program(t, env, "check").expect(t, exitFailed)
+			if strings.Count(e.stdout, wrong.says) != 1 {
+				t.Errorf("check: want %q once: %s", wrong.says, e)
+			}
+			e = program(t, env, "run").expect(t, exitFailed)
+			if strings.Count(e.stdout+e.stderr, wrong.says) != wrong.lines {
+				t.Errorf("run: want %q in %d lines: %s", wrong.says, wrong.lines, e)
+			}
+			if after := contents(t, w.DB, "orphan_cleaner.runs"); after != before {
+				t.Errorf("the database changed:\n%s\nwas\n%s", after, before)
 			}
 		})
 	}
