@@ -44,6 +44,8 @@ func connectCause(err error, text string) string {
 	switch {
 	case errors.As(err, new(*pgconn.PgError)):
 		return "" // it is PostgreSQL that answers
+	case strings.Contains(text, "certificate has expired"):
+		return "the server's certificate has expired: renew it, or set the clock of this machine"
 	case errors.As(err, new(x509.HostnameError)):
 		return "the certificate is of another host: use a name that it has, or sslmode=verify-ca in DATABASE_URL"
 	case errors.As(err, &notVerified), errors.As(err, new(x509.UnknownAuthorityError)), errors.As(err, new(x509.CertificateInvalidError)):
