@@ -322,3 +322,36 @@ SELECT
     )::integer AS ours,
     (SELECT r.rolconnlimit FROM pg_catalog.pg_roles AS r WHERE r.rolname = session_user)::integer AS role_limit,
     (SELECT d.datconnlimit FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())::integer AS database_limit;
+
+-- name: PreflightTempFiles :many
+-- Who in this database may write less to temporary files than conversation_members is large, the least first. A delete
+-- of all members collects them for the audit in memory, and beyond work_mem in such a file. '' is every role.
+-- Locks: none beyond the catalog. Rows: the settings of roles and databases that name temp_file_limit.
+SELECT
+    l.role_name::text AS role_name,
+    pg_size_pretty(l.bytes)::text AS temp_file_limit,
+    pg_size_pretty(t.bytes)::text AS table_size,
+    -- A row on disk is the longer for its header.
+    (l.bytes / greatest(t.bytes / greatest(t.reltuples, 1), 1))::bigint AS members
+FROM (
+    SELECT
+        coalesce(r.rolname, '') AS role_name,
+        CASE WHEN s.setting ~ '^-?[0-9]+$' THEN s.setting::bigint * 1024 ELSE pg_size_bytes(s.setting) END AS bytes
+    FROM (
+        SELECT d.setrole, substr(c.setting, 17) AS setting
+        FROM pg_catalog.pg_db_role_setting AS d
+        CROSS JOIN unnest(d.setconfig) AS c (setting)
+        WHERE c.setting LIKE 'temp\_file\_limit=%'
+            AND d.setdatabase IN (0, (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database()))
+        UNION ALL
+        SELECT 0, current_setting('temp_file_limit')
+    ) AS s
+    LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+) AS l
+CROSS JOIN (
+    SELECT pg_table_size(c.oid) AS bytes, c.reltuples
+    FROM pg_catalog.pg_class AS c
+    WHERE c.oid = to_regclass('public.conversation_members')
+) AS t
+WHERE l.bytes >= 0 AND l.bytes < t.bytes
+ORDER BY l.bytes, l.role_name;

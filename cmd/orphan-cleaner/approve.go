@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"golang.org/x/term"
 
@@ -34,11 +35,10 @@ func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := database.Queries(pool)
 	if cmd.Revoke {
-		return cmd.revoke(ctx, q, s)
+		return cmd.revoke(ctx, pool, s)
 	}
-	if err := cmd.show(ctx, q, s); err != nil {
+	if err := cmd.show(ctx, pool, s); err != nil {
 		return err
 	}
 	if !cmd.Yes {
@@ -46,7 +46,9 @@ func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
 			return err
 		}
 	}
-	given, err := q.ApprovalGive(ctx, db.ApprovalGiveParams{RunID: cmd.Refused, ApprovedBy: osUser(), Lasting: time.Duration(cmd.Expires)})
+	given, err := database.Once(ctx, pool, pgx.ReadWrite, func(ctx context.Context, q *db.Queries) (db.ApprovalGiveRow, error) {
+		return q.ApprovalGive(ctx, db.ApprovalGiveParams{RunID: cmd.Refused, ApprovedBy: osUser(), Lasting: time.Duration(cmd.Expires)})
+	})
 	if database.Code(err) == "23505" {
 		return fmt.Errorf("%w: run %d has an approval; to give a new one: orphan-cleaner approve %d --revoke", errUsage, cmd.Refused, cmd.Refused)
 	}
@@ -58,8 +60,10 @@ func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
 	return err
 }
 
-func (cmd *ApproveCmd) show(ctx context.Context, q *db.Queries, s *streams) error {
-	sum, err := q.RefusalSummary(ctx, cmd.Refused)
+func (cmd *ApproveCmd) show(ctx context.Context, pool *pgxpool.Pool, s *streams) error {
+	sum, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (db.RefusalSummaryRow, error) {
+		return q.RefusalSummary(ctx, cmd.Refused)
+	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, cmd.Refused)
 	}
@@ -74,7 +78,9 @@ func (cmd *ApproveCmd) show(ctx context.Context, q *db.Queries, s *streams) erro
 		return fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; correct that, then orphan-cleaner run",
 			errUsage, cmd.Refused, *sum.Breaker)
 	}
-	largest, err := q.RefusalLargest(ctx, cmd.Refused)
+	largest, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.RefusalLargestRow, error) {
+		return q.RefusalLargest(ctx, cmd.Refused)
+	})
 	if err != nil {
 		return fmt.Errorf("reading run %d: %w", cmd.Refused, err)
 	}
@@ -95,8 +101,10 @@ func (cmd *ApproveCmd) show(ctx context.Context, q *db.Queries, s *streams) erro
 	return printTable(s.out, t)
 }
 
-func (cmd *ApproveCmd) revoke(ctx context.Context, q *db.Queries, s *streams) error {
-	revoked, err := q.ApprovalRevoke(ctx, db.ApprovalRevokeParams{RunID: cmd.Refused, RevokedBy: osUser()})
+func (cmd *ApproveCmd) revoke(ctx context.Context, pool *pgxpool.Pool, s *streams) error {
+	revoked, err := database.Once(ctx, pool, pgx.ReadWrite, func(ctx context.Context, q *db.Queries) (int64, error) {
+		return q.ApprovalRevoke(ctx, db.ApprovalRevokeParams{RunID: cmd.Refused, RevokedBy: osUser()})
+	})
 	if err != nil {
 		return fmt.Errorf("revoking: %w; see: orphan-cleaner check", err)
 	}

@@ -46,6 +46,9 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.RedisURL != "" {
 		probes = append(probes, redisProbe(cmd.RedisURL))
 	}
+	if cmd.DatabaseURLFile != "" {
+		probes = append(probes, fileProbe(cmd.DatabaseURLFile))
+	}
 	if cmd.MetricsAddr != "" {
 		probes = append(probes, portProbe(cmd.MetricsAddr))
 	}

@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
@@ -22,11 +22,12 @@ type DatabaseFlags struct {
 }
 
 func (f *DatabaseFlags) url() (string, error) {
-	value := f.DatabaseURL
+	value := trimmed(f.DatabaseURL)
 	// What ps shows, whether or not the environment says the same.
-	shown := value != "" && slices.ContainsFunc(os.Args[1:], func(arg string) bool { return strings.HasSuffix(arg, value) })
-	if parsed, err := url.Parse(value); err == nil && shown {
-		if _, has := parsed.User.Password(); has || parsed.Query().Has("password") || parsed.Query().Has("sslpassword") {
+	shown := value != "" && slices.ContainsFunc(os.Args[1:], func(arg string) bool { return strings.HasSuffix(arg, f.DatabaseURL) })
+	if shown {
+		_, rest, _ := strings.Cut(value, "://")
+		if login, _, is := strings.Cut(rest, "@"); is && strings.Contains(login, ":") || strings.Contains(rest, "password=") {
 			return "", fmt.Errorf("%w: a password on the command line is seen by everybody in ps: give it by the environment DATABASE_URL or by --database-url-file", errUsage)
 		}
 	}
@@ -38,7 +39,7 @@ func (f *DatabaseFlags) url() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %w", errUsage, err)
 		}
-		if value = strings.TrimSpace(string(text)); value == "" {
+		if value = trimmed(string(text)); value == "" {
 			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %s is empty: it holds the URL, such as postgres://user@host:5432/messaging", errUsage, f.DatabaseURLFile)
 		}
 		if _, err := database.ParseConfig(value); err != nil {
@@ -57,7 +58,27 @@ func (f *DatabaseFlags) url() (string, error) {
 	return value, nil
 }
 
+// trimmed is a URL without what an editor or echo left around it: line ends, and a
+// byte order mark.
+func trimmed(text string) string { return strings.TrimSpace(strings.TrimPrefix(text, "\ufeff")) }
+
 const databaseHint = "check DATABASE_URL and that the server is up"
+
+// fileProbe tells who can read the password in DATABASE_URL_FILE.
+func fileProbe(path string) check.Probe {
+	const name = "database-url-file"
+	return func(context.Context) check.Finding {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: "DATABASE_URL_FILE names the file that holds the URL"}
+		case info.Mode().Perm()&0o007 != 0:
+			return check.Finding{Name: name, Status: check.Warn, Message: path + " can be read by everybody on this machine", Hint: "chmod o-rwx " + path}
+		default:
+			return fine(name, "not everybody can read it")
+		}
+	}
+}
 
 func (f *DatabaseFlags) open(ctx context.Context) (*pgxpool.Pool, error) {
 	value, err := f.url()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
@@ -73,8 +74,7 @@ func (cmd *HoldAddCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := database.Queries(pool)
-	id, err := q.HoldAdd(ctx, params)
+	id, err := database.Once(ctx, pool, pgx.ReadWrite, func(ctx context.Context, q *db.Queries) (int64, error) { return q.HoldAdd(ctx, params) })
 	if err == nil && id == 0 {
 		return fmt.Errorf("%w: --until %s is over already (a date means its first moment, UTC): nothing is held", errUsage, cmd.Until)
 	}
@@ -98,7 +98,7 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	holds, err := database.Queries(pool).HoldList(ctx)
+	holds, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.HoldListRow, error) { return q.HoldList(ctx) })
 	if err != nil {
 		return fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
 	}
@@ -144,15 +144,11 @@ func (cmd *HoldRemoveCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := database.Queries(pool)
-	var lifted int64
-	what := fmt.Sprintf("hold %d", cmd.Hold)
+	what, params := fmt.Sprintf("hold %d", cmd.Hold), db.HoldLiftParams{HoldID: &cmd.Hold}
 	if cmd.Restore != 0 {
-		what = fmt.Sprintf("hold of restore %d", cmd.Restore)
-		lifted, err = q.HoldLift(ctx, db.HoldLiftParams{RestoreRun: &cmd.Restore, RestoredToo: true})
-	} else {
-		lifted, err = q.HoldLift(ctx, db.HoldLiftParams{HoldID: &cmd.Hold})
+		what, params = fmt.Sprintf("hold of restore %d", cmd.Restore), db.HoldLiftParams{RestoreRun: &cmd.Restore, RestoredToo: true}
 	}
+	lifted, err := database.Once(ctx, pool, pgx.ReadWrite, func(ctx context.Context, q *db.Queries) (int64, error) { return q.HoldLift(ctx, params) })
 	if err != nil {
 		return fmt.Errorf("lifting the hold: %w; see: orphan-cleaner check", err)
 	}

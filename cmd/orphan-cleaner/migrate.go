@@ -8,10 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/pressly/goose/v3"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
@@ -41,7 +43,7 @@ func (cmd *MigrateSettleClockCmd) Run(ctx context.Context, s *streams) error {
 	if err := check.Clock(ctx, pool); err != nil {
 		return err
 	}
-	runs, err := database.Queries(pool).ClockSettle(ctx)
+	runs, err := database.Once(ctx, pool, pgx.ReadWrite, func(ctx context.Context, q *db.Queries) (int64, error) { return q.ClockSettle(ctx) })
 	if err != nil {
 		return fmt.Errorf("settling the clock: %w; see: orphan-cleaner check", err)
 	}

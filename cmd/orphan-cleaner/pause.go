@@ -6,6 +6,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
@@ -26,10 +29,9 @@ func (cmd *PauseCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := database.Queries(pool)
-	switch _, err := q.PauseBegin(ctx, reason); {
+	switch _, err := database.Once(ctx, pool, pgx.ReadWrite, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PauseBegin(ctx, reason) }); {
 	case database.Code(err) == "23505":
-		pauses, err := q.PauseInForce(ctx)
+		pauses, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.PauseInForceRow, error) { return q.PauseInForce(ctx) })
 		if err != nil || len(pauses) == 0 {
 			return fmt.Errorf("%w: runs are paused already", errUsage)
 		}
@@ -54,7 +56,7 @@ func (cmd *ResumeCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	ended, err := database.Queries(pool).PauseEnd(ctx)
+	ended, err := database.Once(ctx, pool, pgx.ReadWrite, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PauseEnd(ctx) })
 	if err != nil {
 		return fmt.Errorf("resuming: %w; see: orphan-cleaner check", err)
 	}

@@ -55,7 +55,7 @@ func (cmd *LimitsListCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	pins, err := database.Queries(pool).LimitList(ctx)
+	pins, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.OrphanCleanerLimit, error) { return q.LimitList(ctx) })
 	if err != nil {
 		return fmt.Errorf("reading the limits: %w", err)
 	}
@@ -123,20 +123,18 @@ func (cmd *LimitsPinCmd) Run(ctx context.Context, s *streams) error {
 	if len(pins) == 0 {
 		return fmt.Errorf("%w: say what to pin: orphan-cleaner limits pin --defaults, or NAME=VALUE such as delete-share=0.05", errUsage)
 	}
-	return cmd.change(ctx, func(q *db.Queries) error {
+	return cmd.change(ctx, s, func(ctx context.Context, q *db.Queries) (said string, err error) {
 		for _, name := range settings.BoundNames() {
 			value, is := pins[name]
 			if !is {
 				continue
 			}
 			if err := q.LimitPin(ctx, db.LimitPinParams{Name: name, Value: value}); err != nil {
-				return fmt.Errorf("pinning %s: %w", name, err)
+				return "", fmt.Errorf("pinning %s: %w", name, err)
 			}
-			if _, err := fmt.Fprintf(s.out, "%s is pinned at %s\n", name, limitText(name, value)); err != nil {
-				return err
-			}
+			said += fmt.Sprintf("%s is pinned at %s\n", name, limitText(name, value))
 		}
-		return nil
+		return said, nil
 	})
 }
 
@@ -196,29 +194,32 @@ func (cmd *LimitsUnpinCmd) Run(ctx context.Context, s *streams) error {
 			return err
 		}
 	}
-	return cmd.change(ctx, func(q *db.Queries) error {
+	return cmd.change(ctx, s, func(ctx context.Context, q *db.Queries) (said string, err error) {
 		for _, name := range cmd.Names {
 			unpinned, err := q.LimitUnpin(ctx, name)
 			if err != nil {
-				return fmt.Errorf("unpinning %s: %w", name, err)
+				return "", fmt.Errorf("unpinning %s: %w", name, err)
 			}
 			if unpinned == 0 {
-				return fmt.Errorf("%w: %s is not pinned; see: orphan-cleaner limits", errUsage, name)
+				return "", fmt.Errorf("%w: %s is not pinned; see: orphan-cleaner limits", errUsage, name)
 			}
-			if _, err := fmt.Fprintf(s.out, "%s is not pinned any more\n", name); err != nil {
-				return err
-			}
+			said += name + " is not pinned any more\n"
 		}
-		return nil
+		return said, nil
 	})
 }
 
-// change is one transaction.
-func (f *DatabaseFlags) change(ctx context.Context, do func(q *db.Queries) error) error {
+// change is one transaction, and prints what it did once that is committed.
+func (f *DatabaseFlags) change(ctx context.Context, s *streams, do func(ctx context.Context, q *db.Queries) (said string, err error)) error {
 	pool, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return do(database.Queries(tx)) })
+	said, err := database.Once(ctx, pool, pgx.ReadWrite, do)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprint(s.out, said)
+	return err
 }

@@ -14,9 +14,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
@@ -58,7 +60,9 @@ func poolerProbe(url string) check.Probe {
 func connectionsProbe(pool *pgxpool.Pool) check.Probe {
 	const name = "connections"
 	return func(ctx context.Context) check.Finding {
-		c, err := database.Queries(pool).PreflightConnections(ctx, database.ApplicationName)
+		c, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (db.PreflightConnectionsRow, error) {
+			return q.PreflightConnections(ctx, database.ApplicationName)
+		})
 		if err != nil {
 			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: databaseHint}
 		}
@@ -121,7 +125,7 @@ func plaintextProbe(raw string) check.Probe {
 		case err != nil || splitErr != nil:
 			return check.Finding{Name: name, Status: check.Fail, Message: "AUTH_SERVICE_URL cannot be read", Hint: "export AUTH_SERVICE_URL=http://auth-service:9080"}
 		case end.TLS:
-			return fine(name, "encrypted, the server's certificate verified")
+			return fine(name, "encrypted: no call without a verified certificate")
 		case local(host):
 			return fine(name, "not needed: auth-service is on this machine")
 		default:

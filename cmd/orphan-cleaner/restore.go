@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/restore"
@@ -106,7 +107,9 @@ func (cmd *RestoreCmd) config(chosen restore.Selection) (restore.Config, error) 
 
 // aRunThatDeleted refuses numbers that name no run, or a restore that took nothing.
 func aRunThatDeleted(ctx context.Context, pool *pgxpool.Pool, id int64) error {
-	sum, err := database.Queries(pool).RestoreSummary(ctx, id)
+	sum, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (db.RestoreSummaryRow, error) {
+		return q.RestoreSummary(ctx, id)
+	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, id)
@@ -119,7 +122,7 @@ func aRunThatDeleted(ctx context.Context, pool *pgxpool.Pool, id int64) error {
 }
 
 func resurrected(ctx context.Context, pool *pgxpool.Pool) ([]uuid.UUID, error) {
-	alive, err := database.Queries(pool).RecheckAlive(ctx)
+	alive, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.RecheckAliveRow, error) { return q.RecheckAlive(ctx) })
 	if err != nil {
 		return nil, fmt.Errorf("reading who is alive again: %w", err)
 	}

@@ -9,12 +9,14 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/exporter-toolkit/web"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
@@ -217,7 +219,7 @@ func logScheduled(ctx context.Context, log *slog.Logger, ended result.Run, err e
 }
 
 func readSchedule(ctx context.Context, pool *pgxpool.Pool, every time.Duration) (serve.Schedule, error) {
-	row, err := database.Queries(pool).RunSchedule(ctx, every)
+	row, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (db.RunScheduleRow, error) { return q.RunSchedule(ctx, every) })
 	if err != nil {
 		return serve.Schedule{}, fmt.Errorf("reading the schedule: %w", err)
 	}
@@ -228,17 +230,16 @@ func readSchedule(ctx context.Context, pool *pgxpool.Pool, every time.Duration) 
 // ready is what /readyz says, and what a run waits for. A pause is no failure:
 // somebody wants it, and a roll-out in the meantime must not hang.
 func ready(ctx context.Context, pool *pgxpool.Pool, client *authclient.Client, want int64) serve.Conditions {
-	q := database.Queries(pool)
-	database := serve.Condition{Name: "database"}
+	reached := serve.Condition{Name: "database"}
 	schema := serve.Condition{Name: "schema"}
 	auth := serve.Condition{Name: "auth-service"}
 	runs := serve.Condition{Name: "runs", Note: "not paused"}
 
-	if database.Err = pool.Ping(ctx); database.Err != nil {
+	if reached.Err = pool.Ping(ctx); reached.Err != nil {
 		schema.Err = errors.New("not known without the database")
 		runs.Note = schema.Err.Error()
 	} else {
-		version, err := q.PreflightVersion(ctx)
+		version, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PreflightVersion(ctx) })
 		switch {
 		case err != nil:
 			schema.Err = fmt.Errorf("%w; see: orphan-cleaner check", err)
@@ -247,11 +248,12 @@ func ready(ctx context.Context, pool *pgxpool.Pool, client *authclient.Client, w
 		default:
 			schema.Note = fmt.Sprintf("at migration %d", version)
 		}
-		if pauses, err := q.PauseInForce(ctx); err == nil && len(pauses) > 0 {
+		pauses, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.PauseInForceRow, error) { return q.PauseInForce(ctx) })
+		if err == nil && len(pauses) > 0 {
 			runs.Note = "paused by " + pauses[0].PausedBy + " since " + pauses[0].PausedAt.UTC().Format(time.RFC3339) + ": " + pauses[0].Reason
 		}
 	}
 	health, err := client.Health(ctx)
 	auth.Err, auth.Note = err, health.String()
-	return serve.Conditions{database, schema, auth, runs}
+	return serve.Conditions{reached, schema, auth, runs}
 }

@@ -44,39 +44,9 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	q := database.Queries(pool)
-	var st status
-	if st.Runs, err = q.RunRecent(ctx, cmd.Runs); err != nil {
-		return fmt.Errorf("reading the runs: %w; see: orphan-cleaner check", err)
-	}
-	if st.Backlog, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: time.Duration(cmd.Retention), MaxRows: cmd.Days}); err != nil {
-		return fmt.Errorf("reading the backlog: %w; see: orphan-cleaner check", err)
-	}
-	if st.Blocked, err = readBlocked(ctx, q); err != nil {
-		return fmt.Errorf("reading who is blocked: %w; see: orphan-cleaner check", err)
-	}
-	if st.Refused, err = q.RefusalUnsettled(ctx); err != nil {
-		return fmt.Errorf("reading refusals: %w; see: orphan-cleaner check", err)
-	}
-	if st.Approvals, err = q.ApprovalOpen(ctx); err != nil {
-		return fmt.Errorf("reading approvals: %w; see: orphan-cleaner check", err)
-	}
-	if st.Paused, err = q.PauseInForce(ctx); err != nil {
-		return fmt.Errorf("reading the pause: %w; see: orphan-cleaner check", err)
-	}
-	holds, err := q.HoldList(ctx)
+	st, err := database.Once(ctx, pool, pgx.ReadOnly, cmd.read)
 	if err != nil {
-		return fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
-	}
-	st.Holds = len(holds)
-	if st.Alive, err = q.RecheckAlive(ctx); err != nil {
-		return fmt.Errorf("reading who is alive again: %w; see: orphan-cleaner check", err)
-	}
-	switch coverage, err := q.CoverageState(ctx); {
-	case err == nil:
-		st.Coverage = append(st.Coverage, coverage)
-	case !errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("reading when users were checked: %w; see: orphan-cleaner check", err)
+		return err
 	}
 	if cmd.JSON {
 		// An empty list is [], never null.
@@ -85,6 +55,42 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 		return printJSON(s.out, st)
 	}
 	return printStatus(s, st)
+}
+
+func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (st status, err error) {
+	if st.Runs, err = q.RunRecent(ctx, cmd.Runs); err != nil {
+		return st, fmt.Errorf("reading the runs: %w; see: orphan-cleaner check", err)
+	}
+	if st.Backlog, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: time.Duration(cmd.Retention), MaxRows: cmd.Days}); err != nil {
+		return st, fmt.Errorf("reading the backlog: %w; see: orphan-cleaner check", err)
+	}
+	if st.Blocked, err = readBlocked(ctx, q); err != nil {
+		return st, fmt.Errorf("reading who is blocked: %w; see: orphan-cleaner check", err)
+	}
+	if st.Refused, err = q.RefusalUnsettled(ctx); err != nil {
+		return st, fmt.Errorf("reading refusals: %w; see: orphan-cleaner check", err)
+	}
+	if st.Approvals, err = q.ApprovalOpen(ctx); err != nil {
+		return st, fmt.Errorf("reading approvals: %w; see: orphan-cleaner check", err)
+	}
+	if st.Paused, err = q.PauseInForce(ctx); err != nil {
+		return st, fmt.Errorf("reading the pause: %w; see: orphan-cleaner check", err)
+	}
+	holds, err := q.HoldList(ctx)
+	if err != nil {
+		return st, fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
+	}
+	st.Holds = len(holds)
+	if st.Alive, err = q.RecheckAlive(ctx); err != nil {
+		return st, fmt.Errorf("reading who is alive again: %w; see: orphan-cleaner check", err)
+	}
+	switch coverage, err := q.CoverageState(ctx); {
+	case err == nil:
+		st.Coverage = append(st.Coverage, coverage)
+	case !errors.Is(err, pgx.ErrNoRows):
+		return st, fmt.Errorf("reading when users were checked: %w; see: orphan-cleaner check", err)
+	}
+	return st, nil
 }
 
 func printStatus(s *streams, st status) error {

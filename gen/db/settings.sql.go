@@ -23,32 +23,54 @@ func (q *Queries) ReplicationLag(ctx context.Context) (float64, error) {
 	return seconds, err
 }
 
-const settingsForTransaction = `-- name: SettingsForTransaction :exec
+const settingsApply = `-- name: SettingsApply :exec
 SELECT
-    set_config('statement_timeout', $1::text, true),
-    set_config('lock_timeout', $2::text, true),
-    set_config('idle_in_transaction_session_timeout', $3::text, true),
-    set_config('search_path', 'pg_catalog, pg_temp', true),
-    set_config('row_security', 'off', true),
-    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true),
-    set_config('TimeZone', 'UTC', true),
-    set_config('DateStyle', 'ISO, MDY', true),
-    set_config('IntervalStyle', 'postgres', true),
-    set_config('jit', 'off', true)
+    set_config('statement_timeout', $1::text, $2::boolean),
+    set_config('lock_timeout', $3::text, $2::boolean),
+    set_config('idle_in_transaction_session_timeout', $4::text, $2::boolean),
+    -- Of PostgreSQL 17 and newer.
+    CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL THEN set_config('transaction_timeout', '0', $2::boolean) END,
+    set_config('default_transaction_read_only', 'off', $2::boolean),
+    set_config('default_transaction_isolation', 'read committed', $2::boolean),
+    set_config('search_path', 'pg_catalog, pg_temp', $2::boolean),
+    set_config('row_security', 'off', $2::boolean),
+    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, $2::boolean),
+    set_config('client_encoding', 'UTF8', $2::boolean),
+    set_config('standard_conforming_strings', 'on', $2::boolean),
+    set_config('TimeZone', 'UTC', $2::boolean),
+    set_config('DateStyle', 'ISO, MDY', $2::boolean),
+    set_config('IntervalStyle', 'postgres', $2::boolean),
+    -- Rows are compared as text, which must not round.
+    set_config('extra_float_digits', '1', $2::boolean),
+    set_config('bytea_output', 'hex', $2::boolean),
+    set_config('plan_cache_mode', 'auto', $2::boolean),
+    set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 16384)::text, $2::boolean),
+    -- An index of a large table is sorted in temporary files. Only who may, can.
+    CASE WHEN NOT $2::boolean AND has_parameter_privilege('temp_file_limit', 'SET') THEN set_config('temp_file_limit', '-1', false) END,
+    set_config('jit', 'off', $2::boolean)
 `
 
-type SettingsForTransactionParams struct {
+type SettingsApplyParams struct {
 	StatementTimeout string `json:"statement_timeout"`
+	IsLocal          bool   `json:"is_local"`
 	LockTimeout      string `json:"lock_timeout"`
 	IdleTimeout      string `json:"idle_timeout"`
 }
 
 // Opens every transaction: bounds its waiting, and sets what it depends on, whatever role, database or a pooled
-// session say. All of it is local to the transaction, so that a pooler may hand the session on.
-// No JIT: compiling costs more than any of our statements runs.
+// session say. All of it is local to the transaction, so that a pooler may hand the session on; only migrate, which has
+// a session of its own, sets it for the session, where NO TRANSACTION migrations need it.
+// The role is left as it is: ALTER ROLE … SET role is how a login with NOINHERIT is made one of ours.
+// No JIT: compiling costs more than any of our statements runs. Work_mem: a chunk fits into 16 MB, and needs no
+// temporary file that a temp_file_limit could refuse.
 // Locks: none.
-func (q *Queries) SettingsForTransaction(ctx context.Context, arg SettingsForTransactionParams) error {
-	_, err := q.db.Exec(ctx, settingsForTransaction, arg.StatementTimeout, arg.LockTimeout, arg.IdleTimeout)
+func (q *Queries) SettingsApply(ctx context.Context, arg SettingsApplyParams) error {
+	_, err := q.db.Exec(ctx, settingsApply,
+		arg.StatementTimeout,
+		arg.IsLocal,
+		arg.LockTimeout,
+		arg.IdleTimeout,
+	)
 	return err
 }
 

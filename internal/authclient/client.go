@@ -169,18 +169,20 @@ func (c *Client) invoke(ctx context.Context, token token, method string, request
 		c.disconnected.Store(false)
 		return nil
 	}
-	reason, cause := callFailed(ctx, err, len(header)+len(trailer) > 0, token)
+	failed := callFailed(ctx, err, len(header)+len(trailer) > 0, c.endpoint.TLS, users, token)
 	// Without a peer the call never found a connection to go out on.
-	neverConnected := to.Addr == nil && (reason == reasonTransport || reason == reasonDeadline)
+	neverConnected := to.Addr == nil && (failed.Reason == reasonTransport || failed.Reason == reasonDeadline)
 	if neverConnected {
 		if problem := c.dns.problem.Load(); problem != nil {
-			cause = status.Error(status.Code(err), token.clean(*problem))
+			failed.Err = status.Error(status.Code(err), token.clean(*problem))
+		} else if failed.Reason == reasonDeadline {
+			failed.Err = status.Error(status.Code(err), fmt.Sprintf("no connection within %s: does a firewall drop it, or is the port another server's?", c.cfg.Timeout))
 		}
 		if !c.disconnected.Swap(true) {
-			c.logger.Error("Failed to connect: transport error", "address", c.endpoint.Address, "cause", status.Convert(cause).Message())
+			c.logger.Error("Failed to connect: transport error", "address", c.endpoint.Address, "cause", status.Convert(failed.Err).Message())
 		}
 	}
-	return failure(reason, users, cause)
+	return failed
 }
 
 // retry repeats attempt while its failure may pass, and returns the last one.

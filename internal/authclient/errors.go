@@ -42,6 +42,9 @@ type BatchError struct {
 	// Err is the cause. A gRPC status keeps its code, see status.Code; the
 	// end of the caller's context is found by errors.Is.
 	Err error
+
+	// page: something that is not gRPC answered.
+	page bool
 }
 
 func (e *BatchError) Error() string {
@@ -63,32 +66,35 @@ func (e *BatchError) transient() bool {
 	return false
 }
 
-// Unreachable tells whether there was no connection, or it broke.
-func (e *BatchError) Unreachable() bool { return e.Reason == reasonTransport }
+// Unreachable tells whether there was no connection, or it broke, or what answered
+// is not auth-service.
+func (e *BatchError) Unreachable() bool { return e.Reason == reasonTransport || e.page }
 
 func failure(reason string, users int, err error) *BatchError {
 	return &BatchError{Reason: reason, Users: users, Attempts: 1, Err: err}
 }
 
-// callFailed turns the error of one gRPC call into a reason. answered says whether
+// callFailed turns the error of one gRPC call into a BatchError. answered says whether
 // the server sent anything back. The text of the status comes from outside.
-func callFailed(ctx context.Context, err error, answered bool, token token) (reason string, cause error) {
+func callFailed(ctx context.Context, err error, answered, inTLS bool, users int, token token) *BatchError {
 	// The caller's own end wins over whatever it did to the call.
 	if ctx.Err() != nil {
-		return reasonCancelled, context.Cause(ctx)
+		return failure(reasonCancelled, users, context.Cause(ctx))
 	}
 	code := status.Code(err)
 	text := status.Convert(err).Message()
-	cause = status.Error(code, token.clean(text))
+	cause, isPage := causeOf(text, answered, inTLS, token)
+	failed := failure(statusReason(code), users, status.Error(code, cause))
+	failed.page = isPage
 	switch {
 	case code == codes.DeadlineExceeded:
-		return reasonDeadline, cause
+		failed.Reason = reasonDeadline
 	case code == codes.Unavailable && !answered:
-		return reasonTransport, cause
+		failed.Reason = reasonTransport
 	case code == codes.ResourceExhausted && strings.Contains(text, "larger than max"):
-		return reasonMessageTooLarge, cause
+		failed.Reason = reasonMessageTooLarge
 	}
-	return statusReason(code), cause
+	return failed
 }
 
 // statusReason is one of as many reasons as gRPC has codes. A server can send any

@@ -39,7 +39,7 @@ func (c *Client) Health(ctx context.Context) (HealthStatus, error) {
 		return c.invoke(ctx, c.token.current(), healthMethod, &healthv1.HealthCheckRequest{}, response, 0)
 	})
 	if err != nil {
-		if status.Code(err.Err) == codes.Unimplemented {
+		if status.Code(err.Err) == codes.Unimplemented && !err.page {
 			return HealthUnimplemented, nil
 		}
 		return HealthUnknown, fmt.Errorf("checking the health of auth-service at %s (%s): %w", c.endpoint.Address, err.Reason, err.Err)

@@ -89,6 +89,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 		"point DATABASE_URL at messaging-service's database") {
 		return
 	}
+	c.checkTempFiles(ctx, server.DatabaseName, f)
 	if objects.IsDevelopment {
 		f.add("schema", Fail, "this database holds tables of a development version (public.orphan_runs and others)",
 			"see docs/upgrading.md: export what matters, drop the old tables, orphan-cleaner migrate up")
@@ -155,7 +156,7 @@ func checkSkew(there, asked, answered time.Time, f *Findings) (agree bool) {
 // apart that either is wrong: nothing that goes by time may delete or drop then.
 func Clock(ctx context.Context, pool *pgxpool.Pool) error {
 	asked := time.Now()
-	there, err := database.Queries(pool).ClockNow(ctx)
+	there, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (time.Time, error) { return q.ClockNow(ctx) })
 	if err != nil {
 		return fmt.Errorf("reading the database's clock: %w", err)
 	}

@@ -21,22 +21,15 @@ import (
 // ApplicationName is what pg_stat_activity and the audit show.
 const ApplicationName = "orphan-cleaner"
 
-// ErrURL is returned for a DATABASE_URL that cannot be read. Its message never
-// repeats the value: it may hold a password.
-var ErrURL = errors.New("DATABASE_URL is not a PostgreSQL URL (want postgres://user@host:5432/messaging)")
-
-// ParseConfig reads a DATABASE_URL.
+// ParseConfig reads a DATABASE_URL. No error shows a part of it: it may hold a password.
 //
 // Statements run in the mode cache_describe: parameter types are described once
 // and nothing is prepared by name, so that a pooler may serve each transaction
 // from another server session.
 func ParseConfig(url string) (*pgxpool.Config, error) {
-	if !strings.HasPrefix(url, "postgres://") && !strings.HasPrefix(url, "postgresql://") {
-		return nil, ErrURL
-	}
-	cfg, err := pgxpool.ParseConfig(url)
+	cfg, err := parseURL(url)
 	if err != nil {
-		return nil, ErrURL
+		return nil, err
 	}
 	cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	cfg.ConnConfig.RuntimeParams["application_name"] = ApplicationName
@@ -75,7 +68,7 @@ func Open(ctx context.Context, url string, minConns, maxConns int32) (*pgxpool.P
 	}
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("connecting to the database: %w", addressed(err))
+		return nil, connecting(err)
 	}
 	return pool, nil
 }
@@ -168,7 +161,7 @@ func Cause(err error) string {
 		return "shutdown"
 	case code == "53300":
 		return "too_many_connections"
-	case code == "", code == "25P03", strings.HasPrefix(code, "08"):
+	case code == "", code == "25P03", code == "57P05", strings.HasPrefix(code, "08"):
 		return "connection"
 	default:
 		return "other"
@@ -186,7 +179,8 @@ func Transient(err error) bool {
 	}
 	switch code := Code(err); {
 	// 25P03: the server ended a transaction that was silent for too long, as a frozen runner's is.
-	case code == "57P01", code == "57P02", code == "57P03", code == "25P03", code == "53300", strings.HasPrefix(code, "08"):
+	// 57P05: it ended a session that was idle for too long.
+	case code == "57P01", code == "57P02", code == "57P03", code == "57P05", code == "25P03", code == "53300", strings.HasPrefix(code, "08"):
 		return true
 	case code != "":
 		return false

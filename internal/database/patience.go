@@ -73,8 +73,8 @@ func Bounded[T any](ctx context.Context, pool *pgxpool.Pool, p Patience, mode pg
 	err = pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: mode}, func(tx pgx.Tx) error {
 		between = "COMMIT"
 		q := Queries(tx)
-		if err := q.SettingsForTransaction(ctx, db.SettingsForTransactionParams{
-			LockTimeout: Milliseconds(p.LockTimeout), StatementTimeout: Milliseconds(limit), IdleTimeout: Milliseconds(idleLimit),
+		if err := q.SettingsApply(ctx, db.SettingsApplyParams{
+			LockTimeout: Milliseconds(p.LockTimeout), StatementTimeout: Milliseconds(limit), IdleTimeout: Milliseconds(idleLimit), IsLocal: true,
 		}); err != nil {
 			return err
 		}
@@ -85,6 +85,22 @@ func Bounded[T any](ctx context.Context, pool *pgxpool.Pool, p Patience, mode pg
 		err = ofStatement(between, err)
 	}
 	return value, addressed(err)
+}
+
+// Once is Bounded for what a person or a probe asks: one attempt, and each wait for
+// a lock is bounded by the limit or by the function that is called.
+func Once[T any](ctx context.Context, pool *pgxpool.Pool, mode pgx.TxAccessMode, query func(ctx context.Context, q *db.Queries) (T, error)) (T, error) {
+	return Bounded(ctx, pool, Patience{}, mode, ReadLimit, query)
+}
+
+// ForSession gives a session of our own, no pooler's, the settings that Bounded gives
+// a transaction, without limits: CREATE INDEX CONCURRENTLY may take hours.
+func ForSession(ctx context.Context, conn *pgx.Conn) error {
+	err := Queries(conn).SettingsApply(ctx, db.SettingsApplyParams{LockTimeout: "0", StatementTimeout: "0", IdleTimeout: "0"})
+	if err != nil {
+		return fmt.Errorf("preparing the session: %w", err)
+	}
+	return nil
 }
 
 // Do is Retry of a transaction that is Bounded: what most of the program does

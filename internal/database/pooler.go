@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,7 +85,7 @@ func connectFor(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 	defer cancel()
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to the database: %w", addressed(err))
+		return nil, connecting(err)
 	}
 	return conn, nil
 }
@@ -92,12 +93,20 @@ func connectFor(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 func backendPID(ctx context.Context, conn *pgx.Conn) (pid uint32, err error) {
 	ctx, cancel := context.WithTimeout(ctx, poolingLimit)
 	defer cancel()
-	// The simple protocol: one message, that even a pooler in statement mode takes.
-	err = conn.QueryRow(ctx, "SELECT pg_backend_pid()", pgx.QueryExecModeSimpleProtocol).Scan(&pid)
+	// The simple protocol: one message, that even a pooler in statement mode takes. Not
+	// by pgx, which refuses it in other encodings than UTF8.
+	results, err := conn.PgConn().Exec(ctx, "SELECT pg_backend_pid()").ReadAll()
 	if err != nil {
-		err = fmt.Errorf("asking for the server's process: %w", err)
+		return 0, fmt.Errorf("asking for the server's process: %w", err)
 	}
-	return pid, err
+	if len(results) != 1 || len(results[0].Rows) != 1 {
+		return 0, errors.New("asking for the server's process: no answer")
+	}
+	number, err := strconv.ParseUint(string(results[0].Rows[0][0]), 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("asking for the server's process: %w", err)
+	}
+	return uint32(number), nil
 }
 
 // closeConn ends a connection that nobody waits for.

@@ -59,7 +59,7 @@ func Open(ctx context.Context, url string) (*Migrator, error) {
 	case pooling == database.PooledTransaction, pooling == database.PooledStatement:
 		return nil, fmt.Errorf("%w; migrate needs a session of its own, for its lock: point DATABASE_URL at the server itself, commonly port 5432", database.ErrPooled)
 	}
-	handle := stdlib.OpenDB(*cfg.ConnConfig)
+	handle := stdlib.OpenDB(*cfg.ConnConfig, stdlib.OptionAfterConnect(database.ForSession))
 	m, err := open(ctx, handle)
 	if err != nil {
 		return nil, errors.Join(err, handle.Close())

@@ -29,8 +29,8 @@ var errStale = errors.New("the response of auth-service is too old to delete by"
 // PreviewRevert says what a restore brought back. It fails with [ErrNoRestore] when
 // the run is no ended restore. It only reads.
 func (r *Restorer) PreviewRevert(ctx context.Context, of int64) (db.RestoreSummaryRow, error) {
-	sum, err := database.Retry(ctx, r.patience(), "reading the restore", func() (db.RestoreSummaryRow, error) {
-		return database.Queries(r.pool).RestoreSummary(ctx, of)
+	sum, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.PlanLimit, "reading the restore", func(ctx context.Context, q *db.Queries) (db.RestoreSummaryRow, error) {
+		return q.RestoreSummary(ctx, of)
 	})
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):

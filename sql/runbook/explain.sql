@@ -71,6 +71,7 @@ FROM run, users
 \set host '\'explain\''
 \set idle_timeout '\'2000\''
 \set is_blocked false
+\set is_local true
 \set is_revert false
 \set kind '\'clean\''
 \set lasting '\'1 day\''

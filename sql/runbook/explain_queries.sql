@@ -1055,6 +1055,45 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PreflightConnections, any values
 EXPLAIN (:options) EXECUTE "PreflightConnections" (:application_name);
 
+-- Who in this database may write less to temporary files than conversation_members is large, the least first. A delete
+-- of all members collects them for the audit in memory, and beyond work_mem in such a file. '' is every role.
+-- Locks: none beyond the catalog. Rows: the settings of roles and databases that name temp_file_limit.
+PREPARE "PreflightTempFiles" AS
+SELECT
+    l.role_name::text AS role_name,
+    pg_size_pretty(l.bytes)::text AS temp_file_limit,
+    pg_size_pretty(t.bytes)::text AS table_size,
+    -- A row on disk is the longer for its header.
+    (l.bytes / greatest(t.bytes / greatest(t.reltuples, 1), 1))::bigint AS members
+FROM (
+    SELECT
+        coalesce(r.rolname, '') AS role_name,
+        CASE WHEN s.setting ~ '^-?[0-9]+$' THEN s.setting::bigint * 1024 ELSE pg_size_bytes(s.setting) END AS bytes
+    FROM (
+        SELECT d.setrole, substr(c.setting, 17) AS setting
+        FROM pg_catalog.pg_db_role_setting AS d
+        CROSS JOIN unnest(d.setconfig) AS c (setting)
+        WHERE c.setting LIKE 'temp\_file\_limit=%'
+            AND d.setdatabase IN (0, (SELECT b.oid FROM pg_catalog.pg_database AS b WHERE b.datname = current_database()))
+        UNION ALL
+        SELECT 0, current_setting('temp_file_limit')
+    ) AS s
+    LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
+) AS l
+CROSS JOIN (
+    SELECT pg_table_size(c.oid) AS bytes, c.reltuples
+    FROM pg_catalog.pg_class AS c
+    WHERE c.oid = to_regclass('public.conversation_members')
+) AS t
+WHERE l.bytes >= 0 AND l.bytes < t.bytes
+ORDER BY l.bytes, l.role_name;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == PreflightTempFiles, these values
+EXPLAIN (:options) EXECUTE "PreflightTempFiles";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == PreflightTempFiles, any values
+EXPLAIN (:options) EXECUTE "PreflightTempFiles";
+
 -- The users to be rechecked in this run: in the order of ids, behind those of the last run that rechecked; after the
 -- last one from the first one on.
 -- Locks: ACCESS SHARE on rechecks and runs. Index: rechecks_pkey, in order; runs are read back to the last one that
@@ -1819,27 +1858,43 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunRecent" (:max_rows);
 
 -- Opens every transaction: bounds its waiting, and sets what it depends on, whatever role, database or a pooled
--- session say. All of it is local to the transaction, so that a pooler may hand the session on.
--- No JIT: compiling costs more than any of our statements runs.
+-- session say. All of it is local to the transaction, so that a pooler may hand the session on; only migrate, which has
+-- a session of its own, sets it for the session, where NO TRANSACTION migrations need it.
+-- The role is left as it is: ALTER ROLE … SET role is how a login with NOINHERIT is made one of ours.
+-- No JIT: compiling costs more than any of our statements runs. Work_mem: a chunk fits into 16 MB, and needs no
+-- temporary file that a temp_file_limit could refuse.
 -- Locks: none.
-PREPARE "SettingsForTransaction" AS
+PREPARE "SettingsApply" AS
 SELECT
-    set_config('statement_timeout', $1::text, true),
-    set_config('lock_timeout', $2::text, true),
-    set_config('idle_in_transaction_session_timeout', $3::text, true),
-    set_config('search_path', 'pg_catalog, pg_temp', true),
-    set_config('row_security', 'off', true),
-    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true),
-    set_config('TimeZone', 'UTC', true),
-    set_config('DateStyle', 'ISO, MDY', true),
-    set_config('IntervalStyle', 'postgres', true),
-    set_config('jit', 'off', true);
+    set_config('statement_timeout', $1::text, $2::boolean),
+    set_config('lock_timeout', $3::text, $2::boolean),
+    set_config('idle_in_transaction_session_timeout', $4::text, $2::boolean),
+    -- Of PostgreSQL 17 and newer.
+    CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL THEN set_config('transaction_timeout', '0', $2::boolean) END,
+    set_config('default_transaction_read_only', 'off', $2::boolean),
+    set_config('default_transaction_isolation', 'read committed', $2::boolean),
+    set_config('search_path', 'pg_catalog, pg_temp', $2::boolean),
+    set_config('row_security', 'off', $2::boolean),
+    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, $2::boolean),
+    set_config('client_encoding', 'UTF8', $2::boolean),
+    set_config('standard_conforming_strings', 'on', $2::boolean),
+    set_config('TimeZone', 'UTC', $2::boolean),
+    set_config('DateStyle', 'ISO, MDY', $2::boolean),
+    set_config('IntervalStyle', 'postgres', $2::boolean),
+    -- Rows are compared as text, which must not round.
+    set_config('extra_float_digits', '1', $2::boolean),
+    set_config('bytea_output', 'hex', $2::boolean),
+    set_config('plan_cache_mode', 'auto', $2::boolean),
+    set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 16384)::text, $2::boolean),
+    -- An index of a large table is sorted in temporary files. Only who may, can.
+    CASE WHEN NOT $2::boolean AND has_parameter_privilege('temp_file_limit', 'SET') THEN set_config('temp_file_limit', '-1', false) END,
+    set_config('jit', 'off', $2::boolean);
 SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == SettingsForTransaction, these values
-EXPLAIN (:options) EXECUTE "SettingsForTransaction" (:statement_timeout, :lock_timeout, :idle_timeout);
+\echo == SettingsApply, these values
+EXPLAIN (:options) EXECUTE "SettingsApply" (:statement_timeout, :is_local, :lock_timeout, :idle_timeout);
 SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == SettingsForTransaction, any values
-EXPLAIN (:options) EXECUTE "SettingsForTransaction" (:statement_timeout, :lock_timeout, :idle_timeout);
+\echo == SettingsApply, any values
+EXPLAIN (:options) EXECUTE "SettingsApply" (:statement_timeout, :is_local, :lock_timeout, :idle_timeout);
 
 -- The oldest transaction that runs right now: a row version that is older was not changed since. Taken before users
 -- are checked a second time.

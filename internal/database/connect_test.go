@@ -1,0 +1,85 @@
+package database_test
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+)
+
+// encrypted is a server that agrees to TLS, as PostgreSQL does, and shows a certificate.
+func encrypted(t *testing.T, cert authfake.Certificate) (address string) {
+	t.Helper()
+	pair, err := cert.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			request := make([]byte, 8) // SSLRequest
+			if _, err := io.ReadFull(conn, request); err == nil {
+				_, _ = conn.Write([]byte("S")) // the handshake fails where this did
+			}
+			_ = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{pair}}).Handshake() // the client says why
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = listener.Close()
+		<-done
+	})
+	return listener.Addr().String()
+}
+
+func TestCertificateOfTheServer(t *testing.T) {
+	t.Parallel()
+	ca, err := authfake.NewCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(file, ca.PEM, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, wrong := range map[string]struct {
+		of         string
+		until      time.Duration
+		parameters string
+		says       string
+	}{
+		"expired":     {"127.0.0.1", -time.Hour, "sslmode=verify-full&sslrootcert=" + file, "has expired: renew it"},
+		"other name":  {"other.host", time.Hour, "sslmode=verify-full&sslrootcert=" + file, "the certificate is of another host"},
+		"unknown CA":  {"127.0.0.1", time.Hour, "sslmode=verify-full", "sslrootcert=FILE in DATABASE_URL names the CA"},
+		"ends after":  {"127.0.0.1", time.Hour, "sslmode=verify-full&sslrootcert=" + file, "does not speak PostgreSQL's protocol, or ended the connection"},
+		"verified CA": {"other.host", time.Hour, "sslmode=verify-ca&sslrootcert=" + file, "does not speak PostgreSQL's protocol, or ended the connection"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cert, err := ca.Issue(wrong.of, time.Now().Add(wrong.until))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = database.Open(t.Context(), "postgres://u:"+secret+"@"+encrypted(t, cert)+"/messaging?"+wrong.parameters, 0, 2)
+			if err == nil || !strings.Contains(err.Error(), wrong.says) || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), secret) {
+				t.Errorf("%v, want one line that says %q", err, wrong.says)
+			}
+		})
+	}
+}
