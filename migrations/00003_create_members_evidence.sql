@@ -1,6 +1,6 @@
 -- Why:      one narrow audit row for each deleted member, whoever deleted it; the whole row of each member that a run
---           deleted, so that it can be restored; the functions that make their partitions ahead of time; and the users
---           who are rechecked while there are backups.
+--           deleted, so that it can be restored; the functions that make their partitions ahead of time; the users who
+--           are rechecked while there are backups; and the functions that pause and resume runs.
 -- Locks:    ACCESS SHARE on conversation_members, while its columns are read. At work, orphan_cleaner.partitions_ensure:
 --           SHARE UPDATE EXCLUSIVE on the two parents, for milliseconds, under a lock_timeout of 3 s: neither the
 --           application nor a run waits for it. An audit partition also takes ACCESS EXCLUSIVE on the audit's
@@ -61,19 +61,12 @@ ALTER TABLE public.conversation_members_backup REPLICA IDENTITY FULL;
 -- messaging-service relaxes one of them.
 -- +goose StatementBegin
 DO $$
-DECLARE
-    member_column name;
 BEGIN
-    FOR member_column IN
-        SELECT a.attname
+    EXECUTE (
+        SELECT 'ALTER TABLE public.conversation_members_backup ' || pg_catalog.string_agg(pg_catalog.format('ALTER COLUMN %I DROP NOT NULL', a.attname), ', ')
         FROM pg_catalog.pg_attribute AS a
-        WHERE a.attrelid = 'public.conversation_members'::pg_catalog.regclass
-            AND a.attnum > 0
-            AND NOT a.attisdropped
-            AND a.attnotnull
-    LOOP
-        EXECUTE pg_catalog.format('ALTER TABLE public.conversation_members_backup ALTER COLUMN %I DROP NOT NULL', member_column);
-    END LOOP;
+        WHERE a.attrelid = 'public.conversation_members'::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
+    );
 END
 $$;
 -- +goose StatementEnd
@@ -141,6 +134,30 @@ COMMENT ON VIEW public.deleted_members_list IS
     'Members that runs deleted and that can be restored. For a part of them create a TEMP TABLE of the same name: it is found first.';
 
 -- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.pause(why text)
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    INSERT INTO orphan_cleaner.pauses (reason) VALUES (why) RETURNING pause_id
+$$;
+
+CREATE FUNCTION orphan_cleaner.resume()
+RETURNS bigint
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+    UPDATE orphan_cleaner.pauses AS p
+    SET resumed_at = now(),
+        resumed_by = session_user
+    WHERE p.resumed_at IS NULL
+    RETURNING p.pause_id
+$$;
+
 CREATE FUNCTION orphan_cleaner.partition_add(
     parent regclass,
     partition_name text,
@@ -243,6 +260,8 @@ $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
+COMMENT ON FUNCTION orphan_cleaner.pause IS 'Pauses all runs. Fails on pauses_one_in_force when they are paused already.';
+COMMENT ON FUNCTION orphan_cleaner.resume IS 'Lets runs continue; null when they were not paused.';
 COMMENT ON FUNCTION orphan_cleaner.partition_add IS 'Creates and attaches one partition unless it is there; true when it made it. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.partitions_ensure IS 'Makes the backup partitions of today and the next days, and the audit partitions of their months; returns how many it made.';
 
@@ -269,7 +288,7 @@ END
 $$;
 -- +goose StatementEnd
 
-DROP FUNCTION orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add;
+DROP FUNCTION orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add, orphan_cleaner.resume, orphan_cleaner.pause;
 DROP VIEW public.deleted_members_list;
 DROP TABLE orphan_cleaner.rechecks;
 DROP TABLE public.conversation_members_backup;
