@@ -29,13 +29,13 @@ AS $$
     keys AS (SELECT i.* FROM pg_index AS i WHERE i.indrelid = 'public.conversation_members'::regclass),
     wrong (message, hint) AS (
         SELECT
-            format('%s is %s, not %s: %s', w.name, coalesce(nullif(format_type(m.atttypid, m.atttypmod), w.type::text), 'missing, generated or may be null'), w.type, w.why),
+            format('%s is %s, not %s: %s', w.name, coalesce(nullif(format_type(m.atttypid, m.atttypmod), w.type::text), CASE WHEN m.attname IS NULL THEN 'missing' ELSE 'nullable or generated' END), w.type, w.why),
             format('ALTER TABLE public.conversation_members ' || CASE
                 WHEN m.attname IS NULL THEN 'RENAME COLUMN another TO %1$s, if it is there by another name'
                 WHEN m.type = w.type THEN 'ALTER COLUMN %1$s SET NOT NULL'
                 WHEN w.type = 'uuid'::regtype THEN 'ALTER COLUMN %1$s TYPE uuid USING %1$s::uuid, if every value is a UUID'
-                WHEN m.typcategory = 'D' THEN 'ALTER COLUMN %1$s TYPE timestamptz USING %1$s::timestamp AT TIME ZONE ''UTC'', or the zone that messaging-service writes: ''Asia/Shanghai'''
-                ELSE 'ALTER COLUMN %1$s TYPE timestamptz USING to_timestamp(%1$s / 1000.0), or without / 1000.0 if it counts seconds'
+                WHEN m.typcategory = 'N' THEN 'ALTER COLUMN %1$s TYPE timestamptz USING to_timestamp(%1$s / 1000.0), or without / 1000.0 if it counts seconds'
+                ELSE 'ALTER COLUMN %1$s TYPE timestamptz USING %1$s::timestamp AT TIME ZONE ''UTC'', or the zone that messaging-service writes, such as ''Asia/Shanghai'''
             END, w.name)
         FROM (
             VALUES ('conversation_id', 'uuid'::regtype, 'a member could not be restored'), ('user_id', 'uuid', 'auth-service knows users by UUID'),

@@ -64,7 +64,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries'
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'members_shape'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -118,6 +118,12 @@ SELECT
             AND i.indpred IS NULL
             AND a.attname = 'user_id'
     )::boolean AS has_index;
+
+-- name: PreflightShape :many
+-- Whether the columns and keys of conversation_members are such that a run can work on it: what is wrong, or one row that is ok.
+-- Locks: none beyond the catalog. Rows: its columns and indexes.
+SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
+FROM orphan_cleaner.members_shape() AS s;
 
 -- name: PreflightQualify :exec
 -- Makes types come out with their schema for the rest of the transaction, so that a statement that is
@@ -207,9 +213,9 @@ pairs AS (
         ) THEN '::' ELSE '::text::' END AS down_cast,
         CASE
             WHEN m.attname IN ('backed_up_at', 'run_id') THEN 'clash'
-            -- What the queries and the trigger themselves read.
-            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at', 'role')
-                AND (m.attname IS NULL OR b.attname IS NOT NULL AND m.attname <> 'role') THEN 'needed'
+            -- What the queries and the trigger themselves read, and cannot do without.
+            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at')
+                AND (m.attname IS NULL OR b.attname IS NOT NULL) THEN 'needed'
             WHEN b.attname IS NULL THEN 'gained'
             WHEN m.attname IS NULL THEN 'lost'
             ELSE 'retyped'

@@ -217,9 +217,9 @@ pairs AS (
         ) THEN '::' ELSE '::text::' END AS down_cast,
         CASE
             WHEN m.attname IN ('backed_up_at', 'run_id') THEN 'clash'
-            -- What the queries and the trigger themselves read.
-            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at', 'role')
-                AND (m.attname IS NULL OR b.attname IS NOT NULL AND m.attname <> 'role') THEN 'needed'
+            -- What the queries and the trigger themselves read, and cannot do without.
+            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at')
+                AND (m.attname IS NULL OR b.attname IS NOT NULL) THEN 'needed'
             WHEN b.attname IS NULL THEN 'gained'
             WHEN m.attname IS NULL THEN 'lost'
             ELSE 'retyped'
@@ -405,7 +405,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries'
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'members_shape'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -486,6 +486,45 @@ func (q *Queries) PreflightServer(ctx context.Context) (PreflightServerRow, erro
 		&i.DatabaseTime,
 	)
 	return i, err
+}
+
+const preflightShape = `-- name: PreflightShape :many
+SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
+FROM orphan_cleaner.members_shape() AS s
+`
+
+type PreflightShapeRow struct {
+	CheckName string `json:"check_name"`
+	Status    string `json:"status"`
+	Message   string `json:"message"`
+	Hint      string `json:"hint"`
+}
+
+// Whether the columns and keys of conversation_members are such that a run can work on it: what is wrong, or one row that is ok.
+// Locks: none beyond the catalog. Rows: its columns and indexes.
+func (q *Queries) PreflightShape(ctx context.Context) ([]PreflightShapeRow, error) {
+	rows, err := q.db.Query(ctx, preflightShape)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []PreflightShapeRow
+	for rows.Next() {
+		var i PreflightShapeRow
+		if err := rows.Scan(
+			&i.CheckName,
+			&i.Status,
+			&i.Message,
+			&i.Hint,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const preflightTable = `-- name: PreflightTable :one

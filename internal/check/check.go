@@ -206,6 +206,7 @@ func (c *Preflight) checkTable(ctx context.Context, f *Findings) {
 	f.verdict(table.HasIndex, "index", "an index on conversation_members(user_id) is valid",
 		"no valid index on conversation_members(user_id): every page of the scan would read the whole table",
 		"CREATE INDEX CONCURRENTLY conversation_members_user_id ON public.conversation_members (user_id)")
+	c.checkShape(ctx, f)
 	c.checkDrift(ctx, f)
 }
 

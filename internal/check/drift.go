@@ -73,6 +73,19 @@ func (c *Preflight) Drift(ctx context.Context) ([]Drift, error) {
 	})
 }
 
+// checkShape asks what the first migration asked: messaging-service may have changed its
+// table since.
+func (c *Preflight) checkShape(ctx context.Context, f *Findings) {
+	shape, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.PreflightShapeRow, error) { return q.PreflightShape(ctx) })
+	if err != nil {
+		f.add("shape", Fail, err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
+		return
+	}
+	for _, row := range shape {
+		f.add(row.CheckName, row.Status, row.Message, row.Hint)
+	}
+}
+
 func (c *Preflight) checkDrift(ctx context.Context, f *Findings) {
 	const name = "backup-columns"
 	drift, err := c.Drift(ctx)

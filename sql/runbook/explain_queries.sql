@@ -736,7 +736,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries'
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'members_shape'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -814,6 +814,18 @@ EXPLAIN (:options) EXECUTE "PreflightTable";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PreflightTable, any values
 EXPLAIN (:options) EXECUTE "PreflightTable";
+
+-- Whether the columns and keys of conversation_members are such that a run can work on it: what is wrong, or one row that is ok.
+-- Locks: none beyond the catalog. Rows: its columns and indexes.
+PREPARE "PreflightShape" AS
+SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
+FROM orphan_cleaner.members_shape() AS s;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == PreflightShape, these values
+EXPLAIN (:options) EXECUTE "PreflightShape";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == PreflightShape, any values
+EXPLAIN (:options) EXECUTE "PreflightShape";
 
 -- Makes types come out with their schema for the rest of the transaction, so that a statement that is
 -- printed means the same wherever it is run.
@@ -909,9 +921,9 @@ pairs AS (
         ) THEN '::' ELSE '::text::' END AS down_cast,
         CASE
             WHEN m.attname IN ('backed_up_at', 'run_id') THEN 'clash'
-            -- What the queries and the trigger themselves read.
-            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at', 'role')
-                AND (m.attname IS NULL OR b.attname IS NOT NULL AND m.attname <> 'role') THEN 'needed'
+            -- What the queries and the trigger themselves read, and cannot do without.
+            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at')
+                AND (m.attname IS NULL OR b.attname IS NOT NULL) THEN 'needed'
             WHEN b.attname IS NULL THEN 'gained'
             WHEN m.attname IS NULL THEN 'lost'
             ELSE 'retyped'

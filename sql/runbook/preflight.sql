@@ -153,10 +153,11 @@ SELECT name, status, found, CASE WHEN status <> 'ok' THEN what_to_do END AS what
 FROM checks
 ORDER BY n, name;
 
--- What stands in the way of the next run, by our own tables.
+-- What stands in the way of the next run, by our own tables and functions.
 SELECT to_regclass('orphan_cleaner.pauses') IS NOT NULL AS is_migrated
 \gset
 \if :is_migrated
+    SELECT s.check_name AS name, s.status, s.message AS found, s.hint AS what_to_do FROM orphan_cleaner.members_shape() AS s;
     SELECT
         coalesce((SELECT 'paused by ' || paused_by || ': ' || reason FROM orphan_cleaner.pauses WHERE resumed_at IS NULL), 'not paused') AS pause,
         coalesce((
