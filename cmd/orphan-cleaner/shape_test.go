@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
@@ -231,4 +233,87 @@ func TestShapesInOtherEncodings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What messaging-service does to its table later: check and run say what is wrong and
+// nothing is deleted; its own deletes pass.
+func TestShapeChangesLater(t *testing.T) {
+	t.Parallel()
+	const both = `ALTER TABLE conversation_members %[1]s; ALTER TABLE conversation_members_backup %[1]s`
+	for name, c := range map[string]struct{ change, says, hint string }{
+		// Members of 29 days and 20 hours, eight hours older where UTC is taken for the time of Shanghai.
+		"the zone is lost": {
+			`SET timezone = 'UTC'; ` + fmt.Sprintf(both, "ALTER joined_at TYPE timestamp") + `;
+			UPDATE conversation_members SET joined_at = (now() - interval '29 days 20 hours') AT TIME ZONE 'UTC'; SET timezone = 'Asia/Shanghai'`,
+			"joined_at is timestamp without time zone", "AT TIME ZONE 'UTC', or the zone that messaging-service writes, such as 'Asia/Shanghai'",
+		},
+		"joined_at is lost":     {fmt.Sprintf(both, "DROP joined_at"), "joined_at is missing", "RENAME COLUMN another TO joined_at"},
+		"activity is a number":  {fmt.Sprintf(both, "ALTER last_read_at TYPE bigint USING 1"), "last_read_at is bigint", "to_timestamp(last_read_at / 1000.0)"},
+		"the key is lost":       {"ALTER TABLE conversation_members DROP CONSTRAINT conversation_members_pkey", "no unique key", "ADD PRIMARY KEY"},
+		"a key is made lenient": {"ALTER TABLE conversation_members ADD rank int UNIQUE DEFERRABLE; ALTER TABLE conversation_members_backup ADD rank int", "is deferrable", "NOT DEFERRABLE"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := testdb.NewBare(t)
+			w := newShaped(t, db, `ALTER DATABASE "`+db.Name+`" SET timezone = 'Asia/Shanghai'`)
+			w.Exec(c.change)
+			w.unchanged(t)
+			before := w.Snapshot("conversation_members")
+			for _, f := range w.findings(t, exitFailed) {
+				if f.Status == check.Fail && (f.Name != "shape" || !strings.Contains(f.Message, c.says) || !strings.Contains(f.Hint, c.hint)) {
+					t.Errorf("check: %+v", f)
+				}
+			}
+			result := program(t, w.env, "run", "--json").expect(t, exitFailed).result(t)
+			if said, _ := result["error"].(string); !strings.Contains(said, c.says) || !strings.Contains(said, c.hint) || result["members_deleted"] != 0.0 {
+				t.Errorf("the run: %v", result)
+			}
+			if diff := before.Diff(w.Snapshot("conversation_members")); diff != "" {
+				t.Errorf("a run deleted:\n%s", diff)
+			}
+			if warned := w.leave(t); warned != nil {
+				t.Errorf("the application was warned: %v", warned)
+			}
+		})
+	}
+}
+
+// A member without joined_at is young for ever, and every figure says so; so does each
+// of a hold.
+func TestShapeWithoutJoinedAt(t *testing.T) {
+	t.Parallel()
+	w := newShaped(t, testdb.NewBare(t), `ALTER TABLE conversation_members ALTER joined_at DROP NOT NULL`)
+	nameless, held := w.dead[0], w.dead[1]
+	w.Exec(`UPDATE conversation_members SET joined_at = NULL WHERE user_id = $1`, nameless)
+	w.Exec(`UPDATE conversation_members SET joined_at = NULL WHERE (user_id, conversation_id) = (SELECT user_id, min(conversation_id::text)::uuid
+		FROM conversation_members WHERE user_id = $1 GROUP BY 1)`, w.dead[2])
+	program(t, w.env, "hold", "add", "--user", held.String(), "--reason", "test").expect(t, exitDone)
+	w.unchanged(t)
+	figures := func(due, young float64) {
+		t.Helper()
+		if status := w.backlogDue(t); status != due {
+			t.Errorf("status: %v due, want %v", status, due)
+		}
+		metrics, err := db.New(w.Pool).MetricsDue(t.Context(), 30*24*time.Hour)
+		if err != nil || float64(metrics.DueMembers) != due {
+			t.Errorf("metrics: %+v due, want %v (%v)", metrics, due, err)
+		}
+		if out := w.Psql("-At", "-f", "../../sql/runbook/due_now.sql"); !strings.Contains(out, fmt.Sprintf("all||||%v|2|%v\n", due, young)) {
+			t.Errorf("due_now.sql: want %v due and %v young:\n%s", due, young, out)
+		}
+		dry := program(t, w.env, "run", "--dry-run", "--json").expect(t, exitDone).result(t)
+		if dry["members_due"] != due || dry["members_kept_young"] != young {
+			t.Errorf("dry run: %v due and %v young, want %v and %v", dry["members_due"], dry["members_kept_young"], due, young)
+		}
+	}
+	figures(5, 3)
+	before := w.Snapshot("conversation_members WHERE joined_at IS NULL OR user_id = $1", held)
+	ran := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
+	if ran["members_deleted"] != 5.0 || ran["members_kept_young"] != 3.0 || ran["members_held"] != 2.0 {
+		t.Errorf("the run: %v", ran)
+	}
+	if diff := before.Diff(w.Snapshot("conversation_members WHERE user_id = ANY ($1)", w.dead)); diff != "" {
+		t.Errorf("what should have stayed:\n%s", diff)
+	}
+	figures(0, 3)
 }
