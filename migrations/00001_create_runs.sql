@@ -1,7 +1,7 @@
--- Why:      a schema for everything of ours that the runbook does not name. In it one row for each run: how far it is,
---           what it did and why it stopped. The open row is the lock, its token the fence: a runner that woke up too
---           late holds the wrong one. Beside it what binds a run: pinned limits, pauses, and the sums of each hour; and the
---           functions that apply the limits, pause and resume.
+-- Why:      a schema for everything of ours that the runbook does not name, unless conversation_members has a shape that no
+--           run can work on. In it one row for each run: how far it is, what it did and why it stopped. The open row is the
+--           lock, its token the fence: a runner that woke up too late holds the wrong one. Beside it what binds a run:
+--           pinned limits, and pauses; and the functions that apply limits, pause and resume.
 -- Locks:    none on messaging-service's tables.
 -- Duration: milliseconds.
 -- Rollback: refused while a run has deleted a row (it is evidence) or a pause is in force.
@@ -9,10 +9,64 @@
 -- +goose Up
 SET LOCAL lock_timeout = '3s';
 
--- In another version table, most likely the application's own, each program would take the other's versions for its
--- own. goose records a version at the end of the transaction of its migration: a trigger that fires at COMMIT sees where.
+CREATE SCHEMA orphan_cleaner;
+
+COMMENT ON SCHEMA orphan_cleaner IS 'Runs, ledger, evidence and reviewed functions of orphan-cleaner.';
+
 -- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.members_shape()
+RETURNS TABLE (check_name text, status text, message text, hint text)
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH members AS (
+        SELECT a.*, coalesce(nullif(t.typbasetype, 0), t.oid)::regtype AS type, t.typcategory
+        FROM pg_attribute AS a
+        JOIN pg_type AS t ON t.oid = a.atttypid
+        WHERE a.attrelid = 'public.conversation_members'::regclass AND a.attnum > 0 AND NOT a.attisdropped
+    ),
+    keys AS (SELECT i.* FROM pg_index AS i WHERE i.indrelid = 'public.conversation_members'::regclass),
+    wrong (message, hint) AS (
+        SELECT
+            format('%s is %s, not %s: %s', w.name, coalesce(nullif(format_type(m.atttypid, m.atttypmod), w.type::text), CASE WHEN m.attname IS NULL THEN 'missing' ELSE 'nullable or generated' END), w.type, w.why),
+            format('ALTER TABLE public.conversation_members ' || CASE
+                WHEN m.attname IS NULL THEN 'RENAME COLUMN another TO %1$s, if it is there by another name'
+                WHEN m.type = w.type THEN 'ALTER COLUMN %1$s SET NOT NULL'
+                WHEN w.type = 'uuid'::regtype THEN 'ALTER COLUMN %1$s TYPE uuid USING %1$s::uuid, if every value is a UUID'
+                WHEN m.typcategory = 'N' THEN 'ALTER COLUMN %1$s TYPE timestamptz USING to_timestamp(%1$s / 1000.0), or without / 1000.0 if it counts seconds'
+                ELSE 'ALTER COLUMN %1$s TYPE timestamptz USING %1$s::timestamp AT TIME ZONE ''UTC'', or the zone that messaging-service writes, such as ''Asia/Shanghai'''
+            END, w.name)
+        FROM (
+            VALUES ('conversation_id', 'uuid'::regtype, 'a member could not be restored'), ('user_id', 'uuid', 'auth-service knows users by UUID'),
+            ('joined_at', 'timestamptz', 'young members could be deleted'), ('last_read_at', 'timestamptz', 'members of active users could be deleted')
+        ) AS w (name, type, why)
+        LEFT JOIN members AS m ON m.attname = w.name
+        WHERE coalesce(m.type <> w.type OR m.attgenerated <> '' OR w.name = 'conversation_id' AND NOT m.attnotnull, w.name <> 'last_read_at')
+        UNION ALL
+        SELECT format('%s is the name of a column that the backup has itself', m.attname), format('rename %1$s, as to member_%1$s', m.attname)
+        FROM members AS m WHERE m.attname IN ('run_id', 'backed_up_at')
+        UNION ALL
+        SELECT 'no unique key on (conversation_id, user_id): a member could be restored twice', 'ALTER TABLE public.conversation_members ADD PRIMARY KEY (conversation_id, user_id)'
+        WHERE NOT EXISTS (
+            SELECT FROM keys AS k WHERE k.indisunique AND k.indisvalid AND k.indpred IS NULL AND k.indexprs IS NULL
+                AND ARRAY(SELECT m.attname::text FROM members AS m WHERE m.attnum = ANY ((k.indkey::int2 [])[:k.indnkeyatts - 1])) <@ '{conversation_id,user_id}'
+        )
+        UNION ALL
+        SELECT format('the constraint %s is deferrable: INSERT ... ON CONFLICT, as in a restore, fails', k.indexrelid::regclass), 'drop it, and add it NOT DEFERRABLE'
+        FROM keys AS k WHERE NOT k.indimmediate
+    )
+    SELECT 'shape', CASE WHEN w.message IS NULL THEN 'ok' ELSE 'FAIL' END,
+        'conversation_members: ' || coalesce(w.message, 'its columns and keys are what runs need' || CASE
+            WHEN 'last_read_at' IN (SELECT m.attname FROM members AS m) THEN '' ELSE '; without last_read_at the breaker recently-active is off' END),
+        coalesce(w.hint, '')
+    FROM (SELECT) AS one
+    LEFT JOIN wrong AS w ON true
+$$;
+
 DO $$
+DECLARE
+    wrong record;
 BEGIN
     IF pg_catalog.to_regclass('public.orphan_runs') IS NOT NULL THEN
         RAISE EXCEPTION 'refusing to migrate: this database holds tables of a development version (public.orphan_runs and others)'
@@ -25,23 +79,26 @@ BEGIN
         RAISE EXCEPTION 'refusing to migrate: conversation_members is partitioned, inherits, or is no table at all'
             USING HINT = 'Deletes by way of another table would escape the audit: see docs/surroundings.md.';
     END IF;
+    SELECT s.message, s.hint INTO wrong FROM orphan_cleaner.members_shape() AS s WHERE s.status = 'FAIL' LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'refusing to migrate: %', wrong.message USING HINT = wrong.hint;
+    END IF;
+    -- In another version table, most likely the application's own, each program would take the other's versions for its own.
+    -- goose records a version at the end of the transaction of its migration: a trigger that fires at COMMIT sees where.
     CREATE TEMPORARY TABLE recorded (is_checked boolean) ON COMMIT DROP;
     CREATE OR REPLACE FUNCTION pg_temp.check_recorded()
     RETURNS trigger
     LANGUAGE plpgsql
     AS $check$
-    DECLARE
-        is_recorded boolean := false;
     BEGIN
         IF pg_catalog.to_regclass('public.orphan_cleaner_goose') IS NOT NULL THEN
-            SELECT EXISTS (SELECT FROM public.orphan_cleaner_goose WHERE version_id = 1 AND is_applied) INTO is_recorded;
+            IF EXISTS (SELECT FROM public.orphan_cleaner_goose WHERE version_id = 1 AND is_applied) THEN
+                RETURN NULL;
+            END IF;
         END IF;
-        IF NOT is_recorded THEN
-            RAISE EXCEPTION 'refusing to migrate: these migrations would be recorded in another version table than public.orphan_cleaner_goose'
-                USING DETAIL = 'A version table counts the migrations of one program. An application that shares it would skip its own.',
-                    HINT = 'Run: orphan-cleaner migrate up; or goose in the root of the checkout, where .env names the table; or goose -table public.orphan_cleaner_goose.';
-        END IF;
-        RETURN NULL;
+        RAISE EXCEPTION 'refusing to migrate: these migrations would be recorded in another version table than public.orphan_cleaner_goose'
+            USING DETAIL = 'A version table counts the migrations of one program. An application that shares it would skip its own.',
+                HINT = 'Run: orphan-cleaner migrate up; or goose in the root of the checkout, where .env names the table; or goose -table public.orphan_cleaner_goose.';
     END
     $check$;
     CREATE CONSTRAINT TRIGGER recorded AFTER INSERT ON pg_temp.recorded
@@ -54,10 +111,6 @@ $$;
 
 -- goose records when a migration was applied without a time zone, in that of the session: from here on in UTC.
 ALTER TABLE IF EXISTS public.orphan_cleaner_goose ALTER COLUMN tstamp SET DEFAULT (pg_catalog.now() AT TIME ZONE 'UTC');
-
-CREATE SCHEMA orphan_cleaner;
-
-COMMENT ON SCHEMA orphan_cleaner IS 'Runs, ledger, evidence and reviewed functions of orphan-cleaner.';
 
 CREATE TABLE orphan_cleaner.runs (
     run_id bigint GENERATED ALWAYS AS IDENTITY,
@@ -103,9 +156,7 @@ CREATE TABLE orphan_cleaner.runs (
     error text,
     CONSTRAINT runs_pkey PRIMARY KEY (run_id),
     CONSTRAINT runs_kind_check CHECK (kind IN ('clean', 'restore')),
-    CONSTRAINT runs_state_check CHECK (
-        state IN ('running', 'succeeded', 'incomplete', 'refused', 'failed', 'paused', 'abandoned')
-    ),
+    CONSTRAINT runs_state_check CHECK (state IN ('running', 'succeeded', 'incomplete', 'refused', 'failed', 'paused', 'abandoned')),
     CONSTRAINT runs_phase_check CHECK (phase IN ('preflight', 'verify', 'judge', 'sweep', 'restore', 'finish')),
     CONSTRAINT runs_finished_check CHECK ((state = 'running') = (finished_at IS NULL)),
     CONSTRAINT runs_call_ms_buckets_check CHECK (pg_catalog.cardinality(call_ms_buckets) = 61)
@@ -197,26 +248,6 @@ COMMENT ON COLUMN orphan_cleaner.limits.value IS 'Seconds, a share of 1, or a nu
 COMMENT ON COLUMN orphan_cleaner.limits.set_at IS 'When it was pinned.';
 COMMENT ON COLUMN orphan_cleaner.limits.set_by IS 'The database role that pinned it.';
 
-CREATE TABLE orphan_cleaner.hours (
-    hour timestamptz NOT NULL,
-    users bigint NOT NULL DEFAULT 0,
-    users_new bigint NOT NULL DEFAULT 0,
-    rows_total bigint NOT NULL DEFAULT 0,
-    rows_deleted bigint NOT NULL DEFAULT 0,
-    rows_approved bigint NOT NULL DEFAULT 0,
-    CONSTRAINT hours_pkey PRIMARY KEY (hour)
-)
--- Each chunk updates the row of its hour in place.
-WITH (fillfactor = 50);
-
-COMMENT ON TABLE orphan_cleaner.hours IS 'Sums of each hour in which a run was judged: what the breakers over a day, a week and a month compare.';
-COMMENT ON COLUMN orphan_cleaner.hours.hour IS 'Its beginning.';
-COMMENT ON COLUMN orphan_cleaner.hours.users IS 'Users of the table as the last run of the hour knew them.';
-COMMENT ON COLUMN orphan_cleaner.hours.users_new IS 'Newly missing users, without those that an approval covered.';
-COMMENT ON COLUMN orphan_cleaner.hours.rows_total IS 'Rows of the table when the first run of the hour was judged.';
-COMMENT ON COLUMN orphan_cleaner.hours.rows_deleted IS 'Rows deleted, without those that an approval covered.';
-COMMENT ON COLUMN orphan_cleaner.hours.rows_approved IS 'Rows deleted that an approval covered.';
-
 -- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.effective_settings(settings jsonb)
 RETURNS jsonb
@@ -264,6 +295,7 @@ $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
+COMMENT ON FUNCTION orphan_cleaner.members_shape IS 'Whether the columns and keys of conversation_members are such that runs can delete and restore: a row for each thing that is wrong, FAIL, or one that is ok.';
 COMMENT ON FUNCTION orphan_cleaner.effective_settings IS 'A run''s settings with the pinned limits applied: flags can only be stricter.';
 COMMENT ON FUNCTION orphan_cleaner.pause IS 'Pauses all runs. Fails on pauses_one_in_force when they are paused already.';
 COMMENT ON FUNCTION orphan_cleaner.resume IS 'Lets runs continue; null when they were not paused.';
@@ -289,9 +321,6 @@ END
 $$;
 -- +goose StatementEnd
 
-DROP FUNCTION orphan_cleaner.resume, orphan_cleaner.pause, orphan_cleaner.effective_settings;
-DROP TABLE orphan_cleaner.hours;
-DROP TABLE orphan_cleaner.limits;
-DROP TABLE orphan_cleaner.pauses;
-DROP TABLE orphan_cleaner.runs;
+DROP FUNCTION orphan_cleaner.resume, orphan_cleaner.pause, orphan_cleaner.effective_settings, orphan_cleaner.members_shape;
+DROP TABLE orphan_cleaner.limits, orphan_cleaner.pauses, orphan_cleaner.runs;
 DROP SCHEMA orphan_cleaner;

@@ -1,6 +1,6 @@
 -- Why:      the ledger says who is missing, and since when without a break. Beside it: staging of the open run, how far
---           the checking is, and what people decide: holds, with the functions that place and lift them, approvals and
---           restores.
+--           the checking is, the sums of each hour, and what people decide: holds, with the functions that place and
+--           lift them, approvals and restores.
 -- Locks:    none on messaging-service's tables. At work, placing and lifting a hold wait for the chunks in flight, 5 s at most.
 -- Duration: milliseconds.
 -- Rollback: drops the ledger: every clock starts anew after the next up. Refused while a hold is in force
@@ -104,6 +104,26 @@ COMMENT ON TABLE orphan_cleaner.unknowns IS 'Users of whom the last run that che
 COMMENT ON COLUMN orphan_cleaner.unknowns.user_id IS 'A user of auth-service.';
 COMMENT ON COLUMN orphan_cleaner.unknowns.unknown_since IS 'No earlier than this was the last valid response: the start of the complete cycle before; without one, the first run that had none.';
 
+CREATE TABLE orphan_cleaner.hours (
+    hour timestamptz NOT NULL,
+    users bigint NOT NULL DEFAULT 0,
+    users_new bigint NOT NULL DEFAULT 0,
+    rows_total bigint NOT NULL DEFAULT 0,
+    rows_deleted bigint NOT NULL DEFAULT 0,
+    rows_approved bigint NOT NULL DEFAULT 0,
+    CONSTRAINT hours_pkey PRIMARY KEY (hour)
+)
+-- Each chunk updates the row of its hour in place.
+WITH (fillfactor = 50);
+
+COMMENT ON TABLE orphan_cleaner.hours IS 'Sums of each hour in which a run was judged: what the breakers over a day, a week and a month compare.';
+COMMENT ON COLUMN orphan_cleaner.hours.hour IS 'Its beginning.';
+COMMENT ON COLUMN orphan_cleaner.hours.users IS 'Users of the table as the last run of the hour knew them.';
+COMMENT ON COLUMN orphan_cleaner.hours.users_new IS 'Newly missing users, without those that an approval covered.';
+COMMENT ON COLUMN orphan_cleaner.hours.rows_total IS 'Rows of the table when the first run of the hour was judged.';
+COMMENT ON COLUMN orphan_cleaner.hours.rows_deleted IS 'Rows deleted, without those that an approval covered.';
+COMMENT ON COLUMN orphan_cleaner.hours.rows_approved IS 'Rows deleted that an approval covered.';
+
 CREATE TABLE orphan_cleaner.holds (
     hold_id bigint GENERATED ALWAYS AS IDENTITY,
     user_id uuid,
@@ -175,9 +195,7 @@ CREATE TABLE orphan_cleaner.approvals (
     CONSTRAINT approvals_used_check CHECK ((used_at IS NULL) = (used_by_run IS NULL))
 );
 
-CREATE UNIQUE INDEX approvals_one_open
-    ON orphan_cleaner.approvals (run_id)
-    WHERE used_at IS NULL AND revoked_at IS NULL;
+CREATE UNIQUE INDEX approvals_one_open ON orphan_cleaner.approvals (run_id) WHERE used_at IS NULL AND revoked_at IS NULL;
 
 COMMENT ON TABLE orphan_cleaner.approvals IS 'Who approved what a refused run found, until when, and which run used it.';
 COMMENT ON COLUMN orphan_cleaner.approvals.approval_id IS 'Names the approval.';
@@ -245,18 +263,9 @@ AS $$
         SET lifted_at = now(),
             lifted_by = session_user
         WHERE h.lifted_at IS NULL
-            AND (
-                h.hold_id = of_hold
-                OR h.run_id = of_restore
-                AND (
-                    restored_too
-                    OR NOT EXISTS (
-                        SELECT
-                        FROM orphan_cleaner.restores AS r
-                        WHERE r.run_id = of_restore AND r.user_id = h.user_id AND r.state = 'restored'
-                    )
-                )
-            )
+            AND (h.hold_id = of_hold OR h.run_id = of_restore AND (restored_too OR NOT EXISTS (
+                SELECT FROM orphan_cleaner.restores AS r WHERE r.run_id = of_restore AND r.user_id = h.user_id AND r.state = 'restored'
+            )))
         RETURNING h.hold_id
     )
     SELECT count(*) FROM lifted
@@ -290,10 +299,7 @@ $$;
 -- +goose StatementEnd
 
 DROP FUNCTION orphan_cleaner.hold_lift, orphan_cleaner.hold_add;
-DROP TABLE orphan_cleaner.restores, orphan_cleaner.approvals, orphan_cleaner.refusals;
 DROP VIEW orphan_cleaner.holds_in_force;
-DROP TABLE orphan_cleaner.holds;
-DROP TABLE orphan_cleaner.unknowns;
-DROP TABLE orphan_cleaner.coverage;
-DROP TABLE orphan_cleaner.sightings;
-DROP TABLE orphan_cleaner.candidates;
+DROP TABLE
+    orphan_cleaner.restores, orphan_cleaner.approvals, orphan_cleaner.refusals, orphan_cleaner.holds, orphan_cleaner.hours,
+    orphan_cleaner.unknowns, orphan_cleaner.coverage, orphan_cleaner.sightings, orphan_cleaner.candidates;

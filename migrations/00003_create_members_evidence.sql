@@ -1,6 +1,7 @@
 -- Why:      one narrow audit row for each deleted member, whoever deleted it; the whole row of each member that a run
---           deleted, so that it can be restored; the functions that make their partitions ahead of time; the users
---           who are rechecked while there are backups; and the mark of those whose rows the database refuses to delete.
+-- Why:      one narrow audit row for each deleted member, whoever deleted it; the whole row of each member that a run
+--           deleted, so that it can be restored; the functions that make their partitions ahead of time; and the users who
+--           are rechecked while there are backups.
 -- Locks:    ACCESS SHARE on conversation_members, while its columns are read. At work, orphan_cleaner.partitions_ensure:
 --           SHARE UPDATE EXCLUSIVE on the two parents, for milliseconds, under a lock_timeout of 3 s: neither the
 --           application nor a run waits for it. An audit partition also takes ACCESS EXCLUSIVE on the audit's
@@ -61,19 +62,12 @@ ALTER TABLE public.conversation_members_backup REPLICA IDENTITY FULL;
 -- messaging-service relaxes one of them.
 -- +goose StatementBegin
 DO $$
-DECLARE
-    member_column name;
 BEGIN
-    FOR member_column IN
-        SELECT a.attname
+    EXECUTE (
+        SELECT 'ALTER TABLE public.conversation_members_backup ' || pg_catalog.string_agg(pg_catalog.format('ALTER COLUMN %I DROP NOT NULL', a.attname), ', ')
         FROM pg_catalog.pg_attribute AS a
-        WHERE a.attrelid = 'public.conversation_members'::pg_catalog.regclass
-            AND a.attnum > 0
-            AND NOT a.attisdropped
-            AND a.attnotnull
-    LOOP
-        EXECUTE pg_catalog.format('ALTER TABLE public.conversation_members_backup ALTER COLUMN %I DROP NOT NULL', member_column);
-    END LOOP;
+        WHERE a.attrelid = 'public.conversation_members'::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
+    );
 END
 $$;
 -- +goose StatementEnd
@@ -241,30 +235,11 @@ BEGIN
     RETURN made;
 END
 $$;
-
-CREATE FUNCTION orphan_cleaner.candidates_block(of_run bigint, blocked jsonb, is_whole boolean)
-RETURNS void
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-AS $$
-    UPDATE orphan_cleaner.candidates AS c
-    SET blocked_since = CASE WHEN n.cause IS NOT NULL THEN coalesce(c.blocked_since, now()) END,
-        blocked_by = n.cause
-    FROM (
-        SELECT coalesce(e.entry ->> 'user_id', b.user_id::text)::uuid AS user_id, e.entry - 'user_id' AS cause
-        FROM jsonb_path_query(blocked, '$[0 to 999] ? (@.user_id.type() == "string")') AS e (entry)
-        FULL JOIN (SELECT o.user_id FROM orphan_cleaner.candidates AS o WHERE o.blocked_since IS NOT NULL) AS b ON b.user_id::text = e.entry ->> 'user_id'
-    ) AS n
-    JOIN orphan_cleaner.sightings AS s ON s.run_id = of_run AND s.user_id = n.user_id
-    WHERE c.user_id = n.user_id
-        AND CASE WHEN n.cause IS NULL THEN is_whole ELSE s.is_due AND length(n.cause::text) <= 5000 END
-$$;
 -- +goose StatementEnd
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
 COMMENT ON FUNCTION orphan_cleaner.is_restorable IS 'Whether a deleted member is not there, and its conversation is. Its tables are those of that name when it is called.';
-COMMENT ON FUNCTION orphan_cleaner.candidates_block IS 'Marks due users of a run as blocked; with is_whole, lifts the mark of everybody else whom the run found missing. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.partition_add IS 'Creates and attaches one partition unless it is there; true when it made it. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.partitions_ensure IS 'Makes the backup partitions of today and the next days, and the audit partitions of their months; returns how many it made.';
 
@@ -291,7 +266,7 @@ END
 $$;
 -- +goose StatementEnd
 
-DROP FUNCTION orphan_cleaner.candidates_block, orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add;
+DROP FUNCTION orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add;
 DROP VIEW public.deleted_members_list;
 DROP FUNCTION orphan_cleaner.is_restorable;
 DROP TABLE orphan_cleaner.rechecks;

@@ -53,18 +53,10 @@ BEGIN
     END IF;
     transaction_id := pg_current_xact_id()::text::bigint;
 
-    IF run IS NULL THEN
+    IF run IS NULL AND current_setting('orphan_cleaner.audits', true) IS DISTINCT FROM transaction_id::text THEN
         -- Somebody else's delete, which must not fail because of us. The first of a transaction is caught by a
         -- subtransaction; once it went well the audit's lock is held and its partition known, and the later ones need
         -- none: hundreds of subtransactions in one transaction would slow every session.
-        IF current_setting('orphan_cleaner.audits', true) IS NOT DISTINCT FROM transaction_id::text THEN
-            INSERT INTO public.conversation_members_audit (
-                conversation_id, user_id, role, joined_at, deleted_at, deleted_by, application, txid
-            )
-            SELECT g.conversation_id, g.user_id, g.role::text, g.joined_at, now(), deleter, application, transaction_id
-            FROM gone AS g;
-            RETURN NULL;
-        END IF;
         IF current_setting('orphan_cleaner.audit_failed', true) IS NOT DISTINCT FROM transaction_id::text THEN
             RETURN NULL;
         END IF;
@@ -72,8 +64,10 @@ BEGIN
             INSERT INTO public.conversation_members_audit (
                 conversation_id, user_id, role, joined_at, deleted_at, deleted_by, application, txid
             )
-            SELECT g.conversation_id, g.user_id, g.role::text, g.joined_at, now(), deleter, application, transaction_id
-            FROM gone AS g;
+            SELECT g.conversation_id, g.user_id, g.role, g.joined_at, now(), deleter, application, transaction_id
+            -- A name that the inner query has no column of is found in the outer one.
+            FROM (SELECT NULL AS role, NULL::timestamptz AS joined_at) AS absent
+            CROSS JOIN LATERAL (SELECT o.conversation_id, o.user_id, role::text AS role, joined_at FROM gone AS o) AS g;
             PERFORM set_config('orphan_cleaner.audits', transaction_id::text, true);
         EXCEPTION WHEN OTHERS THEN
             RAISE WARNING 'conversation_members: members deleted by this transaction are not audited: %', SQLERRM
@@ -86,9 +80,13 @@ BEGIN
     INSERT INTO public.conversation_members_audit (
         conversation_id, user_id, role, joined_at, deleted_at, deleted_by, application, run_id, txid
     )
-    SELECT g.conversation_id, g.user_id, g.role::text, g.joined_at, now(), deleter, application, run, transaction_id
-    FROM gone AS g;
+    SELECT g.conversation_id, g.user_id, g.role, g.joined_at, now(), deleter, application, run, transaction_id
+    FROM (SELECT NULL AS role, NULL::timestamptz AS joined_at) AS absent
+    CROSS JOIN LATERAL (SELECT o.conversation_id, o.user_id, role::text AS role, joined_at FROM gone AS o) AS g;
     GET DIAGNOSTICS audited = ROW_COUNT;
+    IF run IS NULL THEN
+        RETURN NULL;
+    END IF;
 
     -- By name, from the catalog: a column that messaging-service added and the backup lacks fails here, and with it
     -- the run's delete. Generated columns are computed anew on restore.

@@ -276,9 +276,14 @@ AS $$
         WHERE o.relrowsecurity
             AND (o.inhparent IS NULL OR o.relname = 'conversation_members_audit_default')
     )
-    SELECT c.check_name, c.status, CASE c.status WHEN 'ok' THEN c.fine ELSE c.wrong END, CASE c.status WHEN 'ok' THEN '' ELSE c.hint END
-    FROM checks AS c
-    ORDER BY c.ordinal, c.check_name
+    SELECT s.check_name, s.status, s.message, s.hint
+    FROM orphan_cleaner.members_shape() AS s
+    UNION ALL
+    (
+        SELECT c.check_name, c.status, CASE c.status WHEN 'ok' THEN c.fine ELSE c.wrong END, CASE c.status WHEN 'ok' THEN '' ELSE c.hint END
+        FROM checks AS c
+        ORDER BY c.ordinal, c.check_name
+    )
 $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;

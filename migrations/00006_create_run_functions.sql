@@ -192,7 +192,7 @@ BEGIN
         WHERE a.run_id = of_run AND a.deleted_at >= run.started_at;
         SELECT count(*) INTO backed_up
         FROM public.conversation_members_backup AS b
-        WHERE b.run_id = of_run AND b.backed_up_at >= run.started_at;
+        WHERE b.run_id = run.run_id AND b.backed_up_at >= run.started_at;
         IF audited <> run.members_deleted OR backed_up <> run.members_deleted THEN
             new_state := 'failed';
             new_error := format('count proof failed over the whole run: %s deleted, %s audited, %s backed up', run.members_deleted, audited, backed_up);

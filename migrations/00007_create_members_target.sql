@@ -23,14 +23,15 @@ SET enable_hashagg = off
 SET enable_sort = off
 SET jit = off
 AS $$
+    -- Parameters by their number, here and below: a name could be that of a column, which would be taken first.
     SELECT coalesce(array_agg(u.user_id), '{}'), coalesce(sum(u.row_count), 0)::bigint
     FROM (
         SELECT m.user_id, count(*) AS row_count
         FROM public.conversation_members AS m
-        WHERE m.user_id >= from_user
+        WHERE m.user_id >= $1
         GROUP BY m.user_id
         ORDER BY m.user_id
-        LIMIT max_users
+        LIMIT $2
     ) AS u
 $$;
 
@@ -91,20 +92,22 @@ AS $$
         count(*) FILTER (WHERE NOT r.is_old AND NOT r.is_held),
         count(*) FILTER (WHERE r.is_held),
         max(r.last_read_at)
-    FROM (
+    -- A name that the inner query has no column of is found in the outer one.
+    FROM (SELECT NULL::timestamptz AS last_read_at) AS absent
+    CROSS JOIN LATERAL (
         SELECT
             m.user_id,
-            coalesce(m.joined_at < horizon, false) AS is_old,
+            coalesce(m.joined_at < $2, false) AS is_old,
             -- IN, which is hashed once, and not EXISTS, which would be looked up for each row.
             m.conversation_id IN (
                 SELECT h.conversation_id
                 FROM orphan_cleaner.holds_in_force AS h
                 WHERE h.conversation_id IS NOT NULL
             ) AS is_held,
-            m.last_read_at
+            last_read_at
         FROM public.conversation_members AS m
         -- A subquery, so that the planner does not weigh thousands of users one by one.
-        WHERE m.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
+        WHERE m.user_id = ANY (ARRAY(SELECT unnest($1)))
         -- Worked out once for each row, and not for each count.
         OFFSET 0
     ) AS r
@@ -130,6 +133,8 @@ SET enable_nestloop = off
 SET enable_mergejoin = off
 SET jit = off
 AS $$
+-- Whatever columns messaging-service may add, these names are the variables.
+#variable_conflict use_variable
 DECLARE
     -- A row version is unchanged if its transaction is older than every one that ran when the users were checked. Its xmin
     -- has 32 bits and may be older than they reach back: only those in the window since then count as changed. The
@@ -139,7 +144,8 @@ DECLARE
     chosen tid [];
 BEGIN
     SELECT coalesce(array_agg(d.ctid), '{}') INTO chosen
-    FROM (
+    FROM (SELECT NULL::timestamptz AS last_read_at) AS absent
+    CROSS JOIN LATERAL (
         SELECT m.ctid
         FROM public.conversation_members AS m
         JOIN orphan_cleaner.candidates AS c ON c.user_id = m.user_id
@@ -148,7 +154,7 @@ BEGIN
             -- A young row of a missing user means that something is wrong.
             AND m.joined_at < horizon
             -- Nobody has used it since the clock started, and nobody has changed it since the user was checked.
-            AND coalesce(m.last_read_at <= c.first_missing_at, true)
+            AND coalesce(last_read_at <= c.first_missing_at, true)
             AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size
             -- NOT IN is hashed once, NOT EXISTS would be looked up for each row. It is never null here.
             AND m.conversation_id NOT IN (
@@ -190,7 +196,7 @@ SET jit = off
 AS $$
     -- The first fit of a hundred members behind each of so many points, evenly spread over the ids.
     SELECT DISTINCT f.user_id
-    FROM generate_series(0, least(users, 1000) - 1) AS n
+    FROM generate_series(0, least($1, 1000) - 1) AS points (n)
     CROSS JOIN LATERAL (
         SELECT near.user_id
         FROM (
@@ -198,7 +204,7 @@ AS $$
                 m.user_id,
                 m.joined_at
             FROM public.conversation_members AS m
-            WHERE m.user_id >= (lpad(to_hex(n * 65536 / least(users, 1000)), 4, '0') || repeat('0', 28))::uuid
+            WHERE m.user_id >= (lpad(to_hex(points.n * 65536 / least($1, 1000)), 4, '0') || repeat('0', 28))::uuid
             ORDER BY m.user_id
             LIMIT 100
         ) AS near

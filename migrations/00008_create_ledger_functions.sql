@@ -1,5 +1,6 @@
 -- Why:      what a missing user means (assess), what a run has found (run_stage), and how that becomes the ledger (merge).
---           Who has left the ledger is rechecked: what was found (recheck_write).
+--           Who has left the ledger is rechecked: what was found (recheck_write). Whose rows the database refuses
+--           to delete is marked (candidates_block).
 -- Locks:    none here. At work: ACCESS SHARE on conversation_members, ROW EXCLUSIVE on staging, ledger and rechecks.
 -- Duration: milliseconds.
 -- Rollback: drops the functions; runs refuse to start.
@@ -281,6 +282,24 @@ BEGIN
     END IF;
 END
 $$;
+
+CREATE FUNCTION orphan_cleaner.candidates_block(of_run bigint, blocked jsonb, is_whole boolean)
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE orphan_cleaner.candidates AS c
+    SET blocked_since = CASE WHEN n.cause IS NOT NULL THEN coalesce(c.blocked_since, now()) END,
+        blocked_by = n.cause
+    FROM (
+        SELECT coalesce(e.entry ->> 'user_id', b.user_id::text)::uuid AS user_id, e.entry - 'user_id' AS cause
+        FROM jsonb_path_query(blocked, '$[0 to 999] ? (@.user_id.type() == "string")') AS e (entry)
+        FULL JOIN (SELECT o.user_id FROM orphan_cleaner.candidates AS o WHERE o.blocked_since IS NOT NULL) AS b ON b.user_id::text = e.entry ->> 'user_id'
+    ) AS n
+    JOIN orphan_cleaner.sightings AS s ON s.run_id = of_run AND s.user_id = n.user_id
+    WHERE c.user_id = n.user_id
+        AND CASE WHEN n.cause IS NULL THEN is_whole ELSE s.is_due AND length(n.cause::text) <= 5000 END
+$$;
 -- +goose StatementEnd
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
@@ -290,10 +309,11 @@ COMMENT ON FUNCTION orphan_cleaner.assess IS 'What missing users mean for a run:
 COMMENT ON FUNCTION orphan_cleaner.run_stage IS 'Stages missing users, with what assess says of them, and unknown ones; returns the rows due among them.';
 COMMENT ON FUNCTION orphan_cleaner.merge IS 'Merges staging into the ledger, and writes down how far the checking is; returns how many users returned. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.recheck_write IS 'Writes down what rechecks found; returns users who are alive again while their deleted rows can be restored.';
+COMMENT ON FUNCTION orphan_cleaner.candidates_block IS 'Marks due users of a run as blocked; with is_whole, lifts the mark of everybody else whom the run found missing. Granted to nobody.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
-    orphan_cleaner.recheck_write, orphan_cleaner.merge, orphan_cleaner.run_stage, orphan_cleaner.assess,
+    orphan_cleaner.candidates_block, orphan_cleaner.recheck_write, orphan_cleaner.merge, orphan_cleaner.run_stage, orphan_cleaner.assess,
     orphan_cleaner.candidates_leave;

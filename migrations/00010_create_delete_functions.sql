@@ -172,6 +172,7 @@ SET row_security = off
 SET lock_timeout = '2s'
 SET jit = off
 AS $$
+#variable_conflict use_variable
 DECLARE
     run orphan_cleaner.runs;
     -- As in conversation_members_delete.

@@ -76,7 +76,7 @@ AS $$
     -- A row stays on its page unless somebody rewrites the partition: the caller looks again at the end.
     SELECT
         (b.backed_up_at AT TIME ZONE 'UTC')::date,
-        (b.ctid::text::point)[0]::bigint / pages * pages,
+        (b.ctid::text::point)[0]::bigint / $3 * $3,
         count(*),
         array_agg(DISTINCT b.user_id)
     FROM public.conversation_members_backup AS b
@@ -84,12 +84,12 @@ AS $$
         -- One lookup a row: without statistics the planner would read the list once for each row.
         SELECT
         FROM orphan_cleaner.restores AS r
-        WHERE r.run_id = of_restore AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
+        WHERE r.run_id = $1 AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
             AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
-            AND r.state = in_state
+            AND r.state = $2
         LIMIT 1
     ) AS listed
-    WHERE b.backed_up_at >= (SELECT min(o.backed_up_at) FROM orphan_cleaner.restores AS o WHERE o.run_id = of_restore)
+    WHERE b.backed_up_at >= (SELECT min(o.backed_up_at) FROM orphan_cleaner.restores AS o WHERE o.run_id = $1)
     GROUP BY 1, 2
     ORDER BY 1, 2
 $$;

@@ -196,9 +196,9 @@ pairs AS (
         ) THEN '::' ELSE '::text::' END AS down_cast,
         CASE
             WHEN m.attname IN ('backed_up_at', 'run_id') THEN 'clash'
-            -- What the queries and the trigger themselves read.
-            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at', 'role')
-                AND (m.attname IS NULL OR b.attname IS NOT NULL AND m.attname <> 'role') THEN 'needed'
+            -- What the queries and the trigger themselves read, and cannot do without.
+            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at')
+                AND (m.attname IS NULL OR b.attname IS NOT NULL) THEN 'needed'
             WHEN b.attname IS NULL THEN 'gained'
             WHEN m.attname IS NULL THEN 'lost'
             ELSE 'retyped'

@@ -277,6 +277,16 @@ func TestDrift(t *testing.T) {
 			[]string{backup + "RENAME COLUMN is_muted TO retired_3_is_muted"},
 			"role", "is_muted", "retired_3_is_muted",
 		},
+		"lost, what shows who is active": {
+			[]string{"ALTER TABLE conversation_members DROP COLUMN last_read_at"},
+			[]string{backup + "RENAME COLUMN last_read_at TO retired_last_read_at"},
+			"role", "last_read_at", "retired_last_read_at",
+		},
+		"lost, the role": {
+			[]string{"ALTER TABLE conversation_members DROP COLUMN role"},
+			[]string{backup + "RENAME COLUMN role TO retired_role"},
+			"is_muted", "role", "retired_role",
+		},
 		"renamed: lost and gained": {
 			[]string{"ALTER TABLE conversation_members RENAME COLUMN is_muted TO muted"},
 			[]string{backup + "RENAME COLUMN is_muted TO retired_is_muted", backup + "ADD COLUMN muted boolean DEFAULT false", backup + "ALTER COLUMN muted DROP DEFAULT"},
@@ -305,9 +315,13 @@ func TestDrift(t *testing.T) {
 			"is_muted", "is_muted::text", "is_muted",
 		},
 		"retyped, a time without zone": {
-			[]string{"SET timezone = 'UTC'; ALTER TABLE conversation_members ALTER COLUMN last_read_at TYPE timestamp"},
-			[]string{backup + "ALTER COLUMN last_read_at TYPE timestamp without time zone USING last_read_at::timestamp without time zone"},
-			"last_read_at", "last_read_at AT TIME ZONE 'UTC'", "last_read_at",
+			[]string{
+				"ALTER TABLE conversation_members ADD COLUMN muted_until timestamptz", backup + "ADD COLUMN muted_until timestamptz",
+				"UPDATE conversation_members_backup SET muted_until = last_read_at",
+				"SET timezone = 'UTC'; ALTER TABLE conversation_members ALTER COLUMN muted_until TYPE timestamp",
+			},
+			[]string{backup + "ALTER COLUMN muted_until TYPE timestamp without time zone USING muted_until::timestamp without time zone"},
+			"muted_until", "last_read_at AT TIME ZONE 'UTC'", "muted_until",
 		},
 		"retyped, a domain": {
 			[]string{
@@ -515,7 +529,7 @@ func TestDriftWithoutRemedy(t *testing.T) {
 		warns        bool
 	}{
 		"a name of the backup's own": {"ALTER TABLE conversation_members ADD COLUMN run_id text", "rename run_id", false},
-		"role is gone":               {"ALTER TABLE conversation_members DROP COLUMN role", "knows the new role", true},
+		"joined_at is gone":          {"ALTER TABLE conversation_members DROP COLUMN joined_at", "knows the new joined_at", false},
 		"joined_at is a date":        {"ALTER TABLE conversation_members ALTER COLUMN joined_at TYPE date", "knows the new joined_at", false},
 	} {
 		t.Run(name, func(t *testing.T) {

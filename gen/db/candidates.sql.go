@@ -14,17 +14,29 @@ import (
 
 const candidateBacklog = `-- name: CandidateBacklog :many
 SELECT
-    greatest((c.first_missing_at + $1::interval) AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')::date::text AS due_on,
-    (c.first_missing_at + $1::interval <= now())::boolean AS is_due,
-    count(*) AS users,
+    greatest(m.due_at AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')::date::text AS due_on,
+    (m.due_at <= now())::boolean AS is_due,
+    count(DISTINCT c.user_id) AS users,
     sum(m.members)::bigint AS members
 FROM orphan_cleaner.candidates AS c
     -- User by user, by the index: a join may well be planned as a scan of the table.
 CROSS JOIN LATERAL (
-    SELECT count(*) AS members
+    SELECT greatest(c.first_missing_at, m.joined_at) + $1::interval AS due_at, count(*) AS members
     FROM public.conversation_members AS m
     WHERE m.user_id = c.user_id
+        AND m.joined_at IS NOT NULL
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_cleaner.holds_in_force AS h
+            WHERE h.conversation_id = m.conversation_id
+        )
+    GROUP BY 1
 ) AS m
+WHERE NOT EXISTS (
+    SELECT
+    FROM orphan_cleaner.holds_in_force AS h
+    WHERE h.user_id = c.user_id
+)
 GROUP BY 1, 2
 ORDER BY 1, 2 DESC
 LIMIT $2
@@ -42,8 +54,9 @@ type CandidateBacklogRow struct {
 	Members int64  `json:"members"`
 }
 
-// Candidates by the day their retention ends; the first row holds what is due already.
-// Locks: ACCESS SHARE on candidates and conversation_members.
+// The members of candidates by the day on which a run may delete them: when the retention of both, user and member, has
+// ended. The first row is what MetricsDue counts, due already. Who is on hold is in no row, nor is a member without joined_at.
+// Locks: ACCESS SHARE on candidates, holds and conversation_members.
 // Index: conversation_members_user_id. Rows: the whole ledger and its members.
 func (q *Queries) CandidateBacklog(ctx context.Context, arg CandidateBacklogParams) ([]CandidateBacklogRow, error) {
 	rows, err := q.db.Query(ctx, candidateBacklog, arg.Retention, arg.MaxRows)

@@ -32,7 +32,8 @@ func TestSizes(t *testing.T) {
 		{"*.go", lines, 300},
 		{"internal/run/*.go", allLines, 900},
 		{"migrations/*.sql", files, 12},
-		{"migrations/*.sql", lines, 300},
+		// Functions stand in the file of their concept, and there are twelve.
+		{"migrations/*.sql", lines, 400},
 		{"README.md", lines, 200},
 	} {
 		counted := map[string]int{}

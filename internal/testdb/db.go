@@ -9,9 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp/dbsetup"
 )
 
 // DB is the database of one test. Its methods fail the test where the database
@@ -43,6 +45,27 @@ func NewBare(tb testing.TB) *DB {
 func NewEmpty(tb testing.TB) *DB {
 	tb.Helper()
 	return newDB(tb, templateEmpty)
+}
+
+// NewEncoded is NewBare in another encoding than UTF8, with clients that speak UTF8.
+func NewEncoded(tb testing.TB, encoding string) *DB {
+	tb.Helper()
+	db := newDB(tb, templateEmpty)
+	name := pgx.Identifier{db.Name}.Sanitize()
+	for _, statement := range []string{
+		"DROP DATABASE " + name + " WITH (FORCE)",
+		"CREATE DATABASE " + name + " TEMPLATE template0 LOCALE 'C' ENCODING '" + encoding + "'",
+		"ALTER DATABASE " + name + " SET client_encoding = 'UTF8'",
+	} {
+		if err := execute(context.Background(), db.cluster.URL("postgres"), statement); err != nil {
+			tb.Fatalf("%s: %v", statement, err)
+		}
+	}
+	db.Pool.Reset()
+	if err := dbsetup.Schema(context.Background(), db.URL); err != nil {
+		tb.Fatal(err)
+	}
+	return db
 }
 
 func newDB(tb testing.TB, tmpl template) *DB {

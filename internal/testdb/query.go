@@ -66,7 +66,7 @@ func (db *DB) Snapshot(from string, args ...any) Snapshot {
 	db.tb.Helper()
 	var rows Snapshot
 	db.stable(func(ctx context.Context, tx pgx.Tx) error {
-		result, err := tx.Query(ctx, "SELECT r::text FROM (SELECT * FROM "+from+") AS r", args...)
+		result, err := tx.Query(ctx, `SELECT "a whole row"::text FROM (SELECT * FROM `+from+`) AS "a whole row"`, args...)
 		if err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (db *DB) Fingerprint(from string, args ...any) string {
 	db.stable(func(ctx context.Context, tx pgx.Tx) error {
 		return tx.QueryRow(ctx, `
 			SELECT count(*) || ' rows, md5 ' || md5(coalesce(string_agg(h, '' ORDER BY h), ''))
-			FROM (SELECT md5(r::text) AS h FROM (SELECT * FROM `+from+`) AS r) AS hashes`, args...).Scan(&fingerprint)
+			FROM (SELECT md5("a whole row"::text) AS h FROM (SELECT * FROM `+from+`) AS "a whole row") AS hashes`, args...).Scan(&fingerprint)
 	})
 	return fingerprint
 }

@@ -1,5 +1,5 @@
--- What:    who is due when: users and members of the ledger by the (UTC) day on which their retention
---          ends, and what a hold keeps.
+-- What:    who is due when: users and members of the ledger by the (UTC) day on which the retention of both
+--          has ended, and what a hold keeps. A member without joined_at is never due, and in no line.
 -- Locks:   ACCESS SHARE on the ledger, the holds and conversation_members.
 -- Time:    some 10 microseconds a candidate: the ledger is read whole, members by the index on user_id.
 -- As:      orphan_cleaner_reader.
@@ -15,16 +15,21 @@ BEGIN READ ONLY;
 SET LOCAL statement_timeout = '5min';
 
 SELECT
-    CASE WHEN ends.at <= now() THEN 'due now' ELSE (ends.at AT TIME ZONE 'UTC')::date::text END AS retention_ends,
-    count(*) AS users,
+    CASE WHEN m.ends_at <= now() THEN 'due now' ELSE (m.ends_at AT TIME ZONE 'UTC')::date::text END AS retention_ends,
+    count(DISTINCT c.user_id) AS users,
     coalesce(sum(m.members), 0) AS members,
-    count(*) FILTER (WHERE held.is_held) AS users_on_hold,
+    count(DISTINCT c.user_id) FILTER (WHERE held.is_held) AS users_on_hold,
     coalesce(sum(m.members) FILTER (WHERE held.is_held), 0) AS members_on_hold,
-    count(*) FILTER (WHERE c.evidence = 'shadow') AS users_known_from_shadow
+    count(DISTINCT c.user_id) FILTER (WHERE c.evidence = 'shadow') AS users_known_from_shadow
 FROM orphan_cleaner.candidates AS c
-CROSS JOIN LATERAL (SELECT c.first_missing_at + :'retention'::interval AS at) AS ends
 CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM orphan_cleaner.holds_in_force AS h WHERE h.user_id = c.user_id) AS is_held) AS held
-CROSS JOIN LATERAL (SELECT count(*) AS members FROM public.conversation_members AS cm WHERE cm.user_id = c.user_id) AS m
+CROSS JOIN LATERAL (
+    SELECT greatest(c.first_missing_at, cm.joined_at) + :'retention'::interval AS ends_at, count(*) AS members
+    FROM public.conversation_members AS cm
+    WHERE cm.user_id = c.user_id
+        AND cm.joined_at IS NOT NULL
+    GROUP BY 1
+) AS m
 GROUP BY 1
-ORDER BY min(ends.at);
+ORDER BY min(m.ends_at);
 COMMIT;

@@ -29,7 +29,8 @@ WITH due AS (
 members AS (
     SELECT
         d.user_id, d.first_missing_at, d.evidence, d.sightings,
-        m.joined_at >= now() - :'retention'::interval AS is_young,
+        -- Without joined_at nobody knows how old it is: it stays.
+        coalesce(m.joined_at >= now() - :'retention'::interval, true) AS is_young,
         d.is_held OR EXISTS (
             SELECT FROM orphan_cleaner.holds_in_force AS h WHERE h.conversation_id = m.conversation_id
         ) AS is_held

@@ -21,9 +21,11 @@ SET LOCAL statement_timeout = '10min';
 SET LOCAL jit = off;
 
 WITH counted AS (
-    SELECT conversation_id, count(*) AS members, count(*) FILTER (WHERE role = 'owner') AS owners
-    FROM public.conversation_members
-    GROUP BY conversation_id
+    SELECT m.conversation_id, count(*) AS members, count(*) FILTER (WHERE m.role = 'owner') AS owners
+    -- Where there is no column role, the name is that of the outer query: nobody is an owner.
+    FROM (SELECT NULL AS role) AS absent
+    CROSS JOIN LATERAL (SELECT i.conversation_id, role::text AS role FROM public.conversation_members AS i) AS m
+    GROUP BY m.conversation_id
 ),
 odd AS (
     SELECT

@@ -40,22 +40,35 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ApprovalOpen, any values
 EXPLAIN (:options) EXECUTE "ApprovalOpen";
 
--- Candidates by the day their retention ends; the first row holds what is due already.
--- Locks: ACCESS SHARE on candidates and conversation_members.
+-- The members of candidates by the day on which a run may delete them: when the retention of both, user and member, has
+-- ended. The first row is what MetricsDue counts, due already. Who is on hold is in no row, nor is a member without joined_at.
+-- Locks: ACCESS SHARE on candidates, holds and conversation_members.
 -- Index: conversation_members_user_id. Rows: the whole ledger and its members.
 PREPARE "CandidateBacklog" AS
 SELECT
-    greatest((c.first_missing_at + $1::interval) AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')::date::text AS due_on,
-    (c.first_missing_at + $1::interval <= now())::boolean AS is_due,
-    count(*) AS users,
+    greatest(m.due_at AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC')::date::text AS due_on,
+    (m.due_at <= now())::boolean AS is_due,
+    count(DISTINCT c.user_id) AS users,
     sum(m.members)::bigint AS members
 FROM orphan_cleaner.candidates AS c
     -- User by user, by the index: a join may well be planned as a scan of the table.
 CROSS JOIN LATERAL (
-    SELECT count(*) AS members
+    SELECT greatest(c.first_missing_at, m.joined_at) + $1::interval AS due_at, count(*) AS members
     FROM public.conversation_members AS m
     WHERE m.user_id = c.user_id
+        AND m.joined_at IS NOT NULL
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_cleaner.holds_in_force AS h
+            WHERE h.conversation_id = m.conversation_id
+        )
+    GROUP BY 1
 ) AS m
+WHERE NOT EXISTS (
+    SELECT
+    FROM orphan_cleaner.holds_in_force AS h
+    WHERE h.user_id = c.user_id
+)
 GROUP BY 1, 2
 ORDER BY 1, 2 DESC
 LIMIT $2;
@@ -904,9 +917,9 @@ pairs AS (
         ) THEN '::' ELSE '::text::' END AS down_cast,
         CASE
             WHEN m.attname IN ('backed_up_at', 'run_id') THEN 'clash'
-            -- What the queries and the trigger themselves read.
-            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at', 'role')
-                AND (m.attname IS NULL OR b.attname IS NOT NULL AND m.attname <> 'role') THEN 'needed'
+            -- What the queries and the trigger themselves read, and cannot do without.
+            WHEN coalesce(m.attname, b.attname) IN ('conversation_id', 'user_id', 'joined_at')
+                AND (m.attname IS NULL OR b.attname IS NOT NULL) THEN 'needed'
             WHEN b.attname IS NULL THEN 'gained'
             WHEN m.attname IS NULL THEN 'lost'
             ELSE 'retyped'

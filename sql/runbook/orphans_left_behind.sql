@@ -27,7 +27,7 @@ WITH left_behind AS (
             WHEN c.user_id IS NULL THEN 'never found missing'
             WHEN c.last_missing_run < last.run_id THEN 'not missing, or unknown, in the last run'
             WHEN c.first_missing_at > now() - :'retention'::interval THEN 'its clock has not run out'
-            WHEN cm.joined_at >= now() - :'retention'::interval THEN 'the member itself is young'
+            WHEN coalesce(cm.joined_at >= now() - :'retention'::interval, true) THEN 'the member itself is young'
             ELSE 'the next run deletes it'
         END AS why
     FROM public.conversation_members AS cm

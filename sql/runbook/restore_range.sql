@@ -99,7 +99,7 @@ ORDER BY verdict <> 'comes back', verdict, run_id;
         AND m.attgenerated = ''
     \gset
     WITH back AS (
-        INSERT INTO public.conversation_members (:columns)
+        INSERT INTO public.conversation_members (:columns) OVERRIDING SYSTEM VALUE
         SELECT :backup_columns
         FROM restore_range AS r
         JOIN public.conversation_members_backup AS b

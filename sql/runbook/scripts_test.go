@@ -125,8 +125,10 @@ func TestBacklog(t *testing.T) {
 	}
 	in20days := testdb.One[string](p.DB, "SELECT ((now() + interval '20 days') AT TIME ZONE 'UTC')::date::text")
 	in5days := testdb.One[string](p.DB, "SELECT ((now() + interval '5 days') AT TIME ZONE 'UTC')::date::text")
-	wantLines(t, p.script(asReader, "backlog.sql"), `due now\|2\|4\|1\|3\|2`, in20days+`\|5\|15\|0\|0\|5`)
-	wantLines(t, p.script(asReader, "backlog.sql", "retention=45 days"), in5days+`\|2\|4\|1\|3\|2`)
+	// A young member is due later than its user.
+	in25days := testdb.One[string](p.DB, "SELECT ((now() + interval '25 days') AT TIME ZONE 'UTC')::date::text")
+	wantLines(t, p.script(asReader, "backlog.sql"), `due now\|1\|3\|1\|3\|1`, in20days+`\|5\|15\|0\|0\|5`, in25days+`\|1\|1\|0\|0\|1`)
+	wantLines(t, p.script(asReader, "backlog.sql", "retention=45 days"), in5days+`\|1\|3\|1\|3\|1`)
 }
 
 // What is said to go is what a dry run says, and then goes.

@@ -39,6 +39,7 @@ SELECT set_config('orphan_cleaner.erase', :'user'::uuid::text, true) AS "user"
 \gset
 
 DO $$
+#variable_conflict use_variable
 DECLARE
     erased CONSTANT uuid := current_setting('orphan_cleaner.erase');
 BEGIN
