@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
@@ -175,10 +173,9 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// A column may have any name, also each that occurs in our own SQL.
+// A column may have any name, also each that occurs in our own SQL. Not parallel: rows of
+// other tests would count as changed while a thousand columns are added.
 func TestShapesWithOurNames(t *testing.T) {
-	t.Parallel()
-	w := newShaped(t, testdb.NewBare(t), "")
 	words := map[string]bool{}
 	for _, pattern := range []string{"../../queries/*.sql", "../../sql/runbook/*.sql", "../../migrations/*.sql"} {
 		files, err := filepath.Glob(pattern)
@@ -196,16 +193,11 @@ func TestShapesWithOurNames(t *testing.T) {
 			}
 		}
 	}
-	rows, err := w.Pool.Query(t.Context(), `SELECT attname::text FROM pg_attribute
-		WHERE attrelid IN ('conversation_members'::regclass, 'conversation_members_backup'::regclass)`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	there, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range there {
+	for _, name := range []string{
+		"conversation_id", "user_id", "role", "joined_at", "last_read_at", "is_muted", "user_public_key", // are there
+		"run_id", "backed_up_at", // are refused
+		"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid", // PostgreSQL's own
+	} {
 		delete(words, name)
 	}
 	if len(words) < 300 || len(words) > 1590 || !words["horizon"] || !words["m"] || !words["orphan_b"] {
@@ -218,8 +210,7 @@ func TestShapesWithOurNames(t *testing.T) {
 	}
 	slices.Sort(columns)
 	// Of a type that nothing of ours can take for something else.
-	w.Exec("ALTER TABLE conversation_members " + strings.Join(columns, ", "))
-	w.Exec("ALTER TABLE conversation_members_backup " + strings.Join(columns, ", "))
+	w := newShaped(t, testdb.NewBare(t), "ALTER TABLE conversation_members "+strings.Join(columns, ", "))
 	w.Exec("UPDATE conversation_members SET " + strings.Join(values, ", "))
 	w.lives(t)
 }
