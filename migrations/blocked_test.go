@@ -22,7 +22,7 @@ func TestBlockedMarks(t *testing.T) {
 		SELECT u, now() - interval '40 days', now(), 1, 'sightings' FROM unnest($1::uuid[]) AS u`, []uuid.UUID{due, other, waiting, unchecked})
 	ledger := d.Snapshot(`(SELECT user_id, first_missing_at, last_missing_at, last_missing_run, sightings, evidence, approved_run FROM orphan_cleaner.candidates) AS c`)
 	entry := func(user uuid.UUID, more string) string {
-		return fmt.Sprintf(`{"user_id": "%s", "rows": 1, "sqlstate": "23503"%s}`, user, more)
+		return fmt.Sprintf(`{"user_id": %q, "rows": 1, "sqlstate": "23503"%s}`, user.String(), more)
 	}
 	finish := func(judged bool, membersDue, usersBlocked int, blocked string) {
 		t.Helper()

@@ -17,9 +17,11 @@ import (
 // Patience is how often a statement is repeated that somebody stood in the way
 // of, and how long each attempt waits for a lock.
 type Patience struct {
-	Log         *slog.Logger
-	Attempts    int
-	LockTimeout time.Duration
+	Log      *slog.Logger
+	Attempts int
+	// TimeoutsOnce: a statement that ran into its statement_timeout is not repeated.
+	TimeoutsOnce bool
+	LockTimeout  time.Duration
 	// Retried is told the cause of each repetition, one of Causes. It may be nil.
 	Retried func(cause string)
 }
@@ -40,7 +42,7 @@ const ReadLimit = time.Minute
 func Retry[T any](ctx context.Context, p Patience, doing string, operation func() (T, error)) (T, error) {
 	value, err := backoff.Retry(ctx, func() (T, error) {
 		value, err := operation()
-		if err != nil && !Transient(err) {
+		if err != nil && (!Transient(err) || p.TimeoutsOnce && Code(err) == StatementTimeout) {
 			err = backoff.Permanent(err)
 		}
 		return value, err

@@ -77,8 +77,14 @@ type field struct{ name, text string }
 
 func (s *Said) fields() []field {
 	return []field{
-		{"sqlstate", s.SQLState}, {"detail", s.Detail}, {"constraint", s.Constraint}, {"table", s.Table}, {"column", s.Column},
-		{"query", s.Query}, {"where", s.Where}, {"hint", s.Hint},
+		{"sqlstate", s.SQLState},
+		{"detail", s.Detail},
+		{"constraint", s.Constraint},
+		{"table", s.Table},
+		{"column", s.Column},
+		{"query", s.Query},
+		{"where", s.Where},
+		{"hint", s.Hint},
 	}
 }
 
@@ -208,7 +214,7 @@ func ownerGrant(said *pgconn.PgError) string {
 	grant := map[string]string{"sequence": "USAGE ON SEQUENCE ", "function": "EXECUTE ON FUNCTION ", "schema": "USAGE ON SCHEMA "}[kind]
 	if grant == "" {
 		grant = "SELECT ON "
-		if does := verb.FindStringSubmatch(said.Where); does != nil && !strings.EqualFold(does[1], "select") {
+		if does := verb.FindStringSubmatch(said.Where); len(does) > 1 && !strings.EqualFold(does[1], "select") {
 			grant = "SELECT, " + strings.ToUpper(does[1]) + " ON "
 		}
 	}

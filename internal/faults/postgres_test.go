@@ -228,7 +228,7 @@ func deadlock(w *world) {
 func lockTimeout(w *world) {
 	app, _, _ := w.locks(12)
 	e := w.run()
-	w.expect(e, want{exit: 1, state: "incomplete", shows: "users without a valid response, 11 blocked", gone: some})
+	w.expect(e, want{exit: 1, state: "incomplete", shows: "users without a valid response, 1 blocked", gone: some})
 	w.within(e, 30*time.Second)
 	if !strings.Contains(e.stderr, "lock timeout") {
 		w.t.Errorf("the cause is not named: %s", e)

@@ -62,7 +62,7 @@ func TestApplicationsCountingTrigger(t *testing.T) {
 	}
 	for n := range 2 {
 		application.Go(func() error {
-			random := rand.New(rand.NewPCG(uint64(n), 1)) //nolint:gosec // no secret
+			random := rand.New(rand.NewPCG(uint64(n), 1))
 			for ctx.Err() == nil {
 				conversation, user := conversations[random.IntN(len(conversations))], users[120+n*90+random.IntN(90)]
 				did, err := exec(`DELETE FROM conversation_members WHERE conversation_id = $1 AND user_id = $2`, conversation, user)

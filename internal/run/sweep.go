@@ -44,7 +44,7 @@ func (r *run) sweep(ctx context.Context) error {
 	for range r.cfg.SweepConnections {
 		group.Go(func() error {
 			for chunk := range chunks {
-				if err := r.sweepChunk(ctx, chunk, r.patience()); err != nil {
+				if err := r.sweepChunk(ctx, chunk); err != nil {
 					return err
 				}
 			}
@@ -106,51 +106,50 @@ func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) e
 // sweepChunk checks the users of a chunk again, deletes the rows of those still
 // missing, and splits a chunk that fails for a reason of its own until the users
 // that cause it are alone: they are blocked, and everybody else is cleaned.
-func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow, patience database.Patience) error {
-	var due int64
-	for _, user := range chunk {
-		due += user.RowsDue
-	}
-	deleted, err := r.deleteChunk(ctx, chunk, patience)
-	if len(chunk) == 1 && !chunk[0].IsBlocked && database.OfRows(err) {
-		// A row that changed at that moment does not fail twice.
-		more, again := r.deleteChunk(ctx, chunk, patience)
-		deleted, err = deleted+more, again
-	}
-	switch {
-	case err == nil:
-		r.tally(func(*result.Run) { r.settled += due })
-		return nil
-	case ctx.Err() != nil || !database.Contended(err) && !database.OfRows(err) && !errors.Is(err, context.DeadlineExceeded):
-		return err
-	case len(chunk) > 1 && r.splits.May(err):
-		if database.Contended(err) {
-			patience.Attempts = 1 // it has waited
+func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow) error {
+	patience := r.patience()
+	patience.TimeoutsOnce = len(chunk) > 1 || chunk[0].IsBlocked
+	for pieces := [][]db.RunDuePageRow{chunk}; len(pieces) > 0; pieces = pieces[1:] {
+		piece, due := pieces[0], int64(0)
+		for _, user := range piece {
+			due += user.RowsDue
 		}
-		if err := r.sweepChunk(ctx, chunk[:len(chunk)/2], patience); err != nil {
+		deleted, err := r.deleteChunk(ctx, piece, patience)
+		if len(piece) == 1 && !piece[0].IsBlocked && database.OfRows(err) {
+			// A row that changed at that moment does not fail twice.
+			more, again := r.deleteChunk(ctx, piece, patience)
+			deleted, err = deleted+more, again
+		}
+		switch half := len(piece) / 2; {
+		case err == nil:
+			r.tally(func(*result.Run) { r.settled += due })
+			r.splits.Worked(patience.Attempts == 1)
+		case ctx.Err() != nil || !database.Contended(err) && !database.OfRows(err) && !errors.Is(err, context.DeadlineExceeded):
 			return err
+		case half > 0 && database.OfRows(err) && r.splits.May(err):
+			pieces = slices.Insert(pieces, 1, piece[:half], piece[half:])
+		case half > 0 && database.Contended(err) && r.splits.May(err): // it has waited: both halves, before either is split
+			patience.Attempts, pieces = 1, append(pieces, piece[:half], piece[half:])
+		default:
+			if err := r.block(piece, due, deleted, err); err != nil {
+				return err
+			}
 		}
-		return r.sweepChunk(ctx, chunk[len(chunk)/2:], patience)
 	}
-	return r.block(chunk, due, deleted, err)
+	return nil
 }
-
-// blockedUsers, not blocked before, and no row deleted are the end: then nobody's can be.
-const blockedUsers = 100
 
 // block leaves users for the next run, which tries them again.
 func (r *run) block(chunk []db.RunDuePageRow, due, deleted int64, cause error) error {
 	so := r.tally(func(did *result.Run) {
 		did.UsersBlocked += int64(len(chunk))
 		did.MembersBlocked += due - deleted
-		if len(chunk) == 1 { // of several nobody knows which
-			did.Blocked = blocked.Name(did.Blocked, chunk[0], cause)
-		}
+		did.Blocked = blocked.Name(did.Blocked, chunk, cause)
 		r.settled, r.cause = r.settled+deleted, cause
 	})
 	r.report(func(p *result.Progress) { p.UsersBlocked = so.UsersBlocked })
 	r.log.Warn("Users blocked: the database refuses to delete their rows", "users", len(chunk), "first", chunk[0].UserID, "rows", due-deleted, "error", cause)
-	if so.UsersBlocked >= blockedUsers && so.MembersDeleted == 0 && !chunk[0].IsBlocked {
+	if so.UsersBlocked >= blocked.Everybody && so.MembersDeleted == 0 && !chunk[0].IsBlocked {
 		return fmt.Errorf("%w: %d users are blocked and no row could be deleted, stopped; last cause: %w; hint: orphan-cleaner check", ErrIncomplete, so.UsersBlocked, cause)
 	}
 	return nil
