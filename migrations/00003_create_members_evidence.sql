@@ -145,7 +145,11 @@ CREATE FUNCTION orphan_cleaner.run_totals()
 RETURNS jsonb
 LANGUAGE sql
 STABLE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+-- Of a year of minutes 19,500 blocks were read, and not 5: how far back it must go no statistics tell.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
 AS $$
     -- From the last run that has them on: as a rule the last one.
     WITH last AS (SELECT r.run_id, r.totals FROM orphan_cleaner.runs AS r WHERE r.totals IS NOT NULL ORDER BY r.run_id DESC LIMIT 1),

@@ -228,6 +228,8 @@ BEGIN
                         FROM orphan_cleaner.restores AS o
                         WHERE o.run_id = h.run_id AND o.user_id = orphan_m.user_id
                             AND o.conversation_id = orphan_m.conversation_id AND o.state = 'restored'
+                        -- Looked up, and not hashed from the whole list, for each row.
+                        OFFSET 0
                     )
             )
         $statement$,

@@ -209,6 +209,9 @@ func atMost() map[string]string {
 		"PartitionRows":  "(SELECT count(*) FROM orphan_cleaner.refusals) + (SELECT count(*) FROM orphan_cleaner.restores)",
 		// The month's partition, where its BRIN does not look worth while.
 		"ReportSizes": "(SELECT max(pg_relation_size(c.oid)) / 8192 FROM pg_class AS c WHERE c.relname LIKE 'conversation_members_audit_2%')",
+		"RunStage":    refused,
+		// In each of the 44 rows of the chunk, as much as the whole of that index at worst.
+		"RevertChunk": "(SELECT 44 * pg_relation_size('orphan_cleaner.restores_pkey') / 8192)",
 		// A table of unknown size is counted once a run, as one where much is due is.
 		"RunBreakers": "(SELECT count(*) / 20 FROM conversation_members)",
 	}
@@ -218,7 +221,7 @@ func atMost() map[string]string {
 // for a list that has but a few.
 func TestBlocks(t *testing.T) {
 	t.Parallel()
-	const few = 100
+	const few = 200
 	p := &place{DB: testdb.New(t), t: t}
 	p.Psql("-f", "testdata/history.sql")
 	// Autovacuum would better what is taken away, and PartitionDrop waits for nobody long.
@@ -246,6 +249,87 @@ func TestBlocks(t *testing.T) {
 	for query, header := range headers(t) {
 		if _, known := fresh[query]; !known && !strings.Contains(header, "Locks: none") {
 			t.Errorf("%s is not counted", query)
+		}
+	}
+}
+
+// A run a minute for a year, of which hardly any succeeded: what is asked at each scrape, for the status and the report
+// of a day, and at the beginning of a run, reads few runs; and yet the counters are the sums of all.
+func TestYearOfMinutes(t *testing.T) {
+	t.Parallel()
+	p := &place{DB: testdb.New(t), t: t}
+	ctx := t.Context()
+	const runs = 525_600
+	p.Exec(`INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, judged_at, lease, host, version, settings, members_deleted, batch_calls, breaker)
+		SELECT 'clean', state, 'finish', at, at, at, CASE state WHEN 'succeeded' THEN at END, '1 minute', 'test:1', 'test', '{}', n % 7, 3, CASE state WHEN 'refused' THEN 'delete-share' END
+		FROM generate_series(1, $1::integer) AS n
+		CROSS JOIN LATERAL (SELECT now() - make_interval(mins => $1 + 1 - n) AS at,
+			CASE WHEN n = 1 THEN 'refused' WHEN n % 1000 = 2 THEN 'succeeded' ELSE 'failed' END AS state) AS s`, runs)
+	p.Exec("UPDATE orphan_cleaner.runs SET totals = orphan_cleaner.run_totals() WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs)")
+	p.Exec("INSERT INTO orphan_cleaner.coverage (cycle_run_id, previous_run_id, run_id, checked_at, users, users_so_far) SELECT max(run_id), max(run_id), max(run_id), now(), 1, 1 FROM orphan_cleaner.runs WHERE state = 'succeeded'")
+	p.Exec("INSERT INTO orphan_cleaner.rechecks (user_id) SELECT gen_random_uuid() FROM generate_series(1, 100)")
+	p.Exec("ANALYZE orphan_cleaner.runs")
+
+	conn, err := pgx.Connect(ctx, p.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	c := &counted{conn: conn, t: t, blocks: map[string]int64{}}
+	q := db.New(c)
+	token := uuid.New()
+	begun, err := q.RunBegin(ctx, db.RunBeginParams{
+		Token: token, Kind: "clean", Phase: "verify", Lease: time.Minute, Host: "test:1", Version: "test", Settings: settingsOfARun(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.RunFinish(ctx, db.RunFinishParams{RunID: begun.RunID, Token: token, State: "incomplete", Counts: []byte(`{"batch_calls": 11}`)}); err != nil {
+		t.Fatal(err)
+	}
+	state, err := q.MetricsState(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, err := q.MetricsRuns(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, run := range []func() error{
+		func() error { _, err := q.MetricsBreakers(ctx, 0); return err },
+		func() error { _, err := q.RefusalUnsettled(ctx); return err },
+		func() error { _, err := q.RunRecent(ctx, 20); return err },
+		func() error { _, err := q.RunSchedule(ctx, time.Hour); return err },
+		func() error { _, err := q.CoverageState(ctx); return err },
+		func() error { _, err := q.RecheckPage(ctx, 100); return err },
+		func() error {
+			_, err := q.ReportDays(ctx, db.ReportDaysParams{Since: time.Now().Add(-24 * time.Hour), Until: time.Now()})
+			return err
+		},
+	} {
+		if err := run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.settle(ctx, "")
+	for query, blocks := range c.blocks {
+		// The table has some 20,000; a day's runs lie on 60.
+		if blocks > 300 {
+			t.Errorf("%s reads %d blocks", query, blocks)
+		}
+	}
+
+	deleted := testdb.One[int64](p.DB, "SELECT sum(members_deleted)::bigint FROM orphan_cleaner.runs")
+	if state.BatchCalls != 3*runs+11 || state.MembersDeleted != deleted {
+		t.Errorf("%d batches and %d members, not %d and %d", state.BatchCalls, state.MembersDeleted, 3*runs+11, deleted)
+	}
+	for _, of := range ended {
+		want := map[string]int64{"succeeded": 526, "refused": 1, "failed": runs - 527, "incomplete": 1}[of.State]
+		if of.Kind == "clean" && of.Runs != want {
+			t.Errorf("%d runs %s, not %d", of.Runs, of.State, want)
 		}
 	}
 }

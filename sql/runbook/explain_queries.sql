@@ -299,7 +299,7 @@ EXPLAIN (:options) EXECUTE "MemberCanaries" (:users);
 
 -- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
 -- Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
--- Index: runs_pkey backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+-- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
 PREPARE "RunCanaries" AS
 SELECT c.user_id::uuid AS user_id
 FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id)
@@ -737,7 +737,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries'
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'run_totals'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing

@@ -272,6 +272,10 @@ func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run
 		_, err := q.RestorePreview(ctx, db.RestorePreviewParams{OfRun: &last})
 		return err
 	})
+	take("MetricsRuns", func() error {
+		_, err := q.MetricsRuns(ctx)
+		return err
+	})
 	take("MemberUserPage", func() error {
 		_, err := q.MemberUserPage(ctx, db.MemberUserPageParams{MaxUsers: 5000})
 		return err
