@@ -238,6 +238,7 @@ BEGIN
         call_ms_max = (counts ->> 'call_ms_max')::double precision
     WHERE r.run_id = of_run
     RETURNING r.*;
+    UPDATE orphan_cleaner.runs AS r SET totals = orphan_cleaner.run_totals() WHERE r.run_id = of_run;
 END
 $$;
 
@@ -280,6 +281,29 @@ AS $$
         AND a.revoked_at IS NULL
     RETURNING a.approval_id
 $$;
+
+CREATE FUNCTION orphan_cleaner.run_totals()
+RETURNS jsonb
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+-- Of a year of minutes 19,500 blocks were read, and not 5: how far back it must go no statistics tell.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $$
+    -- From the last run that has them on: as a rule the last one.
+    WITH last AS (SELECT r.run_id, r.totals FROM orphan_cleaner.runs AS r WHERE r.totals IS NOT NULL ORDER BY r.run_id DESC LIMIT 1),
+    summands AS (
+        SELECT t.name, t.value::bigint AS value FROM last AS l CROSS JOIN LATERAL jsonb_each_text(l.totals) AS t (name, value)
+        UNION ALL
+        SELECT s.name, s.value
+        FROM orphan_cleaner.runs AS r
+        CROSS JOIN LATERAL (VALUES (r.kind || ' ' || r.state, 1), ('members_deleted', r.members_deleted), ('members_restored', r.members_restored), ('batch_calls', r.batch_calls)) AS s (name, value)
+        WHERE r.run_id > coalesce((SELECT l.run_id FROM last AS l), 0) AND r.state <> 'running'
+    )
+    SELECT coalesce(jsonb_object_agg(a.name, a.value), '{}') FROM (SELECT s.name, sum(s.value) AS value FROM summands AS s GROUP BY s.name) AS a
+$$;
 -- +goose StatementEnd
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
@@ -290,10 +314,11 @@ COMMENT ON FUNCTION orphan_cleaner.run_heartbeat IS 'Keeps a run open; returns w
 COMMENT ON FUNCTION orphan_cleaner.run_finish IS 'Ends a run and proves it: deleted = audited = backed up, and what was due is accounted for, or it failed.';
 COMMENT ON FUNCTION orphan_cleaner.approve IS 'Approves what a refused run found, once, for a while. For the owner of the schema.';
 COMMENT ON FUNCTION orphan_cleaner.revoke_approval IS 'Revokes the open approval of a run; null when there is none. For the owner of the schema.';
+COMMENT ON FUNCTION orphan_cleaner.run_totals IS 'What all runs that ended did together: members and batches, and how many of each kind ended in each state.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
-    orphan_cleaner.revoke_approval, orphan_cleaner.approve, orphan_cleaner.run_finish, orphan_cleaner.run_heartbeat,
+    orphan_cleaner.run_totals, orphan_cleaner.revoke_approval, orphan_cleaner.approve, orphan_cleaner.run_finish, orphan_cleaner.run_heartbeat,
     orphan_cleaner.run_begin, orphan_cleaner.run_open;

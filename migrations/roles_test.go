@@ -2,6 +2,8 @@ package migrations_test
 
 import (
 	"errors"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -302,7 +304,7 @@ func TestRestorerAndReaderMayNot(t *testing.T) {
 		t.Errorf("the reader may write %s", name)
 	}
 	for _, name := range names(t, d, `SELECT p.oid::regprocedure::text FROM pg_proc AS p
-		WHERE p.pronamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace) AND has_function_privilege('orphan_cleaner_reader', p.oid, 'EXECUTE') AND p.proname NOT IN ('breakers', 'surroundings')`) {
+		WHERE p.pronamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace) AND has_function_privilege('orphan_cleaner_reader', p.oid, 'EXECUTE') AND p.proname NOT IN ('breakers', 'surroundings', 'run_totals')`) {
 		t.Errorf("the reader may execute %s", name)
 	}
 	for _, name := range []string{"conversation_members_backup", "conversation_members.user_public_key"} {
@@ -383,6 +385,38 @@ func TestRunnerWritesNoTable(t *testing.T) {
 		if may := testdb.One[bool](d, "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls OR rolcanlogin FROM pg_roles WHERE rolname = $1", role); may {
 			t.Errorf("%s is more than a group", role)
 		}
+	}
+}
+
+// MAINTAIN (17 and newer) lets its holder LOCK TABLE in any mode, and so stop the application: roles.sql takes it back
+// from all of ours, and warns where everybody has it.
+func TestRolesTakeBackMaintain(t *testing.T) {
+	t.Parallel()
+	d := testdb.New(t)
+	if d.Cluster().Version() < 17 {
+		t.Skip("MAINTAIN came with PostgreSQL 17")
+	}
+	d.Roles(rolesFile)
+	tables := names(t, d, `SELECT c.oid::regclass::text FROM pg_class AS c
+		WHERE c.relkind IN ('r', 'p') AND c.relnamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace)`)
+	roles := []string{"orphan_cleaner_runner", "orphan_cleaner_restorer", "orphan_cleaner_reader"}
+	for _, table := range tables {
+		d.Exec("GRANT MAINTAIN ON " + table + " TO " + strings.Join(roles, ", "))
+	}
+	d.Exec("GRANT MAINTAIN ON conversations, conversation_members TO orphan_cleaner_owner")
+	d.Roles(rolesFile)
+	for _, role := range append(roles, "orphan_cleaner_owner") {
+		for _, table := range tables {
+			ours := table != "conversations" && table != "conversation_members" && table != "users"
+			if !(ours && role == "orphan_cleaner_owner") && testdb.One[bool](d, "SELECT has_table_privilege($1, $2, 'MAINTAIN')", role, table) {
+				t.Errorf("%s may maintain %s", role, table)
+			}
+		}
+	}
+	d.Exec("GRANT MAINTAIN ON conversation_members TO PUBLIC")
+	out, err := exec.CommandContext(t.Context(), filepath.Join(d.Cluster().BinDir(), "psql"), "-X", "-d", d.URL, "-f", rolesFile).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "PUBLIC has rights on conversation_members") {
+		t.Errorf("no warning: %v\n%s", err, out)
 	}
 }
 

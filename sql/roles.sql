@@ -52,7 +52,9 @@ END
 $$;
 SELECT
     to_regclass('orphan_cleaner.runs') IS NOT NULL AS is_migrated,
-    to_regclass('public.users') IS NOT NULL AS has_users
+    to_regclass('public.users') IS NOT NULL AS has_users,
+    -- VACUUM, ANALYZE, REINDEX, LOCK TABLE in any mode: a right of its own since 17.
+    current_setting('server_version_num')::integer >= 170000 AS has_maintain
 \gset
 
 BEGIN;
@@ -115,6 +117,9 @@ GRANT CREATE ON SCHEMA public TO orphan_cleaner_owner;
 REVOKE ALL ON public.conversations, public.conversation_members
     FROM orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 REVOKE TRUNCATE, REFERENCES, TRIGGER ON public.conversations, public.conversation_members FROM orphan_cleaner_owner;
+\if :has_maintain
+    REVOKE MAINTAIN ON public.conversations, public.conversation_members FROM orphan_cleaner_owner;
+\endif
 
 -- owner: what the reviewed functions do.
 GRANT SELECT (id) ON public.conversations TO orphan_cleaner_owner;
@@ -219,7 +224,8 @@ GRANT SELECT ON
 GRANT SELECT (run_id) ON public.conversation_members_audit_default TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION
     orphan_cleaner.breakers(jsonb, jsonb),
-    orphan_cleaner.surroundings()
+    orphan_cleaner.surroundings(),
+    orphan_cleaner.run_totals()
     TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 
 -- 5. runner: the functions of a run.
@@ -286,8 +292,10 @@ COMMIT;
 -- 8. What this file does not change, because it is not ours, and what it leaves open.
 SELECT
     has_schema_privilege('orphan_cleaner_runner', 'public', 'CREATE') AS runner_may_create,
-    has_table_privilege('orphan_cleaner_runner', 'public.conversation_members', 'UPDATE, INSERT, DELETE, TRUNCATE, TRIGGER, REFERENCES')
-        AS runner_may_more,
+    has_table_privilege(
+        'orphan_cleaner_runner', 'public.conversation_members',
+        'UPDATE, INSERT, DELETE, TRUNCATE, TRIGGER, REFERENCES' || CASE WHEN :'has_maintain'::boolean THEN ', MAINTAIN' ELSE '' END
+    ) AS runner_may_more,
     EXISTS (
         SELECT
         FROM pg_auth_members

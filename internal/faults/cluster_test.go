@@ -6,7 +6,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -76,6 +75,7 @@ func serverUser(t *testing.T, cluster *pgtemp.Cluster) *syscall.Credential {
 // standby makes a standby of a cluster, which takes no writes.
 func standby(t *testing.T, primary *pgtemp.Cluster) *pgtemp.Cluster {
 	t.Helper()
+	copies := testdb.Program(t, primary, "pg_basebackup")
 	cluster := startCluster(t, pgtemp.Options{})
 	if err := cluster.Crash(); err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func standby(t *testing.T, primary *pgtemp.Cluster) *pgtemp.Cluster {
 	if err := os.RemoveAll(cluster.DataDir()); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(filepath.Join(primary.BinDir(), "pg_basebackup"),
+	cmd := exec.Command(copies,
 		"--dbname", primary.URL("postgres"), "--pgdata", cluster.DataDir(), "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
 	cmd.Dir = cluster.Dir()
 	if os.Geteuid() == 0 {

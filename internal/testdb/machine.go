@@ -1,11 +1,15 @@
 package testdb
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
 )
 
 // Needed finds the program of a test in one of the places, names on the PATH or
@@ -22,6 +26,23 @@ func Needed(tb testing.TB, hint string, places ...string) string {
 		tb.Fatalf("%s is not installed: %s", places[0], hint)
 	}
 	tb.Skipf("%s is not installed: %s", places[0], hint)
+	return ""
+}
+
+// Program finds a program of the cluster's own, such as pg_dump, which refuses a server
+// that is newer than itself. Where ORPHAN_CLEANER_TEST_PG_BIN names a server that came
+// without it the test is skipped, in CI too; any other server brings it along.
+func Program(tb testing.TB, cluster *pgtemp.Cluster, name string) string {
+	tb.Helper()
+	path := filepath.Join(cluster.BinDir(), name)
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
+	missing := fmt.Sprintf("%s of PostgreSQL %d is not in %s, and that of another version does not serve", name, cluster.Version(), cluster.BinDir())
+	if os.Getenv(pgtemp.BinDirEnv) == "" {
+		tb.Fatal(missing)
+	}
+	tb.Skip(missing)
 	return ""
 }
 

@@ -2,7 +2,7 @@
 # Makes sure that a PostgreSQL server, 15 or newer, is installed; does nothing
 # where one is. Only its programs are needed: no cluster is created or started
 # by this script, and none that exists is touched.
-# Usage: postgres.sh [--version], which prints the major version.
+# Usage: postgres.sh [--version | --bindir], which prints the major version, or where its programs are.
 set -eu
 
 minimum=15
@@ -11,6 +11,7 @@ minimum=15
 usable() {
     [ -x "$1/initdb" ] && [ -x "$1/postgres" ] || return 1
     version=$("$1/postgres" --version | sed -n 's/.*(PostgreSQL) \([0-9]*\).*/\1/p')
+    bindir=$1
     [ "${version:-0}" -ge "$minimum" ]
 }
 
@@ -75,11 +76,12 @@ HELP
     exit 1
 }
 
-# say OPTION: prints the major version of what was found, if that is asked.
+# say OPTION: prints what is asked of the server that was found.
 say() {
-    if [ "$1" = --version ]; then
-        echo "$version"
-    fi
+    case $1 in
+        --version) echo "$version" ;;
+        --bindir) echo "$bindir" ;;
+    esac
 }
 
 if found; then
