@@ -257,7 +257,7 @@ func TestBlocks(t *testing.T) {
 // of a day, and at the beginning of a run, reads few runs; and yet the counters are the sums of all.
 func TestYearOfMinutes(t *testing.T) {
 	t.Parallel()
-	p := &place{DB: testdb.New(t), t: t}
+	p := testdb.New(t)
 	ctx := t.Context()
 	const runs = 525_600
 	p.Exec(`INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, judged_at, lease, host, version, settings, members_deleted, batch_calls, breaker)
