@@ -7,9 +7,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 // Metrics are what this process counts by itself. It observes the client of
@@ -29,8 +29,8 @@ type Metrics struct {
 }
 
 var (
-	_ result.Observer     = (*Metrics)(nil)
-	_ authclient.Observer = (*Metrics)(nil)
+	_ result.Observer = (*Metrics)(nil)
+	_ source.Observer = (*Metrics)(nil)
 )
 
 // Settings are what the metrics say about this process from its start on.
@@ -102,7 +102,7 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 		}),
 		runEnded: func() {},
 	}
-	for _, reason := range append(authclient.Reasons(), otherReason) {
+	for _, reason := range append(source.Reasons(), otherReason) {
 		m.invalidResponses.WithLabelValues(reason)
 	}
 	for _, cause := range database.Causes() {
@@ -160,7 +160,7 @@ func register(registry prometheus.Registerer, collectors ...prometheus.Collector
 	return errors.Join(failed...)
 }
 
-// CallDone counts one attempt of a call; see [authclient.Observer]. The client
+// CallDone counts one attempt of a call; see [source.Observer]. The client
 // asks for one method only, so that the label is constant.
 func (m *Metrics) CallDone(_ string, _ int, took time.Duration, err error) {
 	m.requests.Inc()
@@ -177,7 +177,7 @@ func (m *Metrics) BatchDone(err error) {
 		return
 	}
 	reason := otherReason
-	if invalid, ok := errors.AsType[*authclient.BatchError](err); ok {
+	if invalid, ok := errors.AsType[*source.BatchError](err); ok {
 		reason = invalid.Reason
 	}
 	m.invalidResponses.WithLabelValues(reason).Inc()

@@ -19,9 +19,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
@@ -141,10 +141,10 @@ func TestProcess(t *testing.T) {
 	registry, m := all(t, nil, quiet(), false)
 	call := []string{`method="get_users_by_ids"`, `service="auth"`}
 	m.CallDone("get_users_by_ids", 100, 30*time.Millisecond, nil)
-	m.CallDone("get_users_by_ids", 100, 30*time.Millisecond, &authclient.BatchError{Reason: "in_band_error"})
+	m.CallDone("get_users_by_ids", 100, 30*time.Millisecond, &source.BatchError{Reason: "in_band_error"})
 	m.BatchDone(nil)
-	m.BatchDone(fmt.Errorf("checking: %w", &authclient.BatchError{Reason: "in_band_error"}))
-	m.BatchDone(&authclient.BatchError{Reason: "status_internal"})
+	m.BatchDone(fmt.Errorf("checking: %w", &source.BatchError{Reason: "in_band_error"}))
+	m.BatchDone(&source.BatchError{Reason: "status_internal"})
 	m.BatchDone(errors.New("who knows"))
 	m.ChunkDone(7)
 	m.ChunkDone(8)

@@ -1,4 +1,4 @@
-package authclient
+package source
 
 import (
 	"fmt"
@@ -8,22 +8,22 @@ import (
 	"sync"
 )
 
-// tokenFile is the authorization metadata. The file is read for every call:
+// TokenFile is the authorization metadata. The file is read for every call:
 // that takes microseconds beside a call of milliseconds, and no change is ever
 // overlooked.
-type tokenFile struct {
+type TokenFile struct {
 	path   string
 	logger *slog.Logger
 
 	mu   sync.Mutex
-	last token
+	last Token
 	bad  bool // the last read failed and was logged
 }
 
-// token is a whole authorization value and the secret part of it.
-type token struct{ header, secret string }
+// Token is a whole authorization value and the secret part of it.
+type Token struct{ Header, secret string }
 
-func newTokenFile(path string, logger *slog.Logger) (*tokenFile, error) {
+func NewTokenFile(path string, logger *slog.Logger) (*TokenFile, error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -31,14 +31,14 @@ func newTokenFile(path string, logger *slog.Logger) (*tokenFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tokenFile{path: path, logger: logger, last: first}, nil
+	return &TokenFile{path: path, logger: logger, last: first}, nil
 }
 
-// current returns the last good token when the file cannot be read just now:
+// Current returns the last good token when the file cannot be read just now:
 // a token that is too old is for auth-service to refuse.
-func (t *tokenFile) current() token {
+func (t *TokenFile) Current() Token {
 	if t == nil {
-		return token{}
+		return Token{}
 	}
 	fresh, err := readToken(t.path)
 	t.mu.Lock()
@@ -55,23 +55,23 @@ func (t *tokenFile) current() token {
 }
 
 // readToken never shows the content of the file in its errors.
-func readToken(path string) (token, error) {
+func readToken(path string) (Token, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return token{}, fmt.Errorf("AUTH_SERVICE_TOKEN_FILE: reading the token for auth-service: %w", err)
+		return Token{}, fmt.Errorf("AUTH_SERVICE_TOKEN_FILE: reading the token for auth-service: %w", err)
 	}
 	value := strings.TrimSpace(string(content))
 	if value == "" {
-		return token{}, fmt.Errorf("AUTH_SERVICE_TOKEN_FILE: reading the token for auth-service: %s is empty", path)
+		return Token{}, fmt.Errorf("AUTH_SERVICE_TOKEN_FILE: reading the token for auth-service: %s is empty", path)
 	}
 	for i := range len(value) {
 		if value[i] < ' ' || value[i] > '~' {
-			return token{}, fmt.Errorf("AUTH_SERVICE_TOKEN_FILE: reading the token for auth-service: %s must hold one line of printable ASCII", path)
+			return Token{}, fmt.Errorf("AUTH_SERVICE_TOKEN_FILE: reading the token for auth-service: %s must hold one line of printable ASCII", path)
 		}
 	}
 	_, secret, hasScheme := strings.Cut(value, " ")
 	if !hasScheme {
-		return token{header: "Bearer " + value, secret: value}, nil
+		return Token{Header: "Bearer " + value, secret: value}, nil
 	}
-	return token{header: value, secret: strings.TrimSpace(secret)}, nil
+	return Token{Header: value, secret: strings.TrimSpace(secret)}, nil
 }
