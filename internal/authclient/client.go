@@ -94,7 +94,7 @@ func (c *Client) Close() error { return c.conn.Close() }
 // attempt is a [source.Attempt].
 func (c *Client) attempt(ctx context.Context, ids []uuid.UUID, answer *source.Answer) *source.BatchError {
 	token := c.token.Current()
-	request := &authservicev1.GetUsersByIdsRequest{UserIds: source.Texts(ids)}
+	request := &authservicev1.GetUsersByIdsRequest{UserIds: c.cfg.Texts(ids)}
 	response := &authservicev1.GetUsersByIdsResponse{}
 	if failed := c.invoke(ctx, token, c.method, request, response, len(ids)); failed != nil {
 		return failed

@@ -270,7 +270,7 @@ func FuzzMissingFrom(f *testing.F) {
 
 func BenchmarkMissingFrom(b *testing.B) {
 	ids := people(source.MaxBatch)
-	response := responseOf(source.Texts(ids[:90])...)
+	response := responseOf(source.Config{}.Texts(ids[:90])...)
 	b.ReportAllocs()
 	for b.Loop() {
 		if missing, _, err := missingFrom(ids, response, source.Token{}); err != nil || len(missing) != 10 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -99,10 +100,12 @@ func parseID(text string) (id uuid.UUID, upper, ok bool) {
 }
 
 // Texts are ids as they are sent.
-func Texts(ids []uuid.UUID) []string {
+func (cfg Config) Texts(ids []uuid.UUID) []string {
 	out := make([]string, len(ids))
 	for i, id := range ids {
-		out[i] = id.String()
+		if out[i] = id.String(); cfg.UpperCase {
+			out[i] = strings.ToUpper(out[i])
+		}
 	}
 	return out
 }

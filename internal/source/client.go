@@ -24,11 +24,8 @@ type Attempt func(ctx context.Context, ids []uuid.UUID, answer *Answer) *BatchEr
 
 // Client asks a source by its Attempt. It is safe for concurrent use.
 type Client struct {
-	// Attempt is one call about any number of ids, without retry, limit or record: for
-	// tests of a source. A run calls Missing.
-	Attempt Attempt
-
 	cfg      Config
+	attempt  Attempt
 	limiter  *rate.Limiter
 	logger   *slog.Logger // target auth_client
 	slow     *slowLog
@@ -38,7 +35,7 @@ type Client struct {
 // New returns a Client. The Config is complete.
 func New(cfg Config, attempt Attempt) *Client {
 	c := &Client{
-		Attempt: attempt, cfg: cfg, limiter: rate.NewLimiter(rate.Inf, 1), logger: cfg.ClientLog(),
+		cfg: cfg, attempt: attempt, limiter: rate.NewLimiter(rate.Inf, 1), logger: cfg.ClientLog(),
 		slow: newSlowLog(cfg.Logger.With("target", "orphan_cleaner")),
 	}
 	c.throttle = newThrottle(cfg.Concurrency, cfg.TargetP99, cfg.Observer.ConcurrencyLimit, c.logger)
@@ -75,8 +72,7 @@ func (c *Client) check(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, *Batc
 		return nil, Failed(Cancelled, len(ids), err)
 	}
 	begun := time.Now()
-	answer := NewAnswer(ids)
-	failed := c.Attempt(ctx, ids, answer)
+	answer, failed := c.Once(ctx, ids)
 	took := time.Since(begun)
 	c.throttle.done(begun, took, failed)
 
@@ -93,6 +89,13 @@ func (c *Client) check(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, *Batc
 	c.logger.Debug("Batch checked", "method", MethodLabel, "users", len(ids), "missing", len(missing), "duration", took,
 		"uppercase", answer.Uppercase, "duplicates", answer.Duplicates)
 	return missing, nil
+}
+
+// Once is one attempt about any number of ids, without retry, limit or record: for
+// tests of a source. A run calls Missing.
+func (c *Client) Once(ctx context.Context, ids []uuid.UUID) (*Answer, *BatchError) {
+	answer := NewAnswer(ids)
+	return answer, c.attempt(ctx, ids, answer)
 }
 
 // Retry repeats attempt while its failure may pass, and returns the last one. It is

@@ -21,6 +21,9 @@ type Config struct {
 	MaxLag time.Duration
 	// Proxy is the URL of a proxy; HTTP only. Default: none, whatever the environment says.
 	Proxy string
+	// UpperCase sends ids in upper case, for a test of the source. Not for SQL, where ids
+	// are no text.
+	UpperCase bool
 
 	// Timeout bounds one attempt, waiting for a connection included.
 	// Default: 5s.

@@ -29,13 +29,18 @@ func NewTLSFiles(cfg Config) (*TLSFiles, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, pair := range first.Certificates {
-		if end := pair.Leaf.NotAfter; time.Now().After(end) {
-			return nil, fmt.Errorf("the client certificate %s for auth-service expired at %s: renew it", f.certFile, end.UTC().Format(time.RFC3339))
+	f.last = first
+	return f, Expired(first.Certificates, f.certFile)
+}
+
+// Expired is an error if the client certificate of a file has expired.
+func Expired(certificates []tls.Certificate, file string) error {
+	for _, pair := range certificates {
+		if pair.Leaf != nil && time.Now().After(pair.Leaf.NotAfter) {
+			return fmt.Errorf("the client certificate %s for auth-service expired at %s: renew it", file, pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
 		}
 	}
-	f.last = first
-	return f, nil
+	return nil
 }
 
 func (f *TLSFiles) read() (*tls.Config, error) {
