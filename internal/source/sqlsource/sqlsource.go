@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
@@ -94,6 +95,8 @@ func (s *Source) attempt(ctx context.Context, ids []uuid.UUID, answer *source.An
 			}
 			var id *uuid.UUID
 			switch err := rows.Scan(&id); {
+			case rows.FieldDescriptions()[0].DataTypeOID != pgtype.UUIDOID: // it was when the query was checked
+				return source.Failed(source.Malformed, len(ids), errors.New("the query does not return a column of type uuid any more"))
 			case err != nil:
 				return source.Failed(source.Malformed, len(ids), err)
 			case id == nil:
