@@ -158,13 +158,13 @@ func (s *Source) attempt(ctx context.Context, ids []uuid.UUID, answer *source.An
 	if invalid != nil {
 		return failed(invalid.reason, "%s", token.Clean(invalid.what))
 	}
-	if len(users) > len(ids) {
-		return failed(source.TooManyUsers, "the answer holds %d users, %d were asked for", len(users), len(ids))
-	}
 	for _, id := range users {
 		if invalid := answer.Add(id, token.Clean); invalid != nil {
 			return invalid
 		}
+	}
+	if len(users) > len(ids) {
+		return failed(source.TooManyUsers, "the answer holds %d users, %d were asked for", len(users), len(ids))
 	}
 	return nil
 }

@@ -5,13 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
-
-	"time"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
@@ -85,9 +84,10 @@ func (s *Source) CheckQuery(ctx context.Context) (scanned string, err error) {
 
 func wrong(what string) error { return fmt.Errorf("%w: %s", ErrQuery, what) }
 
-// ofQuery says that an SQLSTATE is about what the query is, or what it may do.
+// ofQuery says that an SQLSTATE is about what the query is. A right that is missing may be
+// granted while the program waits.
 func ofQuery(code string) bool {
-	return strings.HasPrefix(code, "42") || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "0A") || code == database.ReadOnly
+	return strings.HasPrefix(code, "42") && code != "42501" || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "0A") || code == database.ReadOnly
 }
 
 // failed turns the error of one attempt into a reason; nil stays nil.

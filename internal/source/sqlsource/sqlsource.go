@@ -136,12 +136,18 @@ func (s *Source) read(ctx context.Context, queries func(tx pgx.Tx, behind time.D
 		if err != nil {
 			return err
 		}
-		const century = 100 * 365 * 24 * 3600 // infinity is no duration
-		return queries(tx, time.Duration(min(begun.Behind, century)*float64(time.Second)))
+		return queries(tx, time.Duration(min(begun.Behind, never.Seconds())*float64(time.Second)))
 	})
 }
 
+// never is how long a standby is behind that can prove nothing: infinity is no duration.
+const never = 100 * 365 * 24 * time.Hour
+
 func (s *Source) lagging(behind time.Duration, users int) *source.BatchError {
-	return source.Failed(source.Lagging, users, fmt.Errorf("the standby is %s behind, or cannot prove that it is not, at most MAX_AUTH_LAG %s is allowed: a user of a moment ago could be missing; "+
-		"GRANT pg_read_all_stats to this login, or point AUTH_SERVICE_URL at the primary", behind.Round(time.Second), s.cfg.MaxLag))
+	is := "is " + behind.Round(time.Second).String() + " behind, or hears of no commit"
+	if behind == never {
+		is = "cannot tell how far it is behind"
+	}
+	return source.Failed(source.Lagging, users, fmt.Errorf("the standby %s, at most %s is allowed (MAX_AUTH_LAG): a user of a moment ago could be missing; "+
+		"GRANT pg_read_all_stats to this login, which shows that an idle primary has no more, or point AUTH_SERVICE_URL at the primary", is, s.cfg.MaxLag))
 }
