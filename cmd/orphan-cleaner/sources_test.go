@@ -28,7 +28,7 @@ func example(t *testing.T, name string) map[string]string {
 	}
 	rest, _, _ = strings.Cut(rest, "\n## ")
 	blocks := map[string]string{}
-	for _, block := range regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$").FindAllStringSubmatch(rest, -1) {
+	for _, block := range regexp.MustCompile("(?s)```(\\w+)\n(.*?)```\n").FindAllStringSubmatch(rest, -1) {
 		blocks[block[1]] = block[2]
 	}
 	return blocks
@@ -135,7 +135,8 @@ func TestSources(t *testing.T) {
 			t.Cleanup(func() { auth.Psql("-c", "DROP OWNED BY orphan_cleaner_asks", "-c", "DROP ROLE orphan_cleaner_asks") })
 			script = strings.ReplaceAll(script, "postgresql://orphan_cleaner_asks@auth-db:5432/auth?sslmode=verify-full", auth.URLAs("orphan_cleaner_asks"))
 		case "http":
-			if n := strings.Count(blocks["go"][strings.Index(blocks["go"], "func main"):], "\n"); n > 20 {
+			_, body, _ := strings.Cut(blocks["go"], "\n)\n\n")
+			if n := strings.Count(body, "\n"); n == 0 || n > 20 {
 				t.Errorf("the example has %d lines beside its imports", n)
 			}
 			address := startExample(t, blocks["go"], w.users(t, "deleted_at IS NULL"))

@@ -56,7 +56,10 @@ func httpRows() []row {
 			say(w, strings.Replace(body, `,"complete"`, `,"users":[],"complete"`, 1))
 		}, failed("(malformed)"))},
 		{"something follows", spoils(func(w http.ResponseWriter, body string) { say(w, body+body) }, failed("(malformed)"))},
-		{"a redirect", spoils(func(w http.ResponseWriter, _ string) { w.Header().Set("Location", "/"); w.WriteHeader(308) }, failed("a redirect, which is not followed"))},
+		{"a redirect", spoils(func(w http.ResponseWriter, _ string) {
+			w.Header().Set("Location", "/")
+			w.WriteHeader(http.StatusPermanentRedirect)
+		}, failed("a redirect, which is not followed"))},
 		{"another content type", spoils(func(w http.ResponseWriter, body string) {
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = io.WriteString(w, body)

@@ -23,6 +23,7 @@ type TokenFile struct {
 // Token is a whole authorization value and the secret part of it.
 type Token struct{ Header, secret string }
 
+// NewTokenFile reads the file once; without a path there is no token, and no error.
 func NewTokenFile(path string, logger *slog.Logger) (*TokenFile, error) {
 	if path == "" {
 		return nil, nil

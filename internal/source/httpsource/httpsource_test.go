@@ -170,7 +170,7 @@ func TestInvalidAnswers(t *testing.T) {
 		}, "malformed"},
 		"not found":       {says(404, json, answer(a)), "status_not_found"},
 		"created":         {says(201, json, answer(a)), "status_unknown"},
-		"no content":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, "status_unknown"},
+		"no content":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }, "status_unknown"},
 		"teapot":          {says(418, json, answer(a)), "status_unknown"},
 		"a status of 999": {says(999, json, answer(a)), "status_unknown"},
 		"forbidden":       {says(403, json, answer(a)), "status_permission_denied"},
