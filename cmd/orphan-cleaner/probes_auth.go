@@ -95,6 +95,8 @@ func queryProbe(users *sqlsource.Source) check.Probe {
 func sameDatabaseProbe(members, users *pgxpool.Pool) check.Probe {
 	const name = "auth-service-database"
 	return func(ctx context.Context) check.Finding {
+		ctx, cancel := context.WithTimeout(ctx, probeLimit)
+		defer cancel()
 		here, err := db.New(members).SourceIdentity(ctx)
 		there, thereErr := db.New(users).SourceIdentity(ctx)
 		switch {

@@ -59,7 +59,7 @@ func faults() []struct {
 			"the table is truncated", "a view with a wrong filter", "flapping between two truths, SQL", "users nobody asked for",
 			"NULL in place of an id", "a join that doubles the users", "another column of uuid", "an error in mid-result", "cut in mid-result",
 			"the query never ends", "a right was revoked", "a policy hides users", "the table is locked", "no server", "no such host",
-			"an expired certificate, SQL", "a wrong certificate, SQL", "another environment's database", "a standby that is behind",
+			"an expired certificate, SQL", "a wrong certificate, SQL", "another environment's database", "a standby that is behind", "behind PgBouncer, SQL",
 		}},
 		{"an HTTP source", []string{
 			"nobody", "every second user", "flapping between two truths, HTTP", "an error beside the users", "a foreign id",

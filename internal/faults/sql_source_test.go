@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/url"
@@ -48,6 +49,7 @@ func sqlRows() []row {
 		{"a wrong certificate, SQL", strangeServer("elsewhere.example", time.Hour, "certificate")},
 		{"another environment's database", otherDatabase},
 		{"a standby that is behind", standbyBehind},
+		{"behind PgBouncer, SQL", usersBehindPgBouncer},
 	}
 }
 
@@ -207,6 +209,15 @@ func strangeServer(name string, lasts time.Duration, shows string) func(w *world
 		w.env = w.env[:len(w.env)-2]
 		w.converges()
 	}
+}
+
+// usersBehindPgBouncer: a transaction on each of three sessions, for 32 calls in flight.
+func usersBehindPgBouncer(w *world) {
+	b := w.bounced()
+	d := w.bySQL()
+	w.ask(fmt.Sprintf("postgresql://asker@127.0.0.1:%d/%s", b.port, d.pool.Config().ConnConfig.Database))
+	w.expect(w.run("--concurrency=32"), want{exit: 0, state: "succeeded", gone: all})
+	w.converges()
 }
 
 // otherDatabase is healthy and honest, about others; so few of ours are unknown to it that

@@ -15,9 +15,6 @@ const (
 	HTTP = "http"
 )
 
-// Kinds are all of them.
-func Kinds() []string { return []string{GRPC, SQL, HTTP} }
-
 // Endpoint is what a valid AUTH_SERVICE_URL says.
 type Endpoint struct {
 	// Kind is GRPC, SQL or HTTP, Scheme as it was written.

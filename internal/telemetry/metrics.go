@@ -37,7 +37,7 @@ type Settings struct {
 	Version     string
 	Interval    time.Duration
 	CheckEvery  time.Duration // 0: each run checks everybody
-	Source      string        // what auth-service speaks, one of [source.Kinds]
+	Source      string        // what auth-service speaks, such as [source.GRPC]
 	Concurrency int
 	// OneRun is a process that makes one run and ends, as from cron. A count of
 	// its own would start anew with each run: [State] then has the totals.

@@ -31,6 +31,8 @@ const maxQuoted = 300
 // who does not exist. It returns the large tables that are read from end to end for each
 // batch; an [ErrQuery]; a BatchError about a standby; or the error of the database.
 func (s *Source) CheckQuery(ctx context.Context) (scanned string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
 	err = s.read(ctx, func(tx pgx.Tx, behind time.Duration) error {
 		is, err := tx.Conn().PgConn().Prepare(ctx, "", s.cfg.Query, nil)
 		switch {

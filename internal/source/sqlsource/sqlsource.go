@@ -9,6 +9,7 @@
 package sqlsource
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,8 +51,8 @@ func Dial(ctx context.Context, cfg source.Config) (*Source, error) {
 			return nil, err
 		}
 	}
-	// One for each call in flight.
-	pooled.MaxConns = int32(max(cfg.Concurrency, 2)) //nolint:gosec // 64 at most
+	// One for each call in flight; without a limit, as many as a run has by default.
+	pooled.MaxConns = int32(cmp.Or(cfg.Concurrency, 8)) //nolint:gosec // 64 at most
 	s := &Source{cfg: cfg, logger: cfg.ClientLog()}
 	s.Client = source.New(cfg, s.attempt)
 	if s.pool, err = pgxpool.NewWithConfig(ctx, pooled); err != nil {

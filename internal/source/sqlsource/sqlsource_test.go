@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -203,11 +204,24 @@ func TestWarnsOfScan(t *testing.T) {
 	}
 }
 
+// A server that takes a connection and says nothing more holds nobody up.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client := dial(t, source.Config{URL: "postgresql://asker@" + listener.Addr().String() + "/auth?sslmode=disable", Timeout: 100 * time.Millisecond})
+	_, err = client.Missing(t.Context(), people(1))
+	if failed, ok := errors.AsType[*source.BatchError](err); !ok || failed.Reason != source.Deadline {
+		t.Errorf("error %v", err)
+	}
+}
+
 // The server may come later: the query is checked then.
 func TestDialsLater(t *testing.T) {
 	t.Parallel()
-	db := auth(t)
-	db.Exec(`ALTER TABLE users RENAME TO people`)
 	client := dial(t, source.Config{URL: "postgres://nobody:hunter2@127.0.0.1:1/auth", Query: "SELECT 1"})
 	_, err := client.Health(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "(transport)") || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "\n") {
