@@ -2,6 +2,7 @@ package sqlsource_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -212,7 +213,18 @@ func TestSilentServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	client := dial(t, source.Config{URL: "postgresql://asker@" + listener.Addr().String() + "/auth?sslmode=disable", Timeout: 100 * time.Millisecond})
+	enough, cancel := context.WithTimeout(t.Context(), 5*time.Second) // fewer than it takes to give up the connection
+	defer cancel()
+	client, err := sqlsource.Dial(enough, source.Config{
+		URL: "postgresql://asker@" + listener.Addr().String() + "/auth?sslmode=disable", Timeout: 100 * time.Millisecond, MaxAttempts: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	if enough.Err() != nil {
+		t.Error("the program waited for the server")
+	}
 	_, err = client.Missing(t.Context(), people(1))
 	if failed, ok := errors.AsType[*source.BatchError](err); !ok || failed.Reason != source.Deadline {
 		t.Errorf("error %v", err)
