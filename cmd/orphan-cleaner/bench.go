@@ -40,7 +40,7 @@ func (cmd *BenchCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	log := cmd.logger(s)
-	client, err := cmd.dial(log)
+	client, err := cmd.dial(ctx, log)
 	if err != nil {
 		return err
 	}

@@ -4,9 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nova-social/orphan-cleaner/internal/check"
+	"github.com/nova-social/orphan-cleaner/internal/conform"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	"github.com/nova-social/orphan-cleaner/internal/source"
+	"github.com/nova-social/orphan-cleaner/internal/source/sqlsource"
 )
 
 // CheckCmd is `check`.
@@ -17,11 +21,15 @@ type CheckCmd struct {
 	LogFlags      `group:"Log"`
 	MetricsAddr   string `help:"Check whether serve could listen here, such as :9091." env:"ORPHAN_CLEANER_METRICS_ADDR" placeholder:"ADDR"`
 	RedisURL      string `help:"messaging-service's Redis, pinged because its environment names it; nothing here uses it." env:"REDIS_URL" placeholder:"URL"`
+	Source        bool   `help:"Test auth-service itself against the contract, for whoever writes one: with CANARY_ALIVE, a user who exists; needs no database."`
 	JSON          bool   `name:"json" help:"Print a JSON array."`
 }
 
 // Run prints a line per check and fails when one of them failed.
 func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
+	if cmd.Source {
+		return cmd.conform(ctx, s)
+	}
 	latest, err := migrate.Latest()
 	if err != nil {
 		return err
@@ -35,13 +43,18 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	log := cmd.logger(s)
-	client, err := cmd.dial(log)
+	client, err := cmd.dial(ctx, log)
 	if err != nil {
 		return err
 	}
 	defer closeClient(client, log)
 	probes := []check.Probe{
 		authProbe(client, cmd.AuthServiceURL), plaintextProbe(cmd.AuthServiceURL), canaryProbe(client, alive, dead),
+	}
+	bySQL, isSQL := client.(*sqlsource.Source)
+	if isSQL {
+		probes[1] = encryptionProbe("auth-service-tls", "AUTH_SERVICE_URL", bySQL.Pool())
+		probes = append(probes, queryProbe(bySQL))
 	}
 	if cmd.RedisURL != "" {
 		probes = append(probes, redisProbe(cmd.RedisURL))
@@ -60,10 +73,42 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 		}
 	} else {
 		defer pool.Close()
-		probes = append([]check.Probe{poolerProbe(url), connectionsProbe(pool), encryptionProbe(pool)}, probes...)
+		probes = append([]check.Probe{poolerProbe(url), connectionsProbe(pool), encryptionProbe("database-tls", "DATABASE_URL", pool)}, probes...)
+		if isSQL {
+			probes = append(probes, sameDatabaseProbe(pool, bySQL.Pool()))
+		}
 		probes = append(probes, check.New(pool, log, latest).Limits)
 		findings = check.New(pool, log, latest, probes...).Check(ctx, false)
 	}
+	return cmd.print(s, findings)
+}
+
+// conform tests the source of truth alone.
+func (cmd *CheckCmd) conform(ctx context.Context, s *streams) error {
+	alive, dead, err := cmd.canaries()
+	if err != nil {
+		return err
+	}
+	if len(alive) == 0 {
+		return fmt.Errorf("%w: check --source needs a user who exists: add --canary-alive=UUID", errUsage)
+	}
+	log := cmd.logger(s)
+	client, err := cmd.dial(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer closeClient(client, log)
+	shouting, err := cmd.dialAs(ctx, source.Config{Logger: log, UpperCase: true})
+	if err != nil {
+		return err
+	}
+	defer closeClient(shouting, log)
+	test := conform.Test{Source: client, UpperCase: shouting, Alive: alive, Dead: dead, TargetP99: time.Duration(cmd.AuthServiceTargetP99)}
+	return cmd.print(s, test.Run(ctx))
+}
+
+// print prints a line per check and fails when one of them failed.
+func (cmd *CheckCmd) print(s *streams, findings check.Findings) (err error) {
 	if cmd.JSON {
 		err = printJSON(s.out, findings)
 	} else {

@@ -49,7 +49,7 @@ func (cmd *ConfigCmd) Run(kctx *kong.Context, s *streams) error {
 		case "environment":
 			from += " " + e.Environment
 		case "file":
-			from += " " + cmd.DatabaseURLFile
+			from += " " + map[string]string{"DATABASE_URL": cmd.DatabaseURLFile, "AUTH_SERVICE_URL": cmd.AuthServiceURLFile}[e.Environment]
 		}
 		t.AppendRow(table.Row{e.Name, e.Value, from})
 	}
@@ -74,6 +74,16 @@ func (cmd *ConfigCmd) settings(kctx *kong.Context) ([]effective, error) {
 			settings = append(settings, effectiveOf(kctx, flag))
 		}
 	}
+	fromFile := func(environment, value string) {
+		i := slices.IndexFunc(settings, func(e effective) bool { return e.Environment == environment })
+		settings[i].Value, settings[i].From = withoutSecrets(value), "file"
+	}
+	if cmd.AuthServiceURLFile != "" {
+		if _, err := cmd.endpoint(); err != nil {
+			return nil, err
+		}
+		fromFile("AUTH_SERVICE_URL", cmd.AuthServiceURL)
+	}
 	if cmd.DatabaseURL == "" && cmd.DatabaseURLFile == "" {
 		return settings, nil
 	}
@@ -82,8 +92,7 @@ func (cmd *ConfigCmd) settings(kctx *kong.Context) ([]effective, error) {
 		return nil, err
 	}
 	if cmd.DatabaseURLFile != "" {
-		i := slices.IndexFunc(settings, func(e effective) bool { return e.Environment == "DATABASE_URL" })
-		settings[i].Value, settings[i].From = withoutSecrets(value), "file"
+		fromFile("DATABASE_URL", value)
 	}
 	return settings, nil
 }

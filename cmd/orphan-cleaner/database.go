@@ -21,35 +21,45 @@ type DatabaseFlags struct {
 	MinConnections  int32  `name:"database-min-connections" help:"Connections kept open." env:"DATABASE_MIN_CONNECTIONS" default:"0"`
 }
 
-func (f *DatabaseFlags) url() (string, error) {
-	value := trimmed(f.DatabaseURL)
+// secretURL is the value of a setting that may hold a password, or of its file.
+func secretURL(name, value, file string) (string, error) {
 	// What ps shows, whether or not the environment says the same.
-	shown := value != "" && slices.ContainsFunc(os.Args[1:], func(arg string) bool { return strings.HasSuffix(arg, f.DatabaseURL) })
+	shown := value != "" && slices.ContainsFunc(os.Args[1:], func(arg string) bool { return strings.HasSuffix(arg, value) })
+	value = trimmed(value)
 	if shown {
 		_, rest, _ := strings.Cut(value, "://")
 		if login, _, is := strings.Cut(rest, "@"); is && strings.Contains(login, ":") || strings.Contains(rest, "password=") {
-			return "", fmt.Errorf("%w: a password on the command line is seen by everybody in ps: give it by the environment DATABASE_URL or by --database-url-file", errUsage)
+			return "", fmt.Errorf("%w: a password on the command line is seen by everybody in ps: give it by the environment %s or by --%s-file", errUsage, name, strings.ReplaceAll(strings.ToLower(name), "_", "-"))
 		}
 	}
-	if f.DatabaseURLFile != "" {
-		if urlPattern.MatchString(f.DatabaseURLFile) {
-			return "", fmt.Errorf("%w: DATABASE_URL_FILE is the name of a file that holds the URL, not the URL itself: that is DATABASE_URL", errUsage)
-		}
-		text, err := os.ReadFile(f.DatabaseURLFile)
-		if err != nil {
-			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %w", errUsage, err)
-		}
-		if value = trimmed(string(text)); value == "" {
-			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %s is empty: it holds the URL, such as postgres://user@host:5432/messaging", errUsage, f.DatabaseURLFile)
-		}
-		if _, err := database.ParseConfig(value); err != nil {
-			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %s: %w", errUsage, f.DatabaseURLFile, err)
-		}
+	if file == "" {
+		return value, nil
+	}
+	if urlPattern.MatchString(file) {
+		return "", fmt.Errorf("%w: %s_FILE is the name of a file that holds the URL, not the URL itself: that is %s", errUsage, name, name)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("%w: %s_FILE: %w", errUsage, name, err)
+	}
+	if value = trimmed(string(text)); value == "" {
+		return "", fmt.Errorf("%w: %s_FILE: %s is empty: it holds the URL, such as postgres://user@host:5432/messaging", errUsage, name, file)
+	}
+	return value, nil
+}
+
+func (f *DatabaseFlags) url() (string, error) {
+	value, err := secretURL("DATABASE_URL", f.DatabaseURL, f.DatabaseURLFile)
+	if err != nil {
+		return "", err
 	}
 	if value == "" {
 		return "", fmt.Errorf("%w: DATABASE_URL is not set: export DATABASE_URL=postgres://user@host:5432/messaging", errUsage)
 	}
 	if _, err := database.ParseConfig(value); err != nil {
+		if f.DatabaseURLFile != "" {
+			return "", fmt.Errorf("%w: DATABASE_URL_FILE: %s: %w", errUsage, f.DatabaseURLFile, err)
+		}
 		return "", fmt.Errorf("%w: %w", errUsage, err)
 	}
 	if f.MaxConnections < 2 || f.MinConnections < 0 || f.MinConnections > f.MaxConnections {

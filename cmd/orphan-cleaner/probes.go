@@ -8,18 +8,15 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 )
@@ -91,13 +88,12 @@ func connectionsProbe(pool *pgxpool.Pool) check.Probe {
 }
 
 // encryptionProbe tells whether the way to the database can be listened to.
-func encryptionProbe(pool *pgxpool.Pool) check.Probe {
-	const name = "database-tls"
-	const hint = "add sslmode=verify-full to DATABASE_URL, with sslrootcert=FILE where the server's CA is your own"
+func encryptionProbe(name, setting string, pool *pgxpool.Pool) check.Probe {
+	hint := "add sslmode=verify-full to " + setting + ", with sslrootcert=FILE where the server's CA is your own"
 	return func(ctx context.Context) check.Finding {
 		conn, err := pool.Acquire(ctx)
 		if err != nil {
-			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: databaseHint}
+			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: "check " + setting + " and that the server is up"}
 		}
 		defer conn.Release()
 		cfg := conn.Conn().Config()
@@ -115,69 +111,10 @@ func encryptionProbe(pool *pgxpool.Pool) check.Probe {
 	}
 }
 
-// plaintextProbe tells whether somebody between could answer for auth-service.
-func plaintextProbe(raw string) check.Probe {
-	const name = "auth-service-tls"
-	return func(context.Context) check.Finding {
-		end, err := authclient.ParseURL(raw)
-		host, _, splitErr := net.SplitHostPort(end.Address)
-		switch {
-		case err != nil || splitErr != nil:
-			return check.Finding{Name: name, Status: check.Fail, Message: "AUTH_SERVICE_URL cannot be read", Hint: "export AUTH_SERVICE_URL=http://auth-service:9080"}
-		case end.TLS:
-			return fine(name, "encrypted: no call without a verified certificate")
-		case local(host):
-			return fine(name, "not needed: auth-service is on this machine")
-		default:
-			return check.Finding{
-				Name: name, Status: check.Warn, Message: "plaintext to " + end.Address + ": anybody between can answer in its name",
-				Hint: "https:// in AUTH_SERVICE_URL; where a service mesh encrypts, all is well",
-			}
-		}
-	}
-}
-
 // local says whether a host is this machine: a socket's directory, or loopback.
 func local(host string) bool {
 	ip := net.ParseIP(host)
 	return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// canaryProbe checks users of whom it is known whether they exist: an auth-service that does
-// not know it is another environment's.
-func canaryProbe(client *authclient.Client, alive, dead []uuid.UUID) check.Probe {
-	const name = "canaries"
-	const hint = "is this the auth-service of this database? check AUTH_SERVICE_URL, CANARY_ALIVE and CANARY_DEAD"
-	return func(ctx context.Context) check.Finding {
-		if len(alive)+len(dead) == 0 {
-			return check.Finding{
-				Name: name, Status: check.Warn, Message: "none is configured: nothing tells another environment's auth-service from the right one",
-				Hint: "export ORPHAN_CLEANER_CANARY_ALIVE=UUID, a user who must never be missing",
-			}
-		}
-		var wrong []string
-		for batch := range slices.Chunk(slices.Concat(alive, dead), authclient.MaxBatch) {
-			missing, err := client.Missing(ctx, batch)
-			if failed, is := errors.AsType[*authclient.BatchError](err); is && failed.Unreachable() {
-				return check.Finding{Name: name, Status: check.Fail, Message: "not checked: there is no connection to auth-service", Hint: "see auth-service"}
-			}
-			if err != nil {
-				return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: hint}
-			}
-			for _, id := range batch {
-				switch gone := slices.Contains(missing, id); {
-				case gone && slices.Contains(alive, id):
-					wrong = append(wrong, id.String()+" of CANARY_ALIVE is missing")
-				case !gone && slices.Contains(dead, id):
-					wrong = append(wrong, id.String()+" of CANARY_DEAD is present")
-				}
-			}
-		}
-		if len(wrong) > 0 {
-			return check.Finding{Name: name, Status: check.Fail, Message: strings.Join(wrong, ", "), Hint: hint}
-		}
-		return fine(name, fmt.Sprintf("%d living and %d deleted users are as they should be", len(alive), len(dead)))
-	}
 }
 
 // redisProbe pings the Redis of messaging-service's environment. Nothing here
@@ -248,35 +185,4 @@ func isOurs(ctx context.Context, address string) bool {
 	defer func() { _ = response.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
 	return err == nil && strings.HasPrefix(string(text), "orphan-cleaner:")
-}
-
-// authProbe is the preflight's check of auth-service.
-func authProbe(client *authclient.Client, address string) check.Probe {
-	const hint = "check AUTH_SERVICE_URL and auth-service: grpcurl -plaintext HOST:9080 grpc.health.v1.Health/Check"
-	return func(ctx context.Context) check.Finding {
-		health, err := client.Health(ctx)
-		switch {
-		case err != nil:
-			return check.Finding{Name: "auth-service", Status: check.Fail, Message: err.Error(), Hint: hint}
-		case health == authclient.HealthUnimplemented:
-			return probeCall(ctx, client)
-		default:
-			return check.Finding{Name: "auth-service", Status: check.OK, Message: "SERVING at " + address}
-		}
-	}
-}
-
-// probeCall stands in for the health service where there is none: one call about
-// a user that nobody is.
-func probeCall(ctx context.Context, client *authclient.Client) check.Finding {
-	if _, err := client.Missing(ctx, []uuid.UUID{uuid.Nil}); err != nil {
-		return check.Finding{
-			Name: "auth-service", Status: check.Fail, Message: err.Error(),
-			Hint: "auth-service has no grpc.health.v1 and answers GetUsersByIds wrongly: check AUTH_SERVICE_URL and AUTH_SERVICE_METHOD",
-		}
-	}
-	return check.Finding{
-		Name: "auth-service", Status: check.Warn, Message: "has no grpc.health.v1.Health; a probe call was answered",
-		Hint: "register the health service in auth-service",
-	}
 }

@@ -147,7 +147,7 @@ func (cmd *RestoreCmd) watch(s *streams, log *slog.Logger, r *restore.Restorer) 
 }
 
 func (cmd *RestoreCmd) revert(ctx context.Context, s *streams, log *slog.Logger, r *restore.Restorer) error {
-	client, err := cmd.dial(log)
+	client, err := cmd.dial(ctx, log)
 	if err != nil {
 		return err
 	}

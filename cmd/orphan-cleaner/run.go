@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/blocked"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
@@ -19,6 +18,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
 
@@ -50,14 +50,19 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	cfg.DryRun = cmd.DryRun
 	log := cmd.logger(s)
 	registry := prometheus.NewRegistry()
+	end, err := cmd.endpoint()
+	if err != nil {
+		return err
+	}
 	about := telemetry.Settings{
+		Source:  end.Kind,
 		Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency, OneRun: true,
 	}
 	metrics, err := telemetry.NewMetrics(registry, about)
 	if err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
-	client, err := cmd.dialObserved(log, metrics, cfg.Concurrency)
+	client, err := cmd.dialAs(ctx, source.Config{Logger: log, Observer: metrics, Concurrency: cfg.Concurrency})
 	if err != nil {
 		return err
 	}
@@ -151,7 +156,7 @@ func logResult(ctx context.Context, log *slog.Logger, r result.Run, err error) {
 const progressLogEvery = 30 * time.Second
 
 // newRunner wires a run: its preflight checks the database and auth-service.
-func newRunner(pool *pgxpool.Pool, client *authclient.Client, address string, log *slog.Logger, cfg settings.Run) (*run.Runner, error) {
+func newRunner(pool *pgxpool.Pool, client users, address string, log *slog.Logger, cfg settings.Run) (*run.Runner, error) {
 	latest, err := migrate.Latest()
 	if err != nil {
 		return nil, err

@@ -17,12 +17,12 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/serve"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
 
@@ -81,12 +81,16 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 	}
 	log := cmd.logger(s)
 	registry := prometheus.NewRegistry()
-	settings := telemetry.Settings{Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency}
+	end, err := cmd.endpoint()
+	if err != nil {
+		return err
+	}
+	settings := telemetry.Settings{Source: end.Kind, Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency}
 	metrics, err := telemetry.NewMetrics(registry, settings)
 	if err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
-	client, err := cmd.dialObserved(log, metrics, cfg.Concurrency)
+	client, err := cmd.dialAs(ctx, source.Config{Logger: log, Observer: metrics, Concurrency: cfg.Concurrency})
 	if err != nil {
 		return err
 	}
@@ -229,7 +233,7 @@ func readSchedule(ctx context.Context, pool *pgxpool.Pool, every time.Duration) 
 
 // ready is what /readyz says, and what a run waits for. A pause is no failure:
 // somebody wants it, and a roll-out in the meantime must not hang.
-func ready(ctx context.Context, pool *pgxpool.Pool, client *authclient.Client, want int64) serve.Conditions {
+func ready(ctx context.Context, pool *pgxpool.Pool, client users, want int64) serve.Conditions {
 	reached := serve.Condition{Name: "database"}
 	schema := serve.Condition{Name: "schema"}
 	auth := serve.Condition{Name: "auth-service"}

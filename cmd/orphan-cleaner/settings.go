@@ -5,8 +5,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 // CleanerFlags are the settings of a run.
@@ -36,8 +36,8 @@ func (f *CleanerFlags) config() (settings.Run, error) {
 		return settings.Run{}, fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))
 	}
 	switch {
-	case f.BatchSize < 1 || f.BatchSize > authclient.MaxBatch:
-		return wrong("BATCH_SIZE is %d, it must be 1 to %d: auth-service takes no more", f.BatchSize, authclient.MaxBatch)
+	case f.BatchSize < 1 || f.BatchSize > source.MaxBatch:
+		return wrong("BATCH_SIZE is %d, it must be 1 to %d: auth-service takes no more", f.BatchSize, source.MaxBatch)
 	case time.Duration(f.Retention) < day && !f.AllowShortRetention:
 		return wrong("RETENTION is %s, under one day: members would be deleted before anybody notices a mistake; add --allow-short-retention if you mean it", f.Retention)
 	case f.Concurrency < 1 || f.Concurrency > 64:

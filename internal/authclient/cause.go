@@ -3,6 +3,8 @@ package authclient
 import (
 	"regexp"
 	"strings"
+
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 // pageStatus is how gRPC begins its message about a response that is not gRPC's.
@@ -44,14 +46,14 @@ func connectHint(text string, inTLS bool) string {
 
 // causeOf makes of gRPC's message what happened and what to do about it. answered says
 // whether the server sent gRPC back; isPage, that it sent something else.
-func causeOf(text string, answered, inTLS bool, token token) (cause string, isPage bool) {
+func causeOf(text string, answered, inTLS bool, token source.Token) (cause string, isPage bool) {
 	if head, _, _ := strings.Cut(text, "\ndata: "); strings.HasPrefix(text, pageStatus) {
-		return token.clean(head) + ": that is no gRPC: a web server, or a proxy that does not reach auth-service; is the port right?", true
+		return token.Clean(head) + ": that is no gRPC: a web server, or a proxy that does not reach auth-service; is the port right?", true
 	}
 	if answered {
-		return token.clean(text), false
+		return token.Clean(text), false
 	}
-	cause = token.clean(noise.ReplaceAllString(text, ""))
+	cause = token.Clean(noise.ReplaceAllString(text, ""))
 	if hint := connectHint(text, inTLS); hint != "" {
 		cause += ": " + hint
 	}

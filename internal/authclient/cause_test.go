@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 // pages is a server of web pages, or a proxy without anything behind it.
@@ -56,23 +56,23 @@ func TestCauses(t *testing.T) {
 	client := serverTLS(t, issue(t, ca, "127.0.0.1", time.Now().Add(time.Hour)))
 	client.ClientAuth, client.ClientCAs = tls.RequireAndVerifyClientCert, ca.Pool()
 	for name, wrong := range map[string]struct {
-		cfg  authclient.Config
+		cfg  source.Config
 		says []string
 	}{
-		"nobody listens":         {authclient.Config{URL: "http://" + nobody.Addr().String()}, []string{"connection refused", "nobody listens there"}},
-		"TLS to plaintext":       {authclient.Config{URL: "https://" + plain.Addr(), CAFile: caFile}, []string{"speaks no TLS", "http:// in AUTH_SERVICE_URL"}},
-		"plaintext to TLS":       {authclient.Config{URL: "http://" + good.Addr()}, []string{"speaks no plaintext HTTP/2", "https:// in AUTH_SERVICE_URL"}},
-		"expired":                {authclient.Config{URL: inTLS("127.0.0.1", -time.Hour).URL(), CAFile: caFile}, []string{"certificate has expired", "renew"}},
-		"wrong name":             {authclient.Config{URL: inTLS("other.host", time.Hour).URL(), CAFile: caFile}, []string{"127.0.0.1", "AUTH_SERVICE_SERVER_NAME"}},
-		"another CA":             {authclient.Config{URL: good.URL(), CAFile: otherCA}, []string{"unknown authority", "AUTH_SERVICE_CA_FILE"}},
-		"no client certificate":  {authclient.Config{URL: serve(t, authfake.Options{TLS: client}).URL(), CAFile: caFile}, []string{"AUTH_SERVICE_CERT_FILE"}},
-		"HTTP/1":                 {authclient.Config{URL: pages(t, 404, "http/1.1")}, []string{"speaks no plaintext HTTP/2", "is the port right"}},
-		"HTTP/1 in TLS":          {authclient.Config{URL: "https://" + web.Listener.Addr().String(), CAFile: caFile}, []string{"speaks no HTTP/2", "is the port right"}},
-		"HTTP/2, 404, a page":    {authclient.Config{URL: pages(t, 404, "h2c")}, []string{"404", "no gRPC", "is the port right"}},
-		"HTTP/2, 502, a page":    {authclient.Config{URL: pages(t, 502, "h2c")}, []string{"502", "no gRPC", "a proxy"}},
-		"HTTP/2, 200, a page":    {authclient.Config{URL: pages(t, 200, "h2c")}, []string{"text/html", "no gRPC"}},
-		"HTTP/2, 401, a page":    {authclient.Config{URL: pages(t, 401, "h2c")}, []string{"401", "no gRPC"}},
-		"a name without address": {authclient.Config{URL: "http://auth-service.invalid:9080"}, []string{"DNS does not resolve the name auth-service.invalid"}},
+		"nobody listens":         {source.Config{URL: "http://" + nobody.Addr().String()}, []string{"connection refused", "nobody listens there"}},
+		"TLS to plaintext":       {source.Config{URL: "https://" + plain.Addr(), CAFile: caFile}, []string{"speaks no TLS", "http:// in AUTH_SERVICE_URL"}},
+		"plaintext to TLS":       {source.Config{URL: "http://" + good.Addr()}, []string{"speaks no plaintext HTTP/2", "https:// in AUTH_SERVICE_URL"}},
+		"expired":                {source.Config{URL: inTLS("127.0.0.1", -time.Hour).URL(), CAFile: caFile}, []string{"certificate has expired", "renew"}},
+		"wrong name":             {source.Config{URL: inTLS("other.host", time.Hour).URL(), CAFile: caFile}, []string{"127.0.0.1", "AUTH_SERVICE_SERVER_NAME"}},
+		"another CA":             {source.Config{URL: good.URL(), CAFile: otherCA}, []string{"unknown authority", "AUTH_SERVICE_CA_FILE"}},
+		"no client certificate":  {source.Config{URL: serve(t, authfake.Options{TLS: client}).URL(), CAFile: caFile}, []string{"AUTH_SERVICE_CERT_FILE"}},
+		"HTTP/1":                 {source.Config{URL: pages(t, 404, "http/1.1")}, []string{"speaks no plaintext HTTP/2", "is the port right"}},
+		"HTTP/1 in TLS":          {source.Config{URL: "https://" + web.Listener.Addr().String(), CAFile: caFile}, []string{"speaks no HTTP/2", "is the port right"}},
+		"HTTP/2, 404, a page":    {source.Config{URL: pages(t, 404, "h2c")}, []string{"404", "no gRPC", "is the port right"}},
+		"HTTP/2, 502, a page":    {source.Config{URL: pages(t, 502, "h2c")}, []string{"502", "no gRPC", "a proxy"}},
+		"HTTP/2, 200, a page":    {source.Config{URL: pages(t, 200, "h2c")}, []string{"text/html", "no gRPC"}},
+		"HTTP/2, 401, a page":    {source.Config{URL: pages(t, 401, "h2c")}, []string{"401", "no gRPC"}},
+		"a name without address": {source.Config{URL: "http://auth-service.invalid:9080"}, []string{"DNS does not resolve the name auth-service.invalid"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wrong.cfg.MaxAttempts = 2

@@ -10,8 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 func connectLines(t *testing.T, book *logbook) []map[string]any {
@@ -25,7 +25,7 @@ func TestConnectFailureIsLoggedOncePerOutage(t *testing.T) {
 	server := serve(t, authfake.Options{})
 	addr := server.Addr()
 	book := &logbook{}
-	client := dial(t, authclient.Config{URL: server.URL(), MaxAttempts: 3, Logger: book.logger()})
+	client := dial(t, source.Config{URL: server.URL(), MaxAttempts: 3, Logger: book.logger()})
 	server.Stop()
 	for range 3 {
 		if _, err := client.Missing(t.Context(), people(2)); reasonOf(t, err) != "transport" {
@@ -64,7 +64,7 @@ func TestConnectFailureIsLoggedOncePerOutage(t *testing.T) {
 // Not "no children to pick from", which is gRPC's word for it.
 func TestNameDoesNotResolve(t *testing.T) {
 	book := &logbook{}
-	client := dial(t, authclient.Config{URL: "http://auth-service.invalid:9080", Timeout: 5 * time.Second, MaxAttempts: 3, Logger: book.logger()})
+	client := dial(t, source.Config{URL: "http://auth-service.invalid:9080", Timeout: 5 * time.Second, MaxAttempts: 3, Logger: book.logger()})
 	const want = "DNS does not resolve the name auth-service.invalid: "
 	_, err := client.Missing(t.Context(), people(2))
 	if strings.Count(err.Error(), want) != 1 || !batchError(t, err).Unreachable() {
@@ -87,7 +87,7 @@ func TestNobodyListens(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Stop()
-	client := dial(t, authclient.Config{URL: "http://localhost:" + port, MaxAttempts: 2})
+	client := dial(t, source.Config{URL: "http://localhost:" + port, MaxAttempts: 2})
 	if _, err := client.Missing(t.Context(), people(2)); strings.Contains(err.Error(), "DNS") || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("error %v", err)
 	}
@@ -101,7 +101,7 @@ func TestConnectToSilence(t *testing.T) {
 	}
 	defer func() { _ = listener.Close() }()
 	book := &logbook{}
-	client := dial(t, authclient.Config{URL: "http://" + listener.Addr().String(), Timeout: 50 * time.Millisecond, MaxAttempts: 1, Logger: book.logger()})
+	client := dial(t, source.Config{URL: "http://" + listener.Addr().String(), Timeout: 50 * time.Millisecond, MaxAttempts: 1, Logger: book.logger()})
 	if _, err := client.Missing(t.Context(), people(2)); reasonOf(t, err) != "deadline" {
 		t.Errorf("error %v", err)
 	}
@@ -115,7 +115,7 @@ func TestRefusalIsNoConnectFailure(t *testing.T) {
 	server := serve(t, authfake.Options{})
 	server.SetFaultFunc(authfake.Status(codes.Unavailable, "connection error: pool"))
 	book := &logbook{}
-	client := dial(t, authclient.Config{URL: server.URL(), MaxAttempts: 2, Logger: book.logger()})
+	client := dial(t, source.Config{URL: server.URL(), MaxAttempts: 2, Logger: book.logger()})
 	if _, err := client.Missing(t.Context(), people(2)); reasonOf(t, err) != "status_unavailable" {
 		t.Errorf("error %v", err)
 	}
@@ -127,7 +127,7 @@ func TestRefusalIsNoConnectFailure(t *testing.T) {
 // Without retries: a drained connection costs no call.
 func TestDrainCostsNothing(t *testing.T) {
 	server := serve(t, authfake.Options{})
-	client := dial(t, authclient.Config{URL: server.URL(), MaxAttempts: 1})
+	client := dial(t, source.Config{URL: server.URL(), MaxAttempts: 1})
 	for range 5 {
 		stop := load(t, client)
 		server.Drain()
@@ -140,36 +140,36 @@ func TestDrainCostsNothing(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	server := serve(t, authfake.Options{})
-	client := dial(t, authclient.Config{URL: server.URL()})
-	expect := func(want authclient.HealthStatus, fails bool) {
+	client := dial(t, source.Config{URL: server.URL()})
+	expect := func(want source.HealthStatus, fails bool) {
 		t.Helper()
 		got, err := client.Health(t.Context())
 		if got != want || (err != nil) != fails {
 			t.Errorf("health %v, error %v, want %v", got, err, want)
 		}
 	}
-	expect(authclient.HealthServing, false)
+	expect(source.HealthServing, false)
 	server.SetServing(false)
-	expect(authclient.HealthNotServing, true)
+	expect(source.HealthNotServing, true)
 	server.SetHealth(healthv1.HealthCheckResponse_UNKNOWN)
-	expect(authclient.HealthUnknown, true)
+	expect(source.HealthUnknown, true)
 	server.SetHealth(healthv1.HealthCheckResponse_SERVICE_UNKNOWN)
-	expect(authclient.HealthUnknown, true)
+	expect(source.HealthUnknown, true)
 	server.SetHealth(healthv1.HealthCheckResponse_ServingStatus(77))
-	expect(authclient.HealthUnknown, true)
+	expect(source.HealthUnknown, true)
 	server.SetServing(true)
-	expect(authclient.HealthServing, false)
+	expect(source.HealthServing, false)
 	if server.Calls() != 0 {
 		t.Errorf("health cost %d calls of the batch API", server.Calls())
 	}
 	server.Stop()
-	expect(authclient.HealthUnknown, true)
+	expect(source.HealthUnknown, true)
 }
 
 func TestHealthWithoutTheService(t *testing.T) {
 	server := serve(t, authfake.Options{WithoutHealth: true})
-	client := dial(t, authclient.Config{URL: server.URL()})
-	if got, err := client.Health(t.Context()); got != authclient.HealthUnimplemented || err != nil {
+	client := dial(t, source.Config{URL: server.URL()})
+	if got, err := client.Health(t.Context()); got != source.HealthUnimplemented || err != nil {
 		t.Errorf("health %v, error %v", got, err)
 	}
 }

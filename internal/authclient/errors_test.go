@@ -3,7 +3,6 @@ package authclient
 import (
 	"math"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 )
@@ -27,11 +26,5 @@ func TestStatusReasonsAreFinite(t *testing.T) {
 	}
 	if len(seen) != int(codes.Unauthenticated)+1 || statusReason(4711) != "status_unknown" || statusReason(math.MaxUint32) != "status_unknown" {
 		t.Errorf("%d reasons, 4711 is %s", len(seen), statusReason(4711))
-	}
-}
-
-func TestSlowMessage(t *testing.T) {
-	if got := slowMessage(2300*time.Millisecond, 100); got != "Batch API slow: took 2.3s for 100 users" {
-		t.Errorf("got %q", got)
 	}
 }

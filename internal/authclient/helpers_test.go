@@ -15,6 +15,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,7 +43,7 @@ func serve(t *testing.T, opts authfake.Options) *authfake.Server {
 }
 
 // dial uses pauses of a millisecond, and a timeout that only a hang reaches.
-func dial(t *testing.T, cfg authclient.Config) *authclient.Client {
+func dial(t *testing.T, cfg source.Config) *authclient.Client {
 	t.Helper()
 	orDefault(&cfg.Timeout, patience)
 	orDefault(&cfg.BackoffInitial, time.Millisecond)
@@ -68,9 +69,9 @@ func reasonOf(t *testing.T, err error) string {
 	return batchError(t, err).Reason
 }
 
-func batchError(t *testing.T, err error) *authclient.BatchError {
+func batchError(t *testing.T, err error) *source.BatchError {
 	t.Helper()
-	var batch *authclient.BatchError
+	var batch *source.BatchError
 	if !errors.As(err, &batch) {
 		t.Fatalf("error %v (%T) is not a *BatchError", err, err)
 	}

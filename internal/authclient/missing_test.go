@@ -14,6 +14,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 func TestMissing(t *testing.T) {
@@ -21,8 +22,8 @@ func TestMissing(t *testing.T) {
 		server := serve(t, authfake.Options{Record: true})
 		seen := &tally{}
 		book := &logbook{}
-		client := dial(t, authclient.Config{URL: server.URL(), Method: method, Observer: seen, Logger: book.logger()})
-		ids := people(authclient.MaxBatch)
+		client := dial(t, source.Config{URL: server.URL(), Method: method, Observer: seen, Logger: book.logger()})
+		ids := people(source.MaxBatch)
 		server.Add(ids...)
 		dead := []int{3, 50, 99}
 		for _, i := range dead {
@@ -56,7 +57,7 @@ func TestMissing(t *testing.T) {
 
 func TestMissingRefusesOddBatches(t *testing.T) {
 	server := serve(t, authfake.Options{})
-	client := dial(t, authclient.Config{URL: server.URL()})
+	client := dial(t, source.Config{URL: server.URL()})
 	for _, n := range []int{0, 101} {
 		missing, err := client.Missing(t.Context(), people(n))
 		if reasonOf(t, err) != "invalid_batch" || missing != nil {
@@ -89,7 +90,7 @@ func TestFaults(t *testing.T) {
 			living, dead := ids[:12], ids[12:]
 			server.Add(living...)
 			seen := &tally{}
-			cfg := authclient.Config{URL: server.URL(), MaxAttempts: 2, Observer: seen}
+			cfg := source.Config{URL: server.URL(), MaxAttempts: 2, Observer: seen}
 			if fault.Hangs {
 				cfg.Timeout = 100 * time.Millisecond
 			}
@@ -143,7 +144,7 @@ func TestNewFieldMakesAllUnknown(t *testing.T) {
 	ids := people(100)
 	server.Add(ids...)
 	server.SetFaultFunc(authfake.NewField)
-	client := dial(t, authclient.Config{URL: server.URL()})
+	client := dial(t, source.Config{URL: server.URL()})
 	missing, err := client.Missing(t.Context(), ids)
 	if reasonOf(t, err) != "unknown_field" || missing != nil || batchError(t, err).Users != 100 || !strings.Contains(err.Error(), "unknown field 3") {
 		t.Errorf("missing %v, error %v", missing, err)
@@ -177,7 +178,7 @@ func TestRetries(t *testing.T) {
 			server.Add(ids[:4]...)
 			server.SetFaultFunc(test.fault)
 			seen := &tally{}
-			client := dial(t, authclient.Config{URL: server.URL(), MaxAttempts: test.attempts, Observer: seen})
+			client := dial(t, source.Config{URL: server.URL(), MaxAttempts: test.attempts, Observer: seen})
 			missing, err := client.Missing(t.Context(), ids)
 			if test.reason == "" {
 				if err != nil || !slices.Equal(missing, ids[4:]) {
@@ -198,7 +199,7 @@ func TestRetries(t *testing.T) {
 func TestDeadlineOfOneAttempt(t *testing.T) {
 	server := serve(t, authfake.Options{})
 	seen := &tally{}
-	client := dial(t, authclient.Config{URL: server.URL(), Timeout: 100 * time.Millisecond, MaxAttempts: 2, Observer: seen})
+	client := dial(t, source.Config{URL: server.URL(), Timeout: 100 * time.Millisecond, MaxAttempts: 2, Observer: seen})
 	server.SetFaultFunc(authfake.NeverAnswers)
 	_, err := client.Missing(t.Context(), people(3))
 	if reasonOf(t, err) != "deadline" || status.Code(errors.Unwrap(err)) != codes.DeadlineExceeded {
@@ -213,7 +214,7 @@ func TestCallerGivesUp(t *testing.T) {
 	server := serve(t, authfake.Options{})
 	arrived, fault := arrival(authfake.NeverAnswers)
 	server.SetFaultFunc(fault)
-	client := dial(t, authclient.Config{URL: server.URL()})
+	client := dial(t, source.Config{URL: server.URL()})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
 		<-arrived
@@ -235,7 +236,7 @@ func TestCallerGivesUpInThePause(t *testing.T) {
 	server.SetFaultFunc(authfake.Status(codes.Unavailable, "restarting"))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	client := dial(t, authclient.Config{
+	client := dial(t, source.Config{
 		URL: server.URL(), BackoffInitial: time.Hour, BackoffMax: time.Hour,
 		Observer: onCall(func() { time.AfterFunc(time.Millisecond, cancel) }),
 	})
@@ -257,7 +258,7 @@ func (f onCall) ConcurrencyLimit(int)                       {}
 // is not sent.
 func TestMaxQPS(t *testing.T) {
 	server := serve(t, authfake.Options{})
-	client := dial(t, authclient.Config{URL: server.URL(), MaxQPS: 0.001})
+	client := dial(t, source.Config{URL: server.URL(), MaxQPS: 0.001})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := client.Missing(ctx, people(3)); err != nil {
@@ -275,7 +276,7 @@ func TestMaxQPS(t *testing.T) {
 func TestMaxQPSCountsRetries(t *testing.T) {
 	server := serve(t, authfake.Options{})
 	server.SetFaultFunc(authfake.Status(codes.Unavailable, "restarting"))
-	client := dial(t, authclient.Config{URL: server.URL(), MaxQPS: 0.001})
+	client := dial(t, source.Config{URL: server.URL(), MaxQPS: 0.001})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	_, err := client.Missing(ctx, people(3))
@@ -290,7 +291,7 @@ func TestMaxQPSCountsRetries(t *testing.T) {
 func TestSlowLine(t *testing.T) {
 	server := serve(t, authfake.Options{})
 	book := &logbook{}
-	client := dial(t, authclient.Config{URL: server.URL(), SlowAfter: 1, Logger: book.logger()})
+	client := dial(t, source.Config{URL: server.URL(), SlowAfter: 1, Logger: book.logger()})
 	for range 3 {
 		if _, err := client.Missing(t.Context(), people(100)); err != nil {
 			t.Fatal(err)
@@ -311,7 +312,7 @@ func TestSlowLine(t *testing.T) {
 func TestFastCallsAreNotSlow(t *testing.T) {
 	server := serve(t, authfake.Options{})
 	book := &logbook{}
-	client := dial(t, authclient.Config{URL: server.URL(), SlowAfter: time.Hour, Logger: book.logger()})
+	client := dial(t, source.Config{URL: server.URL(), SlowAfter: time.Hour, Logger: book.logger()})
 	if _, err := client.Missing(t.Context(), people(100)); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	authservicev1 "github.com/nova-social/orphan-cleaner/gen/nova/auth_service/v1"
 	commonv1 "github.com/nova-social/orphan-cleaner/gen/nova/common/v1"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 // people are n ids in no particular order.
@@ -29,6 +30,18 @@ func responseOf(ids ...string) *authservicev1.GetUsersByIdsResponse {
 		response.Users = append(response.Users, &authservicev1.User{Id: id})
 	}
 	return response
+}
+
+// oddities of a valid response count users.
+type oddities struct{ uppercase, duplicates int }
+
+// missingFrom are the users that a response leaves out; none where it is invalid.
+func missingFrom(asked []uuid.UUID, response *authservicev1.GetUsersByIdsResponse, token source.Token) ([]uuid.UUID, oddities, *source.BatchError) {
+	answer := source.NewAnswer(asked)
+	if invalid := fill(answer, len(asked), response, token); invalid != nil {
+		return nil, oddities{}, invalid
+	}
+	return answer.Missing(), oddities{answer.Uppercase, answer.Duplicates}, nil
 }
 
 func TestMissingFrom(t *testing.T) {
@@ -77,7 +90,7 @@ func TestMissingFrom(t *testing.T) {
 		{name: "nil user", response: &authservicev1.GetUsersByIdsResponse{Users: []*authservicev1.User{nil}}, reason: "unparsable_id"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			missing, odd, err := missingFrom(ids, test.response, token{})
+			missing, odd, err := missingFrom(ids, test.response, source.Token{})
 			if !slices.Equal(missing, test.missing) {
 				t.Errorf("missing %v, want %v", missing, test.missing)
 			}
@@ -94,17 +107,17 @@ func TestMissingFrom(t *testing.T) {
 func TestMissingFromAskedTwice(t *testing.T) {
 	ids := people(2)
 	asked := []uuid.UUID{ids[0], ids[1], ids[0]}
-	missing, _, err := missingFrom(asked, responseOf(ids[1].String()), token{})
+	missing, _, err := missingFrom(asked, responseOf(ids[1].String()), source.Token{})
 	if err != nil || !slices.Equal(missing, ids[:1]) {
 		t.Errorf("missing %v, error %v, want the first id once", missing, err)
 	}
-	missing, _, err = missingFrom(asked, responseOf(ids[0].String()), token{})
+	missing, _, err = missingFrom(asked, responseOf(ids[0].String()), source.Token{})
 	if err != nil || !slices.Equal(missing, ids[1:]) {
 		t.Errorf("missing %v, error %v, want the second id alone", missing, err)
 	}
 }
 
-func reasonOf(err *BatchError) string {
+func reasonOf(err *source.BatchError) string {
 	if err == nil {
 		return ""
 	}
@@ -203,7 +216,7 @@ func FuzzMissingFrom(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, n, extra uint8, script []byte) {
 		var asked []uuid.UUID
-		for i := range n % (MaxBatch + 1) {
+		for i := range n % (source.MaxBatch + 1) {
 			// Ids that share most bytes try the search; some are asked twice.
 			asked = append(asked, uuid.UUID{i % 3, 8: i * 7, 15: i % 90})
 		}
@@ -227,7 +240,7 @@ func FuzzMissingFrom(f *testing.F) {
 		}
 
 		compare := func(response *authservicev1.GetUsersByIdsResponse) {
-			missing, odd, err := missingFrom(asked, response, token{})
+			missing, odd, err := missingFrom(asked, response, source.Token{})
 			wantMissing, wantOdd, wantReason := read(asked, response)
 			if reason := reasonOf(err); reason != wantReason || (err == nil) != (reason == "") {
 				t.Fatalf("invalid by %q, want %q: %v", reason, wantReason, err)
@@ -256,11 +269,11 @@ func FuzzMissingFrom(f *testing.F) {
 }
 
 func BenchmarkMissingFrom(b *testing.B) {
-	ids := people(MaxBatch)
-	response := responseOf(texts(ids[:90])...)
+	ids := people(source.MaxBatch)
+	response := responseOf(source.Config{}.Texts(ids[:90])...)
 	b.ReportAllocs()
 	for b.Loop() {
-		if missing, _, err := missingFrom(ids, response, token{}); err != nil || len(missing) != 10 {
+		if missing, _, err := missingFrom(ids, response, source.Token{}); err != nil || len(missing) != 10 {
 			b.Fatal(missing, err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 // load keeps four goroutines asking until the returned function is called,
@@ -92,31 +93,26 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	expiredCert, expiredKey, err := issue(t, ca, "orphan-cleaner", past).Write(dir, "expired")
-	if err != nil {
-		t.Fatal(err)
-	}
 
 	for _, test := range []struct {
 		name      string
 		server    authfake.Certificate
 		clientCAs bool // the server demands a client certificate
-		cfg       authclient.Config
+		cfg       source.Config
 		says      string // "" passes
 	}{
-		{"good", issue(t, ca, "127.0.0.1", soon), false, authclient.Config{CAFile: caFile}, ""},
-		{"good with a client certificate", issue(t, ca, "127.0.0.1", soon), true, authclient.Config{CAFile: caFile, CertFile: certFile, KeyFile: keyFile}, ""},
-		{"good under another name", issue(t, ca, "auth.nova", soon), false, authclient.Config{CAFile: caFile, ServerName: "auth.nova"}, ""},
-		{"expired", issue(t, ca, "127.0.0.1", past), false, authclient.Config{CAFile: caFile}, "expired"},
-		{"wrong name", issue(t, ca, "auth.nova", soon), false, authclient.Config{CAFile: caFile}, "127.0.0.1"},
-		{"wrong name, one given", issue(t, ca, "127.0.0.1", soon), false, authclient.Config{CAFile: caFile, ServerName: "auth.nova"}, "auth.nova"},
-		{"unknown authority", issue(t, stranger, "127.0.0.1", soon), false, authclient.Config{CAFile: caFile}, "unknown authority"},
-		{"authority not of the system", issue(t, ca, "127.0.0.1", soon), false, authclient.Config{}, "unknown authority"},
+		{"good", issue(t, ca, "127.0.0.1", soon), false, source.Config{CAFile: caFile}, ""},
+		{"good with a client certificate", issue(t, ca, "127.0.0.1", soon), true, source.Config{CAFile: caFile, CertFile: certFile, KeyFile: keyFile}, ""},
+		{"good under another name", issue(t, ca, "auth.nova", soon), false, source.Config{CAFile: caFile, ServerName: "auth.nova"}, ""},
+		{"expired", issue(t, ca, "127.0.0.1", past), false, source.Config{CAFile: caFile}, "expired"},
+		{"wrong name", issue(t, ca, "auth.nova", soon), false, source.Config{CAFile: caFile}, "127.0.0.1"},
+		{"wrong name, one given", issue(t, ca, "127.0.0.1", soon), false, source.Config{CAFile: caFile, ServerName: "auth.nova"}, "auth.nova"},
+		{"unknown authority", issue(t, stranger, "127.0.0.1", soon), false, source.Config{CAFile: caFile}, "unknown authority"},
+		{"authority not of the system", issue(t, ca, "127.0.0.1", soon), false, source.Config{}, "unknown authority"},
 		// The server's alert and the client's first write cross: which of the
 		// two the client reports is chance.
-		{"client certificate missing", issue(t, ca, "127.0.0.1", soon), true, authclient.Config{CAFile: caFile}, "(transport)"},
-		{"client certificate strange", issue(t, ca, "127.0.0.1", soon), true, authclient.Config{CAFile: caFile, CertFile: strangeCert, KeyFile: strangeKey}, "(transport)"},
-		{"client certificate expired", issue(t, ca, "127.0.0.1", soon), true, authclient.Config{CAFile: caFile, CertFile: expiredCert, KeyFile: expiredKey}, "(transport)"},
+		{"client certificate missing", issue(t, ca, "127.0.0.1", soon), true, source.Config{CAFile: caFile}, "(transport)"},
+		{"client certificate strange", issue(t, ca, "127.0.0.1", soon), true, source.Config{CAFile: caFile, CertFile: strangeCert, KeyFile: strangeKey}, "(transport)"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			security := serverTLS(t, test.server)
@@ -153,12 +149,25 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// Nothing could be asked with it, so nothing is begun.
+func TestExpiredClientCertificate(t *testing.T) {
+	ca := newCA(t)
+	cert, key, err := issue(t, ca, "orphan-cleaner", time.Now().Add(-time.Hour)).Write(t.TempDir(), "expired")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = authclient.Dial(source.Config{URL: "https://auth.nova", CertFile: cert, KeyFile: key})
+	if err == nil || !strings.Contains(err.Error(), "expired.crt for auth-service expired at 20") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestTLSAndPlaintextDoNotMix(t *testing.T) {
 	ca := newCA(t)
 	caFile := write(t, filepath.Join(t.TempDir(), "ca.pem"), ca.PEM)
 	secure := serve(t, authfake.Options{TLS: serverTLS(t, issue(t, ca, "127.0.0.1", time.Now().Add(time.Hour)))})
 	plain := serve(t, authfake.Options{})
-	for _, cfg := range []authclient.Config{
+	for _, cfg := range []source.Config{
 		{URL: "http://" + secure.Addr()},
 		{URL: "https://" + plain.Addr(), CAFile: caFile},
 	} {
@@ -198,7 +207,7 @@ func TestRotationUnderLoad(t *testing.T) {
 		NextProtos:         []string{"h2"},
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return current.Load(), nil },
 	}})
-	client := dial(t, authclient.Config{URL: server.URL(), CAFile: caFile, CertFile: certFile, KeyFile: keyFile})
+	client := dial(t, source.Config{URL: server.URL(), CAFile: caFile, CertFile: certFile, KeyFile: keyFile})
 	if _, err := client.Missing(t.Context(), people(2)); err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +251,7 @@ func TestTokenFile(t *testing.T) {
 	server := serve(t, authfake.Options{})
 	path := write(t, filepath.Join(t.TempDir(), "token"), []byte("first-token\n"))
 	book := &logbook{}
-	client := dial(t, authclient.Config{URL: server.URL(), TokenFile: path, Logger: book.logger()})
+	client := dial(t, source.Config{URL: server.URL(), TokenFile: path, Logger: book.logger()})
 	expect := func(want string) {
 		t.Helper()
 		if _, err := client.Missing(t.Context(), people(1)); err != nil {
@@ -291,22 +300,22 @@ func TestDialRefuses(t *testing.T) {
 	empty := write(t, filepath.Join(dir, "empty"), nil)
 	binary := write(t, filepath.Join(dir, "binary"), []byte("hunter2\nhunter2"))
 	for name, test := range map[string]struct {
-		cfg  authclient.Config
+		cfg  source.Config
 		says string
 	}{
-		"url":               {authclient.Config{URL: "auth:9080"}, "scheme"},
-		"method":            {authclient.Config{URL: "http://a", Method: "GetUsersByIds"}, "not a gRPC method"},
-		"method with slash": {authclient.Config{URL: "http://a", Method: "//a.B/C"}, "not a gRPC method"},
-		"negative":          {authclient.Config{URL: "http://a", MaxQPS: -1}, "negative"},
-		"CA over http":      {authclient.Config{URL: "http://a", CAFile: caFile}, "https://a:9080"},
-		"name over http":    {authclient.Config{URL: "http://a", ServerName: "a"}, "https://"},
-		"key missing":       {authclient.Config{URL: "https://a", CertFile: mixedCert}, "both files"},
-		"pair mixed up":     {authclient.Config{URL: "https://a", CertFile: mixedCert, KeyFile: mixedKey}, "client certificate"},
-		"CA not there":      {authclient.Config{URL: "https://a", CAFile: filepath.Join(dir, "none")}, "no such file"},
-		"CA empty":          {authclient.Config{URL: "https://a", CAFile: empty}, "no PEM certificate"},
-		"token not there":   {authclient.Config{URL: "http://a", TokenFile: filepath.Join(dir, "none")}, "no such file"},
-		"token empty":       {authclient.Config{URL: "http://a", TokenFile: empty}, "empty"},
-		"token of two":      {authclient.Config{URL: "http://a", TokenFile: binary}, "one line"},
+		"url":               {source.Config{URL: "auth:9080"}, "scheme"},
+		"method":            {source.Config{URL: "http://a", Method: "GetUsersByIds"}, "not a gRPC method"},
+		"method with slash": {source.Config{URL: "http://a", Method: "//a.B/C"}, "not a gRPC method"},
+		"negative":          {source.Config{URL: "http://a", MaxQPS: -1}, "negative"},
+		"CA over http":      {source.Config{URL: "http://a", CAFile: caFile}, "https://a:9080"},
+		"name over http":    {source.Config{URL: "http://a", ServerName: "a"}, "https://"},
+		"key missing":       {source.Config{URL: "https://a", CertFile: mixedCert}, "both files"},
+		"pair mixed up":     {source.Config{URL: "https://a", CertFile: mixedCert, KeyFile: mixedKey}, "client certificate"},
+		"CA not there":      {source.Config{URL: "https://a", CAFile: filepath.Join(dir, "none")}, "no such file"},
+		"CA empty":          {source.Config{URL: "https://a", CAFile: empty}, "no PEM certificate"},
+		"token not there":   {source.Config{URL: "http://a", TokenFile: filepath.Join(dir, "none")}, "no such file"},
+		"token empty":       {source.Config{URL: "http://a", TokenFile: empty}, "empty"},
+		"token of two":      {source.Config{URL: "http://a", TokenFile: binary}, "one line"},
 	} {
 		client, err := authclient.Dial(test.cfg)
 		if err == nil {

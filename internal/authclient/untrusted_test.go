@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 
 	authservicev1 "github.com/nova-social/orphan-cleaner/gen/nova/auth_service/v1"
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 // userNamed returns one user with this id.
@@ -48,7 +48,7 @@ func TestNoTokenInErrors(t *testing.T) {
 			server.SetFaultFunc(test.fault)
 			path := write(t, filepath.Join(t.TempDir(), "token"), []byte(test.token))
 			book := &logbook{}
-			client := dial(t, authclient.Config{URL: server.URL(), TokenFile: path, MaxAttempts: 2, Logger: book.logger()})
+			client := dial(t, source.Config{URL: server.URL(), TokenFile: path, MaxAttempts: 2, Logger: book.logger()})
 			_, err := client.Missing(t.Context(), people(1))
 			if got := reasonOf(t, err); got != test.reason {
 				t.Errorf("reason %s, want %s", got, test.reason)
@@ -77,7 +77,7 @@ func TestErrorIsOneLine(t *testing.T) {
 	} {
 		server := serve(t, authfake.Options{})
 		server.SetFaultFunc(fault)
-		client := dial(t, authclient.Config{URL: server.URL()})
+		client := dial(t, source.Config{URL: server.URL()})
 		_, err := client.Missing(t.Context(), people(1))
 		if text := err.Error(); strings.ContainsAny(text, "\n\r\a\x1b\u202e") || !strings.Contains(text, "boom") || len(text) > 600 {
 			t.Errorf("%s: %d bytes: %q", name, len(text), text)

@@ -55,6 +55,19 @@ func faults() []struct {
 			"never answers", "its name does not resolve", "GOAWAY in mid-call", "NOT_SERVING", "no health service", "an expired certificate",
 			"a wrong certificate", "another environment's users", "flapping between two truths", "loses a few per cent a day",
 		}},
+		{"an SQL source", []string{
+			"the table is truncated", "a view with a wrong filter", "flapping between two truths, SQL", "users nobody asked for",
+			"NULL in place of an id", "a join that doubles the users", "another column of uuid", "an error in mid-result", "cut in mid-result",
+			"the query never ends", "a right was revoked", "a policy hides users", "the table is locked", "no server", "no such host",
+			"an expired certificate, SQL", "a wrong certificate, SQL", "another environment's database", "a standby that is behind", "behind PgBouncer, SQL",
+		}},
+		{"an HTTP source", []string{
+			"nobody", "every second user", "flapping between two truths, HTTP", "an error beside the users", "a foreign id",
+			"an id that does not parse", "ids in upper case", "each user twice", "404", "401", "500", "503", "slow", "silence", "a new field",
+			"complete is false", "complete is missing", "users twice, none the second time", "something follows", "a redirect",
+			"another content type", "over the size limit", "a body that ends early", "cut in mid-body", "an expired certificate, HTTP",
+			"a wrong certificate, HTTP", "another environment's API",
+		}},
 		{"PostgreSQL", []string{
 			"killed before COMMIT", "COMMIT never arrives", "COMMIT done, its answer lost", "restarted", "read-only standby",
 			"deadlock with the application", "lock timeout", "statement timeout", "disk full",
@@ -88,6 +101,8 @@ func faults() []struct {
 func rows() map[string][]row {
 	return map[string][]row{
 		"auth-service":             authRows(),
+		"an SQL source":            sqlRows(),
+		"an HTTP source":           httpRows(),
 		"PostgreSQL":               postgresRows(),
 		"between check and delete": betweenRows(),
 		"the runner":               runnerRows(),

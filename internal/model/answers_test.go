@@ -16,6 +16,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 // verdict is what one check said about one person.
@@ -305,7 +306,7 @@ func (c *checker) compare(ctx context.Context, attempts []attempt, got []uuid.UU
 		return
 	}
 	// A valid response may be lost on its way, never refused.
-	var batch *authclient.BatchError
+	var batch *source.BatchError
 	if !errors.As(err, &batch) || batch.Reason != "deadline" && batch.Reason != "transport" {
 		c.violated("the client refused a valid response: %v", err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
@@ -46,7 +47,7 @@ func newStage(t *testing.T, count *tally) *stage {
 	}
 	t.Cleanup(s.auth.Stop)
 	s.auth.SetFaultFunc(s.auditor.serve)
-	s.client, err = authclient.Dial(authclient.Config{
+	s.client, err = authclient.Dial(source.Config{
 		URL: s.auth.URL(), Timeout: 300 * time.Millisecond, MaxAttempts: 2,
 		BackoffInitial: time.Millisecond, BackoffMax: 2 * time.Millisecond,
 	})

@@ -19,6 +19,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
@@ -148,7 +149,7 @@ func (w *world) commit(tx pgx.Tx) {
 
 func (w *world) client() *authclient.Client {
 	w.t.Helper()
-	client, err := authclient.Dial(authclient.Config{
+	client, err := authclient.Dial(source.Config{
 		URL: w.auth.URL(), BackoffInitial: time.Millisecond, BackoffMax: 5 * time.Millisecond,
 		Timeout: 2 * time.Second, MaxAttempts: 2, Logger: slog.New(slog.NewTextHandler(w, nil)),
 	})

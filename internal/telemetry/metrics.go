@@ -7,16 +7,15 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 // Metrics are what this process counts by itself. It observes the client of
 // auth-service and the cleaner; docs/metrics.md says what each metric means.
 type Metrics struct {
-	requests, errors          prometheus.Counter
-	duration                  prometheus.Histogram
+	calls                     []callMetrics
 	batchCalls                prometheus.Counter
 	deletedMembers            prometheus.Counter
 	invalidResponses, retries *prometheus.CounterVec
@@ -29,8 +28,8 @@ type Metrics struct {
 }
 
 var (
-	_ result.Observer     = (*Metrics)(nil)
-	_ authclient.Observer = (*Metrics)(nil)
+	_ result.Observer = (*Metrics)(nil)
+	_ source.Observer = (*Metrics)(nil)
 )
 
 // Settings are what the metrics say about this process from its start on.
@@ -38,6 +37,7 @@ type Settings struct {
 	Version     string
 	Interval    time.Duration
 	CheckEvery  time.Duration // 0: each run checks everybody
+	Source      string        // what auth-service speaks, such as [source.GRPC]
 	Concurrency int
 	// OneRun is a process that makes one run and ends, as from cron. A count of
 	// its own would start anew with each run: [State] then has the totals.
@@ -50,25 +50,39 @@ const (
 	methodLabel  = "get_users_by_ids"
 )
 
-// NewMetrics registers the metrics of this process. Each label value that is
-// known beforehand is there from the start, with 0.
-func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
-	call := prometheus.Labels{"service": serviceLabel, "method": methodLabel}
-	m := &Metrics{
+// callMetrics are those of calls under one prefix: the runbook's for gRPC, which stay 0
+// for other sources, and those of any source.
+type callMetrics struct {
+	requests, errors prometheus.Counter
+	duration         prometheus.Histogram
+}
+
+func newCallMetrics(prefix string, labels prometheus.Labels) callMetrics {
+	return callMetrics{
 		requests: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "grpc_client_requests_total", ConstLabels: call,
+			Name: prefix + "_requests_total", ConstLabels: labels,
 			Help: "Calls to auth-service, retries included.",
 		}),
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "grpc_client_errors_total", ConstLabels: call,
+			Name: prefix + "_errors_total", ConstLabels: labels,
 			Help: "Calls to auth-service that failed or whose response was invalid, an error inside an OK response included.",
 		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "grpc_client_request_duration_seconds", ConstLabels: call,
+			Name: prefix + "_request_duration_seconds", ConstLabels: labels,
 			Help: "How long calls to auth-service took.",
 			// Close around the runbook's 45, 80 and 100 ms.
 			Buckets: []float64{.005, .01, .025, .045, .06, .08, .1, .15, .2, .3, .5, 1, 2.5, 5, 10},
 		}),
+	}
+}
+
+// NewMetrics registers the metrics of this process. Each label value that is
+// known beforehand is there from the start, with 0.
+func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
+	grpc := newCallMetrics("grpc_client", prometheus.Labels{"service": serviceLabel, "method": methodLabel})
+	general := newCallMetrics("orphan_cleaner_source", prometheus.Labels{"source": s.Source})
+	m := &Metrics{
+		calls: []callMetrics{general},
 		batchCalls: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: batchCallsName, Help: batchCallsHelp,
 		}),
@@ -102,7 +116,7 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 		}),
 		runEnded: func() {},
 	}
-	for _, reason := range append(authclient.Reasons(), otherReason) {
+	for _, reason := range append(source.Reasons(), otherReason) {
 		m.invalidResponses.WithLabelValues(reason)
 	}
 	for _, cause := range database.Causes() {
@@ -132,7 +146,13 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 	build.Set(1)
 
 	all := []prometheus.Collector{
-		m.requests, m.errors, m.duration, m.invalidResponses, m.retries, m.throttled, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, checkEvery, build,
+		m.invalidResponses, m.retries, m.throttled, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, checkEvery, build,
+	}
+	if s.Source == source.GRPC {
+		m.calls = append(m.calls, grpc)
+	}
+	for _, c := range []callMetrics{grpc, general} {
+		all = append(all, c.requests, c.errors, c.duration)
 	}
 	if !s.OneRun {
 		all = append(all, m.batchCalls, m.deletedMembers)
@@ -160,13 +180,15 @@ func register(registry prometheus.Registerer, collectors ...prometheus.Collector
 	return errors.Join(failed...)
 }
 
-// CallDone counts one attempt of a call; see [authclient.Observer]. The client
-// asks for one method only, so that the label is constant.
+// CallDone counts one attempt of a call; see [source.Observer]. There is one method
+// only, so that the label is constant.
 func (m *Metrics) CallDone(_ string, _ int, took time.Duration, err error) {
-	m.requests.Inc()
-	m.duration.Observe(took.Seconds())
-	if err != nil {
-		m.errors.Inc()
+	for _, c := range m.calls {
+		c.requests.Inc()
+		c.duration.Observe(took.Seconds())
+		if err != nil {
+			c.errors.Inc()
+		}
 	}
 }
 
@@ -177,7 +199,7 @@ func (m *Metrics) BatchDone(err error) {
 		return
 	}
 	reason := otherReason
-	if invalid, ok := errors.AsType[*authclient.BatchError](err); ok {
+	if invalid, ok := errors.AsType[*source.BatchError](err); ok {
 		reason = invalid.Reason
 	}
 	m.invalidResponses.WithLabelValues(reason).Inc()

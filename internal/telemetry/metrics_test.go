@@ -19,9 +19,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/source"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
@@ -34,7 +34,7 @@ const retention = 30 * 24 * time.Hour
 func all(t *testing.T, pool *pgxpool.Pool, log *slog.Logger, oneRun bool) (*prometheus.Registry, *telemetry.Metrics) {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	about := telemetry.Settings{Version: "v1", Interval: time.Hour, Concurrency: 8, OneRun: oneRun}
+	about := telemetry.Settings{Source: source.GRPC, Version: "v1", Interval: time.Hour, Concurrency: 8, OneRun: oneRun}
 	metrics, err := telemetry.NewMetrics(registry, about)
 	if err != nil {
 		t.Fatal(err)
@@ -135,16 +135,46 @@ func TestLint(t *testing.T) {
 	}
 }
 
+// Calls of another source are none of gRPC, whose metrics are there all the same.
+func TestCallsBySource(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{source.GRPC, source.SQL, source.HTTP} {
+		registry := prometheus.NewPedanticRegistry()
+		m, err := telemetry.NewMetrics(registry, telemetry.Settings{Source: kind})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.CallDone("get_users_by_ids", 100, time.Millisecond, &source.BatchError{Reason: "lagging"})
+		byGRPC := 0.0
+		if kind == source.GRPC {
+			byGRPC = 1
+		}
+		got, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]float64{
+			"orphan_cleaner_source_requests_total": 1, "orphan_cleaner_source_errors_total": 1,
+			"grpc_client_requests_total": byGRPC, "grpc_client_errors_total": byGRPC,
+		} {
+			i := slices.IndexFunc(got, func(f *dto.MetricFamily) bool { return f.GetName() == name })
+			if i < 0 || got[i].Metric[0].Counter.GetValue() != want {
+				t.Errorf("%s: %s is not %v: %v", kind, name, want, got)
+			}
+		}
+	}
+}
+
 // What the process is told, it counts; an error inside an OK reply is an error.
 func TestProcess(t *testing.T) {
 	t.Parallel()
 	registry, m := all(t, nil, quiet(), false)
 	call := []string{`method="get_users_by_ids"`, `service="auth"`}
 	m.CallDone("get_users_by_ids", 100, 30*time.Millisecond, nil)
-	m.CallDone("get_users_by_ids", 100, 30*time.Millisecond, &authclient.BatchError{Reason: "in_band_error"})
+	m.CallDone("get_users_by_ids", 100, 30*time.Millisecond, &source.BatchError{Reason: "in_band_error"})
 	m.BatchDone(nil)
-	m.BatchDone(fmt.Errorf("checking: %w", &authclient.BatchError{Reason: "in_band_error"}))
-	m.BatchDone(&authclient.BatchError{Reason: "status_internal"})
+	m.BatchDone(fmt.Errorf("checking: %w", &source.BatchError{Reason: "in_band_error"}))
+	m.BatchDone(&source.BatchError{Reason: "status_internal"})
 	m.BatchDone(errors.New("who knows"))
 	m.ChunkDone(7)
 	m.ChunkDone(8)
@@ -162,6 +192,9 @@ func TestProcess(t *testing.T) {
 		{2, "grpc_client_requests_total", call},
 		{1, "grpc_client_errors_total", call},
 		{2, "grpc_client_request_duration_seconds", call},
+		{2, "orphan_cleaner_source_requests_total", []string{`source="grpc"`}},
+		{1, "orphan_cleaner_source_errors_total", []string{`source="grpc"`}},
+		{2, "orphan_cleaner_source_request_duration_seconds", []string{`source="grpc"`}},
 		{4, "orphan_cleaner_batch_calls_total", nil},
 		{1, "orphan_cleaner_invalid_responses_total", []string{`reason="in_band_error"`}},
 		{1, "orphan_cleaner_invalid_responses_total", []string{`reason="status_internal"`}},

@@ -322,7 +322,7 @@ func TestYearOfMinutes(t *testing.T) {
 		}
 	}
 
-	deleted := testdb.One[int64](p.DB, "SELECT sum(members_deleted)::bigint FROM orphan_cleaner.runs")
+	deleted := testdb.One[int64](p, "SELECT sum(members_deleted)::bigint FROM orphan_cleaner.runs")
 	if state.BatchCalls != 3*runs+11 || state.MembersDeleted != deleted {
 		t.Errorf("%d batches and %d members, not %d and %d", state.BatchCalls, state.MembersDeleted, 3*runs+11, deleted)
 	}

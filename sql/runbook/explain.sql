@@ -87,6 +87,7 @@ FROM run, users
 \set pages 64
 \set partition_name '\'conversation_members_backup_20200101\''
 \set phase '\'sweep\''
+\set plan '\'[]\''
 \set reached '\'00000000-0000-0000-0000-000000000000\''
 \set reason '\'explain\''
 \set refusal_window '\'30 days\''

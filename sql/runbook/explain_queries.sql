@@ -1958,3 +1958,86 @@ EXPLAIN (:options) EXECUTE "ReplicationLag";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ReplicationLag, any values
 EXPLAIN (:options) EXECUTE "ReplicationLag";
+
+-- Opens every transaction on the database that is asked for users, where that is the source of truth: bounds it, and has
+-- a row-level security policy raise an error, where it would hide users. All of it is local to the transaction.
+-- Says by how many seconds what is read may be out of date: 0 on a primary, infinity where nobody knows.
+-- Locks: none.
+PREPARE "SourceBegin" AS
+SELECT
+    set_config('statement_timeout', $1::text, true),
+    set_config('lock_timeout', $1::text, true),
+    set_config('idle_in_transaction_session_timeout', $1::text, true),
+    set_config('row_security', 'off', true),
+    set_config('jit', 'off', true),
+    (CASE
+        WHEN pg_is_in_recovery()
+            -- Two bounds, each of them safe. Whatever was committed up to the last replayed commit is here; after an
+            -- idle hour that is an hour ago.
+            THEN coalesce(least(
+                abs(extract(EPOCH FROM clock_timestamp() - pg_last_xact_replay_timestamp())),
+                -- All that the primary had when it was last heard of is here, too. Only a receiver that is
+                -- streaming has heard of it, and only pg_read_all_stats shows that.
+                (
+                    SELECT extract(EPOCH FROM clock_timestamp() - w.last_msg_receipt_time)
+                    FROM pg_catalog.pg_stat_wal_receiver AS w
+                    WHERE w.status = 'streaming'
+                        AND pg_last_wal_replay_lsn() >= w.latest_end_lsn
+                        AND pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()
+                )
+            ), 'infinity')
+        ELSE 0
+    END)::float8 AS behind;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == SourceBegin, these values
+EXPLAIN (:options) EXECUTE "SourceBegin" (:statement_timeout);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == SourceBegin, any values
+EXPLAIN (:options) EXECUTE "SourceBegin" (:statement_timeout);
+
+-- What is wrong with the plan of the query for users, as EXPLAIN (VERBOSE, FORMAT JSON) shows it: whether it writes or
+-- locks rows, which volatile functions it calls, and which large tables it reads from end to end.
+-- Locks: none beyond the catalog.
+PREPARE "SourcePlan" AS
+SELECT
+    jsonb_path_exists($1::jsonb, 'strict $.** ? (@."Node Type" == "ModifyTable" || @."Node Type" == "LockRows")')::boolean AS writes,
+    coalesce((
+        SELECT string_agg(DISTINCT called.name, ', ')
+        FROM jsonb_path_query($1::jsonb, 'strict $.** ? (@.type() == "string")') AS texts (text),
+            -- Names before a bracket, outside of literals.
+            regexp_matches(regexp_replace(texts.text #>> '{}', '''[^'']*''', '', 'g'), '([[:alnum:]_."]+)\(', 'g') AS found (names),
+            LATERAL (SELECT found.names[1]) AS called (name)
+        WHERE EXISTS (
+            SELECT
+            FROM pg_catalog.pg_proc AS p
+            JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+            WHERE called.name IN (quote_ident(p.proname), quote_ident(n.nspname) || '.' || quote_ident(p.proname))
+                AND p.provolatile = 'v'
+                AND p.prokind = 'f'
+        )
+    ), '')::text AS volatile_functions,
+    coalesce((
+        SELECT string_agg(DISTINCT format('%s (%s rows)', c.oid::regclass, c.reltuples::bigint), ', ')
+        FROM jsonb_path_query($1::jsonb, 'strict $.** ? (@."Node Type" == "Seq Scan")') AS nodes (node)
+        JOIN pg_catalog.pg_class AS c
+            ON c.oid = to_regclass(format('%I.%I', nodes.node ->> 'Schema', nodes.node ->> 'Relation Name'))
+        WHERE c.reltuples >= 10000
+    ), '')::text AS scanned;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == SourcePlan, these values
+EXPLAIN (:options) EXECUTE "SourcePlan" (:plan);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == SourcePlan, any values
+EXPLAIN (:options) EXECUTE "SourcePlan" (:plan);
+
+-- Which database this is, the same on its standbys.
+-- Locks: none.
+PREPARE "SourceIdentity" AS
+SELECT (s.system_identifier || '/' || current_database())::text AS identity
+FROM pg_catalog.pg_control_system() AS s;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == SourceIdentity, these values
+EXPLAIN (:options) EXECUTE "SourceIdentity";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == SourceIdentity, any values
+EXPLAIN (:options) EXECUTE "SourceIdentity";

@@ -1,4 +1,4 @@
-package authclient
+package source
 
 import (
 	"fmt"
@@ -26,7 +26,7 @@ func (s *slowLog) log(took time.Duration, users int) {
 	s.calls.Add(1)
 	s.seldom.Do(func() {
 		//nolint:sloglint // the runbook words the message with its numbers
-		s.logger.Warn(slowMessage(took, users), "method", methodLabel, "slow_calls", s.calls.Swap(0))
+		s.logger.Warn(slowMessage(took, users), "method", MethodLabel, "slow_calls", s.calls.Swap(0))
 	})
 }
 

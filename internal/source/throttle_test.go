@@ -1,4 +1,4 @@
-package authclient
+package source
 
 import (
 	"bytes"
@@ -232,11 +232,11 @@ func TestThrottleVerdict(t *testing.T) {
 		{99 * time.Millisecond, "", false, true},
 		{101 * time.Millisecond, "", true, true},
 		{time.Millisecond, "status_resource_exhausted", true, true},
-		{5 * time.Second, reasonDeadline, true, true},
-		{5 * time.Second, reasonTransport, false, false},
-		{5 * time.Second, reasonCancelled, false, false},
+		{5 * time.Second, Deadline, true, true},
+		{5 * time.Second, Transport, false, false},
+		{5 * time.Second, Cancelled, false, false},
 		{5 * time.Second, "status_internal", false, false},
-		{101 * time.Millisecond, reasonInBandError, true, true},
+		{101 * time.Millisecond, InBandError, true, true},
 	} {
 		var failed *BatchError
 		if c.reason != "" {

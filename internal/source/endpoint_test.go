@@ -1,4 +1,4 @@
-package authclient
+package source
 
 import (
 	"strings"
@@ -7,13 +7,17 @@ import (
 
 func TestParseURL(t *testing.T) {
 	for raw, want := range map[string]Endpoint{
-		"http://auth-service:9080":  {Address: "auth-service:9080"},
-		"http://auth-service":       {Address: "auth-service:9080"},
-		"http://auth-service:9080/": {Address: "auth-service:9080"},
-		"https://auth.nova":         {Address: "auth.nova:443", TLS: true},
-		"https://auth.nova:9443":    {Address: "auth.nova:9443", TLS: true},
-		"HTTPS://[::1]:9080":        {Address: "[::1]:9080", TLS: true},
-		"http://127.0.0.1:1":        {Address: "127.0.0.1:1"},
+		"http://auth-service:9080":            {Kind: GRPC, Scheme: "http", Address: "auth-service:9080"},
+		"http://auth-service":                 {Kind: GRPC, Scheme: "http", Address: "auth-service:9080"},
+		"http://auth-service:9080/":           {Kind: GRPC, Scheme: "http", Address: "auth-service:9080"},
+		"https://auth.nova":                   {Kind: GRPC, Scheme: "https", Address: "auth.nova:443", TLS: true},
+		"https://auth.nova:9443":              {Kind: GRPC, Scheme: "https", Address: "auth.nova:9443", TLS: true},
+		"HTTPS://[::1]:9080":                  {Kind: GRPC, Scheme: "https", Address: "[::1]:9080", TLS: true},
+		"rest+http://api":                     {Kind: HTTP, Scheme: "rest+http", Address: "api:80"},
+		"rest+https://api/v1/users/check":     {Kind: HTTP, Scheme: "rest+https", Address: "api:443", Path: "/v1/users/check", TLS: true},
+		"postgres://u:p%zz/@h1,h2:1/db":       {Kind: SQL, Scheme: "postgresql"},
+		"postgresql://auth@db/auth?sslmode=x": {Kind: SQL, Scheme: "postgresql"},
+		"http://127.0.0.1:1":                  {Kind: GRPC, Scheme: "http", Address: "127.0.0.1:1"},
 	} {
 		if got, err := ParseURL(raw); err != nil || got != want {
 			t.Errorf("ParseURL(%q) = %+v, %v, want %+v", raw, got, err, want)
@@ -29,7 +33,10 @@ func TestParseURLRefuses(t *testing.T) {
 		"//auth-service:9080":              "no scheme",
 		"127.0.0.1:9080":                   "not a URL",
 		"grpc://auth-service:9080":         "scheme other",
-		"postgres://u:hunter2@db/x":        "scheme other",
+		"rest://u:hunter2@db/x":            "scheme other",
+		"mysql://u:hunter2@db/x":           "scheme other",
+		"rest+http://u:hunter2@api/users":  "password",
+		"rest+https://api/users?hunter2":   "query",
 		"http://:9080":                     "no host",
 		"http://":                          "no host",
 		"http://u:hunter2@auth:9080":       "password",

@@ -1,8 +1,9 @@
-package authclient
+package source
 
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -128,10 +129,10 @@ func (t *throttle) verdict(took time.Duration, failed *BatchError) (slow, counts
 	if failed == nil {
 		return took > t.target, true
 	}
-	switch failed.Reason {
-	case reasonDeadline, "status_resource_exhausted":
+	switch {
+	case failed.Reason == Deadline, failed.Reason == "status_resource_exhausted":
 		return true, true
-	case reasonInBandError, reasonUnknownField, reasonForeignID, reasonUnparsableID, reasonMessageTooLarge:
+	case failed.Reason == MessageTooLarge, slices.Contains(invalid(), failed.Reason):
 		return took > t.target, true
 	}
 	return false, false

@@ -1,4 +1,4 @@
-package authclient
+package source
 
 import (
 	"regexp"
@@ -9,10 +9,10 @@ import (
 // maxQuoted bounds what a server can put into a message of ours, in bytes.
 const maxQuoted = 300
 
-// clean makes a text of the server fit to be shown. A server may repeat what it was
+// Clean makes a text of the server fit to be shown. A server may repeat what it was
 // sent: the token is removed before the text is cut, so that no part of it is left.
-func (t token) clean(text string) string {
-	for _, secret := range []string{t.header, t.secret} {
+func (t Token) Clean(text string) string {
+	for _, secret := range []string{t.Header, t.secret} {
 		if secret != "" {
 			text = regexp.MustCompile(`(?i)`+regexp.QuoteMeta(secret)).ReplaceAllLiteralString(text, "[token]")
 		}

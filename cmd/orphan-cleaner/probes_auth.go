@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/check"
+	"github.com/nova-social/orphan-cleaner/internal/source"
+	"github.com/nova-social/orphan-cleaner/internal/source/sqlsource"
+)
+
+// What `check` looks at of auth-service.
+
+// authProbe is the preflight's check of auth-service.
+func authProbe(client users, address string) check.Probe {
+	hint := "check AUTH_SERVICE_URL and auth-service: grpcurl -plaintext HOST:9080 grpc.health.v1.Health/Check"
+	if end, err := source.ParseURL(address); err == nil && end.Kind != source.GRPC {
+		hint = "check AUTH_SERVICE_URL: orphan-cleaner check --source"
+	}
+	return func(ctx context.Context) check.Finding {
+		health, err := client.Health(ctx)
+		switch {
+		case err != nil:
+			return check.Finding{Name: "auth-service", Status: check.Fail, Message: err.Error(), Hint: hint}
+		case health == source.HealthUnimplemented:
+			return probeCall(ctx, client)
+		default:
+			return check.Finding{Name: "auth-service", Status: check.OK, Message: "SERVING at " + withoutSecrets(address)}
+		}
+	}
+}
+
+// probeCall stands in for the health service where there is none: one call about
+// a user that nobody is.
+func probeCall(ctx context.Context, client users) check.Finding {
+	if _, err := client.Missing(ctx, []uuid.UUID{uuid.Nil}); err != nil {
+		return check.Finding{
+			Name: "auth-service", Status: check.Fail, Message: err.Error(),
+			Hint: "auth-service has no grpc.health.v1 and answers GetUsersByIds wrongly: check AUTH_SERVICE_URL and AUTH_SERVICE_METHOD",
+		}
+	}
+	return check.Finding{
+		Name: "auth-service", Status: check.Warn, Message: "has no grpc.health.v1.Health; a probe call was answered",
+		Hint: "register the health service in auth-service",
+	}
+}
+
+// plaintextProbe tells whether somebody between could answer for auth-service.
+func plaintextProbe(raw string) check.Probe {
+	const name = "auth-service-tls"
+	return func(context.Context) check.Finding {
+		end, err := source.ParseURL(raw)
+		host, _, splitErr := net.SplitHostPort(end.Address)
+		switch {
+		case err != nil || splitErr != nil:
+			return check.Finding{Name: name, Status: check.Fail, Message: "AUTH_SERVICE_URL cannot be read", Hint: "export AUTH_SERVICE_URL=http://auth-service:9080"}
+		case end.TLS:
+			return fine(name, "encrypted, the server's certificate verified")
+		case local(host):
+			return fine(name, "not needed: auth-service is on this machine")
+		default:
+			return check.Finding{
+				Name: name, Status: check.Warn, Message: "plaintext to " + end.Address + ": anybody between can answer in its name",
+				Hint: end.Scheme + "s:// in AUTH_SERVICE_URL; where a service mesh encrypts, all is well",
+			}
+		}
+	}
+}
+
+// queryProbe looks at the query of a source that is a database.
+func queryProbe(users *sqlsource.Source) check.Probe {
+	const name = "auth-service-query"
+	return func(ctx context.Context) check.Finding {
+		switch scanned, err := users.CheckQuery(ctx); {
+		case err != nil:
+			return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: "correct AUTH_SERVICE_QUERY, or the grants and indexes of its tables"}
+		case scanned != "":
+			return check.Finding{Name: name, Status: check.Warn, Message: "each batch reads " + scanned + " from end to end", Hint: sqlsource.IndexHint}
+		default:
+			return fine(name, "reads only, uuid in and out, no large table from end to end")
+		}
+	}
+}
+
+// sameDatabaseProbe warns where the users are asked for in the database of the members:
+// there is at best a copy of them.
+func sameDatabaseProbe(members, users *pgxpool.Pool) check.Probe {
+	const name = "auth-service-database"
+	return func(ctx context.Context) check.Finding {
+		ctx, cancel := context.WithTimeout(ctx, probeLimit)
+		defer cancel()
+		here, err := database.Queries(members).SourceIdentity(ctx)
+		there, thereErr := database.Queries(users).SourceIdentity(ctx)
+		switch {
+		case err != nil || thereErr != nil:
+			return check.Finding{Name: name, Status: check.Warn, Message: "whether it is another database than the members' is not known: " + oneLine(errors.Join(err, thereErr)), Hint: "GRANT EXECUTE ON FUNCTION pg_control_system TO both logins"}
+		case here == there:
+			return check.Finding{
+				Name: name, Status: check.Warn, Message: "AUTH_SERVICE_URL is the members' own database: a shadow table of users may be out of date, or not kept at all",
+				Hint: "point AUTH_SERVICE_URL at the database in which users are created and deleted",
+			}
+		default:
+			return fine(name, "is another than the members'")
+		}
+	}
+}
+
+// canaryProbe checks users of whom it is known whether they exist: an auth-service that does
+// not know it is another environment's.
+func canaryProbe(client users, alive, dead []uuid.UUID) check.Probe {
+	const name = "canaries"
+	const hint = "is this the auth-service of this database? check AUTH_SERVICE_URL, CANARY_ALIVE and CANARY_DEAD"
+	return func(ctx context.Context) check.Finding {
+		if len(alive)+len(dead) == 0 {
+			return check.Finding{
+				Name: name, Status: check.Warn, Message: "none is configured: nothing tells another environment's auth-service from the right one",
+				Hint: "export ORPHAN_CLEANER_CANARY_ALIVE=UUID, a user who must never be missing",
+			}
+		}
+		var wrong []string
+		for batch := range slices.Chunk(slices.Concat(alive, dead), source.MaxBatch) {
+			missing, err := client.Missing(ctx, batch)
+			if failed, is := errors.AsType[*source.BatchError](err); is && failed.Unreachable() {
+				return check.Finding{Name: name, Status: check.Fail, Message: "not checked: there is no connection to auth-service", Hint: "see auth-service"}
+			}
+			if err != nil {
+				return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: hint}
+			}
+			for _, id := range batch {
+				switch gone := slices.Contains(missing, id); {
+				case gone && slices.Contains(alive, id):
+					wrong = append(wrong, id.String()+" of CANARY_ALIVE is missing")
+				case !gone && slices.Contains(dead, id):
+					wrong = append(wrong, id.String()+" of CANARY_DEAD is present")
+				}
+			}
+		}
+		if len(wrong) > 0 {
+			return check.Finding{Name: name, Status: check.Fail, Message: strings.Join(wrong, ", "), Hint: hint}
+		}
+		return fine(name, fmt.Sprintf("%d living and %d deleted users are as they should be", len(alive), len(dead)))
+	}
+}

@@ -1,0 +1,264 @@
+package sqlsource_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/nova-social/orphan-cleaner/internal/source"
+	"github.com/nova-social/orphan-cleaner/internal/source/sqlsource"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+// people are n new ids.
+func people(n int) []uuid.UUID {
+	ids := make([]uuid.UUID, n)
+	for i := range ids {
+		ids[i] = uuid.New()
+	}
+	return ids
+}
+
+// auth is the database of auth-service, in which these users live.
+func auth(t *testing.T, living ...uuid.UUID) *testdb.DB {
+	t.Helper()
+	db := testdb.NewEmpty(t)
+	db.Exec(`CREATE TABLE users (id uuid PRIMARY KEY, name text, deleted_at timestamptz)`)
+	db.Exec(`INSERT INTO users (id) SELECT unnest($1::uuid[])`, living)
+	return db
+}
+
+func dial(t *testing.T, cfg source.Config) *sqlsource.Source {
+	t.Helper()
+	cfg.MaxAttempts = 1
+	client, err := sqlsource.Dial(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}
+
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	ids := people(source.MaxBatch)
+	db := auth(t, ids...)
+	db.Exec(`UPDATE users SET deleted_at = now() WHERE id = ANY ($1)`, ids[3:4])
+	db.Exec(`DELETE FROM users WHERE id = $1`, ids[50])
+	client := dial(t, source.Config{URL: db.URL})
+	for range 3 { // described anew, and from what is known of the statement
+		missing, err := client.Missing(t.Context(), ids)
+		if err != nil || !slices.Equal(missing, []uuid.UUID{ids[3], ids[50]}) {
+			t.Errorf("missing %v, error %v", missing, err)
+		}
+	}
+	if status, err := client.Health(t.Context()); err != nil || status != source.HealthServing {
+		t.Errorf("health %v, %v", status, err)
+	}
+	if writes := testdb.One[int64](db, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL`); writes != 0 {
+		t.Errorf("%d transactions of the source write", writes)
+	}
+}
+
+// An answer that does not add up, each made by the database itself.
+func TestInvalidAnswers(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		query  string // default: of the view living
+		lie    string // after the program has started
+		reason string
+	}{
+		"nobody asked for": {lie: `CREATE OR REPLACE VIEW living AS SELECT gen_random_uuid() AS id, users.id AS by FROM users`, reason: "foreign_id"},
+		"NULL":             {lie: `CREATE OR REPLACE VIEW living AS SELECT NULL::uuid AS id, users.id AS by FROM users`, reason: "unparsable_id"},
+		"rows of a join":   {lie: `CREATE OR REPLACE VIEW living AS SELECT users.id, users.id AS by FROM users, generate_series(1, 2)`, reason: "too_many_users"},
+		"rows without end": {lie: `CREATE OR REPLACE VIEW living AS SELECT users.id, users.id AS by FROM users, (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) TABLE n) AS endless`, reason: "too_many_users"},
+		"dropped":          {lie: `DROP VIEW living`, reason: "status_failed_precondition"},
+		"another type": {
+			lie:    `DROP VIEW living; CREATE VIEW living AS SELECT users.id::text AS id, users.id AS by FROM users`,
+			reason: "malformed",
+		},
+		"rights lost": {lie: `REVOKE SELECT ON living FROM asker`, reason: "status_permission_denied"},
+		"a policy hides users": {
+			query: `SELECT id FROM users WHERE id = ANY($1)`,
+			lie:   `ALTER TABLE users ENABLE ROW LEVEL SECURITY`, reason: "status_permission_denied",
+		},
+		"an error in mid-answer": {lie: `CREATE OR REPLACE VIEW living AS SELECT users.id, users.id AS by FROM users WHERE 1 / (length(users.name) - 1) = 1 OR users.name = 'b'`, reason: "status_internal"},
+		"too late":               {lie: `CREATE OR REPLACE VIEW living AS SELECT users.id, users.id AS by FROM users, pg_sleep(3600)`, reason: "deadline"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ids := people(3)
+			db := auth(t, ids...)
+			db.Exec(`UPDATE users SET name = 'a' WHERE id = $1`, ids[2])
+			db.Exec(`CREATE VIEW living AS SELECT id, id AS by FROM users`)
+			role := testdb.One[string](db, `SELECT 'asker_' || oid FROM pg_database WHERE datname = current_database()`)
+			db.Exec(`CREATE ROLE ` + role)
+			login := db.Login(role)
+			db.Exec(`GRANT SELECT ON users, living TO ` + role)
+			if test.query == "" {
+				test.query = `SELECT id FROM living WHERE by = ANY($1)`
+			}
+			timeout := 30 * time.Second
+			if test.reason == "deadline" {
+				timeout = 300 * time.Millisecond
+			}
+			client := dial(t, source.Config{URL: login, Query: test.query, Timeout: timeout})
+			if missing, err := client.Missing(t.Context(), ids); err != nil || len(missing) != 0 {
+				t.Fatalf("before the lie: missing %v, error %v", missing, err)
+			}
+			for statement := range strings.SplitSeq(strings.ReplaceAll(test.lie, "asker", role), ";") {
+				db.Exec(statement)
+			}
+			if strings.HasPrefix(test.lie, "DROP VIEW living;") {
+				db.Exec(`GRANT SELECT ON living TO ` + role)
+			}
+			missing, err := client.Missing(t.Context(), ids)
+			failed, ok := errors.AsType[*source.BatchError](err)
+			if !ok || failed.Reason != test.reason || missing != nil {
+				t.Errorf("missing %v, error %v, want the reason %s", missing, err, test.reason)
+			}
+		})
+	}
+}
+
+// What a query must be is seen before it is asked anything.
+func TestRefusesQueries(t *testing.T) {
+	t.Parallel()
+	db := auth(t, people(20)...)
+	db.Exec(`CREATE FUNCTION note(u uuid) RETURNS uuid LANGUAGE plpgsql AS 'BEGIN INSERT INTO users VALUES (gen_random_uuid()); RETURN u; END'`)
+	db.Exec(`CREATE FUNCTION hidden(u uuid) RETURNS uuid LANGUAGE plpgsql STABLE AS 'BEGIN PERFORM public.note(u); RETURN u; END'`)
+	db.Exec(`CREATE TABLE guests (id uuid, email text, number bigint)`)
+	before := db.Snapshot("users")
+	for query, says := range map[string]string{
+		`SELECT id FROM users`:                                                                 "one parameter",
+		`SELECT id FROM users WHERE id = $1`:                                                   "one parameter",
+		`SELECT id FROM users WHERE id = ANY($1) AND name = $2`:                                "one parameter",
+		`SELECT number FROM guests WHERE number = ANY($1)`:                                     "one parameter",
+		`SELECT name FROM users WHERE id = ANY($1)`:                                            "one column of type uuid",
+		`SELECT id, name FROM users WHERE id = ANY($1)`:                                        "one column of type uuid",
+		`SELECT id::text FROM users WHERE id = ANY($1)`:                                        "one column of type uuid",
+		`SELECT WHERE '{}'::uuid[] = $1`:                                                       "one column of type uuid",
+		`SELECT id FROM user WHERE id = ANY($1)`:                                               `column "id" does not exist`,
+		`SELECT id FROM nowhere WHERE id = ANY($1)`:                                            `relation "nowhere" does not exist`,
+		`SELEKT id FROM users WHERE id = ANY($1)`:                                              "syntax error",
+		`SELECT id FROM users WHERE id = ANY($1); SELECT 1`:                                    "multiple commands",
+		`DELETE FROM users WHERE id = ANY($1) RETURNING id`:                                    "it writes",
+		`INSERT INTO users SELECT unnest($1::uuid[]) RETURNING id`:                             "it writes",
+		`WITH gone AS (DELETE FROM users WHERE id = ANY($1) RETURNING id) SELECT id FROM gone`: "it writes",
+		`SELECT id FROM users WHERE id = ANY($1) FOR UPDATE`:                                   "it writes, or locks rows",
+		`SELECT note(u) FROM unnest($1::uuid[]) AS u`:                                          "volatile",
+		`SELECT id FROM users WHERE id = ANY($1) AND random() < 0.5`:                           "random, which is volatile",
+		`SELECT hidden(u) FROM unnest($1::uuid[]) AS u`:                                        "cannot execute INSERT in a read-only transaction",
+		`SELECT id FROM users WHERE $1::uuid[] IS NOT NULL`:                                    "a user who does not exist",
+		`SELECT unnest($1::uuid[])`:                                                            "a user who does not exist",
+	} {
+		client, err := sqlsource.Dial(t.Context(), source.Config{URL: db.URL, Query: query})
+		if err == nil {
+			_ = client.Close()
+		}
+		if !errors.Is(err, sqlsource.ErrQuery) || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: error %v, want it to say %q", query, err, says)
+		}
+	}
+	if diff := before.Diff(db.Snapshot("users")); diff != "" {
+		t.Errorf("a query that was to be refused wrote:\n%s", diff)
+	}
+	for _, query := range []string{
+		source.DefaultQuery,
+		`SELECT id FROM users WHERE id = ANY($1) AND coalesce(name, 'random()') <> 'note(u)' AND (deleted_at IS NULL OR deleted_at > now())`,
+		`SELECT u.id FROM unnest($1::uuid[]) AS asked(id) JOIN users AS u USING (id)`,
+		`WITH asked AS MATERIALIZED (SELECT unnest($1::uuid[]) AS id) SELECT u.id FROM users AS u JOIN asked USING (id)`,
+	} {
+		dial(t, source.Config{URL: db.URL, Query: query})
+	}
+}
+
+// A large table without an index is read for each batch: a warning, once.
+func TestWarnsOfScan(t *testing.T) {
+	t.Parallel()
+	db := auth(t)
+	db.Exec(`ALTER TABLE users DROP CONSTRAINT users_pkey`)
+	db.Exec(`INSERT INTO users (id) SELECT gen_random_uuid() FROM generate_series(1, 20000)`)
+	db.Exec(`ANALYZE users`)
+	var log bytes.Buffer
+	cfg := source.Config{URL: db.URL, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	if scanned, err := dial(t, cfg).CheckQuery(t.Context()); err != nil || scanned != "users (20000 rows)" {
+		t.Errorf("scanned %q, error %v", scanned, err)
+	}
+	if text := log.String(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "users (20000 rows)") || !strings.Contains(text, "CREATE UNIQUE INDEX") {
+		t.Errorf("the log says %s", text)
+	}
+	db.Exec(`CREATE UNIQUE INDEX ON users (id)`)
+	db.Exec(`ANALYZE users`)
+	if scanned, err := dial(t, cfg).CheckQuery(t.Context()); err != nil || scanned != "" {
+		t.Errorf("with an index: scanned %q, error %v", scanned, err)
+	}
+}
+
+// A server that takes a connection and says nothing more holds nobody up.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	enough, cancel := context.WithTimeout(t.Context(), 5*time.Second) // fewer than it takes to give up the connection
+	defer cancel()
+	client, err := sqlsource.Dial(enough, source.Config{
+		URL: "postgresql://asker@" + listener.Addr().String() + "/auth?sslmode=disable", Timeout: 100 * time.Millisecond, MaxAttempts: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Close() }()
+	if enough.Err() != nil {
+		t.Error("the program waited for the server")
+	}
+	_, err = client.Missing(t.Context(), people(1))
+	if failed, ok := errors.AsType[*source.BatchError](err); !ok || failed.Reason != source.Deadline {
+		t.Errorf("error %v", err)
+	}
+}
+
+// The server may come later: the query is checked then.
+func TestDialsLater(t *testing.T) {
+	t.Parallel()
+	client := dial(t, source.Config{URL: "postgres://nobody:hunter2@127.0.0.1:1/auth", Query: "SELECT 1"})
+	_, err := client.Health(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "(transport)") || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("health: %v", err)
+	}
+	_, err = client.Missing(t.Context(), people(1))
+	if failed, ok := errors.AsType[*source.BatchError](err); !ok || failed.Reason != source.Transport || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("missing: %v", err)
+	}
+}
+
+func TestRefusesSettings(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		cfg  source.Config
+		says string
+	}{
+		"port":  {source.Config{URL: "postgresql://auth:hunter2@db:99999999/auth"}, "AUTH_SERVICE_URL"},
+		"CA":    {source.Config{URL: "postgresql://auth@db/auth", CAFile: "ca.pem"}, "sslrootcert=FILE"},
+		"token": {source.Config{URL: "postgresql://auth@db/auth", TokenFile: "token"}, "token file is set"},
+		"proxy": {source.Config{URL: "postgresql://auth@db/auth", Proxy: "http://proxy:3128"}, "AUTH_SERVICE_PROXY"},
+	} {
+		_, err := sqlsource.Dial(t.Context(), test.cfg)
+		if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: error %v, want it to say %q", name, err, test.says)
+		}
+	}
+}
