@@ -57,7 +57,7 @@ func (cmd *TargetCheckCmd) Run(ctx context.Context, s *streams) error {
 		err = cmd.print(s, found)
 	}
 	if err == nil && len(found.Left) > 0 {
-		err = fmt.Errorf("%d %w", len(found.Left), errLeft)
+		err = fmt.Errorf("%d left: %w", len(found.Left), errLeft)
 	}
 	return err
 }
@@ -92,10 +92,16 @@ func (cmd *TargetCheckCmd) print(s *streams, found target.References) error {
 		if err := printTable(s.out, t); err != nil {
 			return err
 		}
-		b.WriteString("\nFor targets.yaml, each under targets or, with a column and a reason, under ignore:\n\n")
-		for _, r := range found.Left {
-			for line := range strings.Lines(r.Stanza) {
-				b.WriteString("  " + shown(strings.TrimSuffix(line, "\n")) + "\n")
+		b.WriteString("\nFor targets.yaml, to be decided for each:\n\n")
+		for _, list := range []struct{ name, entry string }{{"targets:\n", "- name:"}, {"ignore:\n", "- column:"}} {
+			for _, r := range found.Left {
+				if strings.HasPrefix(r.Stanza, list.entry) {
+					b.WriteString(list.name)
+					list.name = "" // once
+					for line := range strings.Lines(r.Stanza) {
+						b.WriteString("  " + shown(strings.TrimSuffix(line, "\n")) + "\n")
+					}
+				}
 			}
 		}
 		b.WriteString("\n")
@@ -111,7 +117,7 @@ func (cmd *TargetCheckCmd) print(s *streams, found target.References) error {
 	for _, note := range found.Notes {
 		fmt.Fprintln(&b, shown(note))
 	}
-	fmt.Fprintf(&b, "%d targets, %d ignored, %d left; json, views and foreign tables are not looked into\n", len(found.Targets), len(found.Ignored), len(found.Left))
+	fmt.Fprintf(&b, "targets: %d, ignored: %d, left: %d; json, views and foreign tables are not looked into\n", len(found.Targets), len(found.Ignored), len(found.Left))
 	_, err := fmt.Fprint(s.out, b.String())
 	return err
 }

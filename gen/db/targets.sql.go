@@ -98,7 +98,7 @@ WITH known AS (
 ),
 columns AS (
     SELECT
-        c.oid, a.attnum, n.nspname, c.relname, a.attname, c.reltuples,
+        c.oid, c.relkind, a.attnum, a.attnotnull, n.nspname, c.relname, a.attname, c.reltuples,
         format_type(a.atttypid, a.atttypmod) AS type_name,
         coalesce(e.typname, b.typname, t.typname) AS base_name,
         t.typcategory = 'A' AS is_array,
@@ -143,7 +143,7 @@ columns AS (
 SELECT
     r.nspname::text AS table_schema, r.relname::text AS table_name, r.attname::text AS column_name, r.type_name::text AS type_name,
     r.is_foreign_key::boolean AS is_foreign_key, r.is_named::boolean AS is_named, r.is_array::boolean AS is_array,
-    (r.base_name <> 'uuid')::boolean AS is_text,
+    (r.base_name <> 'uuid')::boolean AS is_text, (NOT r.attnotnull)::boolean AS is_nullable,
     round(r.reltuples)::bigint AS rows_estimate, -- -1: never analyzed
     r.missing_grants::text AS missing_grants,
     coalesce(format(
@@ -159,7 +159,7 @@ SELECT
         SELECT array_agg(k.attname::text ORDER BY array_position(i.indkey::smallint [], k.attnum))
         FROM pg_catalog.pg_index AS i
         JOIN pg_catalog.pg_attribute AS k ON k.attrelid = i.indrelid AND k.attnum = ANY (i.indkey)
-        WHERE i.indrelid = r.oid AND i.indisprimary
+        WHERE i.indrelid = r.oid AND i.indisprimary AND r.relkind = 'r'
     ), '{}')::text [] AS key_columns,
     coalesce((
         SELECT g.attname
@@ -184,6 +184,7 @@ type TargetReferencesRow struct {
 	IsNamed       bool     `json:"is_named"`
 	IsArray       bool     `json:"is_array"`
 	IsText        bool     `json:"is_text"`
+	IsNullable    bool     `json:"is_nullable"`
 	RowsEstimate  int64    `json:"rows_estimate"`
 	MissingGrants string   `json:"missing_grants"`
 	Sampling      string   `json:"sampling"`
@@ -193,7 +194,7 @@ type TargetReferencesRow struct {
 
 // Columns that may hold ids of users, by type, name or foreign key onto the shadow table, but for our own tables: each
 // with the statement that takes a sample of it (how many values, how many of them look like an id, how many are ids of
-// members or of shadow users), or with the grants that it lacks; and with what a target of the table would be.
+// members or of shadow users), or with the grants that it lacks; and with what a target of the table would be: no key, where it can be none.
 // Views, foreign tables, partitions, and columns of json and of other types are left out.
 // A sample reads about 100 pages, spread over the table, and 1,000 values at most.
 // Locks: none beyond the catalog. Index: those of the catalog. Rows: the columns of the database.
@@ -215,6 +216,7 @@ func (q *Queries) TargetReferences(ctx context.Context) ([]TargetReferencesRow, 
 			&i.IsNamed,
 			&i.IsArray,
 			&i.IsText,
+			&i.IsNullable,
 			&i.RowsEstimate,
 			&i.MissingGrants,
 			&i.Sampling,

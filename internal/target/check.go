@@ -1,18 +1,18 @@
 package target
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.yaml.in/yaml/v4"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
 // References are the columns of a database that look like user ids.
@@ -108,36 +108,39 @@ func sampleOf(ctx context.Context, pool *pgxpool.Pool, c db.TargetReferencesRow)
 	err = bounded(ctx, pool, pgx.ReadOnly, func(tx pgx.Tx) error {
 		return tx.QueryRow(ctx, c.Sampling).Scan(&s.values, &s.ids, &s.known)
 	})
-	if said, is := errors.AsType[*pgconn.PgError](err); is {
-		return sample{missing: said.Message}, nil
+	if database.Code(err) != "" {
+		return sample{missing: message(err)}, nil
 	}
 	return s, err
 }
 
 // stanza is what a file could say about a column: a target, or a reason to ignore it where
-// it can be none.
+// it can be none. What can be null is set to null: a row may belong to more than its user.
 func stanza(c db.TargetReferencesRow) string {
-	column := c.TableSchema + "." + c.TableName + "." + c.ColumnName
+	table := c.TableSchema + "." + c.TableName
 	var entry any = []struct {
 		Column string `yaml:"column"`
 		Reason string `yaml:"reason"`
-	}{{column, "why rows of deleted users stay"}}
+	}{{table + "." + c.ColumnName, "why rows of deleted users stay"}}
 	if len(c.KeyColumns) > 0 && c.TypeName == "uuid" {
-		if c.AgeColumn == "" {
-			c.AgeColumn = none
+		t := struct {
+			Name   string            `yaml:"name"`
+			Table  string            `yaml:"table"`
+			User   string            `yaml:"user"`
+			Key    []string          `yaml:"key,flow"`
+			Age    string            `yaml:"age"`
+			Action string            `yaml:"action"`
+			Where  string            `yaml:"where,omitempty"`
+			Set    map[string]string `yaml:"set,flow,omitempty"`
+		}{strings.ToLower(c.TableName), table, c.ColumnName, c.KeyColumns, cmp.Or(c.AgeColumn, none), Delete, "", nil}
+		if c.ColumnName != Members().User {
+			t.Name += "_" + strings.ToLower(c.ColumnName)
 		}
-		name := strings.ToLower(c.TableName)
-		if !slices.Contains([]string{"user_id", "userId"}, c.ColumnName) {
-			name += "_" + strings.ToLower(c.ColumnName)
+		t.Name = t.Name[:min(len(t.Name), 40)]
+		if c.IsNullable {
+			t.Action, t.Where, t.Set = Update, `"`+c.ColumnName+`" IS NOT NULL`, map[string]string{c.ColumnName: "NULL"}
 		}
-		entry = []struct {
-			Name   string   `yaml:"name"`
-			Table  string   `yaml:"table"`
-			User   string   `yaml:"user"`
-			Key    []string `yaml:"key,flow"`
-			Age    string   `yaml:"age"`
-			Action string   `yaml:"action"`
-		}{{name[:min(len(name), 40)], c.TableSchema + "." + c.TableName, c.ColumnName, c.KeyColumns, c.AgeColumn, Delete}}
+		entry = []any{t}
 	}
 	text, err := yaml.Dump(entry)
 	if err != nil {

@@ -245,11 +245,26 @@ func TestSchemaAndGoAgree(t *testing.T) {
 	if !reflect.DeepEqual(inGo, inSchema) {
 		t.Errorf("Go knows %v\nthe schema %v", inGo, inSchema)
 	}
+	known := settings.TargetLimitNames()
+	page, err := os.ReadFile("../../docs/targets.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	needed := slices.Concat(callable[slices.Index(callable, "cast"):], known)
+	for name, is := range inGo {
+		if is {
+			needed = append(needed, name)
+		}
+	}
+	for _, name := range needed {
+		if !strings.Contains(string(page), "`"+name+"`") {
+			t.Errorf("docs/targets.md does not have %s", name)
+		}
+	}
 	var limits []string
 	for name := range s.Defs["target"].Properties["limits"].Properties {
 		limits = append(limits, name)
 	}
-	known := settings.TargetLimitNames()
 	slices.Sort(limits)
 	slices.Sort(known)
 	if !slices.Equal(limits, known) {

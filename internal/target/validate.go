@@ -166,10 +166,16 @@ func (t Target) validExpressions(ctx context.Context, tx pgx.Tx) (db.TargetState
 	}
 	parse := func(field, statement string) error {
 		_, err := tx.Prepare(ctx, "", statement)
-		if said, is := errors.AsType[*pgconn.PgError](err); is {
-			return t.errorf(field, "PostgreSQL refuses the expression: %s: correct it", said.Message)
+		switch {
+		case database.Code(err) == insufficientPrivilege:
+			return fmt.Errorf("parsing the expressions of %s: %s: GRANT USAGE ON SCHEMA %s TO %s", t.Name, message(err),
+				pgx.Identifier{t.Table.Schema}.Sanitize(), pgx.Identifier{tx.Conn().Config().User}.Sanitize())
+		case database.OfRows(err):
+			return t.errorf(field, "PostgreSQL refuses the expression: %s: correct it", message(err))
+		case err != nil:
+			return fmt.Errorf("parsing the expressions of %s: %w", t.Name, err)
 		}
-		return err
+		return nil
 	}
 	for i, statement := range statements.Setting {
 		if err := parse("set."+t.Set[i].Column, statement); err != nil {
@@ -186,16 +192,25 @@ func (t Target) validExpressions(ctx context.Context, tx pgx.Tx) (db.TargetState
 func (t Target) prove(ctx context.Context, pool *pgxpool.Pool, proving string) (note string, err error) {
 	var stays bool
 	err = bounded(ctx, pool, pgx.ReadWrite, func(tx pgx.Tx) error { return tx.QueryRow(ctx, proving).Scan(&stays) })
-	said, refused := errors.AsType[*pgconn.PgError](err)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return "no row of the table is to be updated", nil
-	case database.Contended(err), database.Code(err) == database.ReadOnly, database.Code(err) == "42501":
-		return said.Message, nil
-	case refused:
-		return "", t.errorf("set", "a row cannot be set so: %s: change set, or the table", said.Message)
+	case database.Contended(err), database.Code(err) == database.ReadOnly, database.Code(err) == insufficientPrivilege:
+		return message(err), nil
+	case database.OfRows(err):
+		return "", t.errorf("set", "a row cannot be set so: %s: change set, or the table", message(err))
 	case err == nil && stays:
 		err = t.errorf("where", "where is still true after set: each run would update the same rows again; change where or set")
 	}
 	return "", err
+}
+
+const insufficientPrivilege = "42501"
+
+// message is what the server says, without the code.
+func message(err error) string {
+	if said, is := errors.AsType[*pgconn.PgError](err); is {
+		return said.Message
+	}
+	return err.Error()
 }
