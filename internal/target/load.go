@@ -16,9 +16,10 @@ import (
 // none is the age of a target without one.
 const none = "none"
 
+// Names of tables and columns are plain ones, as in the catalog: 1, 2 or 3 of them with dots between.
 var (
 	targetName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,39}$`)
-	plainName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
+	plainNames = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62}){0,2}$`)
 )
 
 // Load reads a file and checks what can be checked without a database. Its error is an
@@ -50,9 +51,6 @@ func Load(path string) (File, error) {
 func (r *reader) target(n *yaml.Node) Target {
 	var t Target
 	within := place{r.path, map[string]position{}} // of the items of lists and mappings
-	column := func(into *string) func(*yaml.Node) {
-		return func(n *yaml.Node) { *into = r.name(n, "a column") }
-	}
 	names := func(field string, into *[]string, name func(*yaml.Node) string) func(*yaml.Node) {
 		return func(n *yaml.Node) {
 			r.list(n, field, func(n *yaml.Node) {
@@ -68,14 +66,17 @@ func (r *reader) target(n *yaml.Node) Target {
 			}
 		}
 	}
-	columnName := func(n *yaml.Node) string { return r.name(n, "a column") }
 	p := r.mapping(n, "a target", []string{"name", "table", "user", "key", "age", "action"}, map[string]func(*yaml.Node){
-		"name":  func(n *yaml.Node) { t.Name = r.targetName(n) },
-		"table": func(n *yaml.Node) { t.Table = r.table(n) },
-		"user":  column(&t.User),
-		"key":   names("key", &t.Key, columnName),
+		"name": func(n *yaml.Node) { t.Name = r.targetName(n) },
+		"table": func(n *yaml.Node) {
+			if names := r.names(n, 2, "schema and table, such as public.likes"); names != nil {
+				t.Table = Table{names[0], names[1]}
+			}
+		},
+		"user": func(n *yaml.Node) { t.User = r.column(n) },
+		"key":  names("key", &t.Key, r.column),
 		"age": func(n *yaml.Node) {
-			if t.Age = columnName(n); t.Age == none {
+			if t.Age = r.column(n); t.Age == none {
 				t.Age = ""
 			}
 		},
@@ -86,7 +87,7 @@ func (r *reader) target(n *yaml.Node) Target {
 		},
 		"set": func(n *yaml.Node) {
 			r.pairs(n, "set", func(_ string, key, value *yaml.Node) {
-				a := Assignment{columnName(key), r.expression(value)}
+				a := Assignment{r.column(key), r.expression(value)}
 				within.at["set."+a.Column] = position{value.Line, value.Column}
 				t.Set = append(t.Set, a)
 			})
@@ -95,10 +96,10 @@ func (r *reader) target(n *yaml.Node) Target {
 		"after":     names("after", &t.After, r.targetName),
 		"retention": func(n *yaml.Node) { t.Retention = r.duration(n, "retention") },
 		"limits":    func(n *yaml.Node) { t.Limits = r.limits(n) },
-		"activity":  column(&t.Activity),
+		"activity":  func(n *yaml.Node) { t.Activity = r.column(n) },
 		"backup": func(n *yaml.Node) {
 			r.mapping(n, "backup", nil, map[string]func(*yaml.Node){
-				"columns": names("columns", &t.Backup.Columns, columnName),
+				"columns": names("columns", &t.Backup.Columns, r.column),
 				"window":  func(n *yaml.Node) { t.Backup.Window = r.duration(n, "window") },
 			})
 		},
@@ -140,12 +141,9 @@ func (t Target) coherent() error {
 func (r *reader) ignored(n *yaml.Node) (i Ignored) {
 	i.place = r.mapping(n, "an entry of ignore", []string{"column", "reason"}, map[string]func(*yaml.Node){
 		"column": func(n *yaml.Node) {
-			parts := strings.Split(r.text(n, "column"), ".")
-			if len(parts) != 3 || slices.ContainsFunc(parts, func(part string) bool { return !plainName.MatchString(part) }) {
-				r.fail(n, "%q is no schema.table.column, such as public.posts.moderated_by", n.Value)
-				return
+			if names := r.names(n, 3, "schema, table and column, such as public.posts.moderated_by"); names != nil {
+				i.Table, i.Column = Table{names[0], names[1]}, names[2]
 			}
-			i.Table, i.Column = Table{parts[0], parts[1]}, parts[2]
 		},
 		"reason": func(n *yaml.Node) {
 			i.Reason = r.text(n, "reason")
@@ -157,12 +155,18 @@ func (r *reader) ignored(n *yaml.Node) (i Ignored) {
 	return i
 }
 
-func (r *reader) name(n *yaml.Node, what string) string {
-	name := r.text(n, what)
-	if !plainName.MatchString(name) {
-		r.fail(n, "%q is no plain name of %s: letters, digits and _, as in the catalog and without quotes", name, what)
+// names are the parts of a name with dots, or nil.
+func (r *reader) names(n *yaml.Node, parts int, what string) []string {
+	names := strings.Split(r.text(n, "a name"), ".")
+	if len(names) != parts || !plainNames.MatchString(n.Value) {
+		r.fail(n, "%q is no %s: letters, digits and _, as in the catalog and without quotes", n.Value, what)
+		return nil
 	}
-	return name
+	return names
+}
+
+func (r *reader) column(n *yaml.Node) string {
+	return strings.Join(r.names(n, 1, "plain name of a column"), "")
 }
 
 func (r *reader) targetName(n *yaml.Node) string {
@@ -171,14 +175,6 @@ func (r *reader) targetName(n *yaml.Node) string {
 		r.fail(n, "%q is no name of a target: a to z, 0 to 9 and _, a letter first, at most 40", name)
 	}
 	return name
-}
-
-func (r *reader) table(n *yaml.Node) Table {
-	schema, name, _ := strings.Cut(r.text(n, "table"), ".")
-	if !plainName.MatchString(schema) || !plainName.MatchString(name) {
-		r.fail(n, "%q is no schema and table, such as public.likes: letters, digits and _, as in the catalog and without quotes", n.Value)
-	}
-	return Table{schema, name}
 }
 
 func (r *reader) expression(n *yaml.Node) Expression {

@@ -31,7 +31,9 @@ func (r *reader) fail(n *yaml.Node, format string, args ...any) {
 // document is the root of a file of one document.
 func document(path string) (*yaml.Node, error) {
 	text, err := os.ReadFile(path)
-	at := func(line, column int, message string) (*yaml.Node, error) { return nil, &Error{path, line, column, message} }
+	at := func(line, column int, message string) (*yaml.Node, error) {
+		return nil, &Error{path, line, column, message}
+	}
 	switch {
 	case err != nil:
 		return at(1, 1, "it cannot be read: "+err.Error())
