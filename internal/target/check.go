@@ -79,7 +79,7 @@ func (f File) FindReferences(ctx context.Context, pool *pgxpool.Pool) (Reference
 			r.Reasons = append(r.Reasons, "foreign-key")
 		}
 		// A text whose values are no ids, such as the name of an author, is none.
-		if c.IsNamed && !(c.IsText && s.values > 0 && s.ids == 0) {
+		if c.IsNamed && (!c.IsText || s.values == 0 || s.ids > 0) {
 			r.Reasons = append(r.Reasons, "name")
 		}
 		if s.known > 0 {

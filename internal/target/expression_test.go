@@ -44,7 +44,7 @@ func TestParseExpression(t *testing.T) {
 // parsing says what PostgreSQL makes of an expression in a statement of a different
 // shape each: whether it is a syntax error, and an error where it is more than an
 // expression. Nothing is changed: it is READ ONLY and is rolled back.
-func parsing(t testing.TB, conn *pgconn.PgConn, expression string) (isSyntax bool, err error) {
+func parsing(t *testing.T, conn *pgconn.PgConn, expression string) (isSyntax bool, err error) {
 	t.Helper()
 	var verdicts []bool
 	for _, c := range []struct{ before, after, columns string }{
@@ -141,7 +141,7 @@ func TestExpressionIsOneExpression(t *testing.T) {
 		") FROM public.things WHERE (true", ") AS c, (2", "; SELECT (2", "' || '", "''''", "WITHIN GROUP", "VARIADIC", "=>", "CURRENT_USER", "CASE", "WHEN", "END", "OVERLAPS", "SIMILAR TO", "BETWEEN",
 	})
 	leaf := rapid.SampledFrom([]string{
-		"a", "b", "d", "id", `"order"`, "tags", "j", "things.a", "1", "1.5", "''", "'a'", "'it''s'", "NULL", "true", "now()", "interval '1 day'", "tags[1]", "'(ö'", "')'", "CURRENT_TIMESTAMP", "id::text",
+		"a", "b", "d", "id", `"order"`, "tags", "j", "things.a", "things", "(things)", "1", "1.5", "''", "'a'", "'it''s'", "NULL", "true", "now()", "interval '1 day'", "tags[1]", "'(ö'", "')'", "CURRENT_TIMESTAMP", "id::text",
 	})
 	var expression func(depth int) *rapid.Generator[string]
 	expression = func(depth int) *rapid.Generator[string] {
@@ -151,7 +151,7 @@ func TestExpressionIsOneExpression(t *testing.T) {
 		sub := expression(depth - 1)
 		return rapid.Custom(func(t *rapid.T) string {
 			one, two := sub.Draw(t, "one"), sub.Draw(t, "two")
-			switch rapid.IntRange(0, 7).Draw(t, "shape") {
+			switch rapid.IntRange(0, 9).Draw(t, "shape") {
 			case 0:
 				return "(" + one + ")"
 			case 1:
@@ -163,6 +163,10 @@ func TestExpressionIsOneExpression(t *testing.T) {
 			case 4:
 				at := rapid.IntRange(0, len(one)).Draw(t, "at")
 				return one[:at] + hostile.Draw(t, "hostile") + one[at:]
+			case 5:
+				return one + hostile.Draw(t, "hostile")
+			case 6:
+				return hostile.Draw(t, "hostile")
 			default:
 				return one
 			}

@@ -80,7 +80,7 @@ var broken = []struct {
 	old, new, at, says string
 	goAlone            bool
 }{
-	{"name: posts", "nmae: posts", "3:5", "did you mean name?", false},
+	{"name: posts", "naem: posts", "3:5", "did you mean name?", false},
 	{"name: posts", "name: Posts", "3:11", "is no name of a target", false},
 	{"name: posts", `name: "a; DROP TABLE x"`, "3:11", "is no name of a target", false},
 	{"name: posts", "name: [posts]", "3:11", "must be one value", false},

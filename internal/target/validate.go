@@ -55,13 +55,14 @@ func (f File) Validate(ctx context.Context, pool *pgxpool.Pool, retention time.D
 			return nil, t.errorf("retention", "%s is shorter than the run's, %s: a target's may only be longer", settings.Duration(t.Retention), settings.Duration(retention))
 		}
 		var statements db.TargetStatementsRow
-		err := bounded(ctx, pool, pgx.ReadOnly, func(tx pgx.Tx) (err error) {
-			if err = t.validTable(ctx, db.New(tx)); err != nil {
+		err := bounded(ctx, pool, pgx.ReadOnly, func(tx pgx.Tx) error {
+			if err := t.validTable(ctx, db.New(tx)); err != nil {
 				return err
 			}
-			if err = f.validCascades(ctx, db.New(tx), t); err != nil {
+			if err := f.validCascades(ctx, db.New(tx), t); err != nil {
 				return err
 			}
+			var err error
 			statements, err = t.validExpressions(ctx, tx)
 			return err
 		})
