@@ -29,6 +29,7 @@ CREATE UNIQUE INDEX likes_null ON content.likes (a);
 CREATE UNIQUE INDEX likes_part ON content.likes (c) WHERE at IS NULL;
 ALTER TABLE content.likes ADD CONSTRAINT likes_late UNIQUE (d) DEFERRABLE;
 CREATE UNIQUE INDEX likes_expression ON content.likes ((e::text));
+CREATE UNIQUE INDEX likes_mixed ON content.likes (e, (c::text));
 CREATE TABLE content."Shares" ("userId" uuid NOT NULL, "order" text PRIMARY KEY);
 CREATE TABLE content.parts (id uuid, user_id uuid) PARTITION BY HASH (id);
 CREATE TABLE content.part PARTITION OF content.parts FOR VALUES WITH (MODULUS 1, REMAINDER 0);
