@@ -30,6 +30,7 @@ type CLI struct {
 	Report  ReportCmd  `cmd:"" help:"Show what was deleted in a month: per day, and by the size of conversations."`
 	Prune   PruneCmd   `cmd:"" help:"Drop backups and audit months past their windows; without --execute only show them."`
 	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
+	Target  TargetCmd  `cmd:"" help:"Work with the tables whose rows belong to users."`
 	Bench   BenchCmd   `cmd:"" help:"Measure the speed of your own database and auth-service; with --read-only, which changes nothing."`
 	Config  ConfigCmd  `cmd:"" help:"Show each setting, its value and where it comes from."`
 	Version VersionCmd `cmd:"" help:"Show the version."`

@@ -68,7 +68,7 @@ const (
 // groupRole is the role of sql/roles.sql whose members may give a command.
 func groupRole(command string) string {
 	switch command {
-	case "check", "run", "serve", "bench":
+	case "check", "run", "serve", "bench", "target check":
 		return "orphan_cleaner_runner"
 	case "restore", "pause", "resume", "hold add", "hold remove":
 		return "orphan_cleaner_restorer"

@@ -52,6 +52,8 @@ func exampleOf(command string) string {
 		"hold list":            "orphan-cleaner hold list --json",
 		"hold remove":          "orphan-cleaner hold remove 3\n  orphan-cleaner hold remove --restore 18",
 		"status":               "orphan-cleaner status --runs 20",
+		"target":               "orphan-cleaner target check targets.yaml",
+		"target check":         "orphan-cleaner target check\n  orphan-cleaner target check targets.yaml --json",
 		"bench":                "orphan-cleaner bench --read-only",
 		"config":               "orphan-cleaner config\n  orphan-cleaner config --json",
 		"version":              "orphan-cleaner version",

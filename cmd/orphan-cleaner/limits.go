@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math"
 	"strings"
 
 	"github.com/nova-social/orphan-cleaner/internal/settings"
@@ -28,23 +27,13 @@ func (f *LimitFlags) limits() (settings.Limits, error) {
 		"new-missing-share": f.MaxNewMissingShare, "new-missing-rate": f.MaxNewMissingRate, "candidate-share": f.MaxCandidateShare,
 		"delete-share": f.MaxDeleteShare, "delete-share-7d": f.MaxDeleteShare7d, "delete-share-30d": f.MaxDeleteShare30d,
 	}
-	for name, limit := range limits {
-		if !(limit >= 0 && limit <= 1) { // NaN is neither
-			return nil, fmt.Errorf("%w: %s is %v, it must be a share: 0 to 1, where 1 switches the breaker off", errUsage, limitVariable(name), limit)
-		}
-	}
 	limits["delete-rows"], limits["history"], limits["recently-active"] = float64(f.MaxDeleteRows), f.MaxHistory, float64(f.MaxRecentlyActive)
-	for _, name := range []string{"delete-rows", "history", "recently-active"} {
-		if !(limits[name] >= 0) || math.IsInf(limits[name], 0) {
-			return nil, fmt.Errorf("%w: %s is %v, it must be 0 or more", errUsage, limitVariable(name), limits[name])
+	for name, limit := range limits {
+		if err := settings.CheckLimit(name, limit); err != nil {
+			return nil, fmt.Errorf("%w: %s is %v, %w", errUsage, limitVariable(name), limit, err)
 		}
 	}
 	return limits, nil
-}
-
-// isShare says that a limit is a share of 1.
-func isShare(name string) bool {
-	return name != "delete-rows" && name != "history" && name != "recently-active" && !isTime(name)
 }
 
 // limitVariable is the environment name of a limit, as messages have it.

@@ -15,6 +15,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/suggest"
 )
 
 // LimitsCmd is `limits`.
@@ -155,7 +156,7 @@ func parsePin(text string) (name string, value float64, err error) {
 		return name, time.Duration(lasting).Seconds(), nil
 	}
 	value, err = strconv.ParseFloat(given, 64)
-	switch isShare := isShare(name); {
+	switch isShare := settings.IsShare(name); {
 	case err != nil || math.IsInf(value, 0):
 		return "", 0, fmt.Errorf("%w: %s: %q is not a number", errUsage, name, given)
 	case isShare && !(value >= 0 && value <= 1):
@@ -174,7 +175,7 @@ func knownLimit(name string) error {
 	if slices.Contains(names, name) {
 		return nil
 	}
-	near := nearest(strings.TrimPrefix(strings.ToLower(name), "max-"), names)
+	near := suggest.Nearest(strings.TrimPrefix(strings.ToLower(name), "max-"), names)
 	if near == "" {
 		return fmt.Errorf("%w: there is no limit %q; there are: %s", errUsage, name, strings.Join(names, ", "))
 	}

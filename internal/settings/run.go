@@ -3,6 +3,9 @@ package settings
 
 import (
 	"encoding/json"
+	"errors"
+	"math"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -78,6 +81,25 @@ func DefaultLimits() Limits {
 		"delete-share": 0.05, "delete-share-7d": 0.05, "delete-share-30d": 0.15,
 		"delete-rows": 100_000, "history": 10, "recently-active": 5,
 	}
+}
+
+// TargetLimitNames are the limits that a target can have of its own: those that count its rows.
+func TargetLimitNames() []string {
+	return []string{"delete-share", "delete-share-7d", "delete-share-30d", "delete-rows", "history"}
+}
+
+// IsShare says that a limit is a share of 1.
+func IsShare(name string) bool { return strings.Contains(name, "-share") || name == "new-missing-rate" }
+
+// CheckLimit is an error that says what a limit must be, or nil.
+func CheckLimit(name string, limit float64) error {
+	switch {
+	case IsShare(name) && !(limit >= 0 && limit <= 1): // NaN is neither
+		return errors.New("it must be a share: 0 to 1, where 1 switches the breaker off")
+	case !(limit >= 0) || math.IsInf(limit, 0):
+		return errors.New("it must be 0 or more")
+	}
+	return nil
 }
 
 // BreakerNames are all breakers, in the order in which they are judged.

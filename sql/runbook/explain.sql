@@ -57,6 +57,7 @@ FROM run, users
 \set audit_window '\'400 days\''
 \set breaker NULL
 \set checked_from 'pg_snapshot_xmin(pg_current_snapshot())::text'
+\set condition '\'true\''
 \set conversation_id NULL
 \set counts '\'{}\''
 \set day 'CURRENT_DATE::text'
@@ -73,6 +74,7 @@ FROM run, users
 \set is_blocked false
 \set is_local true
 \set is_revert false
+\set key_columns '\'{conversation_id,user_id}\''
 \set kind '\'clean\''
 \set lasting '\'1 day\''
 \set lease '\'1 minute\''
@@ -97,10 +99,14 @@ FROM run, users
 \set restored_too false
 \set retention '\'30 days\''
 \set revoked_by '\'explain\''
+\set set_columns '\'{is_muted}\''
+\set set_expressions '\'{true}\''
 \set settings '\'{}\''
 \set since 'now() - interval \'1 day\''
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''
+\set table_name '\'conversation_members\''
+\set table_schema '\'public\''
 \set token '\'00000000-0000-0000-0000-000000000000\''
 \set unknown 'ARRAY[]::uuid []'
 \set users 20
