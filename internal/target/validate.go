@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -171,7 +172,7 @@ func (t Target) validExpressions(ctx context.Context, tx pgx.Tx) (db.TargetState
 		case database.Code(err) == insufficientPrivilege:
 			return fmt.Errorf("parsing the expressions of %s: %s: GRANT USAGE ON SCHEMA %s TO %s", t.Name, message(err),
 				pgx.Identifier{t.Table.Schema}.Sanitize(), pgx.Identifier{tx.Conn().Config().User}.Sanitize())
-		case database.OfRows(err):
+		case ofStatement(err):
 			return t.errorf(field, "PostgreSQL refuses the expression: %s: correct it", message(err))
 		case err != nil:
 			return fmt.Errorf("parsing the expressions of %s: %w", t.Name, err)
@@ -189,6 +190,12 @@ func (t Target) validExpressions(ctx context.Context, tx pgx.Tx) (db.TargetState
 	return statements, err
 }
 
+// ofStatement says that the server refuses the statement as it is written, or its values.
+func ofStatement(err error) bool {
+	code := database.Code(err)
+	return slices.ContainsFunc([]string{"0A", "22", "23", "42"}, func(class string) bool { return strings.HasPrefix(code, class) })
+}
+
 // prove sets one row and looks whether where still finds it; or says why that cannot be shown.
 func (t Target) prove(ctx context.Context, pool *pgxpool.Pool, proving string) (note string, err error) {
 	var stays bool
@@ -198,7 +205,7 @@ func (t Target) prove(ctx context.Context, pool *pgxpool.Pool, proving string) (
 		return "no row of the table is to be updated", nil
 	case database.Contended(err), database.Code(err) == database.ReadOnly, database.Code(err) == insufficientPrivilege:
 		return message(err), nil
-	case database.OfRows(err):
+	case database.OfRows(err), ofStatement(err):
 		return "", t.errorf("set", "a row cannot be set so: %s: change set, or the table", message(err))
 	case err == nil && stays:
 		err = t.errorf("where", "where is still true after set: each run would update the same rows again; change where or set")

@@ -212,7 +212,7 @@ func TestSilentServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	t.Cleanup(func() { _ = listener.Close() })
 	enough, cancel := context.WithTimeout(t.Context(), 5*time.Second) // fewer than it takes to give up the connection
 	defer cancel()
 	client, err := sqlsource.Dial(enough, source.Config{
