@@ -81,6 +81,14 @@ test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpc
 	$(TEST_ENV) \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
 
+VERSIONS    ?= 16 17 18
+# What an answer of the server decides: not what is the same with any of them.
+VERSION_PACKAGES ?= ./cmd/orphan-cleaner ./internal/check/... ./internal/database ./internal/faults ./internal/model ./internal/run ./internal/telemetry ./migrations ./sql/runbook
+
+.PHONY: test-versions
+test-versions: postgres fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run the tests that a server decides on PostgreSQL 16, 17 and 18 (Linux on x86_64)
+	@$(TEST_ENV) ./tools/scripts/test-versions.sh $(TOOLS) $(VERSIONS) -- -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(VERSION_PACKAGES)
+
 .PHONY: faults
 faults: postgres fault-tools ## meet every fault in full, 200 kills among them, and print the matrix
 	@ORPHAN_CLEANER_TEST_FAULTS=full ORPHAN_CLEANER_TEST_FAULT_MATRIX=$(CURDIR)/dist/fault-matrix.txt \
