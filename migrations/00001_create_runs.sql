@@ -92,6 +92,7 @@ CREATE TABLE orphan_cleaner.runs (
     checked_after uuid,
     checked_through uuid,
     rechecked_through uuid,
+    totals jsonb,
     breaker text,
     error text,
     CONSTRAINT runs_pkey PRIMARY KEY (run_id),
@@ -109,6 +110,10 @@ CREATE UNIQUE INDEX runs_one_open ON orphan_cleaner.runs (state) WHERE state = '
 -- The newest moment that any run has recorded, and the runs of a span.
 CREATE INDEX runs_heartbeat_at ON orphan_cleaner.runs (heartbeat_at);
 CREATE INDEX runs_started_at ON orphan_cleaner.runs (started_at);
+-- The last run that ended so, and the last one that rechecked, however many there were since.
+CREATE INDEX runs_succeeded ON orphan_cleaner.runs (run_id) WHERE state = 'succeeded';
+CREATE INDEX runs_refused ON orphan_cleaner.runs (run_id) WHERE state = 'refused';
+CREATE INDEX runs_rechecked ON orphan_cleaner.runs (run_id) WHERE rechecked_through IS NOT NULL;
 
 COMMENT ON TABLE orphan_cleaner.runs IS 'One row per run; the open one is the lock, its token the fence.';
 COMMENT ON COLUMN orphan_cleaner.runs.run_id IS 'Names the run.';
@@ -150,6 +155,7 @@ COMMENT ON COLUMN orphan_cleaner.runs.call_ms_max IS 'The slowest batch, millise
 COMMENT ON COLUMN orphan_cleaner.runs.checked_after IS 'It checked the users behind this id; null: from the first one on.';
 COMMENT ON COLUMN orphan_cleaner.runs.checked_through IS 'And through this one; null: to the end.';
 COMMENT ON COLUMN orphan_cleaner.runs.rechecked_through IS 'The last user that was rechecked; the next run goes on behind it.';
+COMMENT ON COLUMN orphan_cleaner.runs.totals IS 'Sums over all runs up to and with this one, by run_totals: what nobody has to add up again.';
 COMMENT ON COLUMN orphan_cleaner.runs.breaker IS 'Name of the breaker that refused the run.';
 COMMENT ON COLUMN orphan_cleaner.runs.error IS 'Why the run did not succeed, in one line.';
 

@@ -240,18 +240,17 @@ AS $$
         SET lifted_at = now(),
             lifted_by = session_user
         WHERE h.lifted_at IS NULL
-            AND (
-                h.hold_id = of_hold
-                OR h.run_id = of_restore
-                AND (
-                    restored_too
-                    OR NOT EXISTS (
-                        SELECT
-                        FROM orphan_cleaner.restores AS r
-                        WHERE r.run_id = of_restore AND r.user_id = h.user_id AND r.state = 'restored'
-                    )
-                )
-            )
+            AND h.hold_id = ANY (ARRAY(
+                -- Not OR, which from 18 on is no longer planned by two indexes.
+                SELECT of_hold
+                UNION ALL
+                SELECT o.hold_id
+                FROM orphan_cleaner.holds AS o
+                WHERE o.run_id = of_restore
+                    AND (restored_too OR o.user_id NOT IN (
+                        SELECT r.user_id FROM orphan_cleaner.restores AS r WHERE r.run_id = of_restore AND r.state = 'restored'
+                    ))
+            ))
         RETURNING h.hold_id
     )
     SELECT count(*) FROM lifted

@@ -236,6 +236,7 @@ BEGIN
         call_ms_max = (counts ->> 'call_ms_max')::double precision
     WHERE r.run_id = of_run
     RETURNING r.*;
+    UPDATE orphan_cleaner.runs AS r SET totals = orphan_cleaner.run_totals() WHERE r.run_id = of_run;
 END
 $$;
 

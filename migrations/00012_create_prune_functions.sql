@@ -122,8 +122,7 @@ BEGIN
         j.is_expired,
         CASE
             WHEN j.kept_because IS NOT NULL OR j.parent = 'conversation_members_backup' THEN j.kept_because
-            -- Whether a member left by itself since its backup: a restore asks the audit.
-            -- About all partitions: of the backups that will stay. About one: of those that are there.
+            -- Whether a member left by itself since its backup: a restore asks the audit, for the backups that stay, or are there.
             WHEN only_partition IS NULL AND EXISTS (
                 SELECT
                 FROM judged AS b
@@ -147,6 +146,7 @@ RETURNS text
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '300ms'
+SET enable_seqscan = off
 AS $$
 DECLARE
     verdict record;
@@ -154,8 +154,7 @@ DECLARE
     newest timestamptz;
     known_alive uuid [] := ARRAY(SELECT d.user_id FROM orphan_cleaner.rechecks AS d WHERE d.alive_at IS NOT NULL);
 BEGIN
-    -- Windows are differences of the server's clock: the newest run says whether it can be right.
-    -- A run beside us may have beaten since this transaction began.
+    -- Windows are differences of the server's clock: the newest run says whether it can be right, also one beside us.
     SELECT max(r.heartbeat_at) INTO newest FROM orphan_cleaner.runs AS r;
     IF newest > clock_timestamp() OR newest < clock_timestamp() - interval '3 days' THEN
         RAISE EXCEPTION 'the newest run is of %, now is %: nothing is dropped while the clock may be wrong', newest, clock_timestamp()
@@ -173,8 +172,7 @@ BEGIN
         RETURN verdict.kept_because;
     END IF;
 
-    -- The quiet ones first. While the drop waits for the parent, everybody waits
-    -- behind it: it must wait for nothing else then.
+    -- The quiet ones first. While the drop waits for the parent, everybody waits behind it: for nothing else then.
     EXECUTE format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', verdict.partition_name);
     SELECT p.partdefid INTO default_partition
     FROM pg_partitioned_table AS p
@@ -184,9 +182,8 @@ BEGIN
     END IF;
     EXECUTE format('DROP TABLE public.%I', verdict.partition_name);
 
-    -- From here on nobody can read the parent, and whoever has read it is done: a
-    -- restore that began while we waited, and may have planned with this partition,
-    -- gets it back, and so does a user who was found alive.
+    -- From here on nobody can read the parent, and whoever has read it is done: a restore that began while we waited, and
+    -- may have planned with this partition, gets it back, and so does a user who was found alive.
     IF EXISTS (SELECT FROM orphan_cleaner.runs AS r WHERE r.state = 'running' AND r.kind = 'restore')
         OR EXISTS (SELECT FROM orphan_cleaner.rechecks AS d WHERE d.alive_at IS NOT NULL AND d.user_id <> ALL (known_alive))
     THEN
@@ -202,6 +199,9 @@ RETURNS TABLE (refusals bigint, rechecks bigint, restores bigint)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET lock_timeout = '3s'
+-- By statistics of an empty table the other one was read for each row, and it did not end.
+SET enable_nestloop = off
+SET enable_mergejoin = off
 AS $$
 DECLARE
     oldest_backup timestamptz := (

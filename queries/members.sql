@@ -17,7 +17,7 @@ FROM orphan_cleaner.conversation_members_canaries(@users::integer) AS c (user_id
 -- name: RunCanaries :many
 -- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
 -- Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
--- Index: runs_pkey backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+-- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
 SELECT c.user_id::uuid AS user_id
 FROM orphan_cleaner.conversation_members_canaries(@users::integer) AS c (user_id)
 WHERE (

@@ -64,7 +64,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries'
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'run_totals'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing

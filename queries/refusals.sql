@@ -1,14 +1,10 @@
 -- name: RefusalUnsettled :many
 -- The last refused run, unless a later run succeeded.
--- Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: at most one.
+-- Locks: ACCESS SHARE on runs. Index: runs_refused, runs_succeeded, backwards. Rows: two.
 SELECT r.run_id, r.breaker, r.error, r.finished_at
 FROM orphan_cleaner.runs AS r
 WHERE r.state = 'refused'
-    AND NOT EXISTS (
-        SELECT
-        FROM orphan_cleaner.runs AS later
-        WHERE later.run_id > r.run_id AND later.state = 'succeeded'
-    )
+    AND r.run_id > coalesce((SELECT max(later.run_id) FROM orphan_cleaner.runs AS later WHERE later.state = 'succeeded'), 0)
 ORDER BY r.run_id DESC
 LIMIT 1;
 

@@ -99,12 +99,14 @@ SELECT
     extract(EPOCH FROM now() - v.checked_at)::float8 AS seconds_since,
     coalesce(least(
         (
-            SELECT min(r.started_at)
+            SELECT r.started_at
             FROM orphan_cleaner.runs AS r
             WHERE r.run_id >= v.previous_run_id
                 AND r.judged_at IS NOT NULL
                 -- The users behind the cursor were last checked in the cycle before.
                 AND (v.cursor_id IS NULL OR r.checked_through IS NULL OR r.checked_through > v.cursor_id)
+            ORDER BY r.run_id
+            LIMIT 1
         ),
         (SELECT min(u.unknown_since) FROM orphan_cleaner.unknowns AS u)
     ), now())::timestamptz AS checked_since,

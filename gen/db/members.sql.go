@@ -77,7 +77,7 @@ WHERE (
 
 // The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
 // Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
-// Index: runs_pkey backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+// Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
 func (q *Queries) RunCanaries(ctx context.Context, users int32) ([]uuid.UUID, error) {
 	rows, err := q.db.Query(ctx, runCanaries, users)
 	if err != nil {

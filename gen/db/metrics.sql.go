@@ -161,17 +161,18 @@ CROSS JOIN LATERAL (
     FROM public.conversation_members AS m
     WHERE m.user_id = c.user_id
         AND m.joined_at < now() - $1::interval
-        AND NOT EXISTS (
-            SELECT
+        -- NOT IN is hashed once, whatever the statistics say of holds. It is never null here.
+        AND m.conversation_id NOT IN (
+            SELECT h.conversation_id
             FROM orphan_cleaner.holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
+            WHERE h.conversation_id IS NOT NULL
         )
 ) AS m
 WHERE c.first_missing_at <= now() - $1::interval
-    AND NOT EXISTS (
-        SELECT
+    AND c.user_id NOT IN (
+        SELECT h.user_id
         FROM orphan_cleaner.holds_in_force AS h
-        WHERE h.user_id = c.user_id
+        WHERE h.user_id IS NOT NULL
     )
     AND m.members > 0
 `
@@ -252,11 +253,10 @@ const metricsRuns = `-- name: MetricsRuns :many
 SELECT
     k.kind::text AS kind,
     s.state::text AS state,
-    count(r.run_id) AS runs
+    coalesce((t.totals ->> (k.kind || ' ' || s.state))::bigint, 0)::bigint AS runs
 FROM unnest(ARRAY['clean', 'restore']) AS k (kind)
 CROSS JOIN unnest(ARRAY['succeeded', 'incomplete', 'refused', 'failed', 'paused', 'abandoned']) AS s (state)
-LEFT JOIN orphan_cleaner.runs AS r ON r.kind = k.kind AND r.state = s.state
-GROUP BY k.kind, s.state
+CROSS JOIN orphan_cleaner.run_totals() AS t (totals)
 ORDER BY k.kind, s.state
 `
 
@@ -267,7 +267,7 @@ type MetricsRunsRow struct {
 }
 
 // How many runs of each kind ended in each state, those that never happened too.
-// Locks: ACCESS SHARE on runs. Index: none. Rows: all runs.
+// Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: the last run, which has the sums of all before.
 func (q *Queries) MetricsRuns(ctx context.Context) ([]MetricsRunsRow, error) {
 	rows, err := q.db.Query(ctx, metricsRuns)
 	if err != nil {
@@ -290,12 +290,25 @@ func (q *Queries) MetricsRuns(ctx context.Context) ([]MetricsRunsRow, error) {
 
 const metricsState = `-- name: MetricsState :one
 SELECT
-    r.last_success::float8 AS last_success,
-    r.last_attempt::float8 AS last_attempt,
-    r.members_deleted::bigint AS members_deleted,
-    r.members_restored::bigint AS members_restored,
-    r.batch_calls::bigint AS batch_calls,
-    r.run_open::boolean AS run_open,
+    coalesce((
+        SELECT extract(EPOCH FROM r.finished_at)
+        FROM orphan_cleaner.runs AS r
+        WHERE r.kind = 'clean'
+            AND r.state = 'succeeded'
+        ORDER BY r.run_id DESC
+        LIMIT 1
+    ), 0)::float8 AS last_success,
+    coalesce((
+        SELECT extract(EPOCH FROM r.started_at)
+        FROM orphan_cleaner.runs AS r
+        WHERE r.kind = 'clean'
+        ORDER BY r.run_id DESC
+        LIMIT 1
+    ), 0)::float8 AS last_attempt,
+    (coalesce((a.totals ->> 'members_deleted')::bigint, 0) + coalesce(o.members_deleted, 0))::bigint AS members_deleted,
+    (coalesce((a.totals ->> 'members_restored')::bigint, 0) + coalesce(o.members_restored, 0))::bigint AS members_restored,
+    (coalesce((a.totals ->> 'batch_calls')::bigint, 0) + coalesce(o.batch_calls, 0))::bigint AS batch_calls,
+    (o.run_id IS NOT NULL)::boolean AS run_open,
     coalesce(f.users_checked, 0)::bigint AS users_checked,
     coalesce(f.users_unknown, 0)::bigint AS users_unknown,
     coalesce(f.members_held, 0)::bigint AS members_held,
@@ -304,11 +317,13 @@ SELECT
     coalesce((
         SELECT extract(EPOCH FROM least(
             (
-                SELECT min(c.started_at)
+                SELECT c.started_at
                 FROM orphan_cleaner.runs AS c
                 WHERE c.run_id >= v.previous_run_id
                     AND c.judged_at IS NOT NULL
                     AND (v.cursor_id IS NULL OR c.checked_through IS NULL OR c.checked_through > v.cursor_id)
+                ORDER BY c.run_id
+                LIMIT 1
             ),
             (SELECT min(u.unknown_since) FROM orphan_cleaner.unknowns AS u)
         ))
@@ -320,16 +335,8 @@ SELECT
     (SELECT count(*) FROM orphan_cleaner.rechecks WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
     (p.paused_at IS NOT NULL)::boolean AS paused,
     coalesce(extract(EPOCH FROM now() - p.paused_at), 0)::float8 AS pause_age
-FROM (
-    SELECT
-        coalesce(extract(EPOCH FROM max(finished_at) FILTER (WHERE kind = 'clean' AND state = 'succeeded')), 0) AS last_success,
-        coalesce(extract(EPOCH FROM max(started_at) FILTER (WHERE kind = 'clean')), 0) AS last_attempt,
-        coalesce(sum(members_deleted), 0) AS members_deleted,
-        coalesce(sum(members_restored), 0) AS members_restored,
-        coalesce(sum(batch_calls), 0) AS batch_calls,
-        coalesce(bool_or(state = 'running'), false) AS run_open
-    FROM orphan_cleaner.runs
-) AS r
+FROM orphan_cleaner.run_totals() AS a (totals)
+LEFT JOIN orphan_cleaner.runs AS o ON o.state = 'running'
 LEFT JOIN LATERAL (
     SELECT users_checked, users_unknown, members_held, members_kept_young
     FROM orphan_cleaner.runs
@@ -340,11 +347,16 @@ LEFT JOIN LATERAL (
 ) AS f ON true
 LEFT JOIN LATERAL (
     -- Until it is settled: a refused run counts as long as no later one succeeded.
-    SELECT CASE WHEN judged.state = 'refused' THEN judged.breaker END AS breaker
-    FROM orphan_cleaner.runs AS judged
-    WHERE judged.kind = 'clean'
-        AND judged.state IN ('refused', 'succeeded')
-    ORDER BY judged.run_id DESC
+    SELECT refused.breaker
+    FROM orphan_cleaner.runs AS refused
+    WHERE refused.kind = 'clean'
+        AND refused.state = 'refused'
+        AND refused.run_id > coalesce((
+            SELECT max(settled.run_id)
+            FROM orphan_cleaner.runs AS settled
+            WHERE settled.kind = 'clean' AND settled.state = 'succeeded'
+        ), 0)
+    ORDER BY refused.run_id DESC
     LIMIT 1
 ) AS t ON true
 LEFT JOIN orphan_cleaner.pauses AS p ON p.resumed_at IS NULL
@@ -371,8 +383,8 @@ type MetricsStateRow struct {
 
 // What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 // Locks: ACCESS SHARE on our tables.
-// Index: runs_pkey, rechecks_alive, pauses_one_in_force; runs, ledger and coverage are read whole.
-// Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
+// Index: runs_pkey, runs_succeeded, runs_refused, runs_one_open, rechecks_alive, pauses_one_in_force; ledger and coverage are read whole.
+// Rows: a few runs, backwards; the ledger, one row per missing user; a few of the rest.
 func (q *Queries) MetricsState(ctx context.Context) (MetricsStateRow, error) {
 	row := q.db.QueryRow(ctx, metricsState)
 	var i MetricsStateRow

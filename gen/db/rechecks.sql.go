@@ -82,8 +82,7 @@ LIMIT $1::bigint
 
 // The users to be rechecked in this run: in the order of ids, behind those of the last run that rechecked; after the
 // last one from the first one on.
-// Locks: ACCESS SHARE on rechecks and runs. Index: rechecks_pkey, in order; runs are read back to the last one that
-// rechecked, or whole. Rows: twice max_users.
+// Locks: ACCESS SHARE on rechecks and runs. Index: rechecks_pkey, in order; runs_rechecked, backwards. Rows: twice max_users.
 func (q *Queries) RecheckPage(ctx context.Context, maxUsers int64) ([]uuid.UUID, error) {
 	rows, err := q.db.Query(ctx, recheckPage, maxUsers)
 	if err != nil {

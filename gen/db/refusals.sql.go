@@ -108,11 +108,7 @@ const refusalUnsettled = `-- name: RefusalUnsettled :many
 SELECT r.run_id, r.breaker, r.error, r.finished_at
 FROM orphan_cleaner.runs AS r
 WHERE r.state = 'refused'
-    AND NOT EXISTS (
-        SELECT
-        FROM orphan_cleaner.runs AS later
-        WHERE later.run_id > r.run_id AND later.state = 'succeeded'
-    )
+    AND r.run_id > coalesce((SELECT max(later.run_id) FROM orphan_cleaner.runs AS later WHERE later.state = 'succeeded'), 0)
 ORDER BY r.run_id DESC
 LIMIT 1
 `
@@ -125,7 +121,7 @@ type RefusalUnsettledRow struct {
 }
 
 // The last refused run, unless a later run succeeded.
-// Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: at most one.
+// Locks: ACCESS SHARE on runs. Index: runs_refused, runs_succeeded, backwards. Rows: two.
 func (q *Queries) RefusalUnsettled(ctx context.Context) ([]RefusalUnsettledRow, error) {
 	rows, err := q.db.Query(ctx, refusalUnsettled)
 	if err != nil {

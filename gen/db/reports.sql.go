@@ -134,7 +134,7 @@ type ReportDaysRow struct {
 // What the runs that began in a span did, by UTC day of their beginning; the last row, without a day, is
 // the whole span. Percentiles come from the sum of the histograms, each by the upper bound of its
 // element: at most 19 % too high, never too low.
-// Locks: ACCESS SHARE on runs. Index: none. Rows: all runs, some ten thousand a year.
+// Locks: ACCESS SHARE on runs. Index: runs_started_at. Rows: the runs of the span.
 func (q *Queries) ReportDays(ctx context.Context, arg ReportDaysParams) ([]ReportDaysRow, error) {
 	rows, err := q.db.Query(ctx, reportDays, arg.Since, arg.Until)
 	if err != nil {
@@ -199,19 +199,31 @@ WITH begun AS (
     WHERE r.started_at >= $1::timestamptz
         AND r.started_at < $2::timestamptz
 ),
+gone AS MATERIALIZED (
+    -- Read once, whatever it is joined with.
+    SELECT a.conversation_id, a.user_id, a.joined_at, a.run_id
+    FROM public.conversation_members_audit AS a
+    WHERE a.deleted_at >= $1::timestamptz
+),
 touched AS (
     SELECT t.conversation_id, sum(t.deleted) AS deleted, sum(t.restored) AS restored
     FROM (
-        SELECT a.conversation_id, count(*) AS deleted, 0 AS restored
-        FROM public.conversation_members_audit AS a
-        JOIN begun AS b ON b.run_id = a.run_id AND b.kind = 'clean'
-        WHERE a.deleted_at >= $1::timestamptz
-        GROUP BY a.conversation_id
+        SELECT g.conversation_id, count(*) AS deleted, 0 AS restored
+        FROM gone AS g
+        WHERE g.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+        GROUP BY g.conversation_id
         UNION ALL
         SELECT o.conversation_id, 0, count(*)
-        FROM orphan_cleaner.restores AS o
-        JOIN begun AS b ON b.run_id = o.run_id
-        WHERE o.state IN ('restored', 'reverted')
+        FROM begun AS b
+            -- Restore by restore, by the index.
+        CROSS JOIN LATERAL (
+            SELECT l.conversation_id
+            FROM orphan_cleaner.restores AS l
+            WHERE l.run_id = b.run_id
+                AND l.state IN ('restored', 'reverted')
+            OFFSET 0
+        ) AS o
+        WHERE b.kind = 'restore'
         GROUP BY o.conversation_id
     ) AS t
     GROUP BY t.conversation_id
@@ -222,14 +234,19 @@ sized AS (
     LEFT JOIN (
         SELECT m.conversation_id, m.user_id
         FROM touched AS n
-        JOIN public.conversation_members AS m ON m.conversation_id = n.conversation_id
-        WHERE m.joined_at < $1::timestamptz
+            -- Conversation by conversation, by the index.
+        CROSS JOIN LATERAL (
+            SELECT i.conversation_id, i.user_id
+            FROM public.conversation_members AS i
+            WHERE i.conversation_id = n.conversation_id
+                AND i.joined_at < $1::timestamptz
+            OFFSET 0
+        ) AS m
         UNION ALL
-        SELECT a.conversation_id, a.user_id
+        SELECT g.conversation_id, g.user_id
         FROM touched AS n
-        JOIN public.conversation_members_audit AS a ON a.conversation_id = n.conversation_id
-        WHERE a.deleted_at >= $1::timestamptz
-            AND a.joined_at < $1::timestamptz
+        JOIN gone AS g ON g.conversation_id = n.conversation_id
+        WHERE g.joined_at < $1::timestamptz
     ) AS b ON b.conversation_id = t.conversation_id
     GROUP BY t.conversation_id, t.deleted, t.restored
 ),
@@ -269,7 +286,7 @@ type ReportSizesRow struct {
 // Which conversations the runs that began in a span took members from or gave them back to, by the size
 // that each had before the span: members who had joined by then and are there, or have been deleted since.
 // Locks: ACCESS SHARE on conversation_members, runs, restores and the audit.
-// Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey; restores is read whole.
+// Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey, restores_pkey.
 // Rows: the audit from the span on, and the members of the conversations touched.
 func (q *Queries) ReportSizes(ctx context.Context, arg ReportSizesParams) ([]ReportSizesRow, error) {
 	rows, err := q.db.Query(ctx, reportSizes, arg.Since, arg.Until)

@@ -79,12 +79,14 @@ SELECT
     extract(EPOCH FROM now() - v.checked_at)::float8 AS seconds_since,
     coalesce(least(
         (
-            SELECT min(r.started_at)
+            SELECT r.started_at
             FROM orphan_cleaner.runs AS r
             WHERE r.run_id >= v.previous_run_id
                 AND r.judged_at IS NOT NULL
                 -- The users behind the cursor were last checked in the cycle before.
                 AND (v.cursor_id IS NULL OR r.checked_through IS NULL OR r.checked_through > v.cursor_id)
+            ORDER BY r.run_id
+            LIMIT 1
         ),
         (SELECT min(u.unknown_since) FROM orphan_cleaner.unknowns AS u)
     ), now())::timestamptz AS checked_since,
@@ -297,7 +299,7 @@ EXPLAIN (:options) EXECUTE "MemberCanaries" (:users);
 
 -- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
 -- Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
--- Index: runs_pkey backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+-- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
 PREPARE "RunCanaries" AS
 SELECT c.user_id::uuid AS user_id
 FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id)
@@ -314,16 +316,29 @@ EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
 
 -- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 -- Locks: ACCESS SHARE on our tables.
--- Index: runs_pkey, rechecks_alive, pauses_one_in_force; runs, ledger and coverage are read whole.
--- Rows: all runs, some ten thousand a year; the ledger, one row per missing user; a few of the rest.
+-- Index: runs_pkey, runs_succeeded, runs_refused, runs_one_open, rechecks_alive, pauses_one_in_force; ledger and coverage are read whole.
+-- Rows: a few runs, backwards; the ledger, one row per missing user; a few of the rest.
 PREPARE "MetricsState" AS
 SELECT
-    r.last_success::float8 AS last_success,
-    r.last_attempt::float8 AS last_attempt,
-    r.members_deleted::bigint AS members_deleted,
-    r.members_restored::bigint AS members_restored,
-    r.batch_calls::bigint AS batch_calls,
-    r.run_open::boolean AS run_open,
+    coalesce((
+        SELECT extract(EPOCH FROM r.finished_at)
+        FROM orphan_cleaner.runs AS r
+        WHERE r.kind = 'clean'
+            AND r.state = 'succeeded'
+        ORDER BY r.run_id DESC
+        LIMIT 1
+    ), 0)::float8 AS last_success,
+    coalesce((
+        SELECT extract(EPOCH FROM r.started_at)
+        FROM orphan_cleaner.runs AS r
+        WHERE r.kind = 'clean'
+        ORDER BY r.run_id DESC
+        LIMIT 1
+    ), 0)::float8 AS last_attempt,
+    (coalesce((a.totals ->> 'members_deleted')::bigint, 0) + coalesce(o.members_deleted, 0))::bigint AS members_deleted,
+    (coalesce((a.totals ->> 'members_restored')::bigint, 0) + coalesce(o.members_restored, 0))::bigint AS members_restored,
+    (coalesce((a.totals ->> 'batch_calls')::bigint, 0) + coalesce(o.batch_calls, 0))::bigint AS batch_calls,
+    (o.run_id IS NOT NULL)::boolean AS run_open,
     coalesce(f.users_checked, 0)::bigint AS users_checked,
     coalesce(f.users_unknown, 0)::bigint AS users_unknown,
     coalesce(f.members_held, 0)::bigint AS members_held,
@@ -332,11 +347,13 @@ SELECT
     coalesce((
         SELECT extract(EPOCH FROM least(
             (
-                SELECT min(c.started_at)
+                SELECT c.started_at
                 FROM orphan_cleaner.runs AS c
                 WHERE c.run_id >= v.previous_run_id
                     AND c.judged_at IS NOT NULL
                     AND (v.cursor_id IS NULL OR c.checked_through IS NULL OR c.checked_through > v.cursor_id)
+                ORDER BY c.run_id
+                LIMIT 1
             ),
             (SELECT min(u.unknown_since) FROM orphan_cleaner.unknowns AS u)
         ))
@@ -348,16 +365,8 @@ SELECT
     (SELECT count(*) FROM orphan_cleaner.rechecks WHERE alive_at IS NOT NULL)::bigint AS resurrected_users,
     (p.paused_at IS NOT NULL)::boolean AS paused,
     coalesce(extract(EPOCH FROM now() - p.paused_at), 0)::float8 AS pause_age
-FROM (
-    SELECT
-        coalesce(extract(EPOCH FROM max(finished_at) FILTER (WHERE kind = 'clean' AND state = 'succeeded')), 0) AS last_success,
-        coalesce(extract(EPOCH FROM max(started_at) FILTER (WHERE kind = 'clean')), 0) AS last_attempt,
-        coalesce(sum(members_deleted), 0) AS members_deleted,
-        coalesce(sum(members_restored), 0) AS members_restored,
-        coalesce(sum(batch_calls), 0) AS batch_calls,
-        coalesce(bool_or(state = 'running'), false) AS run_open
-    FROM orphan_cleaner.runs
-) AS r
+FROM orphan_cleaner.run_totals() AS a (totals)
+LEFT JOIN orphan_cleaner.runs AS o ON o.state = 'running'
 LEFT JOIN LATERAL (
     SELECT users_checked, users_unknown, members_held, members_kept_young
     FROM orphan_cleaner.runs
@@ -368,11 +377,16 @@ LEFT JOIN LATERAL (
 ) AS f ON true
 LEFT JOIN LATERAL (
     -- Until it is settled: a refused run counts as long as no later one succeeded.
-    SELECT CASE WHEN judged.state = 'refused' THEN judged.breaker END AS breaker
-    FROM orphan_cleaner.runs AS judged
-    WHERE judged.kind = 'clean'
-        AND judged.state IN ('refused', 'succeeded')
-    ORDER BY judged.run_id DESC
+    SELECT refused.breaker
+    FROM orphan_cleaner.runs AS refused
+    WHERE refused.kind = 'clean'
+        AND refused.state = 'refused'
+        AND refused.run_id > coalesce((
+            SELECT max(settled.run_id)
+            FROM orphan_cleaner.runs AS settled
+            WHERE settled.kind = 'clean' AND settled.state = 'succeeded'
+        ), 0)
+    ORDER BY refused.run_id DESC
     LIMIT 1
 ) AS t ON true
 LEFT JOIN orphan_cleaner.pauses AS p ON p.resumed_at IS NULL;
@@ -384,16 +398,15 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "MetricsState";
 
 -- How many runs of each kind ended in each state, those that never happened too.
--- Locks: ACCESS SHARE on runs. Index: none. Rows: all runs.
+-- Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: the last run, which has the sums of all before.
 PREPARE "MetricsRuns" AS
 SELECT
     k.kind::text AS kind,
     s.state::text AS state,
-    count(r.run_id) AS runs
+    coalesce((t.totals ->> (k.kind || ' ' || s.state))::bigint, 0)::bigint AS runs
 FROM unnest(ARRAY['clean', 'restore']) AS k (kind)
 CROSS JOIN unnest(ARRAY['succeeded', 'incomplete', 'refused', 'failed', 'paused', 'abandoned']) AS s (state)
-LEFT JOIN orphan_cleaner.runs AS r ON r.kind = k.kind AND r.state = s.state
-GROUP BY k.kind, s.state
+CROSS JOIN orphan_cleaner.run_totals() AS t (totals)
 ORDER BY k.kind, s.state;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == MetricsRuns, these values
@@ -451,17 +464,18 @@ CROSS JOIN LATERAL (
     FROM public.conversation_members AS m
     WHERE m.user_id = c.user_id
         AND m.joined_at < now() - $1::interval
-        AND NOT EXISTS (
-            SELECT
+        -- NOT IN is hashed once, whatever the statistics say of holds. It is never null here.
+        AND m.conversation_id NOT IN (
+            SELECT h.conversation_id
             FROM orphan_cleaner.holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
+            WHERE h.conversation_id IS NOT NULL
         )
 ) AS m
 WHERE c.first_missing_at <= now() - $1::interval
-    AND NOT EXISTS (
-        SELECT
+    AND c.user_id NOT IN (
+        SELECT h.user_id
         FROM orphan_cleaner.holds_in_force AS h
-        WHERE h.user_id = c.user_id
+        WHERE h.user_id IS NOT NULL
     )
     AND m.members > 0;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -723,7 +737,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries'
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'run_totals'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -1047,8 +1061,7 @@ EXPLAIN (:options) EXECUTE "PreflightConnections" (:application_name);
 
 -- The users to be rechecked in this run: in the order of ids, behind those of the last run that rechecked; after the
 -- last one from the first one on.
--- Locks: ACCESS SHARE on rechecks and runs. Index: rechecks_pkey, in order; runs are read back to the last one that
--- rechecked, or whole. Rows: twice max_users.
+-- Locks: ACCESS SHARE on rechecks and runs. Index: rechecks_pkey, in order; runs_rechecked, backwards. Rows: twice max_users.
 PREPARE "RecheckPage" AS
 WITH last_one AS (
     SELECT coalesce(
@@ -1132,16 +1145,12 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RecheckSettle" (:run_id, :token);
 
 -- The last refused run, unless a later run succeeded.
--- Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: at most one.
+-- Locks: ACCESS SHARE on runs. Index: runs_refused, runs_succeeded, backwards. Rows: two.
 PREPARE "RefusalUnsettled" AS
 SELECT r.run_id, r.breaker, r.error, r.finished_at
 FROM orphan_cleaner.runs AS r
 WHERE r.state = 'refused'
-    AND NOT EXISTS (
-        SELECT
-        FROM orphan_cleaner.runs AS later
-        WHERE later.run_id > r.run_id AND later.state = 'succeeded'
-    )
+    AND r.run_id > coalesce((SELECT max(later.run_id) FROM orphan_cleaner.runs AS later WHERE later.state = 'succeeded'), 0)
 ORDER BY r.run_id DESC
 LIMIT 1;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -1222,7 +1231,7 @@ EXPLAIN (:options) EXECUTE "ReportRange";
 -- What the runs that began in a span did, by UTC day of their beginning; the last row, without a day, is
 -- the whole span. Percentiles come from the sum of the histograms, each by the upper bound of its
 -- element: at most 19 % too high, never too low.
--- Locks: ACCESS SHARE on runs. Index: none. Rows: all runs, some ten thousand a year.
+-- Locks: ACCESS SHARE on runs. Index: runs_started_at. Rows: the runs of the span.
 PREPARE "ReportDays" AS
 WITH span AS (
     SELECT $1::timestamptz AS since, $2::timestamptz AS until
@@ -1330,7 +1339,7 @@ EXPLAIN (:options) EXECUTE "ReportDays" (:since, :until);
 -- Which conversations the runs that began in a span took members from or gave them back to, by the size
 -- that each had before the span: members who had joined by then and are there, or have been deleted since.
 -- Locks: ACCESS SHARE on conversation_members, runs, restores and the audit.
--- Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey; restores is read whole.
+-- Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey, restores_pkey.
 -- Rows: the audit from the span on, and the members of the conversations touched.
 PREPARE "ReportSizes" AS
 WITH begun AS (
@@ -1339,19 +1348,31 @@ WITH begun AS (
     WHERE r.started_at >= $1::timestamptz
         AND r.started_at < $2::timestamptz
 ),
+gone AS MATERIALIZED (
+    -- Read once, whatever it is joined with.
+    SELECT a.conversation_id, a.user_id, a.joined_at, a.run_id
+    FROM public.conversation_members_audit AS a
+    WHERE a.deleted_at >= $1::timestamptz
+),
 touched AS (
     SELECT t.conversation_id, sum(t.deleted) AS deleted, sum(t.restored) AS restored
     FROM (
-        SELECT a.conversation_id, count(*) AS deleted, 0 AS restored
-        FROM public.conversation_members_audit AS a
-        JOIN begun AS b ON b.run_id = a.run_id AND b.kind = 'clean'
-        WHERE a.deleted_at >= $1::timestamptz
-        GROUP BY a.conversation_id
+        SELECT g.conversation_id, count(*) AS deleted, 0 AS restored
+        FROM gone AS g
+        WHERE g.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+        GROUP BY g.conversation_id
         UNION ALL
         SELECT o.conversation_id, 0, count(*)
-        FROM orphan_cleaner.restores AS o
-        JOIN begun AS b ON b.run_id = o.run_id
-        WHERE o.state IN ('restored', 'reverted')
+        FROM begun AS b
+            -- Restore by restore, by the index.
+        CROSS JOIN LATERAL (
+            SELECT l.conversation_id
+            FROM orphan_cleaner.restores AS l
+            WHERE l.run_id = b.run_id
+                AND l.state IN ('restored', 'reverted')
+            OFFSET 0
+        ) AS o
+        WHERE b.kind = 'restore'
         GROUP BY o.conversation_id
     ) AS t
     GROUP BY t.conversation_id
@@ -1362,14 +1383,19 @@ sized AS (
     LEFT JOIN (
         SELECT m.conversation_id, m.user_id
         FROM touched AS n
-        JOIN public.conversation_members AS m ON m.conversation_id = n.conversation_id
-        WHERE m.joined_at < $1::timestamptz
+            -- Conversation by conversation, by the index.
+        CROSS JOIN LATERAL (
+            SELECT i.conversation_id, i.user_id
+            FROM public.conversation_members AS i
+            WHERE i.conversation_id = n.conversation_id
+                AND i.joined_at < $1::timestamptz
+            OFFSET 0
+        ) AS m
         UNION ALL
-        SELECT a.conversation_id, a.user_id
+        SELECT g.conversation_id, g.user_id
         FROM touched AS n
-        JOIN public.conversation_members_audit AS a ON a.conversation_id = n.conversation_id
-        WHERE a.deleted_at >= $1::timestamptz
-            AND a.joined_at < $1::timestamptz
+        JOIN gone AS g ON g.conversation_id = n.conversation_id
+        WHERE g.joined_at < $1::timestamptz
     ) AS b ON b.conversation_id = t.conversation_id
     GROUP BY t.conversation_id, t.deleted, t.restored
 ),

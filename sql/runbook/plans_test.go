@@ -224,7 +224,18 @@ func (p *place) plansInFunctions() map[string][]plan {
 		}
 	}
 
-	q := db.New(conn)
+	p.calls(conn, db.New(conn), take)
+	if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
+		p.t.Fatal(err)
+	}
+	return found
+}
+
+// calls runs each query that calls a function of ours, in the order of a run, a restore
+// and its revert, within the transaction of conn. q sends to conn.
+func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run func() error)) {
+	p.t.Helper()
+	ctx := p.t.Context()
 	last := testdb.One[int64](p.DB, "SELECT max(run_id) FROM orphan_cleaner.runs")
 	due := testdb.One[[]uuid.UUID](p.DB, `SELECT array_agg(user_id) FROM (
 		SELECT user_id FROM orphan_cleaner.candidates WHERE first_missing_at < now() - interval '31 days' ORDER BY user_id LIMIT 1000) AS c`)
@@ -259,6 +270,10 @@ func (p *place) plansInFunctions() map[string][]plan {
 	}
 	take("RestorePreview", func() error {
 		_, err := q.RestorePreview(ctx, db.RestorePreviewParams{OfRun: &last})
+		return err
+	})
+	take("MetricsRuns", func() error {
+		_, err := q.MetricsRuns(ctx)
 		return err
 	})
 	take("MemberUserPage", func() error {
@@ -409,10 +424,6 @@ func (p *place) plansInFunctions() map[string][]plan {
 		}
 		return err
 	})
-	if _, err := conn.Exec(ctx, "ROLLBACK"); err != nil {
-		p.t.Fatal(err)
-	}
-	return found
 }
 
 // settingsOfARun are those of a run with the documented defaults.
