@@ -78,7 +78,8 @@ for version in $versions; do
         # What did not pass, and what it said.
         awk '/^=== (RUN|CONT|PAUSE|NAME)/ { next } /^--- (PASS|SKIP)/ { next } /^ +--- PASS/ { next } { print }' "$log"
     fi
-    grep -A 1 -E -- '^ *--- SKIP' "$log" || true
+    awk '/^=== (RUN|CONT|NAME)/ { test = $3 } /^ +[a-z_]+\.go:[0-9]+: / { said[test] = $0 }
+        /^ *--- SKIP/ { sub(/^ *[a-z_.]*:[0-9]*: /, "", said[$3]); print "skipped " $3 ": " said[$3] }' "$log"
     echo "PostgreSQL $version: $(grep -c -E '^--- PASS' "$log") tests passed, $(grep -c -E '^--- FAIL' "$log") failed," \
         "$(grep -c -E '^--- SKIP' "$log") skipped, in $(($(date +%s) - began)) s; all of it: $log"
 done
