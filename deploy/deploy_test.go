@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.yaml.in/yaml/v2"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"

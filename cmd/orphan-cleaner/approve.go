@@ -24,7 +24,7 @@ type ApproveCmd struct {
 	Refused       int64    `arg:"" name:"run" help:"Number of the refused run, from status."`
 	Yes           bool     `help:"Do not ask."`
 	Revoke        bool     `help:"Revoke an approval that no run has used."`
-	Expires       Duration `help:"How long the approval waits for a run." env:"ORPHAN_CLEANER_APPROVAL_EXPIRES" default:"24h"`
+	Expires       Duration `help:"How long the approval waits for a run." env:"ORPHAN_CLEANER_APPROVAL_EXPIRES" aliases:"approval-expires" default:"24h"`
 }
 
 // Run shows what it approves, asks, and records who approved it.

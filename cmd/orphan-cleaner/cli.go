@@ -35,6 +35,7 @@ type CLI struct {
 	Version VersionCmd `cmd:"" help:"Show the version."`
 	Help    HelpCmd    `cmd:"" help:"Show the help of a command."`
 
+	ConfigFile  ConfigFile       `name:"config" help:"YAML file of settings, by the names of their flags; the environment and flags win over it." env:"ORPHAN_CLEANER_CONFIG" placeholder:"FILE"`
 	ShowVersion kong.VersionFlag `name:"version" help:"Show the version."`
 }
 
@@ -51,7 +52,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parser, err := kong.New(&cli, kong.Name("orphan-cleaner"), kong.Description(description),
 		kong.Writers(stdout, stderr), kong.Exit(func(status int) { exited = status }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Help(helpWithExample), kong.Vars{"version": version})
+		kong.Help(helpWithExample), kong.Bind((*configFile)(nil)), kong.Vars{"version": version})
 	if err != nil {
 		fmt.Fprintln(stderr, "orphan-cleaner:", err)
 		return exitFailed

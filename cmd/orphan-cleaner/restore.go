@@ -32,7 +32,7 @@ type RestoreCmd struct {
 	Resurrected   bool     `help:"Members of the users whom runs found alive again (see status)."`
 	Revert        int64    `help:"Undo a restore: delete its members again, where they are unchanged and auth-service still does not return their users." placeholder:"RUN"`
 	Execute       bool     `help:"Do it. Without, only show what would be done."`
-	Hold          Duration `help:"How long the users of restored members are on hold." env:"ORPHAN_CLEANER_RESTORE_HOLD" default:"30d"`
+	Hold          Duration `help:"How long the users of restored members are on hold." env:"ORPHAN_CLEANER_RESTORE_HOLD" aliases:"restore-hold" default:"30d"`
 	Lease         Duration `help:"A restore silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
 	JSON          bool     `name:"json" help:"End with one JSON object on stdout."`
 }
