@@ -49,7 +49,7 @@ func checkEnvironment(kctx *kong.Context, environ []string) error {
 
 // needsNoSettings says that a command works whatever the settings are.
 func needsNoSettings(command string) bool {
-	return command == "help" || command == "version"
+	return command == "help" || command == "version" || command == "completion"
 }
 
 // settingNames are the names in the environment of every command's flags, sorted.

@@ -11,20 +11,20 @@ import (
 
 // CleanerFlags are the settings of a run.
 type CleanerFlags struct {
-	Interval            Duration `help:"Time between the runs of serve." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
-	CheckEvery          Duration `help:"Check each user once in this time, 1m to 30d: in each run a share of them and all candidates; not set: each run checks everybody." env:"ORPHAN_CLEANER_CHECK_EVERY" placeholder:"24h"`
-	BatchSize           int      `help:"Users per call, 1 to 100." env:"ORPHAN_CLEANER_BATCH_SIZE" default:"100"`
-	Retention           Duration `help:"How long a user must have been missing without interruption." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
-	AllowShortRetention bool     `help:"Accept a retention under one day." env:"ORPHAN_CLEANER_ALLOW_SHORT_RETENTION"`
-	Concurrency         int      `help:"Calls in flight, 1 to 64." env:"ORPHAN_CLEANER_CONCURRENCY" default:"8"`
-	MaxGap              Duration `help:"A longer gap between sightings restarts a user's clock." env:"ORPHAN_CLEANER_MAX_GAP" default:"7d"`
-	LimitFlags
-	CanaryFlags
-	Lease     Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
-	ChunkTime Duration `help:"How long a deleting transaction should last: chunks grow and shrink to it." env:"ORPHAN_CLEANER_CHUNK_TIME" default:"100ms"`
-	ChunkRows int      `help:"Rows per transaction at most, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"10000"`
-	NiceRatio float64  `help:"Throttle: seconds of sleep after each second of deleting, 0 to 100." env:"ORPHAN_CLEANER_NICE_RATIO" default:"0.5"`
-	MaxLag    Duration `help:"Throttle: sleep while a standby replays this much behind; not set: no limit." env:"ORPHAN_CLEANER_MAX_LAG" placeholder:"10s"`
+	Retention           Duration `group:"Retention" help:"How long a user must have been missing without interruption." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
+	AllowShortRetention bool     `group:"Retention" help:"Accept a retention under one day." env:"ORPHAN_CLEANER_ALLOW_SHORT_RETENTION"`
+	MaxGap              Duration `group:"Retention" help:"A longer gap between sightings restarts a user's clock." env:"ORPHAN_CLEANER_MAX_GAP" default:"7d"`
+	Interval            Duration `group:"Run" help:"Time between the runs of serve." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
+	CheckEvery          Duration `group:"Run" help:"Check each user once in this time, 1m to 30d: in each run a share of them and all candidates; not set: each run checks everybody." env:"ORPHAN_CLEANER_CHECK_EVERY" placeholder:"24h"`
+	BatchSize           int      `group:"Run" help:"Users per call, 1 to 100." env:"ORPHAN_CLEANER_BATCH_SIZE" default:"100"`
+	Concurrency         int      `group:"Run" help:"Calls in flight, 1 to 64." env:"ORPHAN_CLEANER_CONCURRENCY" default:"8"`
+	Lease               Duration `group:"Run" help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
+	LimitFlags          `group:"Breakers"`
+	CanaryFlags         `group:"Breakers"`
+	ChunkTime           Duration `group:"Sweep" help:"How long a deleting transaction should last: chunks grow and shrink to it." env:"ORPHAN_CLEANER_CHUNK_TIME" default:"100ms"`
+	ChunkRows           int      `group:"Sweep" help:"Rows per transaction at most, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"10000"`
+	NiceRatio           float64  `group:"Sweep" help:"Seconds of sleep after each second of deleting, 0 to 100." env:"ORPHAN_CLEANER_NICE_RATIO" default:"0.5"`
+	MaxLag              Duration `group:"Sweep" help:"Sleep while a standby replays this much behind; not set: no limit." env:"ORPHAN_CLEANER_MAX_LAG" placeholder:"10s"`
 }
 
 // maxCheckEvery is against a 24d that was meant to be 24h. MAX_GAP is no limit:
