@@ -71,7 +71,11 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	explained := func(err error) error { return explain(err, login(kctx), commandWords(kctx)) }
-	kctx.Bind(&streams{stdout, stderr, explained})
+	s := &streams{stdout, stderr, explained}
+	if isTerminal(stderr) {
+		s.err = &screen{w: stderr, width: func() int { return columns(stderr) }}
+	}
+	kctx.Bind(s)
 	if err = checkEnvironment(kctx, os.Environ()); err == nil {
 		err = explained(kctx.Run())
 	}

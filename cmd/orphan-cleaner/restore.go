@@ -131,12 +131,13 @@ func resurrected(ctx context.Context, pool *pgxpool.Pool) ([]uuid.UUID, error) {
 }
 
 func (cmd *RestoreCmd) watch(s *streams, log *slog.Logger, r *restore.Restorer) func() {
+	var in phaseClock
 	return watchLine(s.err, func() string {
 		p := r.Progress()
 		if p.Of == 0 {
 			return "reading the backups"
 		}
-		return fmt.Sprintf("%d of %d members", p.Done, p.Of)
+		return fmt.Sprintf("%s%d of %d members", share(p.Done, p.Of, in.spent("members")), p.Done, p.Of)
 	}, func() {
 		p := r.Progress()
 		log.Info("Restore under way", "members_done", p.Done, "members", p.Of)
