@@ -52,7 +52,6 @@ func (cmd *ConfigCmd) Run(ctx context.Context, kctx *kong.Context, file *configF
 		return printJSON(s.out, all)
 	}
 	t := newTable("", "setting", "value", "from", "pin")
-	t.SetAllowedRowLength(0) // a value that is cut is not shown
 	for _, e := range all {
 		from := e.From
 		switch from {

@@ -104,6 +104,7 @@ type LimitsPinCmd struct {
 	DatabaseFlags `group:"Database"`
 	Pins          []string `arg:"" optional:"" name:"name=value" help:"Such as retention=30d or delete-share=0.05."`
 	Defaults      bool     `help:"Pin all limits at their defaults, but for those that are given."`
+	JSONFlag
 }
 
 // Run pins all of them or none.
@@ -122,7 +123,7 @@ func (cmd *LimitsPinCmd) Run(ctx context.Context, s *streams) error {
 	if len(pins) == 0 {
 		return fmt.Errorf("%w: say what to pin: orphan-cleaner limits pin --defaults, or NAME=VALUE such as delete-share=0.05", errUsage)
 	}
-	return cmd.change(ctx, func(q *db.Queries) error {
+	err := cmd.change(ctx, func(q *db.Queries) error {
 		for _, name := range settings.BoundNames() {
 			value, is := pins[name]
 			if !is {
@@ -131,12 +132,19 @@ func (cmd *LimitsPinCmd) Run(ctx context.Context, s *streams) error {
 			if err := q.LimitPin(ctx, db.LimitPinParams{Name: name, Value: value}); err != nil {
 				return fmt.Errorf("pinning %s: %w", name, err)
 			}
-			if _, err := fmt.Fprintf(s.out, "%s is pinned at %s\n", name, limitText(name, value)); err != nil {
-				return err
-			}
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	var lines []string
+	for _, name := range settings.BoundNames() {
+		if value, is := pins[name]; is {
+			lines = append(lines, fmt.Sprintf("%s is pinned at %s", name, limitText(name, value)))
+		}
+	}
+	return cmd.say(s, map[string]any{"pinned": pins}, "%s", strings.Join(lines, "\n"))
 }
 
 // parsePin reads NAME=VALUE.
@@ -186,6 +194,7 @@ func knownLimit(name string) error {
 type LimitsUnpinCmd struct {
 	DatabaseFlags `group:"Database"`
 	Names         []string `arg:"" name:"name" help:"Limits, from limits."`
+	JSONFlag
 }
 
 // Run unpins all of them or none.
@@ -195,7 +204,7 @@ func (cmd *LimitsUnpinCmd) Run(ctx context.Context, s *streams) error {
 			return err
 		}
 	}
-	return cmd.change(ctx, func(q *db.Queries) error {
+	err := cmd.change(ctx, func(q *db.Queries) error {
 		for _, name := range cmd.Names {
 			unpinned, err := q.LimitUnpin(ctx, name)
 			if err != nil {
@@ -204,12 +213,13 @@ func (cmd *LimitsUnpinCmd) Run(ctx context.Context, s *streams) error {
 			if unpinned == 0 {
 				return fmt.Errorf("%w: %s is not pinned; see: orphan-cleaner limits", errUsage, name)
 			}
-			if _, err := fmt.Fprintf(s.out, "%s is not pinned any more\n", name); err != nil {
-				return err
-			}
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return cmd.say(s, map[string]any{"unpinned": cmd.Names}, "%s", strings.Join(cmd.Names, " is not pinned any more\n")+" is not pinned any more")
 }
 
 // change is one transaction.
