@@ -49,7 +49,7 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	log := cmd.logger(s)
 	registry := prometheus.NewRegistry()
 	about := telemetry.Settings{
-		Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency, OneRun: true,
+		Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency, Window: cfg.Window, OneRun: true,
 	}
 	metrics, err := telemetry.NewMetrics(registry, about)
 	if err != nil {

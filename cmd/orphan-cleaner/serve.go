@@ -80,7 +80,7 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 	}
 	log := cmd.logger(s)
 	registry := prometheus.NewRegistry()
-	settings := telemetry.Settings{Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency}
+	settings := telemetry.Settings{Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency, Window: cfg.Window}
 	metrics, err := telemetry.NewMetrics(registry, settings)
 	if err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)

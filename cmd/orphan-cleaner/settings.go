@@ -7,6 +7,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/window"
 )
 
 // CleanerFlags are the settings of a run.
@@ -21,10 +22,16 @@ type CleanerFlags struct {
 	Lease               Duration `group:"Run" help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
 	LimitFlags          `group:"Breakers"`
 	CanaryFlags         `group:"Breakers"`
+	WindowFlag          `group:"Sweep"`
 	ChunkTime           Duration `group:"Sweep" help:"How long a deleting transaction should last: chunks grow and shrink to it." env:"ORPHAN_CLEANER_CHUNK_TIME" default:"100ms"`
 	ChunkRows           int      `group:"Sweep" help:"Rows per transaction at most, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"10000"`
 	NiceRatio           float64  `group:"Sweep" help:"Seconds of sleep after each second of deleting, 0 to 100." env:"ORPHAN_CLEANER_NICE_RATIO" default:"0.5"`
 	MaxLag              Duration `group:"Sweep" help:"Sleep while a standby replays this much behind; not set: no limit." env:"ORPHAN_CLEANER_MAX_LAG" placeholder:"10s"`
+}
+
+// WindowFlag says when sweeps may delete.
+type WindowFlag struct {
+	Window window.Weekly `help:"Delete only then, such as \"Wed 02:00-04:00 Asia/Shanghai\"; several with commas; days are Mon, Mon-Fri or daily; not set: always. Outside of it users are checked, and what is due waits." env:"ORPHAN_CLEANER_WINDOW" placeholder:"WINDOW,..."`
 }
 
 // maxCheckEvery is against a 24d that was meant to be 24h. MAX_GAP is no limit:
@@ -62,7 +69,7 @@ func (f *CleanerFlags) config() (settings.Run, error) {
 	cfg.ChunkTime, cfg.ChunkRows = time.Duration(f.ChunkTime), f.ChunkRows
 	cfg.NiceRatio, cfg.MaxLag = f.NiceRatio, time.Duration(f.MaxLag)
 	cfg.Retention, cfg.MaxGap, cfg.Lease = time.Duration(f.Retention), time.Duration(f.MaxGap), time.Duration(f.Lease)
-	cfg.CheckEvery = time.Duration(f.CheckEvery)
+	cfg.CheckEvery, cfg.Window = time.Duration(f.CheckEvery), f.Window
 	var err error
 	if cfg.Limits, err = f.limits(); err != nil {
 		return cfg, err
@@ -86,6 +93,9 @@ func finishConfig(cfg settings.Run) settings.Run {
 	}
 	if cfg.CheckEvery > 0 {
 		cfg.Flags["check-every"] = Duration(cfg.CheckEvery).String()
+	}
+	if window := cfg.Window.String(); window != "" {
+		cfg.Flags["window"] = window
 	}
 	if cfg.MaxLag > 0 {
 		cfg.Flags["max-lag"] = Duration(cfg.MaxLag).String()

@@ -21,8 +21,9 @@ type StatusCmd struct {
 	Runs          int32    `help:"How many runs to show." default:"10"`
 	Days          int32    `help:"How many days of the backlog to show." default:"31"`
 	Interval      Duration `help:"Time between runs, which says when the next one is due." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
-	Watch         Duration `help:"Show it again this often, such as 5s, until interrupted." placeholder:"DURATION"`
-	JSON          bool     `name:"json" help:"Print one JSON object."`
+	WindowFlag
+	Watch Duration `help:"Show it again this often, such as 5s, until interrupted." placeholder:"DURATION"`
+	JSON  bool     `name:"json" help:"Print one JSON object."`
 }
 
 type status struct {
@@ -35,6 +36,7 @@ type status struct {
 	Coverage  []db.CoverageStateRow    `json:"coverage"`
 	Runs      []db.RunRecentRow        `json:"runs"`
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
+	Window    *windowState             `json:"window"`
 }
 
 // Run shows recent runs and the backlog; it only reads.
@@ -104,6 +106,9 @@ func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (st status, err e
 	if err != nil {
 		return st, fmt.Errorf("reading the schedule: %w; see: orphan-cleaner check", err)
 	}
+	if cmd.Window.String() != "" {
+		st.Window = &windowState{cmd.Window.String(), cmd.Window.Open(time.Now()), cmd.Window.Next(time.Now()).UTC()}
+	}
 	st.Verdict = st.judge(time.Now(), schedule)
 	// An empty list is [], never null.
 	st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
@@ -111,6 +116,13 @@ func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (st status, err e
 	st.Paused, st.Alive = append([]db.PauseInForceRow{}, st.Paused...), append([]db.RecheckAliveRow{}, st.Alive...)
 	st.Coverage = append([]db.CoverageStateRow{}, st.Coverage...)
 	return st, nil
+}
+
+// windowState is the setting and what it means now.
+type windowState struct {
+	Window  string    `json:"setting"`
+	Open    bool      `json:"is_open"`
+	OpensAt time.Time `json:"opens_at"` // now where it is open
 }
 
 // runsTable leaves out what no run has, so that the usual table fits 80 columns.
@@ -212,6 +224,15 @@ func printStatus(s *streams, st status) error {
 	for _, p := range st.Paused {
 		if _, err := fmt.Fprintf(s.out, "PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner resume\n",
 			shown(p.PausedBy), p.PausedAt.UTC().Format(time.DateTime), shown(p.Reason)); err != nil {
+			return err
+		}
+	}
+	if w := st.Window; w != nil && w.Open {
+		if _, err := fmt.Fprintf(s.out, "window %s: open now, sweeps delete\n", w.Window); err != nil {
+			return err
+		}
+	} else if w != nil {
+		if _, err := fmt.Fprintf(s.out, "window %s: closed, what is due waits until %s UTC\n", w.Window, w.OpensAt.Format("Mon 2006-01-02 15:04")); err != nil {
 			return err
 		}
 	}

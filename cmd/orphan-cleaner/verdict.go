@@ -22,6 +22,9 @@ const lateBy = 15 * time.Minute
 func (st status) judge(now time.Time, schedule db.RunScheduleRow) verdict {
 	clean := lastClean(st.Runs)
 	due := backlogText(st.Backlog)
+	if st.Window != nil && !st.Window.Open && len(st.Backlog) > 0 && st.Backlog[0].IsDue {
+		due += fmt.Sprintf("; sweeps wait until %s", clock(now, st.Window.OpensAt))
+	}
 	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 	switch next := now.Add(seconds(schedule.DueIn)); {
 	case len(st.Alive) > 0:

@@ -73,6 +73,7 @@ type run struct {
 	mu      sync.Mutex // of what follows, while several connections sweep
 	did     result.Run
 	settled int64 // rows judged due of the chunks that are done
+	waits   bool  // the rest waits for the window
 	cause   error // the last reason why users or rows were left
 }
 
@@ -183,9 +184,10 @@ func (r *run) finish(ctx context.Context, runErr error) error {
 		result.Run
 		Phase   string   `json:"phase"`
 		Settled int64    `json:"members_settled"`
+		Waits   bool     `json:"waits_for_window"`
 		Buckets []int64  `json:"call_ms_buckets"`
 		Slowest *float64 `json:"call_ms_max"`
-	}{ended, phase, r.settled, buckets, slowest})
+	}{ended, phase, r.settled, r.waits, buckets, slowest})
 	if err != nil {
 		return errors.Join(runErr, fmt.Errorf("writing the counts: %w", err))
 	}
@@ -200,6 +202,9 @@ func (r *run) finish(ctx context.Context, runErr error) error {
 	r.did.MembersDeleted, r.did.Conversations, r.did.Candidates = row.MembersDeleted, row.Conversations, row.Candidates
 	r.did.UsersNew, r.did.UsersReturned, r.did.UsersRestarted, r.did.UsersDue = row.UsersNew, row.UsersReturned, row.UsersRestarted, row.UsersDue
 	r.did.MembersDue, r.did.MembersKeptYoung, r.did.MembersHeld, r.did.MembersChanged = row.MembersDue, row.MembersKeptYoung, row.MembersHeld, row.MembersChanged
+	if r.waits {
+		r.did.MembersWaiting = row.MembersDue - r.settled - r.did.MembersBlocked
+	}
 	if row.State != ended.State {
 		runErr = errors.Join(fmt.Errorf("%w: %s; hint: orphan-cleaner status", ErrProof, row.Error), runErr)
 	}
@@ -222,28 +227,11 @@ func (r *run) ended(err error) result.Run {
 	if refusal, is := errors.AsType[*Refusal](err); is {
 		ended.Breaker = &refusal.Breaker
 	}
-	if ended.State = state(err); err != nil {
+	if ended.State = fence.State(err, ErrIncomplete, ErrInterrupted); err != nil {
 		ended.Error = err.Error()
 	}
 	ended.Targets = []result.Target{ended.Members()}
 	return ended
-}
-
-func state(err error) string {
-	switch {
-	case err == nil:
-		return "succeeded"
-	case errors.Is(err, ErrProof):
-		return "failed"
-	case errors.Is(err, ErrRefused):
-		return "refused"
-	case errors.Is(err, ErrPaused):
-		return "paused"
-	case errors.Is(err, ErrIncomplete), errors.Is(err, ErrInterrupted):
-		return "incomplete"
-	default:
-		return "failed"
-	}
 }
 
 // enter names the phase for heartbeats, progress and the log.
