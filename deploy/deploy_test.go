@@ -71,6 +71,12 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 		if !slices.Contains([]string{"warning", "critical"}, r.Labels["severity"]) {
 			t.Errorf("%s has severity %q", r.Alert, r.Labels["severity"])
 		}
+		if !slices.Contains([]string{"sre", "backend", "dba"}, r.Labels["team"]) {
+			t.Errorf("%s is for the team %q", r.Alert, r.Labels["team"])
+		}
+		if want := map[string]string{"warning": "none", "critical": "spec007-phase1"}[r.Labels["severity"]]; r.Labels["page"] != want {
+			t.Errorf("%s pages %q, want %q", r.Alert, r.Labels["page"], want)
+		}
 		if r.Annotations["summary"] == "" {
 			t.Errorf("%s has no summary", r.Alert)
 		}
