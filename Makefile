@@ -154,10 +154,11 @@ check-deploy: $(TOOLS)/promtool ## check the alerts, that each fires and clears,
 	$(GO) -C tools/k8s test -count=1 ./...
 
 .PHONY: k8s-rules
-k8s-rules: # write deploy/prometheus/rules.yaml for the Prometheus operator
+k8s-rules: # write deploy/prometheus/rules.yaml for the Prometheus operator and into the chart
+	cp deploy/prometheus/rules.yaml deploy/helm/rules.yaml
 	@{ printf '%s\n' '# Written by `make k8s-rules` from deploy/prometheus/rules.yaml: edit that.' \
 		'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: orphan-cleaner' 'spec:' && \
-		sed -e '/^#/d' -e 's/^./  &/' deploy/prometheus/rules.yaml; } > deploy/k8s/components/monitoring/prometheusrule.yaml
+		sed -e '/^#/d' -e 's/^./  &/' deploy/prometheus/rules.yaml; } > deploy/k8s/components/alerts/prometheusrule.yaml
 
 .PHONY: plpgsql-check
 plpgsql-check: # installs plpgsql_check, where that is easy, for the test of the functions' bodies
