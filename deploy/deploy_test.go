@@ -246,7 +246,10 @@ func read(t *testing.T, path string) string {
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	known := settings(t)
-	commands := map[string]string{"orphan-cleaner": "run", "orphan-cleaner-prune": "prune --execute"}
+	commands := map[string]string{
+		"orphan-cleaner": "run", "orphan-cleaner-prune": "prune --execute", "orphan-cleaner-check": "check",
+		"orphan-cleaner-connections": "bench --read-only --call-repeat=20", "orphan-cleaner-report": "report",
+	}
 	for _, found := range regexp.MustCompile(`(?m)^(?:Environment=)?([A-Z_]+)=`).FindAllStringSubmatch(read(t, "systemd/orphan-cleaner.env")+read(t, "systemd/orphan-cleaner.service"), -1) {
 		if !known[found[1]] {
 			t.Errorf("the program has no setting %s", found[1])
@@ -256,6 +259,9 @@ func TestSystemd(t *testing.T) {
 		t.Skip("there is no systemd-analyze here")
 	}
 	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "orphan-cleaner-.service.d"), os.DirFS("systemd/orphan-cleaner-.service.d")); err != nil {
+		t.Fatal(err)
+	}
 	for name, command := range commands {
 		service := read(t, "systemd/"+name+".service")
 		// It looks for the program, which is not installed here.
