@@ -38,8 +38,12 @@ func TestPictures(t *testing.T) {
 	w.Exec("UPDATE conversation_members SET joined_at = now() - interval '100 days'")
 	reason := strings.Repeat("the lawsuit of 2026 about the messages in this conversation; ", 3)
 	for _, args := range [][]string{
-		{"run", "--max-delete-rows=1"}, {"run"}, {"hold", "add", "--user=" + w.users(t, "deleted_at IS NULL ORDER BY id LIMIT 1")[0].String(), "--reason=" + reason},
-		{"restore", "--run=2", "--execute"}, {"run"}, {"limits", "pin", "retention=60d"},
+		{"run", "--max-delete-rows=1"},
+		{"run"},
+		{"hold", "add", "--user=" + w.users(t, "deleted_at IS NULL ORDER BY id LIMIT 1")[0].String(), "--reason=" + reason},
+		{"restore", "--run=2", "--execute"},
+		{"run"},
+		{"limits", "pin", "retention=60d"},
 	} {
 		program(t, w.env, args...)
 	}
@@ -112,17 +116,32 @@ func TestVerdict(t *testing.T) {
 		want verdict
 	}{
 		{status{}, 0, verdict{"new", "no run was made yet; first: orphan-cleaner check, then orphan-cleaner run --dry-run"}},
-		{status{Runs: []db.RunRecentRow{run("clean", "succeeded", 40*time.Minute)}, Backlog: backlog}, 20 * time.Minute,
-			verdict{"healthy", "last run 22:00 deleted 240; next 23:00; 49 users due by 28 Dec"}},
-		{status{Runs: []db.RunRecentRow{run("restore", "failed", time.Minute), run("clean", "succeeded", 40*time.Minute)}}, 20 * time.Minute,
-			verdict{"healthy", "last run 22:00 deleted 240; next 23:00; nobody is due"}},
-		{status{Runs: []db.RunRecentRow{run("clean", "succeeded", 26*time.Hour)}}, -25 * time.Hour,
-			verdict{"late", "the last run was 30 Nov 20:40, the next one was due 30 Nov 21:40; does cron or serve run? nobody is due"}},
-		{status{Runs: []db.RunRecentRow{run("clean", "incomplete", 40*time.Minute)}, Backlog: backlog[:1]}, 20 * time.Minute,
-			verdict{"failing", "the last run, 22:00, is incomplete; see below; 9 users due now"}},
+		{
+			status{Runs: []db.RunRecentRow{run("clean", "succeeded", 40*time.Minute)}, Backlog: backlog},
+			20 * time.Minute,
+			verdict{"healthy", "last run 22:00 deleted 240; next 23:00; 49 users due by 28 Dec"},
+		},
+		{
+			status{Runs: []db.RunRecentRow{run("restore", "failed", time.Minute), run("clean", "succeeded", 40*time.Minute)}},
+			20 * time.Minute,
+			verdict{"healthy", "last run 22:00 deleted 240; next 23:00; nobody is due"},
+		},
+		{
+			status{Runs: []db.RunRecentRow{run("clean", "succeeded", 26*time.Hour)}},
+			-25 * time.Hour,
+			verdict{"late", "the last run was 30 Nov 20:40, the next one was due 30 Nov 21:40; does cron or serve run? nobody is due"},
+		},
+		{
+			status{Runs: []db.RunRecentRow{run("clean", "incomplete", 40*time.Minute)}, Backlog: backlog[:1]},
+			20 * time.Minute,
+			verdict{"failing", "the last run, 22:00, is incomplete; see below; 9 users due now"},
+		},
 		{status{Runs: []db.RunRecentRow{run("clean", "running", 40*time.Minute)}}, 20 * time.Minute, verdict{"running", "run 7 since 22:00, in sweep"}},
-		{status{Runs: []db.RunRecentRow{run("clean", "refused", 40*time.Minute)}, Refused: []db.RefusalUnsettledRow{{RunID: 7, Breaker: &breaker}}}, 0,
-			verdict{"refused", "run 7 was refused by delete-rows; see below"}},
+		{
+			status{Runs: []db.RunRecentRow{run("clean", "refused", 40*time.Minute)}, Refused: []db.RefusalUnsettledRow{{RunID: 7, Breaker: &breaker}}},
+			0,
+			verdict{"refused", "run 7 was refused by delete-rows; see below"},
+		},
 		{status{Paused: []db.PauseInForceRow{{PausedAt: now.Add(-time.Hour)}}}, 0, verdict{"paused", "no run begins since 21:40; see below; nobody is due"}},
 		{status{Alive: []db.RecheckAliveRow{{}}}, 0, verdict{"alive-again", "1 users whose members were deleted are alive again; see below"}},
 	} {

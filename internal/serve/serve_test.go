@@ -193,13 +193,13 @@ func TestSaysWhenTheNextRunIs(t *testing.T) {
 			return serve.Schedule{DueIn: time.Until(due)}, nil
 		}
 		s.start(t)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		if said := `msg="Next run" at=` + due.UTC().Format(time.RFC3339) + " in=30m0s"; s.asked.Load() < 3 || strings.Count(log.String(), "Next run") != 1 || !strings.Contains(log.String(), said) {
 			t.Errorf("asked %d times, want once %q:\n%s", s.asked.Load(), said, &log)
 		}
 		due = due.Add(time.Hour)
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		synctest.Wait()
 		if strings.Count(log.String(), "Next run") != 2 {
 			t.Errorf("%s", &log)
