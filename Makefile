@@ -37,11 +37,11 @@ build-lab: build # build bin/lab, which drives bin/orphan-cleaner
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/lab ./cmd/lab
 
 .PHONY: release
-release: $(TOOLS)/cyclonedx-gomod ## build dist/release: archives for each platform, SBOMs and SHA256SUMS
+release: $(TOOLS)/cyclonedx-gomod $(TOOLS)/nfpm ## build dist/release: archives, .deb and .rpm for each platform, SBOMs and SHA256SUMS
 	./tools/scripts/release.sh $(VERSION) dist $(TOOLS)
 
 .PHONY: check-release
-check-release: $(TOOLS)/cyclonedx-gomod ## build what is released twice, in two places: it must be the same
+check-release: $(TOOLS)/cyclonedx-gomod $(TOOLS)/nfpm ## build what is released twice, in two places: it must be the same
 	./tools/scripts/check-release.sh $(VERSION) $(TOOLS)
 
 .PHONY: demo
@@ -73,10 +73,10 @@ postgres: ## install PostgreSQL where it is missing
 
 # The programs that the tests use, where they are there.
 TEST_ENV     = ORPHAN_CLEANER_TEST_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_TEST_GRPCURL=$(CURDIR)/$(TOOLS)/grpcurl \
-	ORPHAN_CLEANER_TEST_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus
+	ORPHAN_CLEANER_TEST_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus ORPHAN_CLEANER_TEST_NFPM=$(CURDIR)/$(TOOLS)/nfpm
 
 .PHONY: test
-test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl ## run all tests, on a real PostgreSQL
+test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl $(TOOLS)/nfpm ## run all tests, on a real PostgreSQL
 	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
 	$(TEST_ENV) \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
@@ -162,10 +162,11 @@ check-deploy: $(TOOLS)/promtool ## check the alerts, that each fires and clears,
 	$(GO) -C tools/k8s test -count=1 ./...
 
 .PHONY: k8s-rules
-k8s-rules: # write deploy/prometheus/rules.yaml for the Prometheus operator
+k8s-rules: # write deploy/prometheus/rules.yaml for the Prometheus operator and into the chart
+	cp deploy/prometheus/rules.yaml deploy/helm/rules.yaml
 	@{ printf '%s\n' '# Written by `make k8s-rules` from deploy/prometheus/rules.yaml: edit that.' \
 		'apiVersion: monitoring.coreos.com/v1' 'kind: PrometheusRule' 'metadata:' '  name: orphan-cleaner' 'spec:' && \
-		sed -e '/^#/d' -e 's/^./  &/' deploy/prometheus/rules.yaml; } > deploy/k8s/components/monitoring/prometheusrule.yaml
+		sed -e '/^#/d' -e 's/^./  &/' deploy/prometheus/rules.yaml; } > deploy/k8s/components/alerts/prometheusrule.yaml
 
 .PHONY: plpgsql-check
 plpgsql-check: # installs plpgsql_check, where that is easy, for the test of the functions' bodies
@@ -191,6 +192,7 @@ $(TOOLS)/squawk: tools/squawk/package.json
 $(TOOLS)/golangci-lint: tools/lint/go.mod tools/lint/go.sum
 $(TOOLS)/grpcurl: tools/grpcurl/go.mod tools/grpcurl/go.sum
 $(TOOLS)/cyclonedx-gomod: tools/sbom/go.mod tools/sbom/go.sum
+$(TOOLS)/nfpm: tools/nfpm/go.mod tools/nfpm/go.sum
 
 # $(call tool,MODULE,PACKAGE,FLAGS): builds $@.
 define tool
@@ -218,6 +220,8 @@ $(TOOLS)/squawk:
 	@touch $@
 $(TOOLS)/cyclonedx-gomod:
 	$(call tool,tools/sbom,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod,-trimpath -buildvcs=false)
+$(TOOLS)/nfpm:
+	$(call tool,tools/nfpm,github.com/goreleaser/nfpm/v2/cmd/nfpm,-trimpath)
 $(TOOLS)/promtool: tools/scripts/prometheus.sh
 	./tools/scripts/prometheus.sh $(TOOLS)
 	@touch $@

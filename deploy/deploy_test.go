@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.yaml.in/yaml/v2"
+	"go.yaml.in/yaml/v4"
 
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
@@ -70,6 +70,12 @@ func TestAlertsSayWhatToDo(t *testing.T) {
 		seen[r.Alert] = true
 		if !slices.Contains([]string{"warning", "critical"}, r.Labels["severity"]) {
 			t.Errorf("%s has severity %q", r.Alert, r.Labels["severity"])
+		}
+		if !slices.Contains([]string{"sre", "backend", "dba"}, r.Labels["team"]) {
+			t.Errorf("%s is for the team %q", r.Alert, r.Labels["team"])
+		}
+		if want := map[string]string{"warning": "none", "critical": "spec007-phase1"}[r.Labels["severity"]]; r.Labels["page"] != want {
+			t.Errorf("%s pages %q, want %q", r.Alert, r.Labels["page"], want)
 		}
 		if r.Annotations["summary"] == "" {
 			t.Errorf("%s has no summary", r.Alert)
@@ -240,7 +246,10 @@ func read(t *testing.T, path string) string {
 func TestSystemd(t *testing.T) {
 	t.Parallel()
 	known := settings(t)
-	commands := map[string]string{"orphan-cleaner": "run", "orphan-cleaner-prune": "prune --execute"}
+	commands := map[string]string{
+		"orphan-cleaner": "run", "orphan-cleaner-prune": "prune --execute", "orphan-cleaner-check": "check",
+		"orphan-cleaner-connections": "bench --read-only --call-repeat=20", "orphan-cleaner-report": "report",
+	}
 	for _, found := range regexp.MustCompile(`(?m)^(?:Environment=)?([A-Z_]+)=`).FindAllStringSubmatch(read(t, "systemd/orphan-cleaner.env")+read(t, "systemd/orphan-cleaner.service"), -1) {
 		if !known[found[1]] {
 			t.Errorf("the program has no setting %s", found[1])
@@ -250,6 +259,9 @@ func TestSystemd(t *testing.T) {
 		t.Skip("there is no systemd-analyze here")
 	}
 	dir := t.TempDir()
+	if err := os.CopyFS(filepath.Join(dir, "orphan-cleaner-.service.d"), os.DirFS("systemd/orphan-cleaner-.service.d")); err != nil {
+		t.Fatal(err)
+	}
 	for name, command := range commands {
 		service := read(t, "systemd/"+name+".service")
 		// It looks for the program, which is not installed here.

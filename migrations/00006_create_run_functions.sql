@@ -117,7 +117,8 @@ BEGIN
     VALUES (
         new_token, new_kind, new_phase, statement_timestamp(), statement_timestamp(), new_lease, new_host, new_version,
         orphan_cleaner.effective_settings(new_settings), due_at,
-        CASE WHEN new_kind = 'clean' THEN (
+        -- Outside its window a run deletes nothing: an approval is for one that may.
+        CASE WHEN new_kind = 'clean' AND NOT new_settings ? 'outside-window' THEN (
             SELECT a.run_id
             FROM orphan_cleaner.approvals AS a
             WHERE a.used_at IS NULL
@@ -205,7 +206,8 @@ BEGIN
     -- Chunk by chunk the runner settled what was judged due, all of it, or staging lost users meanwhile. What it settled
     -- and nobody deleted had changed; the runner itself does not know what a chunk deleted whose answer was lost.
     changed := greatest(settled - run.members_deleted, 0);
-    IF new_state = 'succeeded' AND run.kind = 'clean' AND run.members_due <> settled + blocked THEN
+    -- Those that wait for the window are the rest.
+    IF new_state = 'succeeded' AND run.kind = 'clean' AND counts -> 'waits_for_window' IS DISTINCT FROM 'true'::jsonb AND run.members_due <> settled + blocked THEN
         new_state := 'failed';
         new_error := format('%s members were due, and only %s are accounted for: staging lost users after it was judged', run.members_due, settled + blocked);
     END IF;

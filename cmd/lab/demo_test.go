@@ -90,7 +90,7 @@ func TestDemoKeep(t *testing.T) {
 		}
 	})
 	status, err := exec.Command("sh", "-c", use).CombinedOutput()
-	if err != nil || !regexp.MustCompile(`(?m)^ 1 +succeeded `).Match(status) {
+	if err != nil || !regexp.MustCompile(`(?m)^ *1 +succeeded `).Match(status) {
 		t.Errorf("%s: %v\n%s", use, err, status)
 	}
 	check, err := exec.Command("sh", "-c", strings.Replace(use, " status\n", " check\n", 1)).CombinedOutput()

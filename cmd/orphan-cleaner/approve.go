@@ -17,6 +17,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 // ApproveCmd is `approve RUN`.
@@ -25,7 +26,8 @@ type ApproveCmd struct {
 	Refused       int64    `arg:"" name:"run" help:"Number of the refused run, from status."`
 	Yes           bool     `help:"Do not ask."`
 	Revoke        bool     `help:"Revoke an approval that no run has used."`
-	Expires       Duration `help:"How long the approval waits for a run." env:"ORPHAN_CLEANER_APPROVAL_EXPIRES" default:"24h"`
+	Expires       Duration `help:"How long the approval waits for a run." env:"ORPHAN_CLEANER_APPROVAL_EXPIRES" aliases:"approval-expires" default:"24h"`
+	JSONFlag
 }
 
 // Run shows what it approves, asks, and records who approved it.
@@ -38,7 +40,11 @@ func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.Revoke {
 		return cmd.revoke(ctx, pool, s)
 	}
-	if err := cmd.show(ctx, pool, s); err != nil {
+	if cmd.JSON && !cmd.Yes {
+		return fmt.Errorf("%w: --json asks nobody; add --yes", errUsage)
+	}
+	sum, err := cmd.show(ctx, pool, s)
+	if err != nil {
 		return err
 	}
 	if !cmd.Yes {
@@ -55,34 +61,37 @@ func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return fmt.Errorf("approving: %w", err)
 	}
-	_, err = fmt.Fprintf(s.out, "run %d is approved until %s UTC; the next run uses it, once: orphan-cleaner run\n",
-		cmd.Refused, given.ExpiresAt.UTC().Format(time.DateTime))
-	return err
+	return cmd.say(s, map[string]any{
+		"run_id": cmd.Refused, "approval_id": given.ApprovalID, "expires_at": given.ExpiresAt.UTC(), "breaker": sum.Breaker,
+		"users_due": sum.UsersDue, "members_due": sum.Members, "conversations": sum.Conversations, "users_new": sum.UsersNew,
+	}, "run %d is approved until %s UTC; the next run uses it, once: orphan-cleaner run", cmd.Refused, given.ExpiresAt.UTC().Format(time.DateTime))
 }
 
-func (cmd *ApproveCmd) show(ctx context.Context, pool *pgxpool.Pool, s *streams) error {
+func (cmd *ApproveCmd) show(ctx context.Context, pool *pgxpool.Pool, s *streams) (db.RefusalSummaryRow, error) {
 	sum, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (db.RefusalSummaryRow, error) {
 		return q.RefusalSummary(ctx, cmd.Refused)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, cmd.Refused)
+		return sum, fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, cmd.Refused)
 	}
 	if err != nil {
-		return fmt.Errorf("reading run %d: %w; see: orphan-cleaner check", cmd.Refused, err)
+		return sum, fmt.Errorf("reading run %d: %w; see: orphan-cleaner check", cmd.Refused, err)
 	}
 	if sum.State != "refused" || sum.Breaker == nil {
-		return fmt.Errorf("%w: run %d was not refused, it is %s; see: orphan-cleaner status", errUsage, cmd.Refused, sum.State)
+		return sum, fmt.Errorf("%w: run %d was not refused, it is %s; see: orphan-cleaner status", errUsage, cmd.Refused, sum.State)
 	}
-	switch *sum.Breaker {
-	case "clock", "canary-alive", "canary-dead", "recently-active":
-		return fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; correct that, then orphan-cleaner run",
+	if !settings.Approvable(*sum.Breaker) {
+		return sum, fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; correct that, then orphan-cleaner run",
 			errUsage, cmd.Refused, *sum.Breaker)
 	}
 	largest, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.RefusalLargestRow, error) {
 		return q.RefusalLargest(ctx, cmd.Refused)
 	})
 	if err != nil {
-		return fmt.Errorf("reading run %d: %w", cmd.Refused, err)
+		return sum, fmt.Errorf("reading run %d: %w", cmd.Refused, err)
+	}
+	if cmd.JSON {
+		return sum, nil
 	}
 	t := newTable(fmt.Sprintf("Run %d, refused by %s", cmd.Refused, *sum.Breaker), "", "")
 	t.AppendRows([]table.Row{
@@ -92,13 +101,13 @@ func (cmd *ApproveCmd) show(ctx context.Context, pool *pgxpool.Pool, s *streams)
 		{"users newly missing, whose clocks start", sum.UsersNew},
 	})
 	if err := printTable(s.out, t); err != nil || len(largest) == 0 {
-		return err
+		return sum, err
 	}
 	t = newTable("The largest", "user", "members")
 	for _, u := range largest {
 		t.AppendRow(table.Row{u.UserID, u.Members})
 	}
-	return printTable(s.out, t)
+	return sum, printTable(s.out, t)
 }
 
 func (cmd *ApproveCmd) revoke(ctx context.Context, pool *pgxpool.Pool, s *streams) error {
@@ -111,8 +120,7 @@ func (cmd *ApproveCmd) revoke(ctx context.Context, pool *pgxpool.Pool, s *stream
 	if revoked == 0 {
 		return fmt.Errorf("%w: run %d has no approval that could be revoked; see: orphan-cleaner status", errUsage, cmd.Refused)
 	}
-	_, err = fmt.Fprintf(s.out, "the approval of run %d is revoked\n", cmd.Refused)
-	return err
+	return cmd.say(s, map[string]any{"run_id": cmd.Refused, "revoked": true}, "the approval of run %d is revoked", cmd.Refused)
 }
 
 // confirm asks on a terminal; without one somebody must have said --yes.
@@ -120,7 +128,7 @@ func confirm(s *streams) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return fmt.Errorf("%w: stdin is not a terminal, so nobody can confirm; add --yes", errUsage)
 	}
-	if _, err := fmt.Fprint(s.out, "Delete their members? Type yes: "); err != nil {
+	if _, err := fmt.Fprint(s.out, "Delete the members of the users due? Type yes: "); err != nil {
 		return err
 	}
 	line, err := bufio.NewReader(os.Stdin).ReadString('\n')

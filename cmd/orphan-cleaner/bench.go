@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
@@ -15,9 +13,9 @@ import (
 
 // BenchCmd is `bench --read-only`.
 type BenchCmd struct {
-	ReadOnly      bool   `help:"Make a dry run and measure the calls; changes nothing. There is no other kind."`
-	CallRepeat    int    `help:"How often the runbook's table 5.1 is measured; 0: not at all." default:"100"`
-	JSONFile      string `name:"json" help:"Write all figures to a file." placeholder:"FILE"`
+	ReadOnly      bool `help:"Make a dry run and measure the calls; changes nothing. There is no other kind."`
+	CallRepeat    int  `help:"How often the runbook's table 5.1 is measured; 0: not at all." default:"100"`
+	JSON          bool `name:"json" help:"Print one JSON object: all figures."`
 	DatabaseFlags `group:"Database"`
 	AuthFlags     `group:"auth-service"`
 	CleanerFlags  `group:"Run"`
@@ -59,17 +57,10 @@ func (cmd *BenchCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	if err := printSpeed(s, report); err != nil {
-		return err
+	if cmd.JSON {
+		return printJSON(s.out, report)
 	}
-	if cmd.JSONFile == "" {
-		return nil
-	}
-	file, err := os.Create(cmd.JSONFile)
-	if err != nil {
-		return err
-	}
-	return errors.Join(printJSON(file, report), file.Close())
+	return printSpeed(s, report)
 }
 
 func printSpeed(s *streams, r speed.Report) error {

@@ -17,25 +17,27 @@ Exit status: 0 done, 1 failed or incomplete, 2 wrong usage, 3 refused by a break
 
 // CLI is the command line; each setting is a flag with an environment name.
 type CLI struct {
-	Check   CheckCmd   `cmd:"" help:"Check everything a run needs; a line per check with its hint."`
-	Migrate MigrateCmd `cmd:"" help:"Apply or show the schema (goose migrations)."`
-	Run     RunCmd     `cmd:"" help:"Make one run, for cron."`
-	Serve   ServeCmd   `cmd:"" help:"Make a run per interval, and serve /metrics, /healthz and /readyz."`
-	Approve ApproveCmd `cmd:"" help:"Admit the users that a refused run found, once."`
-	Hold    HoldCmd    `cmd:"" help:"Keep users or conversations from being cleaned."`
-	Restore RestoreCmd `cmd:"" help:"Restore what runs deleted; previews without --execute."`
-	Pause   PauseCmd   `cmd:"" help:"Stop every runner everywhere before its next transaction."`
-	Resume  ResumeCmd  `cmd:"" help:"Allow runs again."`
-	Limits  LimitsCmd  `cmd:"" help:"Show retention and limits; pin them in the database, so that a run's own can only be stricter."`
-	Report  ReportCmd  `cmd:"" help:"Show what was deleted in a month: per day, and by the size of conversations."`
-	Prune   PruneCmd   `cmd:"" help:"Drop backups and audit months past their windows; without --execute only show them."`
-	Status  StatusCmd  `cmd:"" help:"Show recent runs and the backlog by due date."`
-	Target  TargetCmd  `cmd:"" help:"Work with the tables whose rows belong to users."`
-	Bench   BenchCmd   `cmd:"" help:"Measure the speed of your own database and auth-service; with --read-only, which changes nothing."`
-	Config  ConfigCmd  `cmd:"" help:"Show each setting, its value and where it comes from."`
-	Version VersionCmd `cmd:"" help:"Show the version."`
-	Help    HelpCmd    `cmd:"" help:"Show the help of a command."`
+	Check      CheckCmd      `cmd:"" group:"Runs" help:"Check everything a run needs; a line per check with its hint."`
+	Run        RunCmd        `cmd:"" group:"Runs" help:"Make one run, for cron."`
+	Serve      ServeCmd      `cmd:"" group:"Runs" help:"Make a run per interval, and serve /metrics, /healthz and /readyz."`
+	Status     StatusCmd     `cmd:"" group:"Runs" help:"Show recent runs and the backlog by due date."`
+	Report     ReportCmd     `cmd:"" group:"Runs" help:"Show what was deleted in a month: per day, and by the size of conversations."`
+	Bench      BenchCmd      `cmd:"" group:"Runs" help:"Measure the speed of your own database and auth-service; with --read-only, which changes nothing."`
+	Approve    ApproveCmd    `cmd:"" group:"On call" help:"Admit the users that a refused run found, once."`
+	Hold       HoldCmd       `cmd:"" group:"On call" help:"Keep users or conversations from being cleaned."`
+	Pause      PauseCmd      `cmd:"" group:"On call" help:"Stop every runner everywhere before its next transaction."`
+	Resume     ResumeCmd     `cmd:"" group:"On call" help:"Allow runs again."`
+	Restore    RestoreCmd    `cmd:"" group:"On call" help:"Restore what runs deleted; previews without --execute."`
+	Migrate    MigrateCmd    `cmd:"" group:"Administration" help:"Apply or show the schema (goose migrations)."`
+	Limits     LimitsCmd     `cmd:"" group:"Administration" help:"Show retention and limits; pin them in the database, so that a run's own can only be stricter."`
+	Prune      PruneCmd      `cmd:"" group:"Administration" help:"Drop backups and audit months past their windows; without --execute only show them."`
+	Target     TargetCmd     `cmd:"" group:"Administration" help:"Work with the tables whose rows belong to users."`
+	Config     ConfigCmd     `cmd:"" group:"Administration" help:"Show each setting, its value and where it comes from."`
+	Version    VersionCmd    `cmd:"" group:"Help" help:"Show the version."`
+	Help       HelpCmd       `cmd:"" group:"Help" help:"Show the help of a command."`
+	Completion CompletionCmd `cmd:"" group:"Help" help:"Print the completion script of bash, zsh or fish."`
 
+	ConfigFile  ConfigFile       `name:"config" help:"YAML file of settings, by the names of their flags; the environment and flags win over it." env:"ORPHAN_CLEANER_CONFIG" placeholder:"FILE"`
 	ShowVersion kong.VersionFlag `name:"version" help:"Show the version."`
 }
 
@@ -52,7 +54,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parser, err := kong.New(&cli, kong.Name("orphan-cleaner"), kong.Description(description),
 		kong.Writers(stdout, stderr), kong.Exit(func(status int) { exited = status }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
-		kong.Help(helpWithExample), kong.Vars{"version": version})
+		kong.Help(helpWithExample), kong.ValueFormatter(helpOfFlag), kong.Bind((*configFile)(nil)), kong.Vars{"version": version})
 	if err != nil {
 		fmt.Fprintln(stderr, "orphan-cleaner:", err)
 		return exitFailed
@@ -70,7 +72,11 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	explained := func(err error) error { return explain(err, login(kctx), commandWords(kctx)) }
-	kctx.Bind(&streams{stdout, stderr, explained})
+	s := &streams{stdout, stderr, explained}
+	if isTerminal(stderr) {
+		s.err = &screen{w: stderr, width: func() int { return columns(stderr) }}
+	}
+	kctx.Bind(s)
 	if err = checkEnvironment(kctx, os.Environ()); err == nil {
 		err = explained(kctx.Run())
 	}

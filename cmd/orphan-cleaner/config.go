@@ -1,14 +1,21 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/url"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/jackc/pgx/v5"
 	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 // ConfigCmd is `config`.
@@ -26,22 +33,28 @@ type ConfigCmd struct {
 type effective struct {
 	Name        string `json:"name"`
 	Value       string `json:"value"` // as it would be written, without secrets
-	From        string `json:"from"`  // flag, environment, file or default
+	From        string `json:"from"`  // flag, environment, file, default, or pin where that is stricter
+	At          string `json:"at"`    // the file, and the line of a configuration file
 	Environment string `json:"environment"`
+	Pin         string `json:"pin"` // empty: not pinned, or not known
 }
 
-// Run prints the settings of all commands.
-func (cmd *ConfigCmd) Run(kctx *kong.Context, s *streams) error {
-	settings, err := cmd.settings(kctx)
+// Run prints the settings of all commands, and the pins where the database tells them.
+func (cmd *ConfigCmd) Run(ctx context.Context, kctx *kong.Context, file *configFile, s *streams) error {
+	all, err := cmd.settings(kctx, file)
 	if err != nil {
 		return err
 	}
-	if cmd.JSON {
-		return printJSON(s.out, settings)
+	if err := cmd.addPins(ctx, all); err != nil {
+		if _, err := fmt.Fprintln(s.err, "orphan-cleaner: the pins are not known:", oneLine(err)); err != nil {
+			return err
+		}
 	}
-	t := newTable("", "setting", "value", "from")
-	t.SetAllowedRowLength(0) // a value that is cut is not shown
-	for _, e := range settings {
+	if cmd.JSON {
+		return printJSON(s.out, all)
+	}
+	t := newTable("", "setting", "value", "from", "pin")
+	for _, e := range all {
 		from := e.From
 		switch from {
 		case "flag":
@@ -49,65 +62,115 @@ func (cmd *ConfigCmd) Run(kctx *kong.Context, s *streams) error {
 		case "environment":
 			from += " " + e.Environment
 		case "file":
-			from += " " + map[string]string{"DATABASE_URL": cmd.DatabaseURLFile, "AUTH_SERVICE_URL": cmd.AuthServiceURLFile}[e.Environment]
+			from += " " + e.At
 		}
-		t.AppendRow(table.Row{e.Name, e.Value, from})
+		t.AppendRow(table.Row{e.Name, e.Value, from, e.Pin})
 	}
 	return printTable(s.out, t)
 }
 
 // settings are those of this command, which has those of run and serve, and then
 // those that only another command has.
-func (cmd *ConfigCmd) settings(kctx *kong.Context) ([]effective, error) {
+func (cmd *ConfigCmd) settings(kctx *kong.Context, file *configFile) ([]effective, error) {
 	own := kctx.Selected()
-	var settings []effective
+	var all []effective
 	for _, node := range append([]*kong.Node{own}, kctx.Model.Leaves(false)...) {
 		for _, flag := range node.Flags {
-			if len(flag.Envs) == 0 || slices.ContainsFunc(settings, func(e effective) bool { return e.Environment == flag.Envs[0] }) {
+			if len(flag.Envs) == 0 || slices.ContainsFunc(all, func(e effective) bool { return e.Environment == flag.Envs[0] }) {
 				continue
 			}
+			value, at, inFile := file.lookup(kctx, flag)
 			if node != own { // a wrong value of another command's flag is passed over so far
 				if err := flag.Reset(); err != nil {
 					return nil, fmt.Errorf("%w: %w", errUsage, err)
 				}
+				if inFile {
+					if err := decode(flag, value, flag.Target); err != nil {
+						return nil, fmt.Errorf("%w: %s: %w", errUsage, at, err)
+					}
+				}
 			}
-			settings = append(settings, effectiveOf(kctx, flag))
+			all = append(all, effectiveOf(kctx, flag, at))
 		}
 	}
-	fromFile := func(environment, value string) {
-		i := slices.IndexFunc(settings, func(e effective) bool { return e.Environment == environment })
-		settings[i].Value, settings[i].From = withoutSecrets(value), "file"
+	fromFile := func(environment, value, file string) {
+		i := slices.IndexFunc(all, func(e effective) bool { return e.Environment == environment })
+		all[i].Value, all[i].From, all[i].At = withoutSecrets(value), "file", file
 	}
 	if cmd.AuthServiceURLFile != "" {
 		if _, err := cmd.endpoint(); err != nil {
 			return nil, err
 		}
-		fromFile("AUTH_SERVICE_URL", cmd.AuthServiceURL)
+		fromFile("AUTH_SERVICE_URL", cmd.AuthServiceURL, cmd.AuthServiceURLFile)
 	}
 	if cmd.DatabaseURL == "" && cmd.DatabaseURLFile == "" {
-		return settings, nil
+		return all, nil
 	}
 	value, err := cmd.url()
 	if err != nil {
 		return nil, err
 	}
 	if cmd.DatabaseURLFile != "" {
-		fromFile("DATABASE_URL", value)
+		fromFile("DATABASE_URL", value, cmd.DatabaseURLFile)
 	}
-	return settings, nil
+	return all, nil
 }
 
-func effectiveOf(kctx *kong.Context, flag *kong.Flag) effective {
+// pinsLimit is how long config waits for the database.
+const pinsLimit = 3 * time.Second
+
+// addPins has a pin win over a value that is less strict.
+func (cmd *ConfigCmd) addPins(ctx context.Context, all []effective) error {
+	if cmd.DatabaseURL == "" && cmd.DatabaseURLFile == "" {
+		return nil
+	}
+	own := settings.Run{Retention: time.Duration(cmd.Retention), MaxGap: time.Duration(cmd.MaxGap)}
+	var err error
+	if own.Limits, err = cmd.limits(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pinsLimit)
+	defer cancel()
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	pins, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.OrphanCleanerLimit, error) { return q.LimitList(ctx) })
+	if err != nil {
+		return fmt.Errorf("reading the limits: %w", err)
+	}
+	for _, line := range limitLines(own.Bounds(), pins) {
+		name := "max-" + line.Name
+		if isTime(line.Name) {
+			name = line.Name
+		}
+		i := slices.IndexFunc(all, func(e effective) bool { return e.Name == name })
+		if line.Pin == nil || i < 0 {
+			continue
+		}
+		if all[i].Pin = limitText(line.Name, *line.Pin); line.Effective != line.Value {
+			all[i].Value, all[i].From, all[i].At = all[i].Pin, "pin", ""
+		}
+	}
+	return nil
+}
+
+// effectiveOf takes where a configuration file has it, or nothing.
+func effectiveOf(kctx *kong.Context, flag *kong.Flag, at string) effective {
 	environment := flag.Envs[0]
 	e := effective{
 		Name: strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(environment, settingPrefix)), "_", "-"),
 		From: "default", Environment: environment,
 	}
-	if _, set := os.LookupEnv(environment); set {
+	if at != "" {
+		e.From, e.At = "file", at
+	}
+	if slices.ContainsFunc(flag.Envs, func(name string) bool { _, set := os.LookupEnv(name); return set }) {
 		e.From = "environment"
 	}
-	if slices.ContainsFunc(kctx.Path, func(p *kong.Path) bool { return p.Flag == flag }) {
-		e.From = "flag"
+	if slices.ContainsFunc(kctx.Path, func(p *kong.Path) bool { return p.Flag == flag && !p.Resolved }) {
+		e.From, e.At = "flag", ""
 	}
 	switch value := flag.Target.Interface().(type) {
 	case []string:

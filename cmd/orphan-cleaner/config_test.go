@@ -42,16 +42,16 @@ func TestConfig(t *testing.T) {
 		"ORPHAN_CLEANER_RESTORE_WINDOW=100d", "ORPHAN_CLEANER_LOG_FORMAT=",
 	}, "--retention", "50d", "--canary-alive", "a,b", "--log-format=json")
 	for _, want := range []effective{
-		{"database-url", "postgres://filed@f/messaging", "file", "DATABASE_URL"},
-		{"database-url-file", file, "environment", "DATABASE_URL_FILE"},
-		{"retention", "50d", "flag", "ORPHAN_CLEANER_RETENTION"},
-		{"max-gap", "1d12h", "environment", "ORPHAN_CLEANER_MAX_GAP"},
-		{"canary-alive", "a,b", "flag", "ORPHAN_CLEANER_CANARY_ALIVE"},
-		{"batch-size", "100", "default", "ORPHAN_CLEANER_BATCH_SIZE"},
-		{"check-every", "", "default", "ORPHAN_CLEANER_CHECK_EVERY"},
-		{"log-format", "json", "flag", "ORPHAN_CLEANER_LOG_FORMAT"},
-		{"restore-window", "100d", "environment", "ORPHAN_CLEANER_RESTORE_WINDOW"},
-		{"audit-window", "400d", "default", "ORPHAN_CLEANER_AUDIT_WINDOW"},
+		{Name: "database-url", Value: "postgres://filed@f/messaging", From: "file", At: file, Environment: "DATABASE_URL"},
+		{Name: "database-url-file", Value: file, From: "environment", Environment: "DATABASE_URL_FILE"},
+		{Name: "retention", Value: "50d", From: "flag", Environment: "ORPHAN_CLEANER_RETENTION"},
+		{Name: "max-gap", Value: "1d12h", From: "environment", Environment: "ORPHAN_CLEANER_MAX_GAP"},
+		{Name: "canary-alive", Value: "a,b", From: "flag", Environment: "ORPHAN_CLEANER_CANARY_ALIVE"},
+		{Name: "batch-size", Value: "100", From: "default", Environment: "ORPHAN_CLEANER_BATCH_SIZE"},
+		{Name: "check-every", Value: "", From: "default", Environment: "ORPHAN_CLEANER_CHECK_EVERY"},
+		{Name: "log-format", Value: "json", From: "flag", Environment: "ORPHAN_CLEANER_LOG_FORMAT"},
+		{Name: "restore-window", Value: "100d", From: "environment", Environment: "ORPHAN_CLEANER_RESTORE_WINDOW"},
+		{Name: "audit-window", Value: "400d", From: "default", Environment: "ORPHAN_CLEANER_AUDIT_WINDOW"},
 	} {
 		if got[want.Name] != want {
 			t.Errorf("%+v, want %+v", got[want.Name], want)

@@ -20,7 +20,8 @@ import (
 type MigrateDriftCmd struct {
 	DatabaseFlags `group:"Database"`
 	LogFlags      `group:"Log"`
-	Print         bool `help:"Print a goose migration that brings the backup along, for review."`
+	Print         bool `help:"Print a goose migration that brings the backup along, for review." xor:"format"`
+	JSON          bool `name:"json" help:"Print a JSON array." xor:"format"`
 }
 
 // errDrift is returned where the columns differ.
@@ -38,6 +39,11 @@ func (cmd *MigrateDriftCmd) Run(ctx context.Context, s *streams) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("comparing columns: %w", err)
+	case cmd.JSON:
+		if err := printJSON(s.out, driftLines(drift)); err != nil || len(drift) == 0 {
+			return err
+		}
+		return shownError{errDrift}
 	case len(drift) == 0:
 		comment := ""
 		if cmd.Print {
@@ -50,6 +56,23 @@ func (cmd *MigrateDriftCmd) Run(ctx context.Context, s *streams) error {
 	default:
 		return errors.Join(printDrift(s.out, drift), shownError{errDrift})
 	}
+}
+
+// driftLine is one column of `migrate drift --json`; a type is empty where the column is not there.
+type driftLine struct {
+	Column      string `json:"column"`
+	Kind        string `json:"kind"`
+	MembersType string `json:"members_type"`
+	BackupType  string `json:"backup_type"`
+	Fix         string `json:"fix"`
+}
+
+func driftLines(drift []check.Drift) []driftLine {
+	lines := make([]driftLine, len(drift))
+	for i, d := range drift {
+		lines[i] = driftLine{d.ColumnName, d.Kind, d.MembersType, d.BackupType, d.Fix()}
+	}
+	return lines
 }
 
 func printDrift(w io.Writer, drift []check.Drift) error {

@@ -26,7 +26,7 @@ var serviceLink = regexp.MustCompile(`^[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A
 // checkEnvironment refuses variables that look like a setting and are none: a
 // misspelt limit must not leave the default in force.
 func checkEnvironment(kctx *kong.Context, environ []string) error {
-	if command := kctx.Selected().Name; command == "help" || command == "version" {
+	if needsNoSettings(kctx.Selected().Name) {
 		return nil
 	}
 	known := settingNames(kctx.Model)
@@ -49,10 +49,15 @@ func checkEnvironment(kctx *kong.Context, environ []string) error {
 		errUsage, strings.Join(wrong, ", "))
 }
 
+// needsNoSettings says that a command works whatever the settings are.
+func needsNoSettings(command string) bool {
+	return command == "help" || command == "version" || command == "completion"
+}
+
 // settingNames are the names in the environment of every command's flags, sorted.
 func settingNames(model *kong.Application) []string {
 	names := map[string]bool{}
-	for _, leaf := range model.Leaves(false) {
+	for _, leaf := range append(model.Leaves(false), model.Node) {
 		for _, flag := range leaf.Flags {
 			for _, name := range flag.Envs {
 				names[name] = true

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -10,10 +11,14 @@ import (
 // HelpCmd is `help`.
 type HelpCmd struct {
 	Command []string `arg:"" optional:"" help:"The command, such as: hold add."`
+	Man     bool     `help:"Print the manual page, orphan-cleaner(1), of all commands."`
 }
 
 // Run prints what COMMAND --help prints.
-func (cmd *HelpCmd) Run(kctx *kong.Context) error {
+func (cmd *HelpCmd) Run(kctx *kong.Context, s *streams) error {
+	if cmd.Man {
+		return printManual(s.out, kctx.Model)
+	}
 	of, err := kong.Trace(kctx.Kong, cmd.Command)
 	if err == nil {
 		err = of.Error
@@ -35,9 +40,9 @@ func exampleOf(command string) string {
 		"migrate status":       "orphan-cleaner migrate status",
 		"migrate settle-clock": "orphan-cleaner migrate settle-clock",
 		"migrate drift":        "orphan-cleaner migrate drift\n  orphan-cleaner migrate drift --print > drift/20260131120000_follow_conversation_members.sql",
-		"run":                  "orphan-cleaner run --dry-run\n  0 * * * * orphan-cleaner run >> /var/log/orphan-cleaner.log 2>&1   # crontab",
+		"run":                  "orphan-cleaner run --dry-run\n  0 * * * * /usr/local/bin/orphan-cleaner run 2>&1 | logger -t orphan-cleaner",
 		"report":               "orphan-cleaner report\n  orphan-cleaner report --month 2026-01 --csv > 2026-01.csv",
-		"prune":                "orphan-cleaner prune\n  30 3 * * * orphan-cleaner prune --execute >> /var/log/orphan-cleaner.log 2>&1   # crontab",
+		"prune":                "orphan-cleaner prune\n  30 3 * * * /usr/local/bin/orphan-cleaner prune --execute 2>&1 | logger -t orphan-cleaner",
 		"serve":                "orphan-cleaner serve --interval 1h --metrics-addr :9091",
 		"pause":                "orphan-cleaner pause --reason 'auth-service is being restored'",
 		"resume":               "orphan-cleaner resume",
@@ -57,14 +62,32 @@ func exampleOf(command string) string {
 		"bench":                "orphan-cleaner bench --read-only",
 		"config":               "orphan-cleaner config\n  orphan-cleaner config --json",
 		"version":              "orphan-cleaner version",
-		"help":                 "orphan-cleaner help hold add",
+		"help":                 "orphan-cleaner help hold add\n  orphan-cleaner help --man > orphan-cleaner.1",
+		"completion":           "source <(orphan-cleaner completion bash)\n  orphan-cleaner completion zsh > \"${fpath[1]}/_orphan-cleaner\"\n  orphan-cleaner completion fish > ~/.config/fish/completions/orphan-cleaner.fish",
 	}[command]
 }
 
-// helpWithExample is kong's help and an example of the command at its end.
+// helpOfFlag names the variable of a flag where its name does not tell.
+func helpOfFlag(flag *kong.Value) string {
+	envs := flag.Tag.Envs
+	if len(envs) == 0 || strings.TrimPrefix(envs[0], settingPrefix) == strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_")) {
+		return flag.Help
+	}
+	return strings.TrimSuffix(flag.Help, ".") + " ($" + envs[0] + ")."
+}
+
+// environmentRule stands once in a help, in place of a name beside each flag.
+const environmentRule = "In the environment: DATABASE_… and AUTH_SERVICE_… as the flag, any other as\n" +
+	"ORPHAN_CLEANER_RETENTION=30d for --retention=30d. See: orphan-cleaner config"
+
+// helpWithExample is kong's help and, at its end, how to set a flag in the environment
+// and an example of the command.
 func helpWithExample(options kong.HelpOptions, ctx *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err
+	}
+	if command := ctx.Selected(); command != nil && slices.ContainsFunc(command.Flags, func(f *kong.Flag) bool { return len(f.Envs) > 0 }) {
+		fmt.Fprintf(ctx.Stdout, "\n%s\n", environmentRule)
 	}
 	var words []string
 	for _, path := range ctx.Path {

@@ -101,3 +101,34 @@ func TestVersion(t *testing.T) {
 		}
 	}
 }
+
+// The help of a command with many settings has a title over each group of flags, and
+// fits a terminal of 80 columns.
+func TestHelpIsGrouped(t *testing.T) {
+	t.Parallel()
+	e := program(t, nil, "run", "--help").expect(t, exitDone)
+	for _, group := range []string{"Database", "auth-service", "Retention", "Run", "Breakers", "Sweep", "Log", "Report"} {
+		if !strings.Contains(e.stdout, "\n\n"+group+"\n  --") {
+			t.Errorf("there is no group %s", group)
+		}
+	}
+	_, ungrouped, _ := strings.Cut(e.stdout, "\nFlags:\n")
+	ungrouped, _, _ = strings.Cut(ungrouped, "\n\nDatabase\n")
+	if n := strings.Count(ungrouped, "\n"); n > 12 {
+		t.Errorf("%d lines are in no group:\n%s", n, ungrouped)
+	}
+	if n := strings.Count(e.stdout, "\n"); n > 115 {
+		t.Errorf("the help of run has %d lines", n)
+	}
+	for line := range strings.Lines(e.stdout) {
+		if len([]rune(line)) > 81 {
+			t.Errorf("longer than 80 columns: %s", line)
+		}
+	}
+	commands := program(t, nil, "--help").expect(t, exitDone).stdout
+	for _, group := range []string{"Runs", "On call", "Administration", "Help"} {
+		if !strings.Contains(commands, "\n\n"+group+"\n  ") {
+			t.Errorf("there is no group of commands %s:\n%s", group, commands)
+		}
+	}
+}

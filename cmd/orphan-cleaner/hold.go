@@ -28,6 +28,7 @@ type HoldAddCmd struct {
 	Conversation  string `help:"Keep all members of this conversation." placeholder:"UUID"`
 	Reason        string `help:"Why; shown by hold list." required:""`
 	Until         string `help:"When it ends by itself: a date (2027-01-31, UTC), a time (RFC 3339) or a duration (30d)." placeholder:"WHEN"`
+	JSONFlag
 }
 
 func (cmd *HoldAddCmd) params() (p db.HoldAddParams, err error) {
@@ -81,8 +82,31 @@ func (cmd *HoldAddCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return fmt.Errorf("placing the hold: %w; see: orphan-cleaner check", err)
 	}
-	_, err = fmt.Fprintf(s.out, "hold %d is in force; lift it with: orphan-cleaner hold remove %d\n", id, id)
-	return err
+	members, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (int64, error) { return heldMembers(ctx, q, id) })
+	if err != nil {
+		return err
+	}
+	if members == 0 {
+		if _, err := fmt.Fprintf(s.err, "orphan-cleaner: warning: hold %d keeps nobody: its user or conversation has no members; is the id right? If not: orphan-cleaner hold remove %d\n", id, id); err != nil {
+			return err
+		}
+	}
+	return cmd.say(s, map[string]any{"hold_id": id, "members": members},
+		"hold %d is in force and keeps %d members; lift it with: orphan-cleaner hold remove %d", id, members, id)
+}
+
+// heldMembers counts the members that a hold keeps.
+func heldMembers(ctx context.Context, q *db.Queries, id int64) (int64, error) {
+	holds, err := q.HoldList(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("reading the holds: %w", err)
+	}
+	for _, h := range holds {
+		if h.HoldID == id {
+			return h.Members, nil
+		}
+	}
+	return 0, nil
 }
 
 // HoldListCmd is `hold list`.
@@ -108,7 +132,14 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 		}
 		return printJSON(s.out, holds)
 	}
-	t := newTable("Holds in force", "hold", "on", "members", "until (UTC)", "reason")
+	// Beside the other columns there is no room for a reason on a narrow terminal.
+	width := columns(s.out)
+	below := width > 0 && width < 110
+	header := []any{"hold", "on", "members", "until (UTC)", "reason"}
+	if below {
+		header = header[:4]
+	}
+	t := newTable("Holds in force", header...)
 	for _, h := range holds {
 		subject, until := "", "lifted by hand"
 		switch {
@@ -120,9 +151,14 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 			subject = fmt.Sprintf("%d users of restore %d", h.Users, *h.RunID)
 		}
 		if h.Until != nil {
-			until = h.Until.UTC().Format(time.DateTime)
+			until = h.Until.UTC().Format("2006-01-02 15:04")
 		}
-		t.AppendRow(table.Row{h.HoldID, subject, h.Members, until, h.Reason})
+		if !below {
+			t.AppendRow(table.Row{h.HoldID, subject, h.Members, until, h.Reason})
+			continue
+		}
+		t.AppendRow(table.Row{h.HoldID, subject, h.Members, until})
+		t.AppendRow(table.Row{"", h.Reason, "", ""})
 	}
 	return printTable(s.out, t)
 }
@@ -132,6 +168,7 @@ type HoldRemoveCmd struct {
 	DatabaseFlags `group:"Database"`
 	Hold          int64 `arg:"" optional:"" help:"Number of the hold, from hold list."`
 	Restore       int64 `help:"Lift all holds that this restore placed." placeholder:"RUN"`
+	JSONFlag
 }
 
 // Run lifts a hold, or those of a restore.
@@ -155,10 +192,9 @@ func (cmd *HoldRemoveCmd) Run(ctx context.Context, s *streams) error {
 	if lifted == 0 {
 		return fmt.Errorf("%w: there is no %s that could be lifted; see: orphan-cleaner hold list", errUsage, what)
 	}
+	object := map[string]any{"holds_lifted": lifted}
 	if cmd.Restore != 0 {
-		_, err = fmt.Fprintf(s.out, "%d holds of restore %d are lifted\n", lifted, cmd.Restore)
-	} else {
-		_, err = fmt.Fprintf(s.out, "hold %d is lifted\n", cmd.Hold)
+		return cmd.say(s, object, "%d holds of restore %d are lifted", lifted, cmd.Restore)
 	}
-	return err
+	return cmd.say(s, object, "hold %d is lifted", cmd.Hold)
 }

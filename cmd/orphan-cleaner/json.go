@@ -9,6 +9,20 @@ import (
 	"unicode/utf16"
 )
 
+// JSONFlag is --json of a command that says in a line what it did.
+type JSONFlag struct {
+	JSON bool `name:"json" help:"Print one JSON object."`
+}
+
+// say prints the line, or with --json the object.
+func (f JSONFlag) say(s *streams, object map[string]any, format string, args ...any) error {
+	if f.JSON {
+		return printJSONLine(s.out, object)
+	}
+	_, err := fmt.Fprintf(s.out, format+"\n", args...)
+	return err
+}
+
 func printJSON(w io.Writer, v any) error {
 	indented, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {

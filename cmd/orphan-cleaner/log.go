@@ -1,7 +1,11 @@
 package main
 
 import (
+	"io"
 	"log/slog"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/journal"
 
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
@@ -12,10 +16,22 @@ type LogFlags struct {
 	LogLevel  string `help:"debug, info, warn or error." env:"ORPHAN_CLEANER_LOG_LEVEL" enum:"debug,info,warn,error" default:"info"`
 }
 
+// timed puts the time, UTC, before each line: each is one Write.
+type timed struct{ io.Writer }
+
+func (t timed) Write(line []byte) (int, error) {
+	n, err := t.Writer.Write(append([]byte(time.Now().UTC().Format(time.RFC3339)+" "), line...))
+	return min(n, len(line)), err
+}
+
 func (f *LogFlags) logger(s *streams) *slog.Logger {
+	w := s.err
+	if journal, err := journal.StderrIsJournalStream(); f.LogFormat == "text" && (err != nil || !journal) {
+		w = timed{w} // the journal adds it
+	}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
 		level = slog.LevelInfo
 	}
-	return telemetry.NewLogger(s.err, f.LogFormat, level)
+	return telemetry.NewLogger(w, f.LogFormat, level)
 }

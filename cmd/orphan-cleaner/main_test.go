@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -68,8 +69,11 @@ func (o *output) Write(p []byte) (int, error) {
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.text.String()
+	return logTime.ReplaceAllString(o.text.String(), "")
 }
+
+// logTime is before each line of the log, unless the journal takes it.
+var logTime = regexp.MustCompile(`(?m)^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ `)
 
 // start starts orphan-cleaner with these settings and nothing else of ours or of
 // PostgreSQL's in its environment. It is killed when the test ends before it.

@@ -31,6 +31,7 @@ type MigrateCmd struct {
 // MigrateSettleClockCmd is `migrate settle-clock`.
 type MigrateSettleClockCmd struct {
 	DatabaseFlags `group:"Database"`
+	JSONFlag
 }
 
 // Run settles the clock; this machine's must agree with the server's by now.
@@ -47,20 +48,21 @@ func (cmd *MigrateSettleClockCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return fmt.Errorf("settling the clock: %w; see: orphan-cleaner check", err)
 	}
-	_, err = fmt.Fprintf(s.out, "%d runs were recorded in the future; they are of now\n", runs)
-	return err
+	return cmd.say(s, map[string]any{"runs_settled": runs}, "%d runs were recorded in the future; they are of now", runs)
 }
 
 // MigrateUpCmd is `migrate up`.
 type MigrateUpCmd struct {
 	DatabaseFlags `group:"Database"`
-	ShowSQL       bool `name:"show-sql" help:"Print what would run, and change nothing."`
+	ShowSQL       bool `name:"show-sql" help:"Print what would run, and change nothing." xor:"format"`
+	JSON          bool `name:"json" help:"Print one JSON object." xor:"format"`
 }
 
 // MigrateDownCmd is `migrate down`.
 type MigrateDownCmd struct {
 	DatabaseFlags `group:"Database"`
-	ShowSQL       bool `name:"show-sql" help:"Print what would run, and change nothing."`
+	ShowSQL       bool `name:"show-sql" help:"Print what would run, and change nothing." xor:"format"`
+	JSON          bool `name:"json" help:"Print one JSON object." xor:"format"`
 }
 
 // MigrateStatusCmd is `migrate status`.
@@ -85,6 +87,28 @@ func withMigrator(ctx context.Context, flags *DatabaseFlags, do func(m *migrate.
 	return do(m)
 }
 
+// migrated is what `migrate up --json` and `migrate down --json` print.
+type migrated struct {
+	Version    int64          `json:"version"`
+	Migrations []migratedOnce `json:"migrations"`
+}
+
+type migratedOnce struct {
+	Migration string  `json:"migration"`
+	Direction string  `json:"direction"`
+	Seconds   float64 `json:"seconds"`
+}
+
+func printMigrated(s *streams, version int64, results ...*goose.MigrationResult) error {
+	all := migrated{Version: version, Migrations: []migratedOnce{}}
+	for _, r := range results {
+		if r != nil {
+			all.Migrations = append(all.Migrations, migratedOnce{r.Source.Path, r.Direction, r.Duration.Seconds()})
+		}
+	}
+	return printJSON(s.out, all)
+}
+
 func printApplied(s *streams, results ...*goose.MigrationResult) error {
 	for _, r := range results {
 		if r == nil {
@@ -107,12 +131,19 @@ func (cmd *MigrateUpCmd) Run(ctx context.Context, s *streams) error {
 		if partial, ok := errors.AsType[*goose.PartialError](err); ok {
 			results = partial.Applied
 		}
-		if err := errors.Join(failedMigration("up", err), printApplied(s, results...)); err != nil {
-			return err
+		failed := failedMigration("up", err)
+		if !cmd.JSON {
+			failed = errors.Join(failed, printApplied(s, results...))
+		}
+		if failed != nil {
+			return failed
 		}
 		version, err := m.GetDBVersion(ctx)
 		if err != nil {
 			return fmt.Errorf("reading the schema version: %w", err)
+		}
+		if cmd.JSON {
+			return printMigrated(s, version, results...)
 		}
 		_, err = fmt.Fprintf(s.out, "the schema is at migration %d\n", version)
 		return err
@@ -126,14 +157,22 @@ func (cmd *MigrateDownCmd) Run(ctx context.Context, s *streams) error {
 			return showDown(ctx, s, m)
 		}
 		result, err := m.Down(ctx)
-		if errors.Is(err, goose.ErrNoNextVersion) {
+		none := errors.Is(err, goose.ErrNoNextVersion)
+		switch {
+		case err != nil && !none:
+			return failedMigration("down", err)
+		case cmd.JSON:
+			version, err := m.GetDBVersion(ctx)
+			if err != nil {
+				return fmt.Errorf("reading the schema version: %w", err)
+			}
+			return printMigrated(s, version, result)
+		case none:
 			_, err = fmt.Fprintln(s.out, "no migration is applied")
 			return err
+		default:
+			return printApplied(s, result)
 		}
-		if err != nil {
-			return failedMigration("down", err)
-		}
-		return printApplied(s, result)
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 type PauseCmd struct {
 	DatabaseFlags `group:"Database"`
 	Reason        string `help:"Why; shown by status." required:""`
+	JSONFlag
 }
 
 // Run pauses all runs. When it returns, no chunk is in flight.
@@ -40,13 +41,13 @@ func (cmd *PauseCmd) Run(ctx context.Context, s *streams) error {
 	case err != nil:
 		return fmt.Errorf("pausing: %w; see: orphan-cleaner check", err)
 	}
-	_, err = fmt.Fprintln(s.out, "all runs are paused; resume with: orphan-cleaner resume")
-	return err
+	return cmd.say(s, map[string]any{"paused": true, "reason": reason}, "all runs are paused; resume with: orphan-cleaner resume")
 }
 
 // ResumeCmd is `resume`.
 type ResumeCmd struct {
 	DatabaseFlags `group:"Database"`
+	JSONFlag
 }
 
 // Run allows runs again.
@@ -64,6 +65,5 @@ func (cmd *ResumeCmd) Run(ctx context.Context, s *streams) error {
 	if ended == 0 {
 		message = "runs were not paused"
 	}
-	_, err = fmt.Fprintln(s.out, message)
-	return err
+	return cmd.say(s, map[string]any{"paused": false, "was_paused": ended != 0}, "%s", message)
 }

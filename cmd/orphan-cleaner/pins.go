@@ -106,6 +106,7 @@ type LimitsPinCmd struct {
 	DatabaseFlags `group:"Database"`
 	Pins          []string `arg:"" optional:"" name:"name=value" help:"Such as retention=30d or delete-share=0.05."`
 	Defaults      bool     `help:"Pin all limits at their defaults, but for those that are given."`
+	JSONFlag
 }
 
 // Run pins all of them or none.
@@ -124,19 +125,28 @@ func (cmd *LimitsPinCmd) Run(ctx context.Context, s *streams) error {
 	if len(pins) == 0 {
 		return fmt.Errorf("%w: say what to pin: orphan-cleaner limits pin --defaults, or NAME=VALUE such as delete-share=0.05", errUsage)
 	}
-	return cmd.change(ctx, s, func(ctx context.Context, q *db.Queries) (said string, err error) {
+	err := cmd.change(ctx, func(ctx context.Context, q *db.Queries) error {
 		for _, name := range settings.BoundNames() {
 			value, is := pins[name]
 			if !is {
 				continue
 			}
 			if err := q.LimitPin(ctx, db.LimitPinParams{Name: name, Value: value}); err != nil {
-				return "", fmt.Errorf("pinning %s: %w", name, err)
+				return fmt.Errorf("pinning %s: %w", name, err)
 			}
-			said += fmt.Sprintf("%s is pinned at %s\n", name, limitText(name, value))
 		}
-		return said, nil
+		return nil
 	})
+	if err != nil {
+		return err
+	}
+	var lines []string
+	for _, name := range settings.BoundNames() {
+		if value, is := pins[name]; is {
+			lines = append(lines, fmt.Sprintf("%s is pinned at %s", name, limitText(name, value)))
+		}
+	}
+	return cmd.say(s, map[string]any{"pinned": pins}, "%s", strings.Join(lines, "\n"))
 }
 
 // parsePin reads NAME=VALUE.
@@ -186,6 +196,7 @@ func knownLimit(name string) error {
 type LimitsUnpinCmd struct {
 	DatabaseFlags `group:"Database"`
 	Names         []string `arg:"" name:"name" help:"Limits, from limits."`
+	JSONFlag
 }
 
 // Run unpins all of them or none.
@@ -195,32 +206,31 @@ func (cmd *LimitsUnpinCmd) Run(ctx context.Context, s *streams) error {
 			return err
 		}
 	}
-	return cmd.change(ctx, s, func(ctx context.Context, q *db.Queries) (said string, err error) {
+	err := cmd.change(ctx, func(ctx context.Context, q *db.Queries) error {
 		for _, name := range cmd.Names {
 			unpinned, err := q.LimitUnpin(ctx, name)
 			if err != nil {
-				return "", fmt.Errorf("unpinning %s: %w", name, err)
+				return fmt.Errorf("unpinning %s: %w", name, err)
 			}
 			if unpinned == 0 {
-				return "", fmt.Errorf("%w: %s is not pinned; see: orphan-cleaner limits", errUsage, name)
+				return fmt.Errorf("%w: %s is not pinned; see: orphan-cleaner limits", errUsage, name)
 			}
-			said += name + " is not pinned any more\n"
 		}
-		return said, nil
+		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return cmd.say(s, map[string]any{"unpinned": cmd.Names}, "%s", strings.Join(cmd.Names, " is not pinned any more\n")+" is not pinned any more")
 }
 
-// change is one transaction, and prints what it did once that is committed.
-func (f *DatabaseFlags) change(ctx context.Context, s *streams, do func(ctx context.Context, q *db.Queries) (said string, err error)) error {
+// change is one transaction.
+func (f *DatabaseFlags) change(ctx context.Context, do func(ctx context.Context, q *db.Queries) error) error {
 	pool, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	said, err := database.Once(ctx, pool, pgx.ReadWrite, do)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprint(s.out, said)
+	_, err = database.Once(ctx, pool, pgx.ReadWrite, func(ctx context.Context, q *db.Queries) (struct{}, error) { return struct{}{}, do(ctx, q) })
 	return err
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/progress"
 	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
@@ -78,7 +77,6 @@ func (cmd *PruneCmd) Run(ctx context.Context, s *streams) error {
 // the others it counts.
 func (cmd *PruneCmd) print(s *streams, result prune.Result) error {
 	t := newTable("Past their window", "partition", "of", "rows", "size", "verdict")
-	t.SetColumnConfigs([]table.ColumnConfig{{Number: 3, Align: text.AlignRight}, {Number: 5, WidthMax: 32, WidthMaxEnforcer: text.WrapSoft}})
 	within := 0
 	var size int64
 	for _, p := range result.Partitions {

@@ -33,7 +33,7 @@ type RestoreCmd struct {
 	Resurrected   bool     `help:"Members of the users whom runs found alive again (see status)."`
 	Revert        int64    `help:"Undo a restore: delete its members again, where they are unchanged and auth-service still does not return their users." placeholder:"RUN"`
 	Execute       bool     `help:"Do it. Without, only show what would be done."`
-	Hold          Duration `help:"How long the users of restored members are on hold." env:"ORPHAN_CLEANER_RESTORE_HOLD" default:"30d"`
+	Hold          Duration `help:"How long the users of restored members are on hold." env:"ORPHAN_CLEANER_RESTORE_HOLD" aliases:"restore-hold" default:"30d"`
 	Lease         Duration `help:"A restore silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
 	JSON          bool     `name:"json" help:"End with one JSON object on stdout."`
 }
@@ -134,12 +134,13 @@ func resurrected(ctx context.Context, pool *pgxpool.Pool) ([]uuid.UUID, error) {
 }
 
 func (cmd *RestoreCmd) watch(s *streams, log *slog.Logger, r *restore.Restorer) func() {
+	var in phaseClock
 	return watchLine(s.err, func() string {
 		p := r.Progress()
 		if p.Of == 0 {
 			return "reading the backups"
 		}
-		return fmt.Sprintf("%d of %d members", p.Done, p.Of)
+		return fmt.Sprintf("%s%d of %d members", share(p.Done, p.Of, in.spent("members")), p.Done, p.Of)
 	}, func() {
 		p := r.Progress()
 		log.Info("Restore under way", "members_done", p.Done, "members", p.Of)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -121,7 +122,7 @@ func (cmd *RestoreCmd) show(s *streams, log *slog.Logger, result restore.Result,
 		"run_id", result.RunID, "state", result.State, "members_restored", result.MembersRestored, "members_reverted", result.MembersReverted,
 		"users", result.Users, "conversations", result.Conversations, "there", result.There, "there_differs", result.ThereDiffers,
 		"conversation_gone", result.ConversationGone, "left_since", result.LeftSince, "members_left", result.MembersLeft,
-		"users_unknown", result.UsersUnknown, "seconds", fmt.Sprintf("%.1f", result.Seconds),
+		"users_unknown", result.UsersUnknown, "seconds", math.Round(10*result.Seconds) / 10,
 	}
 	switch {
 	case runErr != nil:

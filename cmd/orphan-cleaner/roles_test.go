@@ -138,7 +138,7 @@ func TestRolesOfEachCommand(t *testing.T) {
 	for _, leaf := range parser.Model.Leaves(true) {
 		command := strings.Join(strings.Fields(strings.Split(leaf.FullPath(), "<")[0])[1:], " ")
 		switch command {
-		case "config", "version", "help", "migrate up", "migrate down", "serve":
+		case "config", "version", "help", "completion", "migrate up", "migrate down", "serve":
 			continue
 		}
 		found := false

@@ -56,7 +56,7 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	}
 	about := telemetry.Settings{
 		Source:  end.Kind,
-		Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency, OneRun: true,
+		Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency, Window: cfg.Window, OneRun: true,
 	}
 	metrics, err := telemetry.NewMetrics(registry, about)
 	if err != nil {

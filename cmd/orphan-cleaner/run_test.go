@@ -16,7 +16,7 @@ import (
 var resultFields = []string{
 	"run_id", "state", "users_checked", "users_missing", "users_unknown", "users_new", "users_returned", "users_due",
 	"users_restarted", "users_blocked", "users_resurrected", "candidates", "members_total", "members_due", "members_deleted", "members_kept_young",
-	"members_held", "members_changed", "members_blocked", "conversations", "owners_lost", "batch_calls", "breaker", "seconds", "targets", "dry_run",
+	"members_held", "members_changed", "members_blocked", "members_waiting", "conversations", "owners_lost", "batch_calls", "breaker", "seconds", "targets", "dry_run",
 	"blocked", "database_error",
 }
 

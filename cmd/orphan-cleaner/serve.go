@@ -85,7 +85,7 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	settings := telemetry.Settings{Source: end.Kind, Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency}
+	settings := telemetry.Settings{Source: end.Kind, Version: version, Interval: time.Duration(cmd.Interval), CheckEvery: cfg.CheckEvery, Concurrency: cfg.Concurrency, Window: cfg.Window}
 	metrics, err := telemetry.NewMetrics(registry, settings)
 	if err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)

@@ -7,24 +7,31 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/settings"
 	"github.com/nova-social/orphan-cleaner/internal/source"
+	"github.com/nova-social/orphan-cleaner/internal/window"
 )
 
 // CleanerFlags are the settings of a run.
 type CleanerFlags struct {
-	Interval            Duration `help:"Time between the runs of serve." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
-	CheckEvery          Duration `help:"Check each user once in this time, 1m to 30d: in each run a share of them and all candidates; not set: each run checks everybody." env:"ORPHAN_CLEANER_CHECK_EVERY" placeholder:"24h"`
-	BatchSize           int      `help:"Users per call, 1 to 100." env:"ORPHAN_CLEANER_BATCH_SIZE" default:"100"`
-	Retention           Duration `help:"How long a user must have been missing without interruption." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
-	AllowShortRetention bool     `help:"Accept a retention under one day." env:"ORPHAN_CLEANER_ALLOW_SHORT_RETENTION"`
-	Concurrency         int      `help:"Calls in flight, 1 to 64." env:"ORPHAN_CLEANER_CONCURRENCY" default:"8"`
-	MaxGap              Duration `help:"A longer gap between sightings restarts a user's clock." env:"ORPHAN_CLEANER_MAX_GAP" default:"7d"`
-	LimitFlags
-	CanaryFlags
-	Lease     Duration `help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
-	ChunkTime Duration `help:"How long a deleting transaction should last: chunks grow and shrink to it." env:"ORPHAN_CLEANER_CHUNK_TIME" default:"100ms"`
-	ChunkRows int      `help:"Rows per transaction at most, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"10000"`
-	NiceRatio float64  `help:"Throttle: seconds of sleep after each second of deleting, 0 to 100." env:"ORPHAN_CLEANER_NICE_RATIO" default:"0.5"`
-	MaxLag    Duration `help:"Throttle: sleep while a standby replays this much behind; not set: no limit." env:"ORPHAN_CLEANER_MAX_LAG" placeholder:"10s"`
+	Retention           Duration `group:"Retention" help:"How long a user must have been missing without interruption." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
+	AllowShortRetention bool     `group:"Retention" help:"Accept a retention under one day." env:"ORPHAN_CLEANER_ALLOW_SHORT_RETENTION"`
+	MaxGap              Duration `group:"Retention" help:"A longer gap between sightings restarts a user's clock." env:"ORPHAN_CLEANER_MAX_GAP" default:"7d"`
+	Interval            Duration `group:"Run" help:"Time between the runs of serve." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
+	CheckEvery          Duration `group:"Run" help:"Check each user once in this time, 1m to 30d: in each run a share of them and all candidates; not set: each run checks everybody." env:"ORPHAN_CLEANER_CHECK_EVERY" placeholder:"24h"`
+	BatchSize           int      `group:"Run" help:"Users per call, 1 to 100." env:"ORPHAN_CLEANER_BATCH_SIZE" default:"100"`
+	Concurrency         int      `group:"Run" help:"Calls in flight, 1 to 64." env:"ORPHAN_CLEANER_CONCURRENCY" default:"8"`
+	Lease               Duration `group:"Run" help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
+	LimitFlags          `group:"Breakers"`
+	CanaryFlags         `group:"Breakers"`
+	WindowFlag          `group:"Sweep"`
+	ChunkTime           Duration `group:"Sweep" help:"How long a deleting transaction should last: chunks grow and shrink to it." env:"ORPHAN_CLEANER_CHUNK_TIME" default:"100ms"`
+	ChunkRows           int      `group:"Sweep" help:"Rows per transaction at most, 1 to 100000." env:"ORPHAN_CLEANER_CHUNK_ROWS" default:"10000"`
+	NiceRatio           float64  `group:"Sweep" help:"Seconds of sleep after each second of deleting, 0 to 100." env:"ORPHAN_CLEANER_NICE_RATIO" default:"0.5"`
+	MaxLag              Duration `group:"Sweep" help:"Sleep while a standby replays this much behind; not set: no limit." env:"ORPHAN_CLEANER_MAX_LAG" placeholder:"10s"`
+}
+
+// WindowFlag says when sweeps may delete.
+type WindowFlag struct {
+	Window window.Weekly `help:"Delete only then, such as \"Wed 02:00-04:00 Asia/Shanghai\"; several with commas; days are Mon, Mon-Fri or daily; not set: always. Outside of it users are checked, and what is due waits." env:"ORPHAN_CLEANER_WINDOW" placeholder:"WINDOW,..."`
 }
 
 // maxCheckEvery is against a 24d that was meant to be 24h. MAX_GAP is no limit:
@@ -62,7 +69,7 @@ func (f *CleanerFlags) config() (settings.Run, error) {
 	cfg.ChunkTime, cfg.ChunkRows = time.Duration(f.ChunkTime), f.ChunkRows
 	cfg.NiceRatio, cfg.MaxLag = f.NiceRatio, time.Duration(f.MaxLag)
 	cfg.Retention, cfg.MaxGap, cfg.Lease = time.Duration(f.Retention), time.Duration(f.MaxGap), time.Duration(f.Lease)
-	cfg.CheckEvery = time.Duration(f.CheckEvery)
+	cfg.CheckEvery, cfg.Window = time.Duration(f.CheckEvery), f.Window
 	var err error
 	if cfg.Limits, err = f.limits(); err != nil {
 		return cfg, err
@@ -86,6 +93,9 @@ func finishConfig(cfg settings.Run) settings.Run {
 	}
 	if cfg.CheckEvery > 0 {
 		cfg.Flags["check-every"] = Duration(cfg.CheckEvery).String()
+	}
+	if window := cfg.Window.String(); window != "" {
+		cfg.Flags["window"] = window
 	}
 	if cfg.MaxLag > 0 {
 		cfg.Flags["max-lag"] = Duration(cfg.MaxLag).String()

@@ -11,6 +11,8 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/wait"
 )
 
 // StatusCmd is `status`.
@@ -19,10 +21,14 @@ type StatusCmd struct {
 	Retention     Duration `help:"The retention that decides what is due." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
 	Runs          int32    `help:"How many runs to show." default:"10"`
 	Days          int32    `help:"How many days of the backlog to show." default:"31"`
-	JSON          bool     `name:"json" help:"Print one JSON object."`
+	Interval      Duration `help:"Time between runs, which says when the next one is due." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
+	WindowFlag
+	Watch Duration `help:"Show it again this often, such as 5s, until interrupted." placeholder:"DURATION"`
+	JSON  bool     `name:"json" help:"Print one JSON object."`
 }
 
 type status struct {
+	Verdict   verdict                  `json:"verdict"`
 	Refused   []db.RefusalUnsettledRow `json:"refused"`
 	Approvals []db.ApprovalOpenRow     `json:"approvals"`
 	Paused    []db.PauseInForceRow     `json:"paused"`
@@ -32,6 +38,7 @@ type status struct {
 	Runs      []db.RunRecentRow        `json:"runs"`
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
 	Blocked   []blockedUser            `json:"blocked"`
+	Window    *windowState             `json:"window"`
 }
 
 // Run shows recent runs and the backlog; it only reads.
@@ -44,18 +51,28 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	st, err := database.Once(ctx, pool, pgx.ReadOnly, cmd.read)
-	if err != nil {
-		return err
+	for {
+		st, err := database.Once(ctx, pool, pgx.ReadOnly, cmd.read)
+		if err != nil {
+			return err
+		}
+		if cmd.Watch > 0 && isTerminal(s.out) {
+			if _, err := fmt.Fprint(s.out, clearScreen); err != nil {
+				return err
+			}
+		}
+		if cmd.JSON {
+			err = printJSON(s.out, st)
+		} else {
+			err = printStatus(s, st)
+		}
+		if err != nil || cmd.Watch == 0 || wait.For(ctx, time.Duration(cmd.Watch)) != nil {
+			return err
+		}
 	}
-	if cmd.JSON {
-		// An empty list is [], never null.
-		st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
-		st.Coverage = append([]db.CoverageStateRow{}, st.Coverage...)
-		return printJSON(s.out, st)
-	}
-	return printStatus(s, st)
 }
+
+const clearScreen = "\x1b[H\x1b[2J"
 
 func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (st status, err error) {
 	if st.Runs, err = q.RunRecent(ctx, cmd.Runs); err != nil {
@@ -90,22 +107,64 @@ func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (st status, err e
 	case !errors.Is(err, pgx.ErrNoRows):
 		return st, fmt.Errorf("reading when users were checked: %w; see: orphan-cleaner check", err)
 	}
+	schedule, err := q.RunSchedule(ctx, time.Duration(cmd.Interval))
+	if err != nil {
+		return st, fmt.Errorf("reading the schedule: %w; see: orphan-cleaner check", err)
+	}
+	if cmd.Window.String() != "" {
+		st.Window = &windowState{cmd.Window.String(), cmd.Window.Open(time.Now()), cmd.Window.Next(time.Now()).UTC()}
+	}
+	st.Verdict = st.judge(time.Now(), schedule)
+	// An empty list is [], never null.
+	st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
+	st.Refused, st.Approvals = append([]db.RefusalUnsettledRow{}, st.Refused...), append([]db.ApprovalOpenRow{}, st.Approvals...)
+	st.Paused, st.Alive = append([]db.PauseInForceRow{}, st.Paused...), append([]db.RecheckAliveRow{}, st.Alive...)
+	st.Coverage = append([]db.CoverageStateRow{}, st.Coverage...)
 	return st, nil
 }
 
-func printStatus(s *streams, st status) error {
-	runs := newTable("Recent runs", "run", "state", "started (UTC)", "seconds", "checked", "unknown", "due", "deleted", "restored", "blocked", "calls")
-	for _, r := range st.Runs {
+// windowState is the setting and what it means now.
+type windowState struct {
+	Window  string    `json:"setting"`
+	Open    bool      `json:"is_open"`
+	OpensAt time.Time `json:"opens_at"` // now where it is open
+}
+
+// runsTable leaves out what no run has, so that the usual table fits 80 columns.
+func runsTable(runs []db.RunRecentRow) *titled {
+	unknown, restored, blocked := false, false, false
+	for _, r := range runs {
+		unknown, restored, blocked = unknown || r.UsersUnknown > 0, restored || r.MembersRestored > 0, blocked || r.UsersBlocked > 0
+	}
+	line := func(unknownCell, restoredCell, blockedCell any, cells ...any) []any {
+		for _, one := range []struct {
+			is   bool
+			cell any
+		}{{unknown, unknownCell}, {restored, restoredCell}, {blocked, blockedCell}} {
+			if one.is {
+				cells = append(cells, one.cell)
+			}
+		}
+		return cells
+	}
+	t := newTable("Recent runs", line("unknown", "restored", "blocked", "run", "state", "started (UTC)", "seconds", "checked", "due", "deleted", "calls")...)
+	t.Style().Box.PaddingLeft = ""
+	for _, r := range runs {
 		name := fmt.Sprint(r.RunID)
 		if r.Kind != "clean" {
 			name = r.Kind + " " + name
 		}
-		runs.AppendRow(table.Row{
-			name, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04:05"), fmt.Sprintf("%.1f", r.Seconds),
-			r.UsersChecked, r.UsersUnknown, r.MembersDue, r.MembersDeleted, r.MembersRestored, r.UsersBlocked, r.BatchCalls,
-		})
+		t.AppendRow(line(r.UsersUnknown, r.MembersRestored, r.UsersBlocked, name, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04"),
+			fmt.Sprintf("%.1f", r.Seconds), r.UsersChecked, r.MembersDue, r.MembersDeleted, r.BatchCalls))
 	}
-	if err := printTable(s.out, runs); err != nil {
+	return t
+}
+
+func printStatus(s *streams, st status) error {
+	if _, err := fmt.Fprintf(s.out, "%s; %s (UTC)\n\n", paint(s.out, st.Verdict.color(), st.Verdict.State), st.Verdict.Text); err != nil {
+		return err
+	}
+	if err := printTable(s.out, runsTable(st.Runs)); err != nil {
 		return err
 	}
 	for _, r := range st.Runs {
@@ -156,8 +215,11 @@ func printStatus(s *streams, st status) error {
 		}
 	}
 	for _, r := range st.Refused {
-		if _, err := fmt.Fprintf(s.out, "REFUSED run %d, not settled yet: orphan-cleaner run --dry-run looks again, orphan-cleaner approve %d admits its users\n",
-			r.RunID, r.RunID); err != nil {
+		admits := fmt.Sprintf("orphan-cleaner approve %d admits its users", r.RunID)
+		if r.Breaker != nil && !settings.Approvable(*r.Breaker) {
+			admits = "it cannot be approved: correct what " + *r.Breaker + " doubts"
+		}
+		if _, err := fmt.Fprintf(s.out, "REFUSED run %d, not settled yet: orphan-cleaner run --dry-run looks again, %s\n", r.RunID, admits); err != nil {
 			return err
 		}
 	}
@@ -170,6 +232,15 @@ func printStatus(s *streams, st status) error {
 	for _, p := range st.Paused {
 		if _, err := fmt.Fprintf(s.out, "PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner resume\n",
 			shown(p.PausedBy), p.PausedAt.UTC().Format(time.DateTime), shown(p.Reason)); err != nil {
+			return err
+		}
+	}
+	if w := st.Window; w != nil && w.Open {
+		if _, err := fmt.Fprintf(s.out, "window %s: open now, sweeps delete\n", w.Window); err != nil {
+			return err
+		}
+	} else if w != nil {
+		if _, err := fmt.Fprintf(s.out, "window %s: closed, what is due waits until %s UTC\n", w.Window, w.OpensAt.Format("Mon 2006-01-02 15:04")); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"regexp"
+	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -15,41 +17,100 @@ import (
 // would break it to the width of the table.
 type titled struct {
 	table.Writer
-	title string
+	title   string
+	columns []tableColumn
 }
 
-// newTable is a plain table of at most 100 columns.
-func newTable(title string, header ...any) titled {
-	t := table.NewWriter()
+// tableColumn is what the layout of a column depends on; widths in columns of the screen.
+type tableColumn struct {
+	header, word, content int  // of the header, of its longest word, of the widest cell
+	isText                bool // some cell is not a number
+}
+
+// newTable is a plain table. Nothing of it is ever cut.
+func newTable(title string, header ...any) *titled {
+	t := &titled{Writer: table.NewWriter(), title: title, columns: make([]tableColumn, len(header))}
 	t.SetStyle(table.StyleLight)
 	t.Style().Options.DrawBorder = false
 	t.Style().Options.SeparateColumns = false
 	t.Style().Format.Header = text.FormatDefault
 	t.Style().Format.Footer = text.FormatDefault
-	t.SetAllowedRowLength(100)
 	if len(header) > 0 {
 		t.AppendHeader(header)
 	}
-	return titled{t, title}
+	for i, cell := range header {
+		t.columns[i].header = text.LongestLineLen(fmt.Sprint(cell))
+		for word := range strings.FieldsSeq(fmt.Sprint(cell)) {
+			t.columns[i].word = max(t.columns[i].word, text.StringWidth(word))
+		}
+	}
+	return t
 }
 
 // AppendRow appends a row whose texts are fit for a terminal: what others wrote, such
 // as the reason of a hold, stays in its cell.
-func (t titled) AppendRow(row table.Row, config ...table.RowConfig) {
-	t.Writer.AppendRow(shownRow(row), config...)
+func (t *titled) AppendRow(row table.Row, config ...table.RowConfig) {
+	t.Writer.AppendRow(t.measured(shownRow(row)), config...)
 }
 
 // AppendRows is AppendRow for each.
-func (t titled) AppendRows(rows []table.Row, config ...table.RowConfig) {
+func (t *titled) AppendRows(rows []table.Row, config ...table.RowConfig) {
 	for _, row := range rows {
 		t.AppendRow(row, config...)
 	}
 }
 
 // AppendFooter is AppendRow for the last row.
-func (t titled) AppendFooter(row table.Row, config ...table.RowConfig) {
-	t.Writer.AppendFooter(shownRow(row), config...)
+func (t *titled) AppendFooter(row table.Row, config ...table.RowConfig) {
+	t.Writer.AppendFooter(t.measured(shownRow(row)), config...)
 }
+
+// numeric is a cell that belongs to the right of its column.
+var numeric = regexp.MustCompile(`^[-\d.,]*( ?([kKMGT]?i?B|ms|s|%))?$`)
+
+func (t *titled) measured(row table.Row) table.Row {
+	for len(t.columns) < len(row) {
+		t.columns = append(t.columns, tableColumn{})
+	}
+	for i, cell := range row {
+		shown := fmt.Sprint(cell)
+		t.columns[i].content = max(t.columns[i].content, text.StringWidth(shown))
+		t.columns[i].isText = t.columns[i].isText || !numeric.MatchString(shown)
+	}
+	return row
+}
+
+// fit puts numbers to the right and, on a screen of that width, wraps headers first
+// and then the widest text; 0 is no limit.
+func (t *titled) fit(width int) {
+	configs := make([]table.ColumnConfig, len(t.columns))
+	total, widest := 0, -1
+	padding := len(t.Style().Box.PaddingLeft) + len(t.Style().Box.PaddingRight)
+	for i, c := range t.columns {
+		configs[i].Number = i + 1
+		if !c.isText && c.content > 0 {
+			configs[i].Align, configs[i].AlignHeader = text.AlignRight, text.AlignRight
+		}
+		total += max(c.header, c.content) + padding
+	}
+	if width > 0 && total > width {
+		total = 0
+		for i, c := range t.columns {
+			configs[i].WidthMax, configs[i].WidthMaxEnforcer = max(c.word, c.content), text.WrapSoft
+			total += configs[i].WidthMax + padding
+			if c.isText && (widest < 0 || configs[i].WidthMax >= configs[widest].WidthMax) {
+				widest = i
+			}
+		}
+		if widest >= 0 && total > width {
+			configs[widest].WidthMax = max(configs[widest].WidthMax-(total-width), t.columns[widest].word, narrowest)
+		}
+	}
+	t.SetColumnConfigs(configs)
+}
+
+// narrowest is the least width that a text is wrapped to.
+const narrowest = 12
 
 func shownRow(row table.Row) table.Row {
 	safe := make(table.Row, len(row))
@@ -63,7 +124,8 @@ func shownRow(row table.Row) table.Row {
 	return safe
 }
 
-func printTable(w io.Writer, t titled) error {
+func printTable(w io.Writer, t *titled) error {
+	t.fit(columns(w))
 	if t.title != "" {
 		if _, err := fmt.Fprintln(w, " "+shown(t.title)); err != nil {
 			return err

@@ -1,15 +1,12 @@
 package main
 
-import "fmt"
-
 // version is set by the build.
 var version = "dev"
 
 // VersionCmd is `version`.
-type VersionCmd struct{}
+type VersionCmd struct{ JSONFlag }
 
 // Run prints the version alone on a line.
-func (VersionCmd) Run(s *streams) error {
-	_, err := fmt.Fprintln(s.out, version)
-	return err
+func (cmd VersionCmd) Run(s *streams) error {
+	return cmd.say(s, map[string]any{"version": version}, "%s", version)
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
@@ -37,6 +39,27 @@ var (
 	// ErrPaused is returned while runs are paused.
 	ErrPaused = errors.New("runs are paused; hint: orphan-cleaner status shows why, orphan-cleaner resume ends it")
 )
+
+// State is the state of a run that ended with an error; those given leave something for
+// the next one.
+func State(err error, incomplete ...error) string {
+	for _, one := range []struct {
+		err   error
+		state string
+	}{{ErrProof, "failed"}, {result.ErrRefused, "refused"}, {ErrPaused, "paused"}} {
+		if errors.Is(err, one.err) {
+			return one.state
+		}
+	}
+	switch {
+	case err == nil:
+		return "succeeded"
+	case slices.ContainsFunc(incomplete, func(one error) bool { return errors.Is(err, one) }):
+		return "incomplete"
+	default:
+		return "failed"
+	}
+}
 
 // Options describe a run that is to be opened.
 type Options struct {

@@ -235,26 +235,11 @@ func (r *Restorer) asRun(ctx context.Context, isRevert bool, work func(ctx conte
 			err = r.finish(ctx, run, &so, err)
 		}
 	}
-	so.State, so.Seconds = state(err), time.Since(started).Seconds()
+	so.State, so.Seconds = fence.State(err, ErrIncomplete), time.Since(started).Seconds()
 	if err != nil {
 		so.Error, so.DatabaseError = err.Error(), database.SaidIn(err)
 	}
 	return so, err
-}
-
-func state(err error) string {
-	switch {
-	case err == nil:
-		return "succeeded"
-	case errors.Is(err, result.ErrRefused):
-		return "refused"
-	case errors.Is(err, fence.ErrPaused):
-		return "paused"
-	case errors.Is(err, ErrIncomplete):
-		return "incomplete"
-	default:
-		return "failed"
-	}
 }
 
 // finish ends the run's row, and reads what the transactions themselves wrote
@@ -270,12 +255,12 @@ func (r *Restorer) finish(ctx context.Context, run *fence.Run, so *Result, workE
 		breaker = &refusal.Breaker
 	}
 	ended, err := call(ctx, r, finishLimit, "finishing the run", func(ctx context.Context, q *db.Queries) (db.RunFinishRow, error) {
-		return q.RunFinish(ctx, db.RunFinishParams{RunID: run.ID, Token: run.Token, State: state(workErr), Breaker: breaker, Error: message, Counts: []byte("{}")})
+		return q.RunFinish(ctx, db.RunFinishParams{RunID: run.ID, Token: run.Token, State: fence.State(workErr, ErrIncomplete), Breaker: breaker, Error: message, Counts: []byte("{}")})
 	})
 	if err != nil {
 		return errors.Join(workErr, err)
 	}
-	if ended.State != state(workErr) {
+	if ended.State != fence.State(workErr, ErrIncomplete) {
 		workErr = errors.Join(fmt.Errorf("%w: %s; hint: orphan-cleaner status", fence.ErrProof, ended.Error), workErr)
 	}
 	so.MembersRestored, so.MembersReverted, so.Conversations = ended.MembersRestored, ended.MembersDeleted, ended.Conversations

@@ -49,7 +49,7 @@ func (r *Restorer) PreviewRevert(ctx context.Context, of int64) (db.RestoreSumma
 // deletes.
 func (r *Restorer) Revert(ctx context.Context, of int64, checker Checker) (Result, error) {
 	if _, err := r.PreviewRevert(ctx, of); err != nil {
-		return Result{State: state(err), Error: err.Error()}, err
+		return Result{State: fence.State(err, ErrIncomplete), Error: err.Error()}, err
 	}
 	return r.asRun(ctx, true, func(ctx context.Context, run *fence.Run, so *Result) error {
 		if err := r.judgeRevert(ctx, run, of, checker, so); err != nil {

@@ -23,15 +23,17 @@ func (r Run) Ended(state string, err error, took time.Duration) Run {
 }
 
 // Counts are what the function that ends a run takes: the result, the phase that it
-// came to, the rows of chunks that are done, and how long calls took.
-func (r Run) Counts(phase string, settled int64, buckets []int64, slowest *float64) ([]byte, error) {
+// came to, the rows of chunks that are done, whether the rest waits for the window, and
+// how long calls took.
+func (r Run) Counts(phase string, settled int64, waits bool, buckets []int64, slowest *float64) ([]byte, error) {
 	counts, err := json.Marshal(struct {
 		Run
 		Phase   string   `json:"phase"`
 		Settled int64    `json:"members_settled"`
+		Waits   bool     `json:"waits_for_window"`
 		Buckets []int64  `json:"call_ms_buckets"`
 		Slowest *float64 `json:"call_ms_max"`
-	}{r, phase, settled, buckets, slowest})
+	}{r, phase, settled, waits, buckets, slowest})
 	if err != nil {
 		return nil, fmt.Errorf("writing the counts: %w", err)
 	}

@@ -27,6 +27,7 @@ type Run struct {
 	MembersHeld      int64    `json:"members_held"`
 	MembersChanged   int64    `json:"members_changed"` // due, and kept or gone by the time of the delete
 	MembersBlocked   int64    `json:"members_blocked"`
+	MembersWaiting   int64    `json:"members_waiting"` // due, and left for the next window
 	Conversations    int64    `json:"conversations"`
 	OwnersLost       int64    `json:"owners_lost"`
 	BatchCalls       int64    `json:"batch_calls"`

@@ -74,6 +74,7 @@ type run struct {
 	mu      sync.Mutex // of what follows, while several connections sweep
 	did     result.Run
 	settled int64 // rows judged due of the chunks that are done
+	waits   bool  // the rest waits for the window
 	cause   error // the last reason why users or rows were left
 }
 
@@ -180,7 +181,7 @@ func (r *run) finish(ctx context.Context, runErr error) error {
 	}
 	ended := r.ended(runErr)
 	buckets, slowest := r.users.Recorded()
-	counts, err := ended.Counts(phase, r.settled, buckets, slowest)
+	counts, err := ended.Counts(phase, r.settled, r.waits, buckets, slowest)
 	if err != nil {
 		return errors.Join(runErr, err)
 	}
@@ -193,6 +194,9 @@ func (r *run) finish(ctx context.Context, runErr error) error {
 		return errors.Join(runErr, err)
 	}
 	r.did.Proven(row)
+	if r.waits {
+		r.did.MembersWaiting = row.MembersDue - r.settled - r.did.MembersBlocked
+	}
 	if row.State != ended.State {
 		runErr = errors.Join(fmt.Errorf("%w: %s; hint: orphan-cleaner status", ErrProof, row.Error), runErr)
 	}
@@ -210,24 +214,7 @@ func (r *run) leftOver() error {
 
 // ended is the result of the run as far as it came. Its state follows from the error.
 func (r *run) ended(err error) result.Run {
-	return r.did.Ended(state(err), err, time.Since(r.started))
-}
-
-func state(err error) string {
-	switch {
-	case err == nil:
-		return "succeeded"
-	case errors.Is(err, ErrProof):
-		return "failed"
-	case errors.Is(err, ErrRefused):
-		return "refused"
-	case errors.Is(err, ErrPaused):
-		return "paused"
-	case errors.Is(err, ErrIncomplete), errors.Is(err, ErrInterrupted):
-		return "incomplete"
-	default:
-		return "failed"
-	}
+	return r.did.Ended(fence.State(err, ErrIncomplete, ErrInterrupted), err, time.Since(r.started))
 }
 
 // enter names the phase for heartbeats, progress and the log.

@@ -60,6 +60,10 @@ func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) e
 	var next []db.RunDuePageRow
 	var rows int64
 	send := func() error {
+		if r.waits = !r.cfg.Window.Open(time.Now()); r.waits {
+			r.log.Info("Outside the window: the rows that are due wait", "window", r.cfg.Window.String(), "opens_at", r.cfg.Window.Next(time.Now()).UTC())
+			return nil
+		}
 		select {
 		case chunks <- next:
 			next, rows = nil, 0
@@ -81,7 +85,7 @@ func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) e
 				more += user.RowsDue
 			}
 			if len(next) > 0 && rows+more > r.throttle.Rows() {
-				if err := send(); err != nil {
+				if err := send(); err != nil || r.waits {
 					return err
 				}
 			}

@@ -40,6 +40,7 @@ type Service struct {
 	life    life
 	trouble string // that was logged last
 	paused  bool
+	nextAt  time.Time // of the next run, that was logged last
 }
 
 const (
@@ -85,6 +86,7 @@ func (s *Service) step(ctx context.Context) (time.Duration, error) {
 	// Which replica makes the run is settled when it is opened.
 	open := next.RunOpen && next.LapsesIn > 0
 	if err == nil && (open || next.DueIn > 0) {
+		s.noteNext(next.DueIn)
 		return s.untilNext(next, open), nil
 	}
 	if err == nil {
@@ -135,6 +137,16 @@ func (s *Service) note(err error) {
 		s.trouble = ""
 		s.Log.Info("Ready for runs again")
 	}
+}
+
+// noteNext logs once when the next run is due.
+func (s *Service) noteNext(dueIn time.Duration) {
+	at := time.Now().Add(dueIn)
+	if dueIn <= 0 || at.Sub(s.nextAt).Abs() < time.Second {
+		return
+	}
+	s.nextAt = at
+	s.Log.Info("Next run", "at", at.UTC().Format(time.RFC3339), "in", dueIn.Round(time.Second).String())
 }
 
 func (s *Service) notePause(paused bool) bool {

@@ -179,3 +179,30 @@ func TestConditions(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The log says once when the next run is due, and again when that has changed.
+func TestSaysWhenTheNextRunIs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		s := newService()
+		s.Log = slog.New(slog.NewTextHandler(&log, nil))
+		due := time.Now().Add(30 * time.Minute)
+		s.Schedule = func(context.Context) (serve.Schedule, error) {
+			s.asked.Add(1)
+			return serve.Schedule{DueIn: time.Until(due)}, nil
+		}
+		s.start(t)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if said := `msg="Next run" at=` + due.UTC().Format(time.RFC3339) + " in=30m0s"; s.asked.Load() < 3 || strings.Count(log.String(), "Next run") != 1 || !strings.Contains(log.String(), said) {
+			t.Errorf("asked %d times, want once %q:\n%s", s.asked.Load(), said, &log)
+		}
+		due = due.Add(time.Hour)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		if strings.Count(log.String(), "Next run") != 2 {
+			t.Errorf("%s", &log)
+		}
+	})
+}

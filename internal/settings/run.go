@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/nova-social/orphan-cleaner/internal/window"
 )
 
 // Run is what a run goes by. Every duration and limit is positive, but for those
@@ -33,6 +35,8 @@ type Run struct {
 
 	NiceRatio float64       // seconds of sleep after each second of deleting; 0: none
 	MaxLag    time.Duration // the sweep sleeps while a standby lags more; 0: no limit
+
+	Window window.Weekly // outside of it the sweep deletes nothing; what is due waits
 
 	Limits Limits
 
@@ -63,6 +67,9 @@ func DefaultRun() Run {
 // seconds, and limits by name.
 func (r Run) JSON() ([]byte, error) {
 	kept := map[string]any{"retention": r.Retention.Seconds(), "max-gap": r.MaxGap.Seconds(), "flags": r.Flags}
+	if !r.Window.Open(time.Now()) {
+		kept["outside-window"] = true // such a run uses no approval: it would be in vain
+	}
 	for name, limit := range r.Limits {
 		kept[name] = limit
 	}

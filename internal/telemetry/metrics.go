@@ -10,6 +10,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/source"
+	"github.com/nova-social/orphan-cleaner/internal/window"
 )
 
 // Metrics are what this process counts by itself. It observes the client of
@@ -39,6 +40,7 @@ type Settings struct {
 	CheckEvery  time.Duration // 0: each run checks everybody
 	Source      string        // what auth-service speaks, such as [source.GRPC]
 	Concurrency int
+	Window      window.Weekly // in which sweeps may delete
 	// OneRun is a process that makes one run and ends, as from cron. A count of
 	// its own would start anew with each run: [State] then has the totals.
 	OneRun bool
@@ -139,6 +141,15 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 		Help: "The setting CHECK_EVERY: time in which each user is checked once; 0: each run checks everybody.",
 	})
 	checkEvery.Set(s.CheckEvery.Seconds())
+	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "orphan_cleaner_window_open",
+		Help: "1 while sweeps may delete: within the setting WINDOW, or without one; else 0.",
+	}, func() float64 {
+		if s.Window.Open(time.Now()) {
+			return 1
+		}
+		return 0
+	})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "orphan_cleaner_build_info", ConstLabels: prometheus.Labels{"version": s.Version, "goversion": runtime.Version()},
 		Help: "1, labelled with the version of this program and of Go.",
@@ -146,7 +157,7 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 	build.Set(1)
 
 	all := []prometheus.Collector{
-		m.invalidResponses, m.retries, m.throttled, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, checkEvery, build,
+		m.invalidResponses, m.retries, m.throttled, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, checkEvery, open, build,
 	}
 	if s.Source == source.GRPC {
 		m.calls = append(m.calls, grpc)

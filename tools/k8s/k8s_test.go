@@ -36,15 +36,14 @@ type object struct {
 // build is what an overlay makes.
 func build(t *testing.T, overlay string) []object {
 	t.Helper()
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(root, "deploy/k8s/overlays", overlay))
+	return buildIn(t, filepath.Join(root, "deploy/k8s/overlays", overlay))
+}
+
+func buildIn(t *testing.T, dir string) []object {
+	t.Helper()
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		t.Fatal(err)
-	}
-	types := map[string]any{
-		"v1/ServiceAccount": corev1.ServiceAccount{}, "v1/ConfigMap": corev1.ConfigMap{}, "v1/Service": corev1.Service{},
-		"apps/v1/Deployment": appsv1.Deployment{}, "batch/v1/Job": batchv1.Job{}, "batch/v1/CronJob": batchv1.CronJob{},
-		"networking.k8s.io/v1/NetworkPolicy": networkingv1.NetworkPolicy{}, "policy/v1/PodDisruptionBudget": policyv1.PodDisruptionBudget{},
-		"monitoring.coreos.com/v1/ServiceMonitor": monitoringv1.ServiceMonitor{}, "monitoring.coreos.com/v1/PrometheusRule": monitoringv1.PrometheusRule{},
 	}
 	var objects []object
 	for _, r := range built.Resources() {
@@ -52,23 +51,39 @@ func build(t *testing.T, overlay string) []object {
 		if err != nil {
 			t.Fatal(err)
 		}
-		blank, known := types[r.GetApiVersion()+"/"+r.GetKind()]
-		if !known {
-			t.Fatalf("%s %s is of a type that this test does not know", r.GetApiVersion(), r.GetKind())
-		}
-		value := reflect.New(reflect.TypeOf(blank)).Interface()
-		if err := yaml.UnmarshalStrict(text, value); err != nil {
-			t.Errorf("%s %s: %v", r.GetKind(), r.GetName(), err)
-		}
-		if r.GetLabels()["app.kubernetes.io/name"] != "orphan-cleaner" {
-			t.Errorf("%s %s has the labels %v", r.GetKind(), r.GetName(), r.GetLabels())
-		}
-		if r.GetNamespace() != "nova" {
-			t.Errorf("%s %s is in namespace %q", r.GetKind(), r.GetName(), r.GetNamespace())
-		}
-		objects = append(objects, object{r.GetKind(), r.GetName(), value})
+		objects = append(objects, decode(t, text))
 	}
 	return objects
+}
+
+// decode is strict, and looks at what all objects have.
+func decode(t *testing.T, text []byte) object {
+	t.Helper()
+	var meta metav1.PartialObjectMetadata
+	if err := yaml.Unmarshal(text, &meta); err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	types := map[string]any{
+		"v1/ServiceAccount": corev1.ServiceAccount{}, "v1/ConfigMap": corev1.ConfigMap{}, "v1/Service": corev1.Service{},
+		"apps/v1/Deployment": appsv1.Deployment{}, "batch/v1/Job": batchv1.Job{}, "batch/v1/CronJob": batchv1.CronJob{},
+		"networking.k8s.io/v1/NetworkPolicy": networkingv1.NetworkPolicy{}, "policy/v1/PodDisruptionBudget": policyv1.PodDisruptionBudget{},
+		"monitoring.coreos.com/v1/ServiceMonitor": monitoringv1.ServiceMonitor{}, "monitoring.coreos.com/v1/PrometheusRule": monitoringv1.PrometheusRule{},
+	}
+	blank, known := types[meta.APIVersion+"/"+meta.Kind]
+	if !known {
+		t.Fatalf("%s %s is of a type that this test does not know", meta.APIVersion, meta.Kind)
+	}
+	value := reflect.New(reflect.TypeOf(blank)).Interface()
+	if err := yaml.UnmarshalStrict(text, value); err != nil {
+		t.Errorf("%s %s: %v", meta.Kind, meta.Name, err)
+	}
+	if meta.Labels["app.kubernetes.io/name"] != "orphan-cleaner" {
+		t.Errorf("%s %s has the labels %v", meta.Kind, meta.Name, meta.Labels)
+	}
+	if meta.Namespace != "nova" {
+		t.Errorf("%s %s is in namespace %q", meta.Kind, meta.Name, meta.Namespace)
+	}
+	return object{meta.Kind, meta.Name, value}
 }
 
 // find is the one object of a type and a name.
@@ -116,7 +131,7 @@ func TestPodsAreConfined(t *testing.T) {
 	t.Parallel()
 	overlays(t, func(t *testing.T, _ string, objects []object) {
 		all := pods(objects)
-		if len(all) != 3 {
+		if len(all) != 4 {
 			t.Errorf("there are %d pods: %v", len(all), all)
 		}
 		for name, template := range all {
@@ -144,7 +159,7 @@ func TestPodsAreConfined(t *testing.T) {
 			if !regexp.MustCompile(`^ghcr\.io/nova-social/orphan-cleaner:v\d+\.\d+\.\d+$`).MatchString(c.Image) {
 				t.Errorf("%s is of the image %s", name, c.Image)
 			}
-			if len(c.Env) != 0 {
+			if len(c.Env) != 0 && !isMigrate(c) {
 				t.Errorf("%s has settings of its own: %v", name, c.Env)
 			}
 			for _, v := range spec.Volumes {
@@ -154,6 +169,35 @@ func TestPodsAreConfined(t *testing.T) {
 			}
 		}
 	})
+}
+
+// isMigrate is the job that brings the schema up: it cannot be changed, so its settings are its own.
+func isMigrate(c corev1.Container) bool {
+	return slices.Equal(c.Args, []string{"migrate", "up"})
+}
+
+// A change of the settings changes nothing of a job: the API server would refuse it.
+func TestSettingsLeaveTheJobAlone(t *testing.T) {
+	t.Parallel()
+	copied := filepath.Join(t.TempDir(), "k8s")
+	if err := os.CopyFS(copied, os.DirFS(root+"deploy/k8s")); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(copied, "base/kustomization.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(text), "RETENTION=30d", "RETENTION=45d", 1)
+	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil || changed == string(text) {
+		t.Fatal(err)
+	}
+	for _, overlay := range []string{"deployment", "cronjob"} {
+		before, after := build(t, overlay), buildIn(t, filepath.Join(copied, "overlays", overlay))
+		if !reflect.DeepEqual(find[batchv1.Job](t, before, "orphan-cleaner-migrate"), find[batchv1.Job](t, after, "orphan-cleaner-migrate")) {
+			t.Errorf("%s: the job changes with the settings", overlay)
+		}
+	}
 }
 
 // Settings are settings that the program has; the database URL is a file, of a
@@ -192,18 +236,25 @@ func TestSettings(t *testing.T) {
 		secrets := map[string]string{}
 		for name, template := range pods(objects) {
 			c := template.Spec.Containers[0]
-			if len(c.EnvFrom) != 1 || c.EnvFrom[0].ConfigMapRef == nil || c.EnvFrom[0].ConfigMapRef.Name != settings.Name {
+			if isMigrate(c) {
+				if len(c.EnvFrom) != 0 || len(c.Env) != 1 || c.Env[0].Name != "DATABASE_URL_FILE" || c.Env[0].Value != settings.Data["DATABASE_URL_FILE"] {
+					t.Errorf("%s has its settings from %+v, %+v", name, c.EnvFrom, c.Env)
+				}
+			} else if len(c.EnvFrom) != 1 || c.EnvFrom[0].ConfigMapRef == nil || c.EnvFrom[0].ConfigMapRef.Name != settings.Name {
 				t.Errorf("%s has its settings from %+v, not %s", name, c.EnvFrom, settings.Name)
 			}
-			if len(c.VolumeMounts) != 1 || settings.Data["DATABASE_URL_FILE"] != c.VolumeMounts[0].MountPath+"/url" || c.VolumeMounts[0].Name != template.Spec.Volumes[0].Name {
+			if c.Args[0] != "status" && len(c.VolumeMounts) != 1 || settings.Data["DATABASE_URL_FILE"] != c.VolumeMounts[0].MountPath+"/url" || c.VolumeMounts[0].Name != template.Spec.Volumes[0].Name {
 				t.Errorf("%s mounts %+v", name, c.VolumeMounts)
 			}
 			secrets[c.Args[0]] = template.Spec.Volumes[0].Secret.SecretName
 		}
 		for command, secret := range secrets {
 			want := "orphan-cleaner-migrator"
-			if command == "run" || command == "serve" {
+			switch command {
+			case "run", "serve":
 				want = "orphan-cleaner-runner"
+			case "status":
+				want = "orphan-cleaner-restorer"
 			}
 			if secret != want {
 				t.Errorf("%s connects as %s, want %s", command, secret, want)
@@ -261,14 +312,16 @@ func TestSelectors(t *testing.T) {
 				t.Errorf("%s selects %v, want %v", who, got, want)
 			}
 		}
+		const oncall = "Deployment orphan-cleaner-oncall"
+		matches("the pod for people on call", find[appsv1.Deployment](t, objects, "orphan-cleaner-oncall").Spec.Selector, oncall)
 		policy := find[networkingv1.NetworkPolicy](t, objects, "orphan-cleaner").Spec
 		if overlay == "cronjob" {
-			matches("the network policy", &policy.PodSelector, "CronJob orphan-cleaner", "CronJob orphan-cleaner-prune", "Job orphan-cleaner-migrate")
+			matches("the network policy", &policy.PodSelector, "CronJob orphan-cleaner", "CronJob orphan-cleaner-prune", oncall, "Job orphan-cleaner-migrate")
 			return
 		}
 		const serve = "Deployment orphan-cleaner"
 		deployment := find[appsv1.Deployment](t, objects, "orphan-cleaner").Spec
-		matches("the network policy", &policy.PodSelector, "CronJob orphan-cleaner-prune", serve, "Job orphan-cleaner-migrate")
+		matches("the network policy", &policy.PodSelector, "CronJob orphan-cleaner-prune", serve, oncall, "Job orphan-cleaner-migrate")
 		matches("the deployment", deployment.Selector, serve)
 		matches("its spread", deployment.Template.Spec.TopologySpreadConstraints[0].LabelSelector, serve)
 		matches("the budget", find[policyv1.PodDisruptionBudget](t, objects, "orphan-cleaner").Spec.Selector, serve)
@@ -331,10 +384,12 @@ func TestRulesAgree(t *testing.T) {
 	if err := yaml.UnmarshalStrict(text, &want); err != nil {
 		t.Fatal(err)
 	}
-	got := find[monitoringv1.PrometheusRule](t, build(t, "deployment"), "orphan-cleaner").Spec
-	if len(got.Groups) == 0 || !reflect.DeepEqual(got, want) {
-		t.Error("deploy/k8s/components/monitoring/prometheusrule.yaml is not deploy/prometheus/rules.yaml: run `make k8s-rules`")
-	}
+	overlays(t, func(t *testing.T, _ string, objects []object) {
+		got := find[monitoringv1.PrometheusRule](t, objects, "orphan-cleaner").Spec
+		if len(got.Groups) == 0 || !reflect.DeepEqual(got, want) {
+			t.Error("deploy/k8s/components/alerts/prometheusrule.yaml is not deploy/prometheus/rules.yaml: run `make k8s-rules`")
+		}
+	})
 }
 
 // A misspelt field fails, so that the other tests may rely on what was decoded.

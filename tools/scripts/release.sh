@@ -4,7 +4,7 @@
 # gives the same bytes, wherever and whenever it is built: no path, no time and no
 # user of this machine goes in. An SBOM names the tool that wrote it with its hash,
 # so that it is the same only where the builder's platform and Go are.
-# Usage: release.sh VERSION DIR TOOLS, where TOOLS holds cyclonedx-gomod.
+# Usage: release.sh VERSION DIR TOOLS, where TOOLS holds cyclonedx-gomod and nfpm.
 # PLATFORMS="linux/amd64 …" builds fewer.
 set -eu
 version=$1 dist=$2 tools=$3
@@ -26,6 +26,16 @@ rm -rf "$dist/release"
 mkdir -p "$dist/release"
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
+SOURCE_DATE_EPOCH=$epoch
+export SOURCE_DATE_EPOCH
+
+# The manual page and the completion are the program's own, by this machine's.
+mkdir -p "$temp/manual/completion"
+"$go" build -trimpath -ldflags "-X main.version=$version" -o "$temp/host" ./cmd/orphan-cleaner
+"$temp/host" help --man > "$temp/manual/orphan-cleaner.1"
+for shell in bash zsh fish; do
+    "$temp/host" completion "$shell" > "$temp/manual/completion/$shell"
+done
 
 for platform in $platforms; do
     os=${platform%/*} arch=${platform#*/}
@@ -38,11 +48,14 @@ for platform in $platforms; do
         cat "$temp/sbom.log" >&2
         exit 1
     }
-    cp README.md CHANGELOG.md LICENSE sql/roles.sql "$temp/$name/"
+    if [ "$os" = linux ]; then
+        ./tools/scripts/package.sh "$version" "$arch" "$temp/$name/orphan-cleaner" "$temp/manual" "$dist/release" "$tools/nfpm"
+    fi
+    cp -R README.md CHANGELOG.md LICENSE sql/roles.sql "$temp/manual/"* "$temp/$name/"
     chmod -R u=rwX,go=rX "$temp/$name"
     "$tar" -C "$temp" --format=ustar --sort=name --mtime="@$epoch" --owner=0 --group=0 --numeric-owner -cf - "$name" |
         gzip -9n > "$dist/release/$name.tar.gz"
 done
 cd "$dist/release"
-$sum -- *.tar.gz *.cdx.json > SHA256SUMS
+$sum -- *.tar.gz *.cdx.json *.deb *.rpm > SHA256SUMS
 cat SHA256SUMS
