@@ -106,8 +106,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $$
-    SELECT NOT EXISTS (SELECT FROM public.conversation_members AS m WHERE m.conversation_id = of_conversation AND m.user_id = of_user)
-        AND EXISTS (SELECT FROM public.conversations AS c WHERE c.id = of_conversation)
+    SELECT NOT EXISTS (SELECT FROM public.conversation_members AS m WHERE m.conversation_id = $1 AND m.user_id = $2)
+        AND EXISTS (SELECT FROM public.conversations AS c WHERE c.id = $1)
 $$;
 
 -- The name and form of this view is the runbook's (6.2): its restore statement reads the list of wrongly deleted

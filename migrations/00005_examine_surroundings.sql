@@ -276,8 +276,9 @@ AS $$
         WHERE o.relrowsecurity
             AND (o.inhparent IS NULL OR o.relname = 'conversation_members_audit_default')
     )
-    SELECT s.check_name, s.status, s.message, s.hint
+    SELECT s.check_name, s.status, string_agg(s.message, '; '), string_agg(s.hint, '; ')
     FROM orphan_cleaner.members_shape() AS s
+    GROUP BY s.check_name, s.status
     UNION ALL
     (
         SELECT c.check_name, c.status, CASE c.status WHEN 'ok' THEN c.fine ELSE c.wrong END, CASE c.status WHEN 'ok' THEN '' ELSE c.hint END

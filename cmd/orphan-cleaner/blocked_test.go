@@ -145,7 +145,7 @@ func TestHintsLeadSomewhere(t *testing.T) {
 	w.Roles(rolesFile)
 	w.Exec(`REVOKE DELETE ON conversation_members FROM orphan_cleaner_owner`)
 	e := program(t, w.envOf(w.Login(runner)), "run").expect(t, exitFailed)
-	if !strings.Contains(e.stderr, "hint: psql -f sql/roles.sql gives role orphan_cleaner_owner") || strings.Contains(e.stderr, "GRANT orphan_cleaner_runner") {
+	if !strings.Contains(e.stderr, "role orphan_cleaner_owner, whose functions a run calls, lacks DELETE on conversation_members; hint: psql -f sql/roles.sql") || strings.Contains(e.stderr, "GRANT orphan_cleaner_runner") {
 		t.Errorf("%s", e)
 	}
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -200,19 +201,21 @@ func TestShapesWithOurNames(t *testing.T) {
 	} {
 		delete(words, name)
 	}
-	if len(words) < 300 || len(words) > 1590 || !words["horizon"] || !words["m"] || !words["orphan_b"] {
+	if len(words) < 300 || !words["horizon"] || !words["m"] || !words["orphan_b"] {
 		t.Fatalf("%d names of ours", len(words))
 	}
-	var columns, values []string
-	for word := range words {
-		columns = append(columns, `ADD "`+word+`" json`)
-		values = append(values, `"`+word+`" = '1'`)
+	// A table has 1,600 columns at most.
+	for some := range slices.Chunk(slices.Sorted(maps.Keys(words)), 1000) {
+		var columns, values []string
+		for _, word := range some {
+			columns = append(columns, `ADD "`+word+`" json`)
+			values = append(values, `"`+word+`" = '1'`)
+		}
+		// Of a type that nothing of ours can take for something else.
+		w := newShaped(t, testdb.NewBare(t), "ALTER TABLE conversation_members "+strings.Join(columns, ", "))
+		w.Exec("UPDATE conversation_members SET " + strings.Join(values, ", "))
+		w.lives(t)
 	}
-	slices.Sort(columns)
-	// Of a type that nothing of ours can take for something else.
-	w := newShaped(t, testdb.NewBare(t), "ALTER TABLE conversation_members "+strings.Join(columns, ", "))
-	w.Exec("UPDATE conversation_members SET " + strings.Join(values, ", "))
-	w.lives(t)
 }
 
 // Text that is no UTF8 comes back as it was.

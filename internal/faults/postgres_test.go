@@ -423,7 +423,7 @@ func grantMissing(w *world) {
 
 	// A grant revoked in mid-run: the login's own, and one of the functions' owner.
 	e = w.after("checked-again", func() { w.exec(`REVOKE ` + sweep + ` FROM orphan_cleaner_runner`) })
-	w.expect(e, want{exit: 1, state: "incomplete", shows: "permission denied for function sweep_chunk", gone: untouched})
+	w.expect(e, want{exit: 1, state: "failed", shows: "permission denied for function sweep_chunk", gone: untouched})
 	w.exec(`GRANT ` + sweep + ` TO orphan_cleaner_runner`)
 	e = w.after("checked-again", func() { w.exec(`REVOKE DELETE ON conversation_members FROM orphan_cleaner_owner`) })
 	w.expect(e, want{exit: 1, state: "incomplete", shows: "permission denied for table conversation_members", gone: untouched})
