@@ -266,7 +266,7 @@ END
 $$;
 -- +goose StatementEnd
 
-DROP FUNCTION orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add, orphan_cleaner.run_totals;
+DROP FUNCTION orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add;
 DROP VIEW public.deleted_members_list;
 DROP FUNCTION orphan_cleaner.is_restorable;
 DROP TABLE orphan_cleaner.rechecks;

@@ -25,17 +25,18 @@ CROSS JOIN LATERAL (
     FROM public.conversation_members AS m
     WHERE m.user_id = c.user_id
         AND m.joined_at IS NOT NULL
-        AND NOT EXISTS (
-            SELECT
+        -- NOT IN is hashed once, NOT EXISTS would be looked up for each row. It is never null here.
+        AND m.conversation_id NOT IN (
+            SELECT h.conversation_id
             FROM orphan_cleaner.holds_in_force AS h
-            WHERE h.conversation_id = m.conversation_id
+            WHERE h.conversation_id IS NOT NULL
         )
     GROUP BY 1
 ) AS m
-WHERE NOT EXISTS (
-    SELECT
+WHERE c.user_id NOT IN (
+    SELECT h.user_id
     FROM orphan_cleaner.holds_in_force AS h
-    WHERE h.user_id = c.user_id
+    WHERE h.user_id IS NOT NULL
 )
 GROUP BY 1, 2
 ORDER BY 1, 2 DESC
