@@ -82,6 +82,7 @@ func (p *place) reads(q *db.Queries) {
 			_, err := q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: month, MaxRows: 40})
 			return err
 		},
+		func() error { _, err := q.CandidateBlocked(ctx, 1000); return err },
 		func() error { _, err := q.CoverageState(ctx); return err },
 		func() error {
 			_, err := q.CoverageOthers(ctx, db.CoverageOthersParams{FromUser: user, MaxUsers: 5000})
