@@ -20,7 +20,7 @@ type AuthFlags struct {
 	AuthServiceURL        string   `help:"auth-service: http://host:9080 or https:// for gRPC, postgresql://user@host/auth for SQL, rest+https://host/path for HTTP." env:"AUTH_SERVICE_URL" placeholder:"URL"`
 	AuthServiceURLFile    string   `help:"File that holds this URL." env:"AUTH_SERVICE_URL_FILE" placeholder:"FILE"`
 	AuthServiceMethod     string   `help:"Full name of the gRPC method." env:"AUTH_SERVICE_METHOD" default:"nova.auth_service.v1.AuthService/GetUsersByIds"`
-	AuthServiceQuery      string   `help:"SQL: the query that returns which of the users $1 exist." env:"AUTH_SERVICE_QUERY" default:"SELECT id FROM users WHERE id = ANY($1) AND deleted_at IS NULL"`
+	AuthServiceQuery      string   `help:"SQL: the query that returns which of the users $1 exist (default: see docs/settings.md)." env:"AUTH_SERVICE_QUERY" placeholder:"SQL" default:"SELECT id FROM users WHERE id = ANY($1) AND deleted_at IS NULL"`
 	MaxAuthLag            Duration `help:"SQL: how far the standby that is asked may be behind." env:"ORPHAN_CLEANER_MAX_AUTH_LAG" default:"1m"`
 	AuthServiceProxy      string   `help:"HTTP: the proxy to go by; none otherwise, whatever the environment says." env:"AUTH_SERVICE_PROXY" placeholder:"URL"`
 	AuthServiceTimeout    Duration `help:"Limit of one call." env:"AUTH_SERVICE_TIMEOUT" default:"5s"`
