@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,7 +56,8 @@ func TestPictures(t *testing.T) {
 		"restore": {"restore", "--run=2"}, "revert": {"restore", "--revert=3"}, "dry-run": {"run", "--dry-run"}, "migrate-status": {"migrate", "status"},
 		"approve": {"approve", "1", "--yes"}, "help": {"--help"}, "help-run": {"run", "--help"}, "help-restore": {"help", "restore"},
 	}
-	for name, args := range commands {
+	for _, name := range slices.Sorted(maps.Keys(commands)) { // one of them changes what others show
+		args := commands[name]
 		for width, columns := range map[string]int{"80": 80, "120": 120, "pipe": 0} {
 			if name == "approve" && width != "80" {
 				continue // only once

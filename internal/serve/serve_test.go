@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -180,29 +181,48 @@ func TestConditions(t *testing.T) {
 	}
 }
 
+type writer func(p []byte) (int, error)
+
+func (w writer) Write(p []byte) (int, error) { return w(p) }
+
 // The log says once when the next run is due, and again when that has changed.
 func TestSaysWhenTheNextRunIs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var log strings.Builder
-		s := newService()
-		s.Log = slog.New(slog.NewTextHandler(&log, nil))
 		due := time.Now().Add(30 * time.Minute)
+		said := func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			return log.String()
+		}
+		s := newService()
+		s.Log = slog.New(slog.NewTextHandler(writer(func(p []byte) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			return log.Write(p)
+		}), nil))
 		s.Schedule = func(context.Context) (serve.Schedule, error) {
 			s.asked.Add(1)
+			mu.Lock()
+			defer mu.Unlock()
 			return serve.Schedule{DueIn: time.Until(due)}, nil
 		}
 		s.start(t)
 		<-time.After(time.Minute)
 		synctest.Wait()
-		if said := `msg="Next run" at=` + due.UTC().Format(time.RFC3339) + " in=30m0s"; s.asked.Load() < 3 || strings.Count(log.String(), "Next run") != 1 || !strings.Contains(log.String(), said) {
-			t.Errorf("asked %d times, want once %q:\n%s", s.asked.Load(), said, &log)
+		want := `msg="Next run" at=` + due.UTC().Format(time.RFC3339) + " in=30m0s"
+		if s.asked.Load() < 3 || strings.Count(said(), "Next run") != 1 || !strings.Contains(said(), want) {
+			t.Errorf("asked %d times, want once %q:\n%s", s.asked.Load(), want, said())
 		}
+		mu.Lock()
 		due = due.Add(time.Hour)
+		mu.Unlock()
 		<-time.After(time.Minute)
 		synctest.Wait()
-		if strings.Count(log.String(), "Next run") != 2 {
-			t.Errorf("%s", &log)
+		if strings.Count(said(), "Next run") != 2 {
+			t.Error(said())
 		}
 	})
 }
