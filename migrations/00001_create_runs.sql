@@ -274,6 +274,18 @@ AS $$
     FROM orphan_cleaner.limits AS l
 $$;
 
+CREATE FUNCTION orphan_cleaner.lacks_standby()
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Whoever may see nothing else of a standby sees that there is one.
+    SELECT current_setting('synchronous_standby_names') <> ''
+        AND current_setting('synchronous_commit') NOT IN ('off', 'local')
+        AND NOT EXISTS (SELECT FROM pg_stat_replication)
+$$;
+
 CREATE FUNCTION orphan_cleaner.pause(why text)
 RETURNS bigint
 LANGUAGE sql
@@ -303,6 +315,7 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
 COMMENT ON FUNCTION orphan_cleaner.members_shape IS 'Whether the columns and keys of conversation_members are such that runs can delete and restore: a row for each thing that is wrong, FAIL, or one that is ok.';
 COMMENT ON FUNCTION orphan_cleaner.effective_settings IS 'A run''s settings with the pinned limits applied: flags can only be stricter.';
+COMMENT ON FUNCTION orphan_cleaner.lacks_standby IS 'Whether each COMMIT waits for a synchronous standby that is not there. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.pause IS 'Pauses all runs. Fails on pauses_one_in_force when they are paused already.';
 COMMENT ON FUNCTION orphan_cleaner.resume IS 'Lets runs continue; null when they were not paused.';
 
@@ -327,6 +340,6 @@ END
 $$;
 -- +goose StatementEnd
 
-DROP FUNCTION orphan_cleaner.resume, orphan_cleaner.pause, orphan_cleaner.effective_settings, orphan_cleaner.members_shape;
+DROP FUNCTION orphan_cleaner.resume, orphan_cleaner.pause, orphan_cleaner.lacks_standby, orphan_cleaner.effective_settings, orphan_cleaner.members_shape;
 DROP TABLE orphan_cleaner.limits, orphan_cleaner.pauses, orphan_cleaner.runs;
 DROP SCHEMA orphan_cleaner;

@@ -11,6 +11,8 @@
 
 -- +goose Up
 SET LOCAL lock_timeout = '3s';
+-- PostgreSQL refuses to create a partitioned table where it names the database's own tablespace.
+SET LOCAL default_tablespace = '';
 
 CREATE TABLE public.conversation_members_audit (
     conversation_id uuid NOT NULL,
@@ -106,8 +108,8 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $$
-    SELECT NOT EXISTS (SELECT FROM public.conversation_members AS m WHERE m.conversation_id = $1 AND m.user_id = $2)
-        AND EXISTS (SELECT FROM public.conversations AS c WHERE c.id = $1)
+    SELECT NOT EXISTS (SELECT FROM public.conversation_members AS m WHERE m.conversation_id = is_restorable.of_conversation AND m.user_id = is_restorable.of_user)
+        AND EXISTS (SELECT FROM public.conversations AS c WHERE c.id = is_restorable.of_conversation)
 $$;
 
 -- The name and form of this view is the runbook's (6.2): its restore statement reads the list of wrongly deleted
@@ -147,6 +149,9 @@ RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET timezone = 'UTC'
+-- Where the parent lies and as it is stored, whatever database or role say of new tables: the owner need not have a right on their tablespace.
+SET default_tablespace = ''
+SET default_table_access_method = 'heap'
 AS $$
 DECLARE
     is_pending boolean;

@@ -68,11 +68,12 @@ BEGIN
             -- A name that the inner query has no column of is found in the outer one.
             FROM (SELECT NULL AS role, NULL::timestamptz AS joined_at) AS absent
             CROSS JOIN LATERAL (SELECT o.conversation_id, o.user_id, role::text AS role, joined_at FROM gone AS o) AS g;
-            PERFORM set_config('orphan_cleaner.audits', transaction_id::text, true);
+            -- Not set_config(), which some revoke from PUBLIC.
+            EXECUTE format('SET LOCAL orphan_cleaner.audits = %L', transaction_id);
         EXCEPTION WHEN OTHERS THEN
             RAISE WARNING 'conversation_members: members deleted by this transaction are not audited: %', SQLERRM
                 USING HINT = 'Run: orphan-cleaner check';
-            PERFORM set_config('orphan_cleaner.audit_failed', transaction_id::text, true);
+            EXECUTE format('SET LOCAL orphan_cleaner.audit_failed = %L', transaction_id);
         END;
         RETURN NULL;
     END IF;
@@ -229,7 +230,7 @@ AS $$
 DECLARE
     reason text;
 BEGIN
-    SELECT r.kind || ' ' || r.run_id || ' is open' INTO reason
+    SELECT format('%s %s is open', r.kind, r.run_id) INTO reason
     FROM orphan_cleaner.runs AS r
     WHERE r.state = 'running' AND (r.kind = 'restore' OR r.started_at < partition_need.upper_bound);
     IF reason IS NULL AND EXISTS (SELECT FROM orphan_cleaner.pauses AS s WHERE s.resumed_at IS NULL) THEN
@@ -238,8 +239,8 @@ BEGIN
     IF reason IS NULL AND parent = 'conversation_members_backup' THEN
         -- Without a hold neither join reads the partition.
         EXECUTE format($statement$
-            SELECT 'hold ' || min(n.hold_id) || CASE WHEN count(DISTINCT n.hold_id) > 1
-                THEN ' and ' || count(DISTINCT n.hold_id) - 1 || ' more' ELSE '' END
+            SELECT 'hold ' || min(n.hold_id)::text || CASE WHEN count(DISTINCT n.hold_id) > 1
+                THEN ' and ' || (count(DISTINCT n.hold_id) - 1)::text || ' more' ELSE '' END
             FROM (
                 SELECT h.hold_id
                 FROM public.%1$I AS b
@@ -253,7 +254,7 @@ BEGIN
         IF reason IS NULL THEN
             -- A restore takes them off the list.
             EXECUTE format($statement$
-                SELECT count(DISTINCT d.user_id) || ' users alive again'
+                SELECT count(DISTINCT d.user_id)::text || ' users alive again'
                 FROM public.%1$I AS b
                 JOIN orphan_cleaner.rechecks AS d ON d.user_id = b.user_id
                 WHERE d.alive_at IS NOT NULL

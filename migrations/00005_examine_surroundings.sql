@@ -3,7 +3,7 @@
 --           undo what it deletes: one function examines it, for `check`, for each run and for psql.
 -- Locks:    SHARE UPDATE EXCLUSIVE on conversation_members while the index is built: reads and writes go on, VACUUM and DDL
 --           wait. A leftover of a build that failed is dropped first (ACCESS EXCLUSIVE for milliseconds, 3 s at most to
---           get it). ANALYZE takes the same lock for the time of reading a sample. The function: the catalog only.
+--           get it). ANALYZE takes the same lock for the time of reading a sample. The function: the catalog, and the last run.
 -- Duration: about 1 s a million rows; it also waits for transactions older than itself.
 -- Rollback: drops the function, and the index, concurrently.
 
@@ -217,10 +217,19 @@ AS $$
         SELECT
             8, 'owner-grants', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
             format('role %s may delete members and restore them', current_user),
-            format('role %s, whose functions a run calls, lacks %s on conversation_members', current_user, string_agg(g.privilege, ', ')),
+            format('role %s, whose functions a run calls, lacks %s', current_user, string_agg(g.lacks, ', ' ORDER BY g.ordinal)),
             'psql -f sql/roles.sql'
-        FROM target AS m
-        JOIN unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS g (privilege) ON NOT has_table_privilege(m.oid, g.privilege)
+        FROM (
+            SELECT p.ordinal, p.privilege || CASE p.ordinal WHEN 3 THEN ' on conversation_members' ELSE '' END AS lacks
+            FROM target AS m
+            JOIN unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) WITH ORDINALITY AS p (privilege, ordinal) ON NOT has_table_privilege(m.oid, p.privilege)
+            UNION ALL
+            -- What shadow_evidence() reads where users.deleted_at is there.
+            SELECT 4, 'SELECT on users (id, deleted_at)'
+            FROM pg_attribute AS a
+            WHERE a.attrelid = to_regclass('public.users') AND a.attname IN ('id', 'deleted_at') AND NOT a.attisdropped
+            HAVING count(*) = 2 AND NOT bool_and(has_column_privilege(a.attrelid, a.attnum, 'SELECT'))
+        ) AS g
         UNION ALL
         SELECT
             9, 'replica-identity', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
@@ -275,6 +284,43 @@ AS $$
         -- A partition is read by way of its parent, whose policies count.
         WHERE o.relrowsecurity
             AND (o.inhparent IS NULL OR o.relname = 'conversation_members_audit_default')
+        UNION ALL
+        SELECT
+            13, 'own-grants', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            'nobody but their owner may write to our tables',
+            format('%s may write to %s of our tables, such as %s: evidence could be forged', string_agg(DISTINCT w.grantee, ', '),
+                count(DISTINCT w.relation), min(w.relation)),
+            'unless that is meant, and not by ALTER DEFAULT PRIVILEGES: '
+            || string_agg(DISTINCT format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON %s FROM %s', w.relation, w.grantee), '; ')
+        FROM (
+            SELECT o.oid::regclass::text AS relation, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS grantee
+            FROM ours AS o
+            CROSS JOIN aclexplode(o.relacl) AS a
+            WHERE a.grantee <> o.relowner AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+        ) AS w
+        UNION ALL
+        SELECT
+            14, 'old-transactions', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            'none is as old as the last run',
+            'transactions that were open when the last run ended, and still are: ' || string_agg(t.shown, ', ' ORDER BY t.since)
+            || ': members that were written since they began count as changed, and stay',
+            string_agg(t.ends, '; ' ORDER BY t.since)
+        FROM (
+            SELECT p.prepared AS since, format('%L, prepared by %s in database %s', p.gid, p.owner, p.database) AS shown, format('ROLLBACK PREPARED %L', p.gid) AS ends
+            FROM pg_prepared_xacts AS p
+            UNION ALL
+            -- Those of other roles are seen by who has pg_read_all_stats.
+            SELECT a.xact_start, format('process %s of %s in database %s', a.pid, a.usename, a.datname), format('SELECT pg_terminate_backend(%s)', a.pid)
+            FROM pg_stat_activity AS a
+            WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()
+        ) AS t
+        WHERE t.since < (SELECT r.finished_at FROM orphan_cleaner.runs AS r WHERE r.finished_at IS NOT NULL ORDER BY r.run_id DESC LIMIT 1)
+        UNION ALL
+        SELECT
+            15, 'synchronous-standby', CASE WHEN orphan_cleaner.lacks_standby() THEN 'FAIL' ELSE 'ok' END,
+            'no COMMIT waits for one that is not there',
+            'no standby is connected, and synchronous_standby_names asks for one: each COMMIT waits for ever, the application''s too',
+            'start the standby; or, as a superuser, if you can do without: ALTER SYSTEM SET synchronous_standby_names = ''''; SELECT pg_reload_conf()'
     )
     SELECT s.check_name, s.status, string_agg(s.message, '; '), string_agg(s.hint, '; ')
     FROM orphan_cleaner.members_shape() AS s

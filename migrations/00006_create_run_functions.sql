@@ -64,6 +64,10 @@ BEGIN
     IF new_token IS NULL OR new_lease IS NULL OR new_lease NOT BETWEEN interval '1 second' AND interval '1 hour' THEN
         RAISE EXCEPTION 'a run has a token, and a lease between 1 second and 1 hour, not %', new_lease USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    IF orphan_cleaner.lacks_standby() THEN
+        RAISE EXCEPTION 'no standby is connected, and synchronous_standby_names asks for one: each COMMIT would wait for ever'
+            USING ERRCODE = 'OC007', HINT = 'Run: orphan-cleaner check';
+    END IF;
     -- Waits for a chunk in flight: it must have ended before its run is given up. Nobody without our roles can hold this lock.
     LOCK TABLE orphan_cleaner.runs IN SHARE ROW EXCLUSIVE MODE;
     UPDATE orphan_cleaner.runs AS r

@@ -246,6 +246,7 @@ BEGIN
     DELETE FROM public.conversation_members AS m
     WHERE m.ctid = ANY (chosen);
     GET DIAGNOSTICS deleted = ROW_COUNT;
+    SET CONSTRAINTS ALL IMMEDIATE;
     PERFORM set_config('orphan_cleaner.run_token', '', true);
     IF deleted <> cardinality(chosen) OR current_setting('orphan_cleaner.audited') <> deleted::text
         OR current_setting('orphan_cleaner.backed_up') <> deleted::text

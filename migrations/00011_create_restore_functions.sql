@@ -156,7 +156,7 @@ DECLARE
         ),
         held AS (
             INSERT INTO orphan_cleaner.holds (user_id, reason, until, run_id)
-            SELECT DISTINCT g.user_id, 'restored by run ' || $1, now() + $6, $1
+            SELECT DISTINCT g.user_id, 'restored by run ' || $1::text, now() + $6, $1
             FROM restored AS g
             ON CONFLICT (run_id, user_id) WHERE run_id IS NOT NULL DO NOTHING
         )
@@ -184,6 +184,8 @@ BEGIN
     INTO restored, marked, differing
     USING of_restore, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC',
         format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, hold, run.started_at - interval '1 minute';
+    -- As in conversation_members_delete.
+    SET CONSTRAINTS ALL IMMEDIATE;
     IF restored <> marked OR differing > 0 THEN
         RAISE EXCEPTION 'restore proof failed: % restored, % recorded, % other than they were', restored, marked, differing
             USING ERRCODE = 'OC005', HINT = 'Does a trigger on conversation_members change rows on their way in? Run: orphan-cleaner check';

@@ -60,5 +60,5 @@ SELECT
 -- name: SourceIdentity :one
 -- Which database this is, the same on its standbys.
 -- Locks: none.
-SELECT (s.system_identifier || '/' || current_database())::text AS identity
+SELECT (s.system_identifier::text || '/' || current_database())::text AS identity
 FROM pg_catalog.pg_control_system() AS s;

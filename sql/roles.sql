@@ -36,6 +36,8 @@
 
 \set ON_ERROR_STOP on
 \set QUIET on
+-- Whatever role and database say: somebody's function may be named like one of PostgreSQL's.
+SET search_path = pg_catalog;
 
 DO $$
 BEGIN

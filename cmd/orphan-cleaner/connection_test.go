@@ -37,6 +37,8 @@ func foreignSettings() map[string][]string {
 		"planner":            {"enable_seqscan = off", "enable_indexscan = off", "plan_cache_mode = force_generic_plan", "work_mem = '64kB'", "from_collapse_limit = 1", "join_collapse_limit = 1"},
 		"another role":       {"role = 'orphan_cleaner_foreign'"},
 		"statement timeout":  {"statement_timeout = '120ms'"},
+		"new tables":         {"default_tablespace = pg_default", "default_table_access_method = heap", "default_toast_compression = pglz"},
+		"odd ones":           {"array_nulls = off", "enable_partition_pruning = off", "constraint_exclusion = off", "xmloption = document", "synchronize_seqscans = off"},
 		"a preloaded module": {"session_preload_libraries = 'auto_explain'", "check_function_bodies = off"},
 	}
 }

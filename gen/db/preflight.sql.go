@@ -203,7 +203,7 @@ pairs AS (
         (
             SELECT free.new_name
             FROM (
-                SELECT n, ('retired_' || CASE n WHEN 1 THEN '' ELSE n || '_' END || coalesce(m.attname, b.attname))::name AS new_name
+                SELECT n, ('retired_' || CASE n WHEN 1 THEN '' ELSE n::text || '_' END || coalesce(m.attname, b.attname))::name AS new_name
                 FROM generate_series(1, 1000) AS n
             ) AS free
             WHERE NOT EXISTS (SELECT FROM columns AS taken WHERE taken.attname = free.new_name)

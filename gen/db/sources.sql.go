@@ -64,7 +64,7 @@ func (q *Queries) SourceBegin(ctx context.Context, statementTimeout string) (Sou
 }
 
 const sourceIdentity = `-- name: SourceIdentity :one
-SELECT (s.system_identifier || '/' || current_database())::text AS identity
+SELECT (s.system_identifier::text || '/' || current_database())::text AS identity
 FROM pg_catalog.pg_control_system() AS s
 `
 

@@ -213,6 +213,7 @@ func (c *Preflight) surroundings(ctx context.Context, areThere bool) (Findings, 
 }
 
 func (c *Preflight) checkPartitions(ctx context.Context, repair bool, f *Findings) {
+	var refused string
 	if repair {
 		made, err := database.Do(ctx, c.pool, c.patience(), pgx.ReadWrite, database.ReadLimit, "making partitions", func(ctx context.Context, q *db.Queries) (int32, error) {
 			return q.PartitionEnsure(ctx, daysAhead)
@@ -220,6 +221,7 @@ func (c *Preflight) checkPartitions(ctx context.Context, repair bool, f *Finding
 		if err != nil {
 			// Those of today and tomorrow may be there all the same.
 			f.add("partitions-ahead", Warn, err.Error(), "as the owner of the tables: SELECT orphan_cleaner.partitions_ensure(7)")
+			refused = ": " + err.Error()
 		}
 		if made > 0 {
 			c.log.Info("Made partitions", "count", made)
@@ -231,7 +233,7 @@ func (c *Preflight) checkPartitions(ctx context.Context, repair bool, f *Finding
 		return
 	}
 	if good := there.Today && there.Tomorrow && there.Month; good || repair {
-		f.verdict(good, "partitions", "of today and tomorrow are there", "the backup partition of today or tomorrow, or the audit's of this month, is not there", "SELECT orphan_cleaner.partitions_ensure(7)")
+		f.verdict(good, "partitions", "of today and tomorrow are there", "the backup partition of today or tomorrow, or the audit's of this month, is not there"+refused, "SELECT orphan_cleaner.partitions_ensure(7)")
 	} else {
 		f.add("partitions", Warn, "of today or tomorrow are not there yet; the next run makes them", "SELECT orphan_cleaner.partitions_ensure(7)")
 	}

@@ -191,8 +191,10 @@ func elsewhere(context string) string {
 }
 
 var (
-	anyFunction = regexp.MustCompile(`(?m)^(PL/pgSQL|SQL) function ([^\n]*)\n`)
+	// The server may speak another language: PL/pgSQL is PL/pgSQL in each.
+	anyFunction = regexp.MustCompile(`(?m)^([^\n]*PL/pgSQL|SQL function )[^\n]*\n`)
 	deniedFor   = regexp.MustCompile(`^permission denied for ([a-z ]+) (\S+)$`)
+	builtIn     = regexp.MustCompile(`^(pg_\w+|set_config|current_setting)$`)
 	verb        = regexp.MustCompile(`(?i)^SQL statement "\s*(SELECT|INSERT|UPDATE|DELETE)\b`)
 )
 
@@ -203,6 +205,12 @@ func ownerGrant(said *pgconn.PgError) string {
 	ours := ourFunction.FindStringIndex(said.Where)
 	denied := deniedFor.FindStringSubmatch(said.Message)
 	switch {
+	case len(denied) == 3 && builtIn.MatchString(denied[2]):
+		what := "SELECT ON "
+		if denied[1] == "function" {
+			what = "EXECUTE ON FUNCTION "
+		}
+		return "somebody took from PUBLIC what PostgreSQL gives it: GRANT " + what + "pg_catalog." + denied[2] + " TO orphan_cleaner_owner, orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader"
 	case ours == nil:
 		return "" // the login's own
 	case denied == nil:

@@ -77,6 +77,23 @@ func TestErrorsAtCommit(t *testing.T) {
 	}
 }
 
+// A server with lc_messages of another language names the function all the same.
+func TestErrorsInOtherLanguages(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{
+		"PL/pgSQL-Funktion public.keep() Zeile 3 bei RAISE", "fonction PL/pgSQL public.keep(), ligne 3 à RAISE", "在RAISE的第3行的PL/pgSQL函数public.keep()",
+	} {
+		err := &pgconn.PgError{Severity: "FEHLER", SeverityUnlocalized: "ERROR", Code: "P0001", Routine: "exec_stmt_raise", Where: where + "\nPL/pgSQL-Funktion orphan_cleaner.sweep_rows(orphan_cleaner.runs) Zeile 7"}
+		if said := database.SaidIn(err); said.Where != where || !database.OfRows(err) {
+			t.Errorf("%q of %q", said.Where, where)
+		}
+		err.Where, err.Code = strings.ReplaceAll(where, "public.keep", "orphan_cleaner.run_open"), database.RunNotOpen
+		if said := database.SaidIn(err); said.Where != "" || database.OfRows(err) || database.Code(err) != database.RunNotOpen {
+			t.Errorf("ours is taken for theirs: %q", said.Where)
+		}
+	}
+}
+
 // A text of the application's is one line of bounded length, whatever it holds.
 func TestErrorsAreFitToBeShown(t *testing.T) {
 	t.Parallel()

@@ -54,7 +54,7 @@ func TestBlockedUsers(t *testing.T) {
 		"by a foreign key":                {block: pins(`ON DELETE RESTRICT`), says: "; constraint: pins_member_fkey; table: public.pins; query: RunSweepChunk", lift: `DROP TABLE pins`, constraint: "pins_member_fkey", sqlstate: restricted},
 		"by a foreign key without action": {block: pins(``), says: "; constraint: pins_member_fkey; table: public.pins; query: RunSweepChunk", lift: `DROP TABLE pins`, constraint: "pins_member_fkey", sqlstate: "23503"},
 		"by a foreign key at COMMIT": {
-			block: pins(`DEFERRABLE INITIALLY DEFERRED`), says: `is still referenced from table "pins".; constraint: pins_member_fkey; table: public.pins; query: COMMIT`,
+			block: pins(`DEFERRABLE INITIALLY DEFERRED`), says: `is still referenced from table "pins".; constraint: pins_member_fkey; table: public.pins; query: RunSweepChunk`,
 			lift: `DROP TABLE pins`, constraint: "pins_member_fkey", sqlstate: "23503",
 		},
 		"by a trigger at COMMIT": {
@@ -63,7 +63,7 @@ func TestBlockedUsers(t *testing.T) {
 				w.db.Exec(`DROP TRIGGER keep ON conversation_members`)
 				w.db.Exec(`CREATE CONSTRAINT TRIGGER keep AFTER DELETE ON conversation_members DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.keep()`)
 			},
-			says: "too late (SQLSTATE OC001); query: COMMIT", lift: `DROP TRIGGER keep ON conversation_members`, sqlstate: "OC001",
+			says: "too late (SQLSTATE OC001); query: RunSweepChunk", lift: `DROP TRIGGER keep ON conversation_members`, sqlstate: "OC001",
 		},
 		"by a trigger that keeps the row": {
 			block: trigger(`RETURN NULL;`), says: "a trigger or rule keeps them", lift: `DROP TRIGGER keep ON conversation_members`, sqlstate: "OC006",

@@ -68,12 +68,31 @@ func NewEncoded(tb testing.TB, encoding string) *DB {
 	return db
 }
 
+// NewBareOn is NewBare in a cluster of the test's own, which it may set and stop as it likes.
+func NewBareOn(tb testing.TB, cluster *pgtemp.Cluster) *DB {
+	tb.Helper()
+	name := label(tb.Name())
+	if err := dbsetup.CreateDatabase(context.Background(), cluster.URL("postgres"), name, ""); err != nil {
+		tb.Fatal(err)
+	}
+	if err := dbsetup.Schema(context.Background(), cluster.URL(name)); err != nil {
+		tb.Fatal(err)
+	}
+	return open(tb, cluster, name)
+}
+
 func newDB(tb testing.TB, tmpl template) *DB {
 	tb.Helper()
 	cluster, name, err := shared.create(tmpl, label(tb.Name()))
 	if err != nil {
 		tb.Fatalf("making a database for the test: %v", err)
 	}
+	return open(tb, cluster, name)
+}
+
+func open(tb testing.TB, cluster *pgtemp.Cluster, name string) *DB {
+	tb.Helper()
+	var err error
 	db := &DB{Name: name, URL: cluster.URL(name), cluster: cluster, tb: tb}
 	// Before the pool, so that whatever comes next the database is seen to.
 	tb.Cleanup(db.cleanup)

@@ -38,7 +38,7 @@ SELECT
     n.needed AS needed_by_all_pools,
     CASE
         WHEN n.needed <= s.max_connections - s.reserved THEN 'enough'
-        ELSE 'too few: raise max_connections to ' || n.needed + s.reserved || ' or more, or put PgBouncer in between'
+        ELSE 'too few: raise max_connections to ' || (n.needed + s.reserved)::text || ' or more, or put PgBouncer in between'
     END AS max_connections_is
 FROM (
     SELECT

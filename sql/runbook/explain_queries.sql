@@ -916,7 +916,7 @@ pairs AS (
         (
             SELECT free.new_name
             FROM (
-                SELECT n, ('retired_' || CASE n WHEN 1 THEN '' ELSE n || '_' END || coalesce(m.attname, b.attname))::name AS new_name
+                SELECT n, ('retired_' || CASE n WHEN 1 THEN '' ELSE n::text || '_' END || coalesce(m.attname, b.attname))::name AS new_name
                 FROM generate_series(1, 1000) AS n
             ) AS free
             WHERE NOT EXISTS (SELECT FROM columns AS taken WHERE taken.attname = free.new_name)
@@ -1903,32 +1903,33 @@ EXPLAIN (:options) EXECUTE "RunRecent" (:max_rows);
 -- The role is left as it is: ALTER ROLE … SET role is how a login with NOINHERIT is made one of ours.
 -- No JIT: compiling costs more than any of our statements runs. Work_mem: a chunk fits into 16 MB, and needs no
 -- temporary file that a temp_file_limit could refuse.
+-- Every name is qualified, types but for keywords too: until it has run, the search_path is somebody else's.
 -- Locks: none.
 PREPARE "SettingsApply" AS
 SELECT
-    set_config('statement_timeout', $1::text, $2::boolean),
-    set_config('lock_timeout', $3::text, $2::boolean),
-    set_config('idle_in_transaction_session_timeout', $4::text, $2::boolean),
+    pg_catalog.set_config('statement_timeout', $1::varchar, $2::boolean),
+    pg_catalog.set_config('lock_timeout', $3::varchar, $2::boolean),
+    pg_catalog.set_config('idle_in_transaction_session_timeout', $4::varchar, $2::boolean),
     -- Of PostgreSQL 17 and newer.
-    CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL THEN set_config('transaction_timeout', '0', $2::boolean) END,
-    set_config('default_transaction_read_only', 'off', $2::boolean),
-    set_config('default_transaction_isolation', 'read committed', $2::boolean),
-    set_config('search_path', 'pg_catalog, pg_temp', $2::boolean),
-    set_config('row_security', 'off', $2::boolean),
-    set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, $2::boolean),
-    set_config('client_encoding', 'UTF8', $2::boolean),
-    set_config('standard_conforming_strings', 'on', $2::boolean),
-    set_config('TimeZone', 'UTC', $2::boolean),
-    set_config('DateStyle', 'ISO, MDY', $2::boolean),
-    set_config('IntervalStyle', 'postgres', $2::boolean),
+    CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL THEN pg_catalog.set_config('transaction_timeout', '0', $2::boolean) END,
+    pg_catalog.set_config('default_transaction_read_only', 'off', $2::boolean),
+    pg_catalog.set_config('default_transaction_isolation', 'read committed', $2::boolean),
+    pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', $2::boolean),
+    pg_catalog.set_config('row_security', 'off', $2::boolean),
+    pg_catalog.set_config('synchronous_commit', CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off' THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END, $2::boolean),
+    pg_catalog.set_config('client_encoding', 'UTF8', $2::boolean),
+    pg_catalog.set_config('standard_conforming_strings', 'on', $2::boolean),
+    pg_catalog.set_config('TimeZone', 'UTC', $2::boolean),
+    pg_catalog.set_config('DateStyle', 'ISO, MDY', $2::boolean),
+    pg_catalog.set_config('IntervalStyle', 'postgres', $2::boolean),
     -- Rows are compared as text, which must not round.
-    set_config('extra_float_digits', '1', $2::boolean),
-    set_config('bytea_output', 'hex', $2::boolean),
-    set_config('plan_cache_mode', 'auto', $2::boolean),
-    set_config('work_mem', greatest(pg_size_bytes(current_setting('work_mem')) / 1024, 16384)::text, $2::boolean),
+    pg_catalog.set_config('extra_float_digits', '1', $2::boolean),
+    pg_catalog.set_config('bytea_output', 'hex', $2::boolean),
+    pg_catalog.set_config('plan_cache_mode', 'auto', $2::boolean),
+    pg_catalog.set_config('work_mem', greatest(pg_catalog.pg_size_bytes(pg_catalog.current_setting('work_mem')) OPERATOR(pg_catalog./) 1024, 16384)::varchar, $2::boolean),
     -- An index of a large table is sorted in temporary files. Only who may, can.
-    CASE WHEN NOT $2::boolean AND has_parameter_privilege('temp_file_limit', 'SET') THEN set_config('temp_file_limit', '-1', false) END,
-    set_config('jit', 'off', $2::boolean);
+    CASE WHEN NOT $2::boolean AND pg_catalog.has_parameter_privilege('temp_file_limit', 'SET') THEN pg_catalog.set_config('temp_file_limit', '-1', false) END,
+    pg_catalog.set_config('jit', 'off', $2::boolean);
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == SettingsApply, these values
 EXPLAIN (:options) EXECUTE "SettingsApply" (:statement_timeout, :is_local, :lock_timeout, :idle_timeout);
@@ -2034,7 +2035,7 @@ EXPLAIN (:options) EXECUTE "SourcePlan" (:plan);
 -- Which database this is, the same on its standbys.
 -- Locks: none.
 PREPARE "SourceIdentity" AS
-SELECT (s.system_identifier || '/' || current_database())::text AS identity
+SELECT (s.system_identifier::text || '/' || current_database())::text AS identity
 FROM pg_catalog.pg_control_system() AS s;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == SourceIdentity, these values
