@@ -55,7 +55,7 @@ func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
 	given, err := database.Once(ctx, pool, pgx.ReadWrite, func(ctx context.Context, q *db.Queries) (db.ApprovalGiveRow, error) {
 		return q.ApprovalGive(ctx, db.ApprovalGiveParams{RunID: cmd.Refused, ApprovedBy: osUser(), Lasting: time.Duration(cmd.Expires)})
 	})
-	if database.Code(err) == "23505" {
+	if database.Code(err) == database.UniqueViolation {
 		return fmt.Errorf("%w: run %d has an approval; to give a new one: orphan-cleaner approve %d --revoke", errUsage, cmd.Refused, cmd.Refused)
 	}
 	if err != nil {

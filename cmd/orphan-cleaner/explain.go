@@ -37,7 +37,7 @@ func explain(err error, login, command string) error {
 	}
 	isMigrate := strings.HasPrefix(command, "migrate")
 	switch said.SQLState {
-	case insufficientPrivilege:
+	case database.NoPrivilege:
 		if said.Hint == "" {
 			fmt.Fprintf(&more, "; role %s may not do this; fix: GRANT %s TO %s, after psql -f sql/roles.sql", login, groupRole(command), login)
 		}
@@ -59,10 +59,9 @@ func explain(err error, login, command string) error {
 var ourName = regexp.MustCompile(`\borphan_cleaner(_goose)?\b|\bconversation_members_(audit|backup)|\bdeleted_members_list\b`)
 
 const (
-	insufficientPrivilege = "42501"
-	undefinedTable        = "42P01"
-	undefinedSchema       = "3F000"
-	undefinedFunction     = "42883"
+	undefinedTable    = "42P01"
+	undefinedSchema   = "3F000"
+	undefinedFunction = "42883"
 )
 
 // groupRole is the role of sql/roles.sql whose members may give a command.

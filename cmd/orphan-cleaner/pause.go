@@ -31,7 +31,7 @@ func (cmd *PauseCmd) Run(ctx context.Context, s *streams) error {
 	}
 	defer pool.Close()
 	switch _, err := database.Once(ctx, pool, pgx.ReadWrite, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PauseBegin(ctx, reason) }); {
-	case database.Code(err) == "23505":
+	case database.Code(err) == database.UniqueViolation:
 		pauses, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.PauseInForceRow, error) { return q.PauseInForce(ctx) })
 		if err != nil || len(pauses) == 0 {
 			return fmt.Errorf("%w: runs are paused already", errUsage)

@@ -58,7 +58,7 @@ func (cmd *PruneCmd) Run(ctx context.Context, s *streams) error {
 		do = pruner.Execute
 	}
 	result, err := do(ctx)
-	if database.Code(err) == insufficientPrivilege {
+	if database.Code(err) == database.NoPrivilege {
 		err = fmt.Errorf("%w: prune runs as the owner of the tables, not as the role of the runs", err)
 	}
 	if err != nil {

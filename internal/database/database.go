@@ -96,9 +96,9 @@ const (
 	ReadOnly            = "25006"
 	StatementTimeout    = "57014"
 	Deadlock            = "40P01"
+	NoPrivilege         = "42501"
 
-	insufficientPrivilege = "42501"
-	raiseException        = "P0001"
+	raiseException = "P0001"
 )
 
 // The SQLSTATEs of our own functions.
@@ -149,13 +149,13 @@ func Causes() []string {
 // Cause names what was in the way, in a word that is fit for a metric label.
 func Cause(err error) string {
 	switch code := Code(err); {
-	case code == "40P01":
+	case code == Deadlock:
 		return "deadlock"
 	case code == "40001":
 		return "serialization"
-	case code == "55P03":
+	case code == LockNotAvailable:
 		return "lock_timeout"
-	case code == "57014":
+	case code == StatementTimeout:
 		return "statement_timeout"
 	case code == "57P01", code == "57P02", code == "57P03":
 		return "shutdown"

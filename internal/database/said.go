@@ -52,7 +52,7 @@ func SaidIn(err error) *Said {
 	if from.TableName != "" && from.SchemaName != "" {
 		said.Table = safetext.Line(from.SchemaName+"."+from.TableName, maxName)
 	}
-	if from.Code == insufficientPrivilege && from.Hint == "" {
+	if from.Code == NoPrivilege && from.Hint == "" {
 		said.Hint = safetext.Line(ownerGrant(from), maxText)
 	}
 	said.Where = safetext.Line(elsewhere(from.Where), maxText)

@@ -169,7 +169,7 @@ func (t Target) validExpressions(ctx context.Context, tx pgx.Tx) (db.TargetState
 	parse := func(field, statement string) error {
 		_, err := tx.Prepare(ctx, "", statement)
 		switch {
-		case database.Code(err) == insufficientPrivilege:
+		case database.Code(err) == database.NoPrivilege:
 			return fmt.Errorf("parsing the expressions of %s: %s: GRANT USAGE ON SCHEMA %s TO %s", t.Name, message(err),
 				pgx.Identifier{t.Table.Schema}.Sanitize(), pgx.Identifier{tx.Conn().Config().User}.Sanitize())
 		case ofStatement(err):
@@ -203,7 +203,7 @@ func (t Target) prove(ctx context.Context, pool *pgxpool.Pool, proving string) (
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return "no row of the table is to be updated", nil
-	case database.Contended(err), database.Code(err) == database.ReadOnly, database.Code(err) == insufficientPrivilege:
+	case database.Contended(err), database.Code(err) == database.ReadOnly, database.Code(err) == database.NoPrivilege:
 		return message(err), nil
 	case database.OfRows(err), ofStatement(err):
 		return "", t.errorf("set", "a row cannot be set so: %s: change set, or the table", message(err))
@@ -212,8 +212,6 @@ func (t Target) prove(ctx context.Context, pool *pgxpool.Pool, proving string) (
 	}
 	return "", err
 }
-
-const insufficientPrivilege = "42501"
 
 // message is what the server says, without the code.
 func message(err error) string {

@@ -88,7 +88,7 @@ func wrong(what string) error { return fmt.Errorf("%w: %s", ErrQuery, what) }
 // ofQuery says that an SQLSTATE is about what the query is. A right that is missing may be
 // granted while the program waits.
 func ofQuery(code string) bool {
-	return strings.HasPrefix(code, "42") && code != "42501" || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "0A") || code == database.ReadOnly
+	return strings.HasPrefix(code, "42") && code != database.NoPrivilege || strings.HasPrefix(code, "22") || strings.HasPrefix(code, "0A") || code == database.ReadOnly
 }
 
 // failed turns the error of one attempt into a reason; nil stays nil.
@@ -108,13 +108,13 @@ func (s *Source) failed(ctx, call context.Context, users int, err error) *source
 // reasonOf names an error by the gRPC status that means the same.
 func reasonOf(err error) string {
 	switch code := database.Code(err); {
-	case errors.Is(err, ErrQuery), strings.HasPrefix(code, "42") && code != "42501":
+	case errors.Is(err, ErrQuery), strings.HasPrefix(code, "42") && code != database.NoPrivilege:
 		return "status_failed_precondition"
-	case code == "42501", code == database.ReadOnly:
+	case code == database.NoPrivilege, code == database.ReadOnly:
 		return "status_permission_denied"
 	case strings.HasPrefix(code, "28"):
 		return "status_unauthenticated"
-	case code == "57014":
+	case code == database.StatementTimeout:
 		return source.Deadline
 	case strings.HasPrefix(code, "53"):
 		return "status_resource_exhausted"
