@@ -10,12 +10,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/jackc/pgx/v5"
 	"github.com/jedib0t/go-pretty/v6/table"
-
-	"github.com/nova-social/orphan-cleaner/gen/db"
-	"github.com/nova-social/orphan-cleaner/internal/database"
-	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 // ConfigCmd is `config`.
@@ -124,23 +119,13 @@ func (cmd *ConfigCmd) addPins(ctx context.Context, all []effective) error {
 	if cmd.DatabaseURL == "" && cmd.DatabaseURLFile == "" {
 		return nil
 	}
-	own := settings.Run{Retention: time.Duration(cmd.Retention), MaxGap: time.Duration(cmd.MaxGap)}
-	var err error
-	if own.Limits, err = cmd.limits(); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, pinsLimit)
 	defer cancel()
-	pool, err := cmd.open(ctx)
+	lines, err := readLimits(ctx, &cmd.DatabaseFlags, &cmd.LimitFlags, cmd.Retention, cmd.MaxGap)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	pins, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.OrphanCleanerLimit, error) { return q.LimitList(ctx) })
-	if err != nil {
-		return fmt.Errorf("reading the limits: %w", err)
-	}
-	for _, line := range limitLines(own.Bounds(), pins) {
+	for _, line := range lines {
 		name := "max-" + line.Name
 		if isTime(line.Name) {
 			name = line.Name

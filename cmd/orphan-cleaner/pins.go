@@ -46,21 +46,10 @@ type limitLine struct {
 
 // Run lists the limits as a run with the same settings would have them.
 func (cmd *LimitsListCmd) Run(ctx context.Context, s *streams) error {
-	cfg := settings.Run{Retention: time.Duration(cmd.Retention), MaxGap: time.Duration(cmd.MaxGap)}
-	var err error
-	if cfg.Limits, err = cmd.limits(); err != nil {
-		return err
-	}
-	pool, err := cmd.open(ctx)
+	lines, err := readLimits(ctx, &cmd.DatabaseFlags, &cmd.LimitFlags, cmd.Retention, cmd.MaxGap)
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	pins, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.OrphanCleanerLimit, error) { return q.LimitList(ctx) })
-	if err != nil {
-		return fmt.Errorf("reading the limits: %w", err)
-	}
-	lines := limitLines(cfg.Bounds(), pins)
 	if cmd.JSON {
 		return printJSON(s.out, lines)
 	}
@@ -73,6 +62,25 @@ func (cmd *LimitsListCmd) Run(ctx context.Context, s *streams) error {
 		t.AppendRow(row)
 	}
 	return printTable(s.out, t)
+}
+
+// readLimits are the limits of these flags beside what is pinned in the database.
+func readLimits(ctx context.Context, to *DatabaseFlags, flags *LimitFlags, retention, maxGap Duration) ([]limitLine, error) {
+	own := settings.Run{Retention: time.Duration(retention), MaxGap: time.Duration(maxGap)}
+	var err error
+	if own.Limits, err = flags.limits(); err != nil {
+		return nil, err
+	}
+	pool, err := to.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer pool.Close()
+	pins, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.OrphanCleanerLimit, error) { return q.LimitList(ctx) })
+	if err != nil {
+		return nil, fmt.Errorf("reading the limits: %w", err)
+	}
+	return limitLines(own.Bounds(), pins), nil
 }
 
 func limitLines(bounds map[string]float64, pins []db.OrphanCleanerLimit) []limitLine {
