@@ -96,7 +96,7 @@ func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) e
 			continue
 		}
 		if len(next) > 0 {
-			if err := send(); err != nil {
+			if err := send(); err != nil || r.waits {
 				return err
 			}
 		}
