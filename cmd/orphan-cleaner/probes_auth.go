@@ -63,7 +63,7 @@ func plaintextProbe(raw string) check.Probe {
 		case err != nil || splitErr != nil:
 			return check.Finding{Name: name, Status: check.Fail, Message: "AUTH_SERVICE_URL cannot be read", Hint: "export AUTH_SERVICE_URL=http://auth-service:9080"}
 		case end.TLS:
-			return fine(name, "encrypted, the server's certificate verified")
+			return fine(name, "encrypted: no call without a verified certificate")
 		case local(host):
 			return fine(name, "not needed: auth-service is on this machine")
 		default:
