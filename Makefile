@@ -13,7 +13,7 @@ LDFLAGS     := -X main.version=$(VERSION)
 # The race detector needs a C compiler.
 RACE        ?= $(if $(shell command -v $$($(GO) env CC)),-race)
 TESTFLAGS   ?=
-TEST_TIMEOUT ?= 45m
+TEST_TIMEOUT ?= 25m
 PACKAGES    ?= ./...
 
 # What the stock goose is built without: every database but PostgreSQL.
