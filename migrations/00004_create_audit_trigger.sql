@@ -235,7 +235,7 @@ BEGIN
     IF reason IS NULL AND EXISTS (SELECT FROM orphan_cleaner.pauses AS s WHERE s.resumed_at IS NULL) THEN
         reason := 'runs are paused';
     END IF;
-    IF reason IS NULL THEN
+    IF reason IS NULL AND parent = 'conversation_members_audit' THEN
         -- The first run that a sink lacks is its oldest.
         SELECT format('run %s is not relayed to the sink %s; if nobody reads it any more, delete its row of orphan_cleaner.event_cursors', f.run_id, e.sink) INTO reason
         FROM orphan_cleaner.event_cursors AS e

@@ -32,6 +32,7 @@ type status struct {
 	Runs      []db.RunRecentRow        `json:"runs"`
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
 	Blocked   []blockedUser            `json:"blocked"`
+	Events    []db.EventBacklogRow     `json:"events"` // what each sink lacks
 }
 
 // Run shows recent runs and the backlog; it only reads.
@@ -51,6 +52,7 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.JSON {
 		// An empty list is [], never null.
 		st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
+		st.Events = append([]db.EventBacklogRow{}, st.Events...)
 		st.Coverage = append([]db.CoverageStateRow{}, st.Coverage...)
 		return printJSON(s.out, st)
 	}
@@ -75,6 +77,9 @@ func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (st status, err e
 	}
 	if st.Paused, err = q.PauseInForce(ctx); err != nil {
 		return st, fmt.Errorf("reading the pause: %w; see: orphan-cleaner check", err)
+	}
+	if st.Events, err = q.EventBacklog(ctx); err != nil {
+		return st, fmt.Errorf("reading the backlog of events: %w; see: orphan-cleaner check", err)
 	}
 	holds, err := q.HoldList(ctx)
 	if err != nil {
@@ -170,6 +175,18 @@ func printStatus(s *streams, st status) error {
 	for _, p := range st.Paused {
 		if _, err := fmt.Fprintf(s.out, "PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner resume\n",
 			shown(p.PausedBy), p.PausedAt.UTC().Format(time.DateTime), shown(p.Reason)); err != nil {
+			return err
+		}
+	}
+	for _, e := range st.Events {
+		if e.Events == 0 {
+			continue
+		}
+		why := ""
+		if e.Error != "" {
+			why = ": " + shown(e.Error)
+		}
+		if _, err := fmt.Fprintf(s.out, "EVENTS WAIT for the sink %s: %d, the oldest for %s%s\n", shown(e.Sink), e.Events, Duration(time.Duration(e.OldestAge)*time.Second), why); err != nil {
 			return err
 		}
 	}

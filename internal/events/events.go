@@ -7,7 +7,6 @@ package events
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -34,15 +33,6 @@ func newEvent(row db.EventPageRow) Event {
 		ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(name)), Type: row.Kind,
 		ConversationID: row.ConversationID, UserID: row.UserID, RunID: row.RunID, At: row.HappenedAt.UTC(),
 	}
-}
-
-// payload is the event as JSON.
-func (e Event) payload() ([]byte, error) {
-	text, err := json.Marshal(e)
-	if err != nil {
-		return nil, fmt.Errorf("writing event %s: %w", e.ID, err)
-	}
-	return text, nil
 }
 
 // Sink is where events go.

@@ -3,6 +3,7 @@ package events
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,15 +28,11 @@ func (s *fileSink) Name() string { return s.name }
 // Deliver returns when the lines of a file are on disk.
 func (s *fileSink) Deliver(_ context.Context, events []Event) (int, error) {
 	var text bytes.Buffer
-	for _, event := range events {
-		line, err := event.payload()
-		if err != nil {
-			return 0, err
-		}
-		text.Write(append(line, '\n'))
-	}
 	var err error
-	if s.to == nil {
+	for _, event := range events {
+		err = errors.Join(err, json.NewEncoder(&text).Encode(event))
+	}
+	if err == nil && s.to == nil {
 		err = s.open()
 	}
 	if err == nil {

@@ -3,6 +3,7 @@ package events
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -80,6 +81,7 @@ func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
 type redisSink struct {
 	client  redis.UniversalClient
 	streams Streams
+	isSure  bool // the last attempt went well
 }
 
 // NewRedis adds events to the streams of messaging-service: an entry in the
@@ -90,13 +92,19 @@ func NewRedis(raw string, streams Streams) (Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &redisSink{client, streams}, nil
+	return &redisSink{client: client, streams: streams}, nil
 }
 
 func (*redisSink) Name() string   { return "redis" }
 func (s *redisSink) Close() error { return s.client.Close() }
 
-func (s *redisSink) Deliver(ctx context.Context, events []Event) (int, error) {
+func (s *redisSink) Deliver(ctx context.Context, events []Event) (n int, err error) {
+	if !s.isSure { // or each attempt would leave entries that the fanout stream does not name
+		if err := Writable(ctx, s.client, s.streams); err != nil {
+			return 0, err
+		}
+	}
+	defer func() { s.isSure = err == nil }()
 	for from := 0; from < len(events); from += atomicEvents {
 		if err := s.deliver(ctx, events[from:min(from+atomicEvents, len(events))]); err != nil {
 			return from, fmt.Errorf("adding to the streams of Redis: %w", err)
@@ -112,11 +120,11 @@ func (s *redisSink) deliver(ctx context.Context, events []Event) error {
 	entries := make([]*redis.StringCmd, len(events))
 	groups := map[uuid.UUID][]int{}
 	for i, event := range events {
-		key := event.ConversationID
-		if _, cluster := s.client.(*redis.ClusterClient); !cluster {
-			key = uuid.Nil // one server, one transaction
+		group := uuid.Nil // one server, one transaction
+		if _, is := s.client.(*redis.ClusterClient); is {
+			group = event.ConversationID
 		}
-		groups[key] = append(groups[key], i)
+		groups[group] = append(groups[group], i)
 	}
 	var all errgroup.Group
 	all.SetLimit(atOnce)
@@ -124,11 +132,14 @@ func (s *redisSink) deliver(ctx context.Context, events []Event) error {
 		all.Go(func() error {
 			return transact(ctx, s.client, func(p redis.Pipeliner) error {
 				for _, i := range group {
-					args, err := s.entry(events[i])
+					payload, err := json.Marshal(events[i])
 					if err != nil {
 						return err
 					}
-					entries[i] = p.XAdd(ctx, args)
+					conversation := events[i].ConversationID
+					entries[i] = p.XAdd(ctx, &redis.XAddArgs{Stream: s.key(conversation), MaxLen: s.streams.MaxLen, Approx: true, Values: []any{
+						"conversation_id", conversation.String(), "payload", payload, "timestamp", events[i].At.UnixMilli(),
+					}})
 				}
 				return nil
 			})
@@ -151,9 +162,6 @@ func (s *redisSink) deliver(ctx context.Context, events []Event) error {
 // refused, and not that the others were for its sake.
 func transact(ctx context.Context, client redis.UniversalClient, fill func(redis.Pipeliner) error) error {
 	commands, err := client.TxPipelined(ctx, fill)
-	if err == nil {
-		return nil
-	}
 	for _, command := range commands {
 		if said := command.Err(); said != nil && !redis.IsExecAbortError(said) {
 			return said
@@ -179,14 +187,4 @@ func Writable(ctx context.Context, client redis.UniversalClient, streams Streams
 
 func (s *redisSink) key(conversation uuid.UUID) string {
 	return s.streams.Prefix + conversation.String()
-}
-
-func (s *redisSink) entry(event Event) (*redis.XAddArgs, error) {
-	payload, err := event.payload()
-	if err != nil {
-		return nil, err
-	}
-	return &redis.XAddArgs{Stream: s.key(event.ConversationID), MaxLen: s.streams.MaxLen, Approx: true, Values: []any{
-		"conversation_id", event.ConversationID.String(), "payload", payload, "timestamp", event.At.UnixMilli(),
-	}}, nil
 }

@@ -31,7 +31,6 @@ const (
 	flushLimit = 5 * time.Second
 	lookEvery  = 2 * time.Second
 	maxPause   = 30 * time.Second
-	maxError   = 300 // bytes
 )
 
 // Relay takes events from the database to sinks. Each sink goes its own way: one
@@ -91,43 +90,38 @@ func (r *Relay) Flush(ctx context.Context) {
 	})
 }
 
-// Run relays until the context ends, across any number of replicas. Trouble is
-// logged once, and its end.
+// Run relays until the context ends, across any number of replicas. That events
+// wait is logged once.
 func (r *Relay) Run(ctx context.Context) {
 	r.each(func(sink Sink) {
 		pause := &backoff.ExponentialBackOff{InitialInterval: time.Second, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: maxPause}
-		known, trouble := false, ""
-		for ctx.Err() == nil {
-			wait := lookEvery
+		known, waits := false, false
+		for {
 			told, err := 0, error(nil)
 			if !known {
 				err = r.begin(ctx, sink)
 				known = err == nil
 			}
-			if err == nil {
+			if known {
 				told, err = r.relay(ctx, sink)
 			}
-			switch {
-			case ctx.Err() != nil:
-				return
-			case err != nil:
-				wait = pause.NextBackOff()
-				if trouble == "" {
-					r.log.Warn("Events wait, will try again", "sink", sink.Name(), "error", err)
-				}
-				trouble = err.Error()
-			case trouble != "":
-				trouble = ""
-				r.log.Info("Events are relayed again", "sink", sink.Name(), "events", told)
-			case told > 0:
+			if ctx.Err() == nil && err != nil && !waits {
+				r.log.Warn("Events wait, will try again", "sink", sink.Name(), "error", err)
+			}
+			if told > 0 {
 				r.log.Info("Events relayed", "sink", sink.Name(), "events", told)
 			}
-			if err == nil {
+			waits = err != nil
+			next := lookEvery
+			if waits {
+				next = pause.NextBackOff()
+			} else {
 				pause.Reset()
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(wait):
+				return
+			case <-time.After(next):
 			}
 		}
 	})
@@ -155,11 +149,8 @@ func (r *Relay) relay(ctx context.Context, sink Sink) (told int, err error) {
 		err = failpoint.After("delivered", err)
 		told += n
 		moved, moveErr := r.advance(ctx, sink, ticket, page[:n], err)
-		if err := errors.Join(err, moveErr); err != nil {
+		if err := errors.Join(err, moveErr); err != nil || !moved { // not moved: another relay tells the same
 			return told, err
-		}
-		if !moved {
-			return told, nil // another relay has the page, and tells the same
 		}
 	}
 }
@@ -188,11 +179,9 @@ func (r *Relay) advance(ctx context.Context, sink Sink, ticket uuid.UUID, delive
 		move.LastKind, move.LastConversation, move.LastUser = &last.Type, &last.ConversationID, &last.UserID
 	}
 	if failure != nil {
-		move.Error = new(safetext.Line(failure.Error(), maxError))
+		move.Error = new(safetext.Line(failure.Error(), 300))
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	moved, err := database.Bounded(ctx, r.pool, database.Patience{LockTimeout: time.Second}, pgx.ReadWrite, time.Second, func(ctx context.Context, q *db.Queries) (bool, error) {
+	moved, err := database.Bounded(context.WithoutCancel(ctx), r.pool, database.Patience{LockTimeout: time.Second}, pgx.ReadWrite, time.Second, func(ctx context.Context, q *db.Queries) (bool, error) {
 		return q.EventAdvance(ctx, move)
 	})
 	if err != nil {

@@ -202,6 +202,25 @@ func TestOddRows(t *testing.T) {
 	}
 }
 
+// prune keeps a month of the audit while a sink lacks a run of it, and says which one.
+func TestPruneKeepsWhatASinkLacks(t *testing.T) {
+	p := newPlace(t)
+	need := func(parent string) string {
+		p.t.Helper()
+		return testdb.One[string](p.DB, "SELECT coalesce(orphan_cleaner.partition_need($1, $1 || '_default', 'infinity'), '')", parent)
+	}
+	relay := p.relay(&memory{fails: func([]events.Event) (int, error) { return 0, errors.New("full") }})
+	run := p.run("succeeded", 1, 2)
+	relay.Flush(t.Context())
+	if said := need("conversation_members_audit"); !strings.Contains(said, fmt.Sprintf("run %d is not relayed to the sink memory", run)) {
+		t.Errorf("the audit is needed: %q", said)
+	}
+	p.relay(&memory{}).Flush(t.Context())
+	if said := need("conversation_members_audit"); said != "" {
+		t.Errorf("the audit is needed: %q", said)
+	}
+}
+
 // Pages follow one another without a gap or a repetition.
 func TestPages(t *testing.T) {
 	p := newPlace(t)
