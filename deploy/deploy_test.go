@@ -156,6 +156,8 @@ func TestMetricsExist(t *testing.T) {
 	// Before the first judged run no breaker has a figure.
 	db.Exec(`INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, judged_at, lease, host, version, settings)
 		VALUES ('clean', 'succeeded', 'finish', now(), now(), now(), now(), '1 minute', 'h:1', 'v', '{"delete-rows": 100000}')`)
+	// Nor is there a sink that is told of events.
+	db.Exec("INSERT INTO orphan_cleaner.event_cursors (sink, run_id) VALUES ('redis', 1)")
 	if err := telemetry.NewState(registry, metrics, db.Pool, 30*24*time.Hour, slog.New(slog.DiscardHandler), process); err != nil {
 		t.Fatal(err)
 	}

@@ -171,6 +171,8 @@ CREATE INDEX runs_started_at ON orphan_cleaner.runs (started_at);
 -- The last run that ended so, and the last one that rechecked, however many there were since.
 CREATE INDEX runs_succeeded ON orphan_cleaner.runs (run_id) WHERE state = 'succeeded';
 CREATE INDEX runs_refused ON orphan_cleaner.runs (run_id) WHERE state = 'refused';
+-- Of whose rows others are told, however long ago that was.
+CREATE INDEX runs_with_events ON orphan_cleaner.runs (run_id) WHERE state <> 'running' AND members_deleted + members_restored > 0;
 CREATE INDEX runs_rechecked ON orphan_cleaner.runs (run_id) WHERE rechecked_through IS NOT NULL;
 
 COMMENT ON TABLE orphan_cleaner.runs IS 'One row per run; the open one is the lock, its token the fence.';

@@ -1,7 +1,6 @@
 -- Why:      one narrow audit row for each deleted member, whoever deleted it; the whole row of each member that a run
--- Why:      one narrow audit row for each deleted member, whoever deleted it; the whole row of each member that a run
---           deleted, so that it can be restored; the functions that make their partitions ahead of time; and the users who
---           are rechecked while there are backups.
+--           deleted, so that it can be restored; the functions that make their partitions ahead of time; the users who
+--           are rechecked while there are backups; and how far others were told of deletes and restores.
 -- Locks:    ACCESS SHARE on conversation_members, while its columns are read. At work, orphan_cleaner.partitions_ensure:
 --           SHARE UPDATE EXCLUSIVE on the two parents, for milliseconds, under a lock_timeout of 3 s: neither the
 --           application nor a run waits for it. An audit partition also takes ACCESS EXCLUSIVE on the audit's
@@ -99,6 +98,30 @@ COMMENT ON COLUMN orphan_cleaner.rechecks.deleted_at IS 'When the user left the 
 COMMENT ON COLUMN orphan_cleaner.rechecks.checked_at IS 'Last valid response about the user since.';
 COMMENT ON COLUMN orphan_cleaner.rechecks.alive_at IS 'Since when the user is known to be alive again while deleted rows can be restored; null: still missing. A restore takes the row away.';
 
+CREATE TABLE orphan_cleaner.event_cursors (
+    sink text NOT NULL,
+    run_id bigint NOT NULL,
+    kind text COLLATE "C" NOT NULL DEFAULT '',
+    conversation_id uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
+    user_id uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
+    events bigint NOT NULL DEFAULT 0,
+    ticket uuid,
+    leased_until timestamptz,
+    error text,
+    CONSTRAINT event_cursors_pkey PRIMARY KEY (sink)
+);
+
+COMMENT ON TABLE orphan_cleaner.event_cursors IS 'How far the events of finished runs were relayed, one row per sink. What a sink lacks, prune keeps: delete the row of a sink that is no longer used.';
+COMMENT ON COLUMN orphan_cleaner.event_cursors.sink IS 'redis, stdout, or file: and a path.';
+COMMENT ON COLUMN orphan_cleaner.event_cursors.run_id IS 'All events of earlier runs were delivered.';
+COMMENT ON COLUMN orphan_cleaner.event_cursors.kind IS 'With the next two columns, the last event of the run that was delivered; empty: none yet.';
+COMMENT ON COLUMN orphan_cleaner.event_cursors.conversation_id IS 'Of that event.';
+COMMENT ON COLUMN orphan_cleaner.event_cursors.user_id IS 'Of that event.';
+COMMENT ON COLUMN orphan_cleaner.event_cursors.events IS 'How many events of the run were delivered.';
+COMMENT ON COLUMN orphan_cleaner.event_cursors.ticket IS 'Random, drawn by the relay for a page: only with it is the cursor moved. A relay that woke up too late has another one.';
+COMMENT ON COLUMN orphan_cleaner.event_cursors.leased_until IS 'Until then no other relay gets a page.';
+COMMENT ON COLUMN orphan_cleaner.event_cursors.error IS 'Why the last page was not delivered; null: it was.';
+
 -- By names, looked up when it is called: no view stands in the way when messaging-service alters, drops or swaps its tables.
 CREATE FUNCTION orphan_cleaner.is_restorable(of_conversation uuid, of_user uuid)
 RETURNS boolean
@@ -139,12 +162,7 @@ COMMENT ON VIEW public.deleted_members_list IS
     'Members that runs deleted and that can be restored. For a part of them create a TEMP TABLE of the same name: it is found first.';
 
 -- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.partition_add(
-    parent regclass,
-    partition_name text,
-    lower_bound timestamptz,
-    upper_bound timestamptz
-)
+CREATE FUNCTION orphan_cleaner.partition_add(parent regclass, partition_name text, lower_bound timestamptz, upper_bound timestamptz)
 RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -240,6 +258,104 @@ BEGIN
     RETURN made;
 END
 $$;
+
+CREATE FUNCTION orphan_cleaner.event_sink(of_sink text, from_run bigint)
+RETURNS void
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+AS $$
+    -- Behind the newest finished run: what happened before the sink was configured is no news.
+    INSERT INTO orphan_cleaner.event_cursors (sink, run_id)
+    VALUES (of_sink, coalesce(from_run, (SELECT max(r.run_id) + 1 FROM orphan_cleaner.runs AS r WHERE r.state <> 'running'), 0))
+    ON CONFLICT (sink) DO NOTHING
+$$;
+
+CREATE FUNCTION orphan_cleaner.event_page(of_sink text, new_ticket uuid, max_events integer, lease interval)
+RETURNS TABLE (run_id bigint, kind text, conversation_id uuid, user_id uuid, happened_at timestamptz)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+-- As in restore_plan: without statistics all of the audit's months are read.
+SET enable_seqscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    place orphan_cleaner.event_cursors;
+    run record;
+BEGIN
+    SELECT c.* INTO place FROM orphan_cleaner.event_cursors AS c WHERE c.sink = of_sink FOR UPDATE SKIP LOCKED;
+    -- Another relay is at work. A lease from when the clock was ahead is none.
+    IF NOT FOUND OR place.ticket <> new_ticket AND place.leased_until BETWEEN clock_timestamp() AND clock_timestamp() + lease THEN
+        RETURN;
+    END IF;
+    place.ticket := NULL;
+    -- One run is open at a time, and the next has a higher id: behind a finished one nothing is added any more.
+    FOR run IN
+        SELECT r.run_id, r.started_at, r.finished_at, r.members_deleted, '-infinity'::timestamptz AS since, 'infinity'::timestamptz AS until
+        FROM orphan_cleaner.runs AS r
+        WHERE r.run_id >= place.run_id AND r.state <> 'running' AND r.members_deleted + r.members_restored > 0
+        ORDER BY r.run_id
+    LOOP
+        IF run.run_id > place.run_id THEN
+            place.run_id := run.run_id; place.kind := ''; place.events := 0;
+        END IF;
+        -- Where the run's own span does not hold all its rows the clock was wrong: then all of the audit.
+        IF run.members_deleted <= (
+            SELECT count(*) FROM public.conversation_members_audit AS a
+            WHERE a.run_id = run.run_id AND a.deleted_at BETWEEN run.started_at AND run.finished_at
+        ) THEN
+            run.since := run.started_at; run.until := run.finished_at;
+        END IF;
+        RETURN QUERY
+        SELECT run.run_id, e.kind, e.conversation_id, e.user_id, e.happened_at
+        FROM (
+            SELECT 'member.joined' COLLATE "C" AS kind, g.conversation_id, g.user_id, run.finished_at AS happened_at
+            FROM orphan_cleaner.restores AS g WHERE g.run_id = run.run_id AND g.state <> 'planned'
+            UNION ALL
+            SELECT 'member.left', a.conversation_id, a.user_id, a.deleted_at
+            FROM public.conversation_members_audit AS a WHERE a.run_id = run.run_id AND a.deleted_at BETWEEN run.since AND run.until
+        ) AS e
+        WHERE (e.kind, e.conversation_id, e.user_id) > (place.kind, place.conversation_id, place.user_id)
+            -- Emptied on request of the law: nobody is told of them any more.
+            AND left(e.user_id::text, 24) <> '00000000-0000-0000-0000-'
+        ORDER BY e.kind, e.conversation_id, e.user_id
+        LIMIT least(max_events, 10000);
+        place.ticket := CASE WHEN FOUND THEN new_ticket END;
+        EXIT WHEN place.ticket IS NOT NULL;
+        place.run_id := run.run_id + 1; place.kind := ''; place.events := 0;
+    END LOOP;
+    IF FOUND THEN
+        -- Its COMMIT puts on disk, and on synchronous standbys, all that was read.
+        UPDATE orphan_cleaner.event_cursors AS c
+        SET run_id = place.run_id, kind = place.kind, events = place.events, ticket = place.ticket, leased_until = clock_timestamp() + lease
+        WHERE c.sink = of_sink;
+    END IF;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.event_advance(
+    of_sink text, of_ticket uuid, last_kind text, last_conversation uuid, last_user uuid, delivered bigint, failure text
+)
+RETURNS boolean
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+AS $$
+    -- Compare and set: forward only, by whoever got the page last. Without a last event the error alone is written.
+    UPDATE orphan_cleaner.event_cursors AS c
+    SET kind = coalesce(last_kind, c.kind),
+        conversation_id = coalesce(last_conversation, c.conversation_id), user_id = coalesce(last_user, c.user_id),
+        ticket = NULL, leased_until = NULL,
+        events = c.events + greatest(delivered, 0), error = left(failure, 500)
+    WHERE c.sink = of_sink AND c.ticket = of_ticket
+        AND (last_kind IS NULL OR c.kind = '' OR (last_kind, last_conversation, last_user) > (c.kind, c.conversation_id, c.user_id))
+    RETURNING true
+$$;
 -- +goose StatementEnd
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
@@ -247,6 +363,9 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 COMMENT ON FUNCTION orphan_cleaner.is_restorable IS 'Whether a deleted member is not there, and its conversation is. Its tables are those of that name when it is called.';
 COMMENT ON FUNCTION orphan_cleaner.partition_add IS 'Creates and attaches one partition unless it is there; true when it made it. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.partitions_ensure IS 'Makes the backup partitions of today and the next days, and the audit partitions of their months; returns how many it made.';
+COMMENT ON FUNCTION orphan_cleaner.event_sink IS 'Begins a cursor for a sink that has none: at this run, or behind the newest one that is finished.';
+COMMENT ON FUNCTION orphan_cleaner.event_page IS 'The next events of finished runs behind a sink''s cursor, in their order, of one run at a time; leases the cursor to the relay. Empty: there is none, or another relay is at work.';
+COMMENT ON FUNCTION orphan_cleaner.event_advance IS 'Moves a sink''s cursor to the last event of its page that was delivered, or records why none was; null: another relay has got the page since.';
 
 SELECT orphan_cleaner.partitions_ensure(7);
 
@@ -271,9 +390,11 @@ END
 $$;
 -- +goose StatementEnd
 
-DROP FUNCTION orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add;
+DROP FUNCTION
+    orphan_cleaner.event_advance, orphan_cleaner.event_page, orphan_cleaner.event_sink, orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add;
 DROP VIEW public.deleted_members_list;
 DROP FUNCTION orphan_cleaner.is_restorable;
+DROP TABLE orphan_cleaner.event_cursors;
 DROP TABLE orphan_cleaner.rechecks;
 DROP TABLE public.conversation_members_backup;
 DROP TABLE public.conversation_members_audit;

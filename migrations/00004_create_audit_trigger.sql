@@ -236,6 +236,20 @@ BEGIN
     IF reason IS NULL AND EXISTS (SELECT FROM orphan_cleaner.pauses AS s WHERE s.resumed_at IS NULL) THEN
         reason := 'runs are paused';
     END IF;
+    IF reason IS NULL AND parent = 'conversation_members_audit' THEN
+        -- The first run that a sink lacks is its oldest.
+        SELECT format('run %s is not relayed to the sink %s; if nobody reads it any more, delete its row of orphan_cleaner.event_cursors', f.run_id, e.sink) INTO reason
+        FROM orphan_cleaner.event_cursors AS e
+        CROSS JOIN LATERAL (
+            SELECT r.run_id, r.started_at
+            FROM orphan_cleaner.runs AS r
+            WHERE r.run_id >= e.run_id AND r.state <> 'running' AND r.members_deleted + r.members_restored > 0
+            ORDER BY r.run_id
+            LIMIT 1
+        ) AS f
+        WHERE f.started_at < partition_need.upper_bound
+        LIMIT 1;
+    END IF;
     IF reason IS NULL AND parent = 'conversation_members_backup' THEN
         -- Without a hold neither join reads the partition.
         EXECUTE format($statement$

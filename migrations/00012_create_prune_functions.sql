@@ -246,6 +246,7 @@ BEGIN
         WHERE r.kind = 'restore'
             AND r.finished_at < now() - audit_window
             AND o.backed_up_at < oldest_backup
+            AND NOT EXISTS (SELECT FROM orphan_cleaner.event_cursors AS e WHERE e.run_id <= r.run_id)
         LIMIT max_rows
     ));
     GET DIAGNOSTICS restores = ROW_COUNT;

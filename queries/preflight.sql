@@ -34,7 +34,7 @@ SELECT
             'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
             'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
             'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
-            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'public.conversation_members_audit',
+            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'public.conversation_members_audit',
             'public.conversation_members_audit_default', 'public.conversation_members_backup'
         ]) AS ours (object_name)
         -- Not to_regclass, which fails without USAGE on the schema.
@@ -56,7 +56,7 @@ SELECT
             WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
                 AND c.relname IN (
                     'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
-                    'refusals', 'approvals'
+                    'refusals', 'approvals', 'event_cursors'
                 )
                 AND NOT has_table_privilege(c.oid, 'SELECT')
             UNION ALL
@@ -73,7 +73,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings', 'run_totals'
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing

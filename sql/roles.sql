@@ -220,7 +220,7 @@ $$;
 GRANT SELECT ON
     orphan_cleaner.pauses, orphan_cleaner.limits, orphan_cleaner.hours, orphan_cleaner.candidates, orphan_cleaner.sightings,
     orphan_cleaner.coverage, orphan_cleaner.unknowns, orphan_cleaner.rechecks, orphan_cleaner.holds, orphan_cleaner.holds_in_force,
-    orphan_cleaner.refusals, orphan_cleaner.approvals, orphan_cleaner.restores, public.orphan_cleaner_goose
+    orphan_cleaner.refusals, orphan_cleaner.approvals, orphan_cleaner.restores, orphan_cleaner.event_cursors, public.orphan_cleaner_goose
     TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 -- Whether a month went without its partition.
 GRANT SELECT (run_id) ON public.conversation_members_audit_default TO orphan_cleaner_runner;
@@ -245,6 +245,9 @@ GRANT EXECUTE ON FUNCTION
     orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint),
     orphan_cleaner.sweep_returned(bigint, uuid, uuid []),
     orphan_cleaner.recheck_write(bigint, uuid, uuid [], uuid [], uuid),
+    orphan_cleaner.event_sink(text, bigint),
+    orphan_cleaner.event_page(text, uuid, integer, interval),
+    orphan_cleaner.event_advance(text, uuid, text, uuid, uuid, bigint, text),
     orphan_cleaner.revert_judge(bigint, uuid, bigint, uuid [], jsonb),
     orphan_cleaner.revert_chunk(bigint, uuid, bigint, date, bigint, integer, uuid [], xid8)
     TO orphan_cleaner_runner;

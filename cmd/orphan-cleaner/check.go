@@ -18,9 +18,9 @@ type CheckCmd struct {
 	DatabaseFlags `group:"Database"`
 	AuthFlags     `group:"auth-service"`
 	CanaryFlags   `group:"Run"`
+	EventFlags    `group:"Events"`
 	LogFlags      `group:"Log"`
 	MetricsAddr   string `help:"Check whether serve could listen here, such as :9091." env:"ORPHAN_CLEANER_METRICS_ADDR" placeholder:"ADDR"`
-	RedisURL      string `help:"messaging-service's Redis, pinged because its environment names it; nothing here uses it." env:"REDIS_URL" placeholder:"URL"`
 	Source        bool   `help:"Test auth-service itself against the contract, for whoever writes one: with CANARY_ALIVE, a user who exists; needs no database."`
 	JSON          bool   `name:"json" help:"Print a JSON array."`
 }
@@ -43,6 +43,9 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	log := cmd.logger(s)
+	if _, err := cmd.sinks(s.out, log); err != nil {
+		return err
+	}
 	client, err := cmd.dial(ctx, log)
 	if err != nil {
 		return err
@@ -57,7 +60,7 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 		probes = append(probes, queryProbe(bySQL))
 	}
 	if cmd.RedisURL != "" {
-		probes = append(probes, redisProbe(cmd.RedisURL))
+		probes = append(probes, cmd.redisProbe(log))
 	}
 	if cmd.DatabaseURLFile != "" {
 		probes = append(probes, fileProbe(cmd.DatabaseURLFile))

@@ -20,6 +20,7 @@ type ConfigCmd struct {
 	CleanerFlags  `group:"Run"`
 	ServeFlags    `group:"Serve"`
 	PublishFlags  `group:"Report"`
+	EventFlags    `group:"Events"`
 	LogFlags      `group:"Log"`
 	JSON          bool `name:"json" help:"Print a JSON array."`
 }

@@ -117,7 +117,7 @@ func TestHelpIsGrouped(t *testing.T) {
 	if n := strings.Count(ungrouped, "\n"); n > 12 {
 		t.Errorf("%d lines are in no group:\n%s", n, ungrouped)
 	}
-	if n := strings.Count(e.stdout, "\n"); n > 125 {
+	if n := strings.Count(e.stdout, "\n"); n > 145 {
 		t.Errorf("the help of run has %d lines", n)
 	}
 	for line := range strings.Lines(e.stdout) {

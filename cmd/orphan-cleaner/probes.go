@@ -14,7 +14,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/check"
@@ -115,29 +114,6 @@ func encryptionProbe(name, setting string, pool *pgxpool.Pool) check.Probe {
 func local(host string) bool {
 	ip := net.ParseIP(host)
 	return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// redisProbe pings the Redis of messaging-service's environment. Nothing here
-// uses it.
-func redisProbe(raw string) check.Probe {
-	const name = "redis"
-	const hint = "this program does not need it; messaging-service does: check REDIS_URL and that Redis is up"
-	return func(ctx context.Context) check.Finding {
-		// The errors of ParseURL repeat parts of the URL.
-		options, err := redis.ParseURL(raw)
-		if err != nil {
-			return check.Finding{Name: name, Status: check.Warn, Message: "REDIS_URL is not a Redis URL", Hint: "write it as redis://host:6379/0"}
-		}
-		options.MaxRetries, options.DialTimeout = -1, probeLimit
-		client := redis.NewClient(options)
-		defer func() { _ = client.Close() }() // the connection is of no use any more
-		ctx, cancel := context.WithTimeout(ctx, probeLimit)
-		defer cancel()
-		if err := client.Ping(ctx).Err(); err != nil {
-			return check.Finding{Name: name, Status: check.Warn, Message: "no answer from " + options.Addr + ": " + oneLine(err), Hint: hint}
-		}
-		return fine(name, "answers at "+options.Addr)
-	}
 }
 
 // portProbe looks whether `serve` could take its port.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -14,6 +15,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/blocked"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/events"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
@@ -27,6 +29,7 @@ type RunCmd struct {
 	DatabaseFlags `group:"Database"`
 	AuthFlags     `group:"auth-service"`
 	CleanerFlags  `group:"Run"`
+	EventFlags    `group:"Events"`
 	LogFlags      `group:"Log"`
 	PublishFlags  `group:"Report"`
 	DryRun        bool `help:"Verify and judge in full, show what would be deleted, change nothing."`
@@ -49,6 +52,13 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	}
 	cfg.DryRun = cmd.DryRun
 	log := cmd.logger(s)
+	sinks, err := cmd.sinks(s.out, log)
+	if err != nil {
+		return err
+	}
+	if cmd.JSON && slices.Contains(cmd.Events, "stdout") {
+		return fmt.Errorf("%w: with --json the last line of stdout is the run: tell the events elsewhere, as to file:PATH", errUsage)
+	}
 	registry := prometheus.NewRegistry()
 	end, err := cmd.endpoint()
 	if err != nil {
@@ -74,6 +84,9 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 	reporter.Began(ctx)
 	logf(ctx, log, "Starting orphan cleaner (interval: %s, batch: %d, retention: %s)", cmd.Interval, cmd.BatchSize, cmd.Retention)
 	pool, err := cmd.open(ctx)
+	relay := events.New(pool, log, cmd.EventsFrom, sinks...)
+	defer relay.Close()
+	isTold := err == nil && !cmd.DryRun
 	var ended result.Run
 	if err != nil {
 		said := database.SaidIn(err)
@@ -94,11 +107,17 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 			return runnerErr
 		}
 		runner.Observe(metrics)
+		if isTold {
+			relay.Begin(ctx)
+		}
 		stop := watch(s.err, log, runner)
 		ended, err = runner.Run(ctx)
 		stop()
 	}
 	err = cmd.show(ctx, s, log, ended, s.explain(err))
+	if isTold && ctx.Err() == nil {
+		relay.Flush(ctx)
+	}
 	reporter.Ended(ctx, exitStatus(err), resultLine(ended))
 	return err
 }

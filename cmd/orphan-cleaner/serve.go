@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/events"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
@@ -33,6 +35,7 @@ type ServeCmd struct {
 	CleanerFlags     `group:"Run"`
 	ServeFlags       `group:"Serve"`
 	HealthcheckFlags `group:"Report"`
+	EventFlags       `group:"Events"`
 	LogFlags         `group:"Log"`
 }
 
@@ -80,6 +83,10 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	log := cmd.logger(s)
+	sinks, err := cmd.sinks(s.out, log)
+	if err != nil {
+		return err
+	}
 	registry := prometheus.NewRegistry()
 	end, err := cmd.endpoint()
 	if err != nil {
@@ -140,12 +147,12 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 	}
 	logf(ctx, log, "Starting orphan cleaner (interval: %s, batch: %d, retention: %s)", cmd.Interval, cmd.BatchSize, cmd.Retention)
 	handler := service.Handler(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}))
-	return cmd.serve(ctx, log, service, handler, listener, pool)
+	return cmd.serve(ctx, log, service, events.New(pool, log, cmd.EventsFrom, sinks...), handler, listener, pool)
 }
 
 // serve makes runs and answers requests until the context ends. The pool is
 // closed and the listener too.
-func (cmd *ServeCmd) serve(ctx context.Context, log *slog.Logger, service *serve.Service, handler http.Handler, listener net.Listener, pool *pgxpool.Pool) error {
+func (cmd *ServeCmd) serve(ctx context.Context, log *slog.Logger, service *serve.Service, relay *events.Relay, handler http.Handler, listener net.Listener, pool *pgxpool.Pool) error {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
 		WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 1 << 16,
@@ -168,7 +175,11 @@ func (cmd *ServeCmd) serve(ctx context.Context, log *slog.Logger, service *serve
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		var both sync.WaitGroup
+		both.Go(func() { relay.Run(running) })
 		service.Run(running)
+		both.Wait()
+		relay.Close()
 	}()
 
 	<-running.Done()

@@ -39,6 +39,7 @@ type status struct {
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
 	Blocked   []blockedUser            `json:"blocked"`
 	Window    *windowState             `json:"window"`
+	Events    []db.EventBacklogRow     `json:"events"` // what each sink lacks
 }
 
 // Run shows recent runs and the backlog; it only reads.
@@ -93,6 +94,9 @@ func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (st status, err e
 	if st.Paused, err = q.PauseInForce(ctx); err != nil {
 		return st, fmt.Errorf("reading the pause: %w; see: orphan-cleaner check", err)
 	}
+	if st.Events, err = q.EventBacklog(ctx); err != nil {
+		return st, fmt.Errorf("reading the backlog of events: %w; see: orphan-cleaner check", err)
+	}
 	holds, err := q.HoldList(ctx)
 	if err != nil {
 		return st, fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
@@ -119,7 +123,7 @@ func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (st status, err e
 	st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
 	st.Refused, st.Approvals = append([]db.RefusalUnsettledRow{}, st.Refused...), append([]db.ApprovalOpenRow{}, st.Approvals...)
 	st.Paused, st.Alive = append([]db.PauseInForceRow{}, st.Paused...), append([]db.RecheckAliveRow{}, st.Alive...)
-	st.Coverage = append([]db.CoverageStateRow{}, st.Coverage...)
+	st.Coverage, st.Events = append([]db.CoverageStateRow{}, st.Coverage...), append([]db.EventBacklogRow{}, st.Events...)
 	return st, nil
 }
 
@@ -241,6 +245,18 @@ func printStatus(s *streams, st status) error {
 		}
 	} else if w != nil {
 		if _, err := fmt.Fprintf(s.out, "window %s: closed, what is due waits until %s UTC\n", w.Window, w.OpensAt.Format("Mon 2006-01-02 15:04")); err != nil {
+			return err
+		}
+	}
+	for _, e := range st.Events {
+		if e.Events == 0 {
+			continue
+		}
+		why := ""
+		if e.Error != "" {
+			why = ": " + shown(e.Error)
+		}
+		if _, err := fmt.Fprintf(s.out, "EVENTS WAIT for the sink %s: %d, the oldest for %s%s\n", shown(e.Sink), e.Events, Duration(time.Duration(e.OldestAge)*time.Second), why); err != nil {
 			return err
 		}
 	}

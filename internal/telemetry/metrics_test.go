@@ -96,6 +96,7 @@ func TestDocumented(t *testing.T) {
 	for _, oneRun := range []bool{false, true} {
 		db := testdb.New(t)
 		judgedRun(db, "succeeded", 0, 0)
+		db.Exec("INSERT INTO orphan_cleaner.event_cursors (sink, run_id) VALUES ('redis', 1)")
 		registry, _ := all(t, db.Pool, quiet(), oneRun)
 		registered := map[string]string{}
 		for name, family := range gather(t, registry) {

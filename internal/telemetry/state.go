@@ -13,6 +13,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/safetext"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
@@ -26,6 +27,9 @@ const (
 	// oneRunLimit is for each after a run from cron, which cron waits for.
 	oneRunLimit = 700 * time.Millisecond
 )
+
+// maxLabel bounds a label that the database has, in bytes.
+const maxLabel = 200
 
 // State are the metrics that live in the database, so that every runner says
 // the same. They are read when they are asked for. While the database cannot be
@@ -47,6 +51,7 @@ type state struct {
 	db.MetricsStateRow
 	runs       []db.MetricsRunsRow
 	partitions []db.MetricsPartitionsRow
+	events     []db.EventBacklogRow
 }
 
 type backlog struct {
@@ -95,6 +100,8 @@ func stateMetrics() []stateMetric {
 		{"orphan_cleaner_pause_age_seconds", "How long runs have been paused; 0: they are not.", nil},
 		{"orphan_cleaner_run_open", "1 while a run is open, or was killed and is not yet given up.", nil},
 		{partitionsAhead, "Days after today that have their partition without a gap, up to 62; -1: not even today.", []string{"table"}},
+		{eventsBacklog, "Events of finished runs that this sink lacks.", []string{"sink"}},
+		{eventsOldestAge, "How long ago the first run ended of which it lacks some; 0: it lacks none.", []string{"sink"}},
 		{"orphan_cleaner_audit_default_rows", "Rows in the audit's DEFAULT partition, counted up to 100,000.", nil},
 	}
 }
@@ -109,6 +116,8 @@ const (
 	newlyMissing      = "orphan_cleaner_newly_missing_users"
 	newlyMissingUsual = "orphan_cleaner_newly_missing_usual_users"
 	partitionsAhead   = "orphan_cleaner_partitions_ahead_days"
+	eventsBacklog     = "orphan_cleaner_events_backlog"
+	eventsOldestAge   = "orphan_cleaner_events_oldest_age_seconds"
 	candidateMembers  = "orphan_cleaner_candidate_members"
 )
 
@@ -193,6 +202,11 @@ func (c *State) collectState(to chan<- prometheus.Metric, s state) {
 	for _, table := range s.partitions {
 		c.gauge(to, partitionsAhead, float64(table.DaysAhead), table.TableName)
 	}
+	for _, sink := range s.events {
+		name := safetext.Line(sink.Sink, maxLabel)
+		c.gauge(to, eventsBacklog, float64(sink.Events), name)
+		c.gauge(to, eventsOldestAge, sink.OldestAge, name)
+	}
 	for _, runs := range s.runs {
 		c.counter(to, runsTotal, runs.Runs, runs.Kind, runs.State)
 	}
@@ -263,6 +277,9 @@ func readState(ctx context.Context, q *db.Queries) (s state, err error) {
 		return s, err
 	}
 	if s.runs, err = q.MetricsRuns(ctx); err != nil {
+		return s, err
+	}
+	if s.events, err = q.EventBacklog(ctx); err != nil {
 		return s, err
 	}
 	s.partitions, err = q.MetricsPartitions(ctx)

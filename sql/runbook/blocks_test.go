@@ -88,6 +88,8 @@ func (p *place) reads(q *db.Queries) {
 			_, err := q.CoverageOthers(ctx, db.CoverageOthersParams{FromUser: user, MaxUsers: 5000})
 			return err
 		},
+		func() error { return q.EventSink(ctx, db.EventSinkParams{Sink: "stdout", FromRun: new(last - 100)}) },
+		func() error { _, err := q.EventBacklog(ctx); return err },
 		func() error {
 			_, err := q.HoldAdd(ctx, db.HoldAddParams{UserID: &user, Reason: "a lawsuit"})
 			return err

@@ -62,11 +62,13 @@ FROM run, users
 \set counts '\'{}\''
 \set day 'CURRENT_DATE::text'
 \set days_ahead 7
+\set delivered 0
 \set due_members 1000
 \set error NULL
 \set every '\'1 hour\''
 \set facts '\'{}\''
 \set first_page 0
+\set from_run 0
 \set hold '\'30 days\''
 \set hold_id 1
 \set host '\'explain\''
@@ -76,6 +78,9 @@ FROM run, users
 \set is_revert false
 \set key_columns '\'{conversation_id,user_id}\''
 \set kind '\'clean\''
+\set last_conversation NULL
+\set last_kind NULL
+\set last_user NULL
 \set lasting '\'1 day\''
 \set lease '\'1 minute\''
 \set lock_timeout '\'2000\''
@@ -103,10 +108,12 @@ FROM run, users
 \set set_expressions '\'{true}\''
 \set settings '\'{}\''
 \set since 'now() - interval \'1 day\''
+\set sink '\'redis\''
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''
 \set table_name '\'conversation_members\''
 \set table_schema '\'public\''
+\set ticket '\'00000000-0000-0000-0000-000000000000\''
 \set token '\'00000000-0000-0000-0000-000000000000\''
 \set unknown 'ARRAY[]::uuid []'
 \set users 20

@@ -173,6 +173,79 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CoverageHolders, any values
 EXPLAIN (:options) EXECUTE "CoverageHolders" (:user_ids);
 
+-- Begins a cursor for a sink that has none: at a run, or behind the newest finished one.
+-- Locks: ROW EXCLUSIVE on event_cursors. Index: event_cursors_pkey, runs_pkey, backwards. Rows: one.
+PREPARE "EventSink" AS
+SELECT orphan_cleaner.event_sink($1::text, $2::bigint);
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EventSink, these values
+EXPLAIN (:options) EXECUTE "EventSink" (:sink, :from_run);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EventSink, any values
+EXPLAIN (:options) EXECUTE "EventSink" (:sink, :from_run);
+
+-- The next events behind a sink's cursor, of one finished run, in the order of kind, conversation and user; none while
+-- another relay has a page.
+-- Locks: the sink's row of event_cursors; ACCESS SHARE on the audit and restores.
+-- Index: runs_with_events, conversation_members_audit_deleted_at (BRIN), restores_pkey.
+-- Rows: what was deleted, by whomever, in the span of that run, read twice.
+PREPARE "EventPage" AS
+SELECT
+    p.run_id::bigint AS run_id,
+    p.kind::text AS kind,
+    p.conversation_id::uuid AS conversation_id,
+    p.user_id::uuid AS user_id,
+    p.happened_at::timestamptz AS happened_at
+FROM orphan_cleaner.event_page($1::text, $2::uuid, $3::integer, $4::interval) AS p;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EventPage, these values
+EXPLAIN (:options) EXECUTE "EventPage" (:sink, :ticket, :max_rows, :lease);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EventPage, any values
+EXPLAIN (:options) EXECUTE "EventPage" (:sink, :ticket, :max_rows, :lease);
+
+-- Moves a sink's cursor to the last event that was delivered, or records the error; false: another relay has the page.
+-- Locks: the sink's row of event_cursors. Index: none is needed: it has a row for each sink. Rows: one.
+PREPARE "EventAdvance" AS
+SELECT coalesce(orphan_cleaner.event_advance(
+    $1::text, $2::uuid, $3::text, $4::uuid, $5::uuid,
+    $6::bigint, $7::text
+), false)::boolean AS moved;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EventAdvance, these values
+EXPLAIN (:options) EXECUTE "EventAdvance" (:sink, :ticket, :last_kind, :last_conversation, :last_user, :delivered, :error);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EventAdvance, any values
+EXPLAIN (:options) EXECUTE "EventAdvance" (:sink, :ticket, :last_kind, :last_conversation, :last_user, :delivered, :error);
+
+-- How many events of finished runs each sink lacks, since when, and why.
+-- Locks: ACCESS SHARE on event_cursors and runs. Index: runs_with_events. Rows: the runs behind each cursor.
+PREPARE "EventBacklog" AS
+SELECT
+    c.sink,
+    coalesce(c.error, '')::text AS error,
+    coalesce(b.events, 0)::bigint AS events,
+    coalesce(extract(EPOCH FROM now() - b.oldest), 0)::float8 AS oldest_age
+FROM orphan_cleaner.event_cursors AS c
+CROSS JOIN LATERAL (
+    SELECT sum(l.events) AS events, min(r.finished_at) AS oldest
+    FROM orphan_cleaner.runs AS r
+    CROSS JOIN LATERAL (
+        SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END AS events
+    ) AS l
+    WHERE r.run_id >= c.run_id
+        AND r.state <> 'running'
+        AND r.members_deleted + r.members_restored > 0
+        AND l.events > 0
+) AS b
+ORDER BY c.sink;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EventBacklog, these values
+EXPLAIN (:options) EXECUTE "EventBacklog";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EventBacklog, any values
+EXPLAIN (:options) EXECUTE "EventBacklog";
+
 -- Places a hold on a user or a conversation; 0 when it would be over already.
 -- Locks: ROW EXCLUSIVE on holds; waits for the chunks in flight, 5 s at most. Index: none. Rows: one.
 PREPARE "HoldAdd" AS
@@ -740,7 +813,7 @@ SELECT
             'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
             'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
             'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
-            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'public.conversation_members_audit',
+            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'public.conversation_members_audit',
             'public.conversation_members_audit_default', 'public.conversation_members_backup'
         ]) AS ours (object_name)
         -- Not to_regclass, which fails without USAGE on the schema.
@@ -762,7 +835,7 @@ SELECT
             WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
                 AND c.relname IN (
                     'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
-                    'refusals', 'approvals'
+                    'refusals', 'approvals', 'event_cursors'
                 )
                 AND NOT has_table_privilege(c.oid, 'SELECT')
             UNION ALL
@@ -779,7 +852,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings', 'run_totals'
+                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing

@@ -315,6 +315,27 @@ func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run
 		return err
 	})
 
+	take("EventSink", func() error { return q.EventSink(ctx, db.EventSinkParams{Sink: "redis", FromRun: new(last - 100)}) })
+	ticket := uuid.New()
+	var page []db.EventPageRow
+	take("EventPage", func() (err error) {
+		page, err = q.EventPage(ctx, db.EventPageParams{Sink: "redis", Ticket: ticket, MaxRows: 2000, Lease: time.Minute})
+		if len(page) == 0 {
+			p.t.Error("no event")
+		}
+		return err
+	})
+	take("EventAdvance", func() error {
+		at := page[len(page)/2]
+		moved, err := q.EventAdvance(ctx, db.EventAdvanceParams{
+			Sink: "redis", Ticket: ticket, LastKind: &at.Kind, LastConversation: &at.ConversationID, LastUser: &at.UserID, Delivered: 1,
+		})
+		if !moved {
+			p.t.Error("the cursor did not move")
+		}
+		return err
+	})
+
 	run := begin("clean")
 	take("RunHeartbeat", func() error {
 		_, err := q.RunHeartbeat(ctx, db.RunHeartbeatParams{RunID: run, Token: token, Kind: "clean", Phase: "verify"})

@@ -336,6 +336,7 @@ func (p *place) mentionEverywhere(run int64, n int) (user string) {
 	p.Exec("INSERT INTO orphan_cleaner.refusals (run_id, user_id, is_due) VALUES ($2, $1, true)", user, run)
 	p.Exec("INSERT INTO orphan_cleaner.approvals (run_id, approved_by, expires_at) VALUES ($1, 'a DBA', now() + interval '1 day') ON CONFLICT DO NOTHING", run)
 	p.Exec("INSERT INTO orphan_cleaner.rechecks (user_id) VALUES ($1) ON CONFLICT DO NOTHING", user)
+	p.Exec("INSERT INTO orphan_cleaner.event_cursors (sink, run_id, kind, user_id) VALUES (md5($1::text), $2, 'member.left', $1::text::uuid)", user, run)
 	p.Exec("INSERT INTO orphan_cleaner.unknowns (user_id) VALUES ($1) ON CONFLICT DO NOTHING", user)
 	restore := testdb.One[int64](p.DB, `INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings)
 		VALUES ('restore', 'succeeded', 'finish', now(), now(), now(), '1m', 'x', 'x', '{}') RETURNING run_id`)

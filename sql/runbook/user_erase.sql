@@ -5,6 +5,7 @@
 --            backup    the row stays; every column of the member but conversation_id becomes null
 --            holds, restores   the row stays, user_id becomes a number in the form of a UUID,
 --                      00000000-0000-0000-0000-…, which is unique there; the hold's reason is emptied
+--            event_cursors   the place in a run becomes that of the nil UUID; the user is told to no sink any more
 --            runs      settings and error: the id becomes the nil UUID
 --            ledger, staging, unknowns, refusals, rechecks: the user's rows go
 --          What stays says that a membership of this conversation went, when, and by which run: the
@@ -124,6 +125,8 @@ SELECT
         WHERE r.run_id = numbered.run_id
             AND r.conversation_id = numbered.conversation_id
             AND r.user_id = erased;
+        -- A little is told again, with the same ids.
+        UPDATE orphan_cleaner.event_cursors SET user_id = nobody WHERE user_id = erased;
         UPDATE orphan_cleaner.runs
         SET settings = regexp_replace(settings::text, erased::text, nobody::text, 'gi')::jsonb,
             error = regexp_replace(error, erased::text, nobody::text, 'gi')
