@@ -1,10 +1,10 @@
--- Why:      the life of a run, as far as every run has it: begin, heartbeat and finish. They bring the run's id and token;
---           what binds a run (retention, max-gap, limits) was stored with it at begin and is read from there. And the
---           approval of a run that was refused.
+-- Why:      the life of a run, as far as every run has it: begin and heartbeat. They bring the run's id and token; what binds
+--           a run (retention, max-gap, limits) was stored with it at begin and is read from there. And how the functions of a
+--           run call those of the targets.
 -- Locks:    none here. At work, run_begin: SHARE ROW EXCLUSIVE on orphan_cleaner.runs, so that it waits, 3 s at most, for
---           a chunk in flight; the others: the run's row, or its approval.
+--           a chunk in flight; the others: the run's row. Those that call a target's: see there.
 -- Duration: milliseconds.
--- Rollback: drops the functions; no run can start, none can be approved.
+-- Rollback: drops the functions; no run can start.
 
 -- +goose Up
 SET LOCAL lock_timeout = '3s';
@@ -36,6 +36,160 @@ BEGIN
     END IF;
     RETURN run;
 END
+$$;
+
+CREATE FUNCTION orphan_cleaner.targets_change()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '3s'
+AS $$
+BEGIN
+    LOCK TABLE orphan_cleaner.runs IN SHARE ROW EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM orphan_cleaner.runs AS r WHERE r.state = 'running') THEN
+        RAISE EXCEPTION 'the targets cannot change while a run is open: it counts by their order'
+            USING HINT = 'Wait until it ends: orphan-cleaner status';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- A dispatcher for each verb: no function beside them calls one of a target by its name.
+CREATE FUNCTION orphan_cleaner.target_page(of_target text, from_user uuid, max_users bigint)
+RETURNS TABLE (user_ids uuid [], row_count bigint)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    target record;
+BEGIN
+    FOR target IN SELECT t.name FROM orphan_cleaner.targets_in_order AS t WHERE t.name = of_target LOOP
+        RETURN QUERY EXECUTE format('SELECT p.user_ids, p.row_count FROM orphan_cleaner.%I($1, $2) AS p', target.name || '_page')
+        USING from_user, max_users;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.target_holders(user_ids uuid [])
+RETURNS SETOF uuid
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    target record;
+    holders uuid [];
+    others uuid [] := user_ids;
+BEGIN
+    FOR target IN SELECT t.name, t.n < max(t.n) OVER () AS has_next FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n LOOP
+        EXECUTE format('SELECT array_agg(h.user_id) FROM orphan_cleaner.%I($1) AS h (user_id)', target.name || '_holders')
+        INTO holders
+        USING others;
+        RETURN QUERY SELECT unnest(holders);
+        IF target.has_next THEN
+            others := ARRAY(SELECT unnest(others) EXCEPT SELECT unnest(holders));
+        END IF;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.target_total(of_target text, rows_due bigint, users bigint)
+RETURNS double precision
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    total double precision;
+BEGIN
+    EXECUTE format('SELECT orphan_cleaner.%I($1, $2)', of_target || '_total') INTO total USING rows_due, users;
+    RETURN total;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.target_facts_statement()
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- One statement over all targets, each with a place of its own in the arrays.
+    SELECT format(
+        'SELECT f.user_id, ARRAY[%s], ARRAY[%s], ARRAY[%s], min(f.keeps), max(f.active_at) FROM (%s) AS f GROUP BY f.user_id',
+        string_agg(format('coalesce(sum(f.rows_old) FILTER (WHERE f.n = %s), 0)::bigint', t.n), ', ' ORDER BY t.n),
+        string_agg(format('coalesce(sum(f.rows_young) FILTER (WHERE f.n = %s), 0)::bigint', t.n), ', ' ORDER BY t.n),
+        string_agg(format('coalesce(sum(f.rows_held) FILTER (WHERE f.n = %s), 0)::bigint', t.n), ', ' ORDER BY t.n),
+        string_agg(format(
+            'SELECT %s AS n, greatest($2, %L::interval) AS keeps, o.* FROM orphan_cleaner.%I($1, now() - greatest($2, %2$L::interval)) AS o',
+            t.n, t.retention, t.name || '_facts'
+        ), ' UNION ALL ')
+    )
+    FROM orphan_cleaner.targets_in_order AS t
+$$;
+
+CREATE FUNCTION orphan_cleaner.target_facts(user_ids uuid [], retention interval)
+RETURNS TABLE (user_id uuid, rows_old bigint [], rows_young bigint [], rows_held bigint [], keeps interval, active_at timestamptz)
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE orphan_cleaner.target_facts_statement() USING user_ids, retention;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.target_canaries(users integer)
+RETURNS SETOF uuid
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    target record;
+BEGIN
+    FOR target IN SELECT t.name, count(*) OVER () AS targets FROM orphan_cleaner.targets_in_order AS t LOOP
+        RETURN QUERY EXECUTE format('SELECT orphan_cleaner.%I($1)', target.name || '_canaries') USING (users / target.targets)::integer;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.run_retention(run orphan_cleaner.runs, of_target interval)
+RETURNS interval
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT greatest(make_interval(secs => (run.settings ->> 'retention')::double precision), of_target)
+$$;
+
+-- The columns members_... of runs are what the runbook knows.
+CREATE FUNCTION orphan_cleaner.run_count(of_run bigint, more_deleted bigint [])
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO orphan_cleaner.run_targets AS r (run_id, target, rows_deleted)
+    SELECT of_run, t.name, coalesce(more_deleted[t.n], 0)
+    FROM orphan_cleaner.targets_in_order AS t
+    ORDER BY t.n
+    ON CONFLICT (run_id, target) DO UPDATE
+    SET rows_deleted = r.rows_deleted + excluded.rows_deleted;
+    UPDATE orphan_cleaner.runs AS r
+    SET heartbeat_at = clock_timestamp(),
+        members_due = t.rows_due,
+        members_deleted = t.rows_deleted,
+        members_kept_young = t.rows_kept_young,
+        members_held = t.rows_held,
+        members_changed = t.rows_changed,
+        members_blocked = t.rows_blocked
+    FROM orphan_cleaner.run_targets AS t
+    WHERE r.run_id = of_run
+        AND t.run_id = of_run
+        AND t.target = 'conversation_members'
 $$;
 
 CREATE FUNCTION orphan_cleaner.run_begin(
@@ -150,150 +304,33 @@ BEGIN
     RETURN EXISTS (SELECT FROM orphan_cleaner.pauses AS p WHERE p.resumed_at IS NULL);
 END
 $$;
-
-CREATE FUNCTION orphan_cleaner.run_finish(
-    of_run bigint,
-    of_token uuid,
-    new_state text,
-    new_breaker text,
-    new_error text,
-    counts jsonb
-)
-RETURNS SETOF orphan_cleaner.runs
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '3s'
--- The end of a run is on disk when it is told.
-SET synchronous_commit = 'on'
-AS $$
-DECLARE
-    run orphan_cleaner.runs;
-    audited bigint := 0;
-    backed_up bigint := 0;
-    blocked bigint := coalesce((counts ->> 'members_blocked')::bigint, 0);
-    settled bigint := coalesce((counts ->> 'members_settled')::bigint, 0);
-    changed bigint;
-    touched bigint := 0;
-BEGIN
-    SELECT r.* INTO run FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run AND r.token = of_token FOR UPDATE;
-    IF NOT FOUND OR run.state <> 'running' AND run.state <> new_state THEN
-        RAISE EXCEPTION 'run % is no longer open: it was silent for longer than its lease and was taken over', of_run
-            USING ERRCODE = 'OC001', HINT = 'Run: orphan-cleaner status';
-    END IF;
-    IF run.state <> 'running' THEN
-        -- Ended so before: by this very call, whose answer was lost.
-        RETURN NEXT run;
-        RETURN;
-    END IF;
-    IF run.members_deleted > 0 THEN
-        SELECT count(*), count(DISTINCT a.conversation_id) INTO audited, touched
-        FROM public.conversation_members_audit AS a
-        WHERE a.run_id = of_run AND a.deleted_at >= run.started_at;
-        SELECT count(*) INTO backed_up
-        FROM public.conversation_members_backup AS b
-        WHERE b.run_id = run.run_id AND b.backed_up_at >= run.started_at;
-        IF audited <> run.members_deleted OR backed_up <> run.members_deleted THEN
-            new_state := 'failed';
-            new_error := format('count proof failed over the whole run: %s deleted, %s audited, %s backed up', run.members_deleted, audited, backed_up);
-        END IF;
-    ELSIF run.kind = 'restore' THEN
-        SELECT count(DISTINCT g.conversation_id) INTO touched
-        FROM orphan_cleaner.restores AS g
-        WHERE g.run_id = of_run AND g.state <> 'planned';
-    END IF;
-    -- Chunk by chunk the runner settled what was judged due, all of it, or staging lost users meanwhile. What it settled
-    -- and nobody deleted had changed; the runner itself does not know what a chunk deleted whose answer was lost.
-    changed := greatest(settled - run.members_deleted, 0);
-    IF new_state = 'succeeded' AND run.kind = 'clean' AND run.members_due <> settled + blocked THEN
-        new_state := 'failed';
-        new_error := format('%s members were due, and only %s are accounted for: staging lost users after it was judged', run.members_due, settled + blocked);
-    END IF;
-    PERFORM orphan_cleaner.candidates_block(of_run, counts -> 'blocked', run.judged_at IS NOT NULL AND settled + blocked >= run.members_due
-        AND jsonb_array_length(counts -> 'blocked') = (counts ->> 'users_blocked')::bigint) WHERE run.kind = 'clean';
-    DELETE FROM orphan_cleaner.sightings;
-    RETURN QUERY
-    UPDATE orphan_cleaner.runs AS r
-    SET state = new_state,
-        phase = CASE WHEN new_state = 'succeeded' THEN 'finish' ELSE coalesce(counts ->> 'phase', r.phase) END,
-        heartbeat_at = clock_timestamp(),
-        finished_at = clock_timestamp(),
-        breaker = new_breaker,
-        error = new_error,
-        conversations = touched,
-        users_checked = coalesce((counts ->> 'users_checked')::bigint, r.users_checked),
-        users_missing = coalesce((counts ->> 'users_missing')::bigint, r.users_missing),
-        users_unknown = coalesce((counts ->> 'users_unknown')::bigint, r.users_unknown),
-        users_returned = r.users_returned + coalesce((counts ->> 'users_returned')::bigint, 0),
-        users_blocked = coalesce((counts ->> 'users_blocked')::bigint, r.users_blocked),
-        members_total = coalesce((counts ->> 'members_total')::bigint, r.members_total),
-        members_changed = changed,
-        members_blocked = blocked,
-        batch_calls = coalesce((counts ->> 'batch_calls')::bigint, r.batch_calls),
-        call_ms_buckets = CASE WHEN jsonb_typeof(counts -> 'call_ms_buckets') = 'array' THEN ARRAY(
-            SELECT e.calls::bigint
-            FROM jsonb_array_elements_text(counts -> 'call_ms_buckets') WITH ORDINALITY AS e (calls, ordinal)
-            ORDER BY e.ordinal
-        ) END,
-        call_ms_max = (counts ->> 'call_ms_max')::double precision
-    WHERE r.run_id = of_run
-    RETURNING r.*;
-END
-$$;
-
-CREATE FUNCTION orphan_cleaner.approve(of_run bigint, by_whom text, lasting interval)
-RETURNS TABLE (approval_id bigint, expires_at timestamptz)
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
-AS $$
-#variable_conflict use_column
-DECLARE
-    refused record;
-BEGIN
-    SELECT r.state, r.breaker INTO refused FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run;
-    IF NOT FOUND OR refused.state <> 'refused' THEN
-        RAISE EXCEPTION 'run % was not refused: there is nothing to approve', of_run USING ERRCODE = 'OC011', HINT = 'Run: orphan-cleaner status';
-    END IF;
-    IF refused.breaker IN ('clock', 'canary-alive', 'canary-dead', 'recently-active') THEN
-        RAISE EXCEPTION 'run % was refused by %: what doubts auth-service or the clock cannot be approved', of_run, refused.breaker
-            USING ERRCODE = 'OC011', HINT = 'Correct the cause, then run: orphan-cleaner run';
-    END IF;
-    RETURN QUERY
-    INSERT INTO orphan_cleaner.approvals AS a (run_id, approved_by, expires_at)
-    VALUES (of_run, by_whom || ' (' || session_user || ')', now() + lasting)
-    RETURNING a.approval_id, a.expires_at;
-END
-$$;
-
-CREATE FUNCTION orphan_cleaner.revoke_approval(of_run bigint, by_whom text)
-RETURNS bigint
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
-AS $$
-    UPDATE orphan_cleaner.approvals AS a
-    SET revoked_at = now(),
-        revoked_by = by_whom || ' (' || session_user || ')'
-    WHERE a.run_id = of_run
-        AND a.used_at IS NULL
-        AND a.revoked_at IS NULL
-    RETURNING a.approval_id
-$$;
 -- +goose StatementEnd
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
+CREATE TRIGGER targets_change
+    BEFORE INSERT OR UPDATE OR DELETE ON orphan_cleaner.targets
+    FOR EACH STATEMENT EXECUTE FUNCTION orphan_cleaner.targets_change();
+
+COMMENT ON FUNCTION orphan_cleaner.targets_change IS 'Keeps the registry as it is while a run is open.';
 COMMENT ON FUNCTION orphan_cleaner.run_open IS 'The open run of this id, token and kind; fails with OC001 where there is none. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.target_page IS 'The next distinct user ids of a target from one on, in order, and how many rows they have.';
+COMMENT ON FUNCTION orphan_cleaner.target_holders IS 'Those of the users who have a row in any target, each once.';
+COMMENT ON FUNCTION orphan_cleaner.target_total IS 'How many rows a target has: counted where it may matter, else an estimate. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.target_facts_statement IS 'The statement by which target_facts asks all targets at once. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.target_facts IS 'Of each user with rows: by target, in order, those older than its retention, younger ones and those on hold; the shortest retention, and the last activity, over the targets with rows of the user. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.target_canaries IS 'Users who were alive so far, spread over all ids, so many over all targets; a user may be named more than once.';
+COMMENT ON FUNCTION orphan_cleaner.run_retention IS 'The retention of a run for a target: its own, or the target''s where that is longer. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.run_count IS 'Counts what a run has deleted, by target in order, and brings the columns of runs about conversation_members in line. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.run_begin IS 'Opens a run and gives up one whose lease ended. OC003: another is open; OC002: runs are paused; no row: with an interval, none is due.';
 COMMENT ON FUNCTION orphan_cleaner.run_heartbeat IS 'Keeps a run open; returns whether runs are paused. OC001: it is not open any more.';
-COMMENT ON FUNCTION orphan_cleaner.run_finish IS 'Ends a run and proves it: deleted = audited = backed up, and what was due is accounted for, or it failed.';
-COMMENT ON FUNCTION orphan_cleaner.approve IS 'Approves what a refused run found, once, for a while. For the owner of the schema.';
-COMMENT ON FUNCTION orphan_cleaner.revoke_approval IS 'Revokes the open approval of a run; null when there is none. For the owner of the schema.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
+DROP TRIGGER targets_change ON orphan_cleaner.targets;
 DROP FUNCTION
-    orphan_cleaner.revoke_approval, orphan_cleaner.approve, orphan_cleaner.run_finish, orphan_cleaner.run_heartbeat,
-    orphan_cleaner.run_begin, orphan_cleaner.run_open;
+    orphan_cleaner.run_heartbeat, orphan_cleaner.run_begin, orphan_cleaner.run_count, orphan_cleaner.run_retention,
+    orphan_cleaner.target_canaries, orphan_cleaner.target_facts, orphan_cleaner.target_facts_statement,
+    orphan_cleaner.target_total, orphan_cleaner.target_holders,
+    orphan_cleaner.target_page, orphan_cleaner.targets_change, orphan_cleaner.run_open;

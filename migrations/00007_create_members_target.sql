@@ -151,7 +151,8 @@ BEGIN
         JOIN orphan_cleaner.candidates AS c ON c.user_id = m.user_id
         WHERE m.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
             AND c.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
-            -- A young row of a missing user means that something is wrong.
+            -- The clock and the row are both older than the retention: a young row of a missing user means that something is wrong.
+            AND c.first_missing_at <= horizon
             AND m.joined_at < horizon
             -- Nobody has used it since the clock started, and nobody has changed it since the user was checked.
             AND coalesce(last_read_at <= c.first_missing_at, true)
@@ -181,6 +182,24 @@ BEGIN
     END IF;
     RETURN NEXT;
 END
+$$;
+
+CREATE FUNCTION orphan_cleaner.conversation_members_proof(of_run bigint, since timestamptz)
+RETURNS TABLE (audited bigint, backed_up bigint, conversations bigint)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $$
+    SELECT a.audited, b.backed_up, a.conversations
+    FROM (
+        SELECT count(*) AS audited, count(DISTINCT o.conversation_id) AS conversations
+        FROM public.conversation_members_audit AS o
+        WHERE o.run_id = $1 AND o.deleted_at >= $2
+    ) AS a
+    CROSS JOIN (SELECT count(*) AS backed_up FROM public.conversation_members_backup AS o WHERE o.run_id = $1 AND o.backed_up_at >= $2) AS b
 $$;
 
 CREATE FUNCTION orphan_cleaner.conversation_members_canaries(users integer)
@@ -214,59 +233,6 @@ AS $$
         LIMIT 1
     ) AS f
 $$;
-
--- The shadow table users belongs to messaging-service and is dropped in a later phase: a query that named it would not
--- even prepare then.
-CREATE FUNCTION orphan_cleaner.shadow_evidence(user_ids uuid [])
-RETURNS TABLE (user_id uuid, deleted_at timestamptz)
-LANGUAGE plpgsql
-STABLE
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
--- A date without time zone is UTC, as messaging-service writes it.
-SET timezone = 'UTC'
-SET jit = off
-AS $$
-DECLARE
-    covered_through uuid;
-    created_at text;
-BEGIN
-    -- It dates the first sighting of users whom no run has seen alive, and nothing else.
-    SELECT CASE WHEN v.previous_run_id IS NULL THEN v.cursor_id ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff' END INTO covered_through
-    FROM orphan_cleaner.coverage AS v;
-    IF covered_through = 'ffffffff-ffff-ffff-ffff-ffffffffffff' THEN
-        RETURN;
-    END IF;
-    SELECT max('u.created_at::timestamptz') FILTER (WHERE a.attname = 'created_at' AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype))
-    INTO created_at
-    FROM pg_attribute AS a
-    WHERE a.attrelid = to_regclass('public.users')
-        AND NOT a.attisdropped
-    HAVING bool_or(a.attname = 'id' AND a.atttypid = 'uuid'::regtype)
-        AND bool_or(a.attname = 'deleted_at' AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype));
-    IF NOT FOUND THEN
-        RETURN;
-    END IF;
-    RETURN QUERY EXECUTE format($statement$
-        SELECT u.id, u.deleted_at::timestamptz
-        FROM public.users AS u
-        WHERE u.id = ANY (ARRAY(SELECT unnest($1)))
-            AND u.id > coalesce($2, '00000000-0000-0000-0000-000000000000')
-            AND isfinite(u.deleted_at)
-            AND u.deleted_at::timestamptz BETWEEN coalesce(%s, '2000-01-01') AND now()
-            -- One moment that a large part of the table shares is a migration's, not anybody's.
-            AND u.deleted_at NOT IN (
-                SELECT s.deleted_at
-                FROM public.users AS s
-                WHERE s.deleted_at IS NOT NULL
-                GROUP BY s.deleted_at
-                HAVING count(*) > 5 AND count(*) * 10 > (SELECT count(*) FROM public.users)
-            )
-        $statement$, coalesce(created_at, 'NULL::timestamptz'))
-        USING user_ids, covered_through;
-END
-$$;
 -- +goose StatementEnd
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
@@ -276,14 +242,14 @@ COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders IS 'Those of the
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_total IS 'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts IS 'Of each user: rows older than the horizon, younger ones, rows in conversations on hold, and the last activity.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_proof IS 'How many rows of a run were audited and backed up since its beginning, and how many conversations lost one. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids.';
-COMMENT ON FUNCTION orphan_cleaner.shadow_evidence IS 'Plausible deleted_at of users whom no run has checked yet; no row where the table or the column is not there.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
-    orphan_cleaner.shadow_evidence, orphan_cleaner.conversation_members_canaries,
+    orphan_cleaner.conversation_members_canaries, orphan_cleaner.conversation_members_proof,
     orphan_cleaner.conversation_members_delete, orphan_cleaner.conversation_members_facts,
     orphan_cleaner.conversation_members_total, orphan_cleaner.conversation_members_holders,
     orphan_cleaner.conversation_members_page;

@@ -66,7 +66,7 @@ func newTarget(t *testing.T) *target {
 	d.Exec("INSERT INTO orphan_cleaner.refusals (run_id, user_id, is_due) SELECT $1, md5('user ' || n)::uuid, true FROM generate_series(5, 60) AS n", refused)
 	d.Exec("INSERT INTO orphan_cleaner.limits (name, value) VALUES " + pins)
 	d.Exec("INSERT INTO orphan_cleaner.coverage (cycle_run_id, previous_run_id, run_id, checked_at, users, users_so_far) VALUES ($1, $1, $1, now(), 200, 200)", run)
-	d.Exec("INSERT INTO orphan_cleaner.hours (hour, users, users_new, rows_total, rows_deleted) VALUES (date_trunc('hour', now()), 200, 0, 400, 2)")
+	d.Exec("INSERT INTO orphan_cleaner.hours (hour, target, users, users_new, rows_total, rows_deleted) SELECT date_trunc('hour', now()), t.target, 200, 0, 400, 2 FROM unnest(ARRAY['', 'conversation_members']) AS t (target)")
 	d.Exec("CREATE TABLE ledger AS SELECT * FROM orphan_cleaner.candidates")
 	d.Exec("CREATE TABLE sums AS SELECT * FROM orphan_cleaner.hours")
 	d.Exec("CREATE TABLE covered AS SELECT * FROM orphan_cleaner.coverage")

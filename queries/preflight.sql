@@ -31,7 +31,8 @@ SELECT
     coalesce((
         SELECT string_agg(ours.object_name, ', ')
         FROM unnest(ARRAY[
-            'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
+            'orphan_cleaner.runs', 'orphan_cleaner.run_targets', 'orphan_cleaner.targets', 'orphan_cleaner.targets_in_order',
+            'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
             'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
             'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
             'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'public.conversation_members_audit',
@@ -55,7 +56,7 @@ SELECT
             FROM pg_catalog.pg_class AS c
             WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
                 AND c.relname IN (
-                    'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
+                    'run_targets', 'targets', 'targets_in_order', 'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
                     'refusals', 'approvals'
                 )
                 AND NOT has_table_privilege(c.oid, 'SELECT')
@@ -72,8 +73,8 @@ SELECT
             WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
-                    'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings'
+                    'target_page', 'target_holders', 'sweep_chunk', 'sweep_returned',
+                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing

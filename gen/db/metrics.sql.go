@@ -31,11 +31,16 @@ facts AS (
             'users_checked', j.users_checked,
             'users_new', j.refused_new,
             'candidates', j.refused_new + (SELECT count(*) FROM orphan_cleaner.candidates AS c WHERE c.approved_run IS NULL),
-            'rows_due', greatest(j.refused_due, $1::bigint),
-            -- Given, so that nothing is counted.
-            'rows_total', coalesce(
-                (SELECT h.rows_total FROM orphan_cleaner.hours AS h WHERE h.rows_total > 0 ORDER BY h.hour DESC LIMIT 1),
-                greatest(j.members_total, j.users_checked)
+            'targets', (
+                SELECT jsonb_object_agg(t.name, jsonb_build_object(
+                    'rows_due', CASE t.name WHEN 'conversation_members' THEN greatest(j.refused_due, $1::bigint) ELSE 0 END,
+                    -- Given, so that nothing is counted.
+                    'rows_total', coalesce(
+                        (SELECT h.rows_total FROM orphan_cleaner.hours AS h WHERE h.target = t.name AND h.rows_total > 0 ORDER BY h.hour DESC LIMIT 1),
+                        CASE t.name WHEN 'conversation_members' THEN greatest(j.members_total, j.users_checked) ELSE 0 END
+                    )
+                ))
+                FROM orphan_cleaner.targets AS t
             )
         ) AS now
     FROM judged AS j
@@ -52,7 +57,7 @@ SELECT
         END, false
     )::boolean AS is_on,
     -- For new-missing-rate: users who went missing within a day and a week, and how many usually do.
-    (f.refused_new + coalesce((SELECT sum(h.users_new) FROM orphan_cleaner.hours AS h WHERE h.hour > now() - interval '1 day'), 0))::float8 AS new_1d,
+    (f.refused_new + coalesce((SELECT sum(h.users_new) FROM orphan_cleaner.hours AS h WHERE h.target = '' AND h.hour > now() - interval '1 day'), 0))::float8 AS new_1d,
     coalesce(m.said[1], 'NaN')::float8 AS new_7d,
     coalesce(m.said[3]::float8 / m.said[2]::float8, 'NaN')::float8 AS usual_1d,
     coalesce(m.said[3], 'NaN')::float8 AS usual_7d
@@ -63,7 +68,7 @@ CROSS JOIN LATERAL (
     -- The windows have the last run's finds already; its own share is of them alone. The hour's sum leaves out what the judgement did.
     (false, f.now || jsonb_build_object('users_new', greatest(
         f.refused_new,
-        least(f.users_new, (SELECT h.users_new FROM orphan_cleaner.hours AS h WHERE h.hour <= f.judged_at ORDER BY h.hour DESC LIMIT 1))
+        least(f.users_new, (SELECT h.users_new FROM orphan_cleaner.hours AS h WHERE h.target = '' AND h.hour <= f.judged_at ORDER BY h.hour DESC LIMIT 1))
     )))
 ) AS k (is_now, facts)
 CROSS JOIN LATERAL orphan_cleaner.breakers(f.settings, k.facts) AS b
@@ -72,6 +77,7 @@ CROSS JOIN LATERAL (
     SELECT regexp_match(b.message, '^(\S+) users are newly missing within (\S+) days, limit twice the usual (\S+) and') AS said
 ) AS m
 WHERE k.is_now = (b.breaker <> 'new-missing-share')
+    AND b.target IN ('', 'conversation_members')
     -- Nothing is known of the others until a run checks.
     AND b.breaker NOT IN ('clock', 'canary-alive', 'canary-dead', 'recently-active', 'user-count')
 `

@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/safetext"
 )
@@ -26,7 +25,7 @@ const maxNamed = 1000
 const maxCause = 600
 
 // Name adds a user to those named, as far as there is room.
-func Name(named []User, user db.RunDuePageRow, cause error) []User {
+func Name(named []User, user uuid.UUID, rows int64, cause error) []User {
 	if len(named) == maxNamed {
 		return named
 	}
@@ -34,7 +33,7 @@ func Name(named []User, user db.RunDuePageRow, cause error) []User {
 	if said == nil {
 		said = &database.Said{Message: safetext.Line(cause.Error(), maxCause)}
 	}
-	return append(named, User{user.UserID, user.RowsDue, *said})
+	return append(named, User{user, rows, *said})
 }
 
 // How often a run splits chunks: what refuses many users' rows must not cost calls

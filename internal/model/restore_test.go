@@ -336,7 +336,7 @@ func (h *history) revertDisturbed() {
 		h.revert(disturbance{}, h.drawWindows())
 		return
 	}
-	h.revert(h.drawAt(draw(h, "statement", "RunBegin", "commit of RunBegin", "MemberCanaries", "RevertJudge", "commit of RevertJudge",
+	h.revert(h.drawAt(draw(h, "statement", "RunBegin", "commit of RunBegin", "UserCanaries", "RevertJudge", "commit of RevertJudge",
 		"RestoreChunks", "SnapshotOldest",
 		"RevertChunk", "commit of RevertChunk", "HoldLift", "RunFinish")), nil)
 }

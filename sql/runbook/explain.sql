@@ -98,6 +98,7 @@ FROM run, users
 \set revoked_by '\'explain\''
 \set settings '\'{}\''
 \set since 'now() - interval \'1 day\''
+\set target '\'conversation_members\''
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''
 \set token '\'00000000-0000-0000-0000-000000000000\''

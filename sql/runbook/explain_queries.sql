@@ -158,11 +158,12 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CoverageOthers, any values
 EXPLAIN (:options) EXECUTE "CoverageOthers" (:from_user, :max_users);
 
--- Those of the users who have a row.
--- Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: the users given.
+-- Those of the users who have a row, in order.
+-- Locks: ACCESS SHARE on the targets. Index: conversation_members_user_id. Rows: the users given.
 PREPARE "CoverageHolders" AS
 SELECT h.user_id::uuid AS user_id
-FROM orphan_cleaner.conversation_members_holders($1::uuid []) AS h (user_id);
+FROM orphan_cleaner.target_holders($1::uuid []) AS h (user_id)
+ORDER BY 1;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == CoverageHolders, these values
 EXPLAIN (:options) EXECUTE "CoverageHolders" (:user_ids);
@@ -297,51 +298,6 @@ EXPLAIN (:options) EXECUTE "ClockNow";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ClockNow, any values
 EXPLAIN (:options) EXECUTE "ClockNow";
-
--- The next distinct user ids from one on, in order, and how many members they have. As one array: a row for each of
--- 5,000 users costs both sides more than finding them.
--- Locks: ACCESS SHARE on conversation_members.
--- Index: conversation_members_user_id, in order, mostly index-only. Rows: the members of max_users users.
-PREPARE "MemberUserPage" AS
-SELECT p.user_ids::uuid [] AS users, p.row_count::bigint AS members
-FROM orphan_cleaner.conversation_members_page($1::uuid, $2::bigint) AS p;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == MemberUserPage, these values
-EXPLAIN (:options) EXECUTE "MemberUserPage" (:from_user, :max_users);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == MemberUserPage, any values
-EXPLAIN (:options) EXECUTE "MemberUserPage" (:from_user, :max_users);
-
--- Users who were alive in every run so far: spread over all ids, members for longer than a month, no candidates. An
--- auth-service that misses many of them is wrong.
--- Locks: ACCESS SHARE on conversation_members, candidates and unknowns.
--- Index: conversation_members_user_id, candidates_pkey. Rows: some for each of the users.
-PREPARE "MemberCanaries" AS
-SELECT c.user_id::uuid AS user_id
-FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id);
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == MemberCanaries, these values
-EXPLAIN (:options) EXECUTE "MemberCanaries" (:users);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == MemberCanaries, any values
-EXPLAIN (:options) EXECUTE "MemberCanaries" (:users);
-
--- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
--- Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
--- Index: runs_pkey backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
-PREPARE "RunCanaries" AS
-SELECT c.user_id::uuid AS user_id
-FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id)
-WHERE (
-    SELECT count(*)
-    FROM (SELECT FROM orphan_cleaner.runs AS r WHERE r.kind = 'clean' AND r.state = 'succeeded' ORDER BY r.run_id DESC LIMIT 10) AS earlier
-) = 10;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunCanaries, these values
-EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunCanaries, any values
-EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
 
 -- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 -- Locks: ACCESS SHARE on our tables.
@@ -529,11 +485,16 @@ facts AS (
             'users_checked', j.users_checked,
             'users_new', j.refused_new,
             'candidates', j.refused_new + (SELECT count(*) FROM orphan_cleaner.candidates AS c WHERE c.approved_run IS NULL),
-            'rows_due', greatest(j.refused_due, $1::bigint),
-            -- Given, so that nothing is counted.
-            'rows_total', coalesce(
-                (SELECT h.rows_total FROM orphan_cleaner.hours AS h WHERE h.rows_total > 0 ORDER BY h.hour DESC LIMIT 1),
-                greatest(j.members_total, j.users_checked)
+            'targets', (
+                SELECT jsonb_object_agg(t.name, jsonb_build_object(
+                    'rows_due', CASE t.name WHEN 'conversation_members' THEN greatest(j.refused_due, $1::bigint) ELSE 0 END,
+                    -- Given, so that nothing is counted.
+                    'rows_total', coalesce(
+                        (SELECT h.rows_total FROM orphan_cleaner.hours AS h WHERE h.target = t.name AND h.rows_total > 0 ORDER BY h.hour DESC LIMIT 1),
+                        CASE t.name WHEN 'conversation_members' THEN greatest(j.members_total, j.users_checked) ELSE 0 END
+                    )
+                ))
+                FROM orphan_cleaner.targets AS t
             )
         ) AS now
     FROM judged AS j
@@ -550,7 +511,7 @@ SELECT
         END, false
     )::boolean AS is_on,
     -- For new-missing-rate: users who went missing within a day and a week, and how many usually do.
-    (f.refused_new + coalesce((SELECT sum(h.users_new) FROM orphan_cleaner.hours AS h WHERE h.hour > now() - interval '1 day'), 0))::float8 AS new_1d,
+    (f.refused_new + coalesce((SELECT sum(h.users_new) FROM orphan_cleaner.hours AS h WHERE h.target = '' AND h.hour > now() - interval '1 day'), 0))::float8 AS new_1d,
     coalesce(m.said[1], 'NaN')::float8 AS new_7d,
     coalesce(m.said[3]::float8 / m.said[2]::float8, 'NaN')::float8 AS usual_1d,
     coalesce(m.said[3], 'NaN')::float8 AS usual_7d
@@ -561,7 +522,7 @@ CROSS JOIN LATERAL (
     -- The windows have the last run's finds already; its own share is of them alone. The hour's sum leaves out what the judgement did.
     (false, f.now || jsonb_build_object('users_new', greatest(
         f.refused_new,
-        least(f.users_new, (SELECT h.users_new FROM orphan_cleaner.hours AS h WHERE h.hour <= f.judged_at ORDER BY h.hour DESC LIMIT 1))
+        least(f.users_new, (SELECT h.users_new FROM orphan_cleaner.hours AS h WHERE h.target = '' AND h.hour <= f.judged_at ORDER BY h.hour DESC LIMIT 1))
     )))
 ) AS k (is_now, facts)
 CROSS JOIN LATERAL orphan_cleaner.breakers(f.settings, k.facts) AS b
@@ -570,6 +531,7 @@ CROSS JOIN LATERAL (
     SELECT regexp_match(b.message, '^(\S+) users are newly missing within (\S+) days, limit twice the usual (\S+) and') AS said
 ) AS m
 WHERE k.is_now = (b.breaker <> 'new-missing-share')
+    AND b.target IN ('', 'conversation_members')
     -- Nothing is known of the others until a run checks.
     AND b.breaker NOT IN ('clock', 'canary-alive', 'canary-dead', 'recently-active', 'user-count');
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -722,7 +684,8 @@ SELECT
     coalesce((
         SELECT string_agg(ours.object_name, ', ')
         FROM unnest(ARRAY[
-            'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
+            'orphan_cleaner.runs', 'orphan_cleaner.run_targets', 'orphan_cleaner.targets', 'orphan_cleaner.targets_in_order',
+            'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
             'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
             'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
             'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'public.conversation_members_audit',
@@ -746,7 +709,7 @@ SELECT
             FROM pg_catalog.pg_class AS c
             WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
                 AND c.relname IN (
-                    'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
+                    'run_targets', 'targets', 'targets_in_order', 'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
                     'refusals', 'approvals'
                 )
                 AND NOT has_table_privilege(c.oid, 'SELECT')
@@ -763,8 +726,8 @@ SELECT
             WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
-                    'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings'
+                    'target_page', 'target_holders', 'sweep_chunk', 'sweep_returned',
+                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -1669,8 +1632,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunHeartbeat" (:run_id, :token, :kind, :phase);
 
 -- Stages users as missing, with what they mean for the run, and as unknown; returns the rows due among them.
--- Locks: ACCESS SHARE on conversation_members, ROW EXCLUSIVE on sightings.
--- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
+-- Locks: ACCESS SHARE on the targets, ROW EXCLUSIVE on sightings.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their rows.
 PREPARE "RunStage" AS
 SELECT orphan_cleaner.run_stage($1::bigint, $2::uuid, $3::uuid [], $4::uuid [])::bigint AS rows_due;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -1718,6 +1681,15 @@ EXPLAIN (:options) EXECUTE "RunBreakers" (:settings, :facts);
 -- Locks: ACCESS SHARE on conversation_members and our tables.
 -- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
 PREPARE "RunAssess" AS
+WITH assessed AS MATERIALIZED (
+    SELECT a.user_id, a.is_new, a.is_approved, a.is_restarted, a.is_active, a.is_due, a.rows_due, a.rows_young, a.rows_held
+    FROM orphan_cleaner.assess(
+        $1::uuid [],
+        greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
+        least($3::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
+        $4::bigint
+    ) AS a (user_id, clock_start, evidence, is_new, is_approved, is_restarted, is_active, is_due, rows_due, rows_young, rows_held)
+)
 SELECT
     count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
     -- As run_judge counts them.
@@ -1728,16 +1700,21 @@ SELECT
     count(*) FILTER (WHERE a.is_restarted)::bigint AS users_restarted,
     count(*) FILTER (WHERE a.is_active)::bigint AS users_active,
     count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
-    coalesce(sum(a.rows_due), 0)::bigint AS rows_due,
-    coalesce(sum(a.rows_due) FILTER (WHERE NOT a.is_approved), 0)::bigint AS rows_due_judged,
-    coalesce(sum(a.rows_young), 0)::bigint AS rows_young,
-    coalesce(sum(a.rows_held), 0)::bigint AS rows_held
-FROM orphan_cleaner.assess(
-    $1::uuid [],
-    greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
-    least($3::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
-    $4::bigint
-) AS a;
+    -- By target, in order.
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_due[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_due,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_due[t.n]) FROM assessed AS b WHERE NOT b.is_approved), 0)::bigint
+        FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_due_judged,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_young[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_young,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_held[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_held
+FROM assessed AS a;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunAssess, these values
 EXPLAIN (:options) EXECUTE "RunAssess" (:user_ids, :retention, :max_gap, :approved_run);
@@ -1745,12 +1722,12 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunAssess, any values
 EXPLAIN (:options) EXECUTE "RunAssess" (:user_ids, :retention, :max_gap, :approved_run);
 
--- The next due users of the run behind one, as staged, with the rows that the sweep may delete: those who are blocked, or
+-- The next due users of the run behind one, as staged, with the rows that the sweep may delete, by target: those who are blocked, or
 -- the others.
 -- Locks: ACCESS SHARE on sightings and candidates. Index: candidates_blocked; none else is needed: staging is read in order,
 -- or whole. Rows: as asked, and all who are blocked.
 PREPARE "RunDuePage" AS
-SELECT s.user_id, s.rows_due::bigint AS rows_due, $1::boolean AS is_blocked
+SELECT s.user_id, coalesce(s.rows_due, '{}')::bigint [] AS rows_due, $1::boolean AS is_blocked
 FROM orphan_cleaner.sightings AS s
 WHERE s.run_id = $2
     AND s.user_id > $3
@@ -1766,10 +1743,10 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunDuePage" (:is_blocked, :run_id, :after, :max_users);
 
 -- Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
--- Locks: ROW EXCLUSIVE on conversation_members; SHARE on holds and pauses; 2 s at most for each.
+-- Locks: ROW EXCLUSIVE on the targets; SHARE on holds and pauses; 2 s at most for each.
 -- Index: conversation_members_user_id, candidates_pkey. Rows: max_rows.
 PREPARE "RunSweepChunk" AS
-SELECT c.rows_deleted::bigint AS rows_deleted, c.is_whole::boolean AS is_whole
+SELECT c.rows_deleted::bigint [] AS rows_deleted, c.is_whole::boolean AS is_whole
 FROM orphan_cleaner.sweep_chunk(
     $1::bigint, $2::uuid, $3::uuid [], ($4::text)::xid8, $5::bigint
 ) AS c;
@@ -1819,6 +1796,21 @@ EXPLAIN (:options) EXECUTE "RunFinish" (:run_id, :token, :state, :breaker, :erro
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunFinish, any values
 EXPLAIN (:options) EXECUTE "RunFinish" (:run_id, :token, :state, :breaker, :error, :counts);
+
+-- What a run did with each target, in the order of the sweep; no row for a run that was not judged.
+-- Locks: ACCESS SHARE on run_targets and targets. Index: run_targets_pkey. Rows: the targets.
+PREPARE "RunTargets" AS
+SELECT r.target, r.rows_due, r.rows_deleted, r.rows_kept_young, r.rows_held, r.rows_changed, r.rows_blocked
+FROM orphan_cleaner.run_targets AS r
+JOIN orphan_cleaner.targets_in_order AS t ON t.name = r.target
+WHERE r.run_id = $1
+ORDER BY t.n;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunTargets, these values
+EXPLAIN (:options) EXECUTE "RunTargets" (:run_id);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunTargets, any values
+EXPLAIN (:options) EXECUTE "RunTargets" (:run_id);
 
 -- When the next run is due, as run_begin decides it: an interval after the last attempt was, of whichever runner,
 -- unless that attempt was given up. Seconds; 0 or less: now.
@@ -1932,3 +1924,61 @@ EXPLAIN (:options) EXECUTE "ReplicationLag";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ReplicationLag, any values
 EXPLAIN (:options) EXECUTE "ReplicationLag";
+
+-- The targets in the order of the sweep, which is that of counts in arrays.
+-- Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets.
+PREPARE "UserTargets" AS
+SELECT t.name
+FROM orphan_cleaner.targets_in_order AS t
+ORDER BY t.n;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == UserTargets, these values
+EXPLAIN (:options) EXECUTE "UserTargets";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == UserTargets, any values
+EXPLAIN (:options) EXECUTE "UserTargets";
+
+-- The next distinct user ids of a target from one on, in order, and how many rows they have. As one array: a row for each
+-- of 5,000 users costs both sides more than finding them.
+-- Locks: ACCESS SHARE on the target.
+-- Index: conversation_members_user_id, in order, mostly index-only. Rows: the rows of max_users users.
+PREPARE "UserPage" AS
+SELECT p.user_ids::uuid [] AS users, p.row_count::bigint AS rows
+FROM orphan_cleaner.target_page($1::text, $2::uuid, $3::bigint) AS p;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == UserPage, these values
+EXPLAIN (:options) EXECUTE "UserPage" (:target, :from_user, :max_users);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == UserPage, any values
+EXPLAIN (:options) EXECUTE "UserPage" (:target, :from_user, :max_users);
+
+-- Users who were alive in every run so far: spread over all ids, with rows older than a month, no candidates. An
+-- auth-service that misses many of them is wrong.
+-- Locks: ACCESS SHARE on the targets, candidates and unknowns.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: some for each of the users.
+PREPARE "UserCanaries" AS
+SELECT DISTINCT c.user_id::uuid AS user_id
+FROM orphan_cleaner.target_canaries($1::integer) AS c (user_id);
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == UserCanaries, these values
+EXPLAIN (:options) EXECUTE "UserCanaries" (:users);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == UserCanaries, any values
+EXPLAIN (:options) EXECUTE "UserCanaries" (:users);
+
+-- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
+-- Locks: ACCESS SHARE on runs, the targets, candidates and unknowns.
+-- Index: runs_pkey backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+PREPARE "RunCanaries" AS
+SELECT DISTINCT c.user_id::uuid AS user_id
+FROM orphan_cleaner.target_canaries($1::integer) AS c (user_id)
+WHERE (
+    SELECT count(*)
+    FROM (SELECT FROM orphan_cleaner.runs AS r WHERE r.kind = 'clean' AND r.state = 'succeeded' ORDER BY r.run_id DESC LIMIT 10) AS earlier
+) = 10;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunCanaries, these values
+EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunCanaries, any values
+EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
