@@ -88,7 +88,7 @@ CREATE TABLE orphan_cleaner.run_targets (
 -- Each chunk updates the rows of its run in place.
 WITH (fillfactor = 50);
 
-COMMENT ON TABLE orphan_cleaner.run_targets IS 'What a run did with each target; of conversation_members the columns members_… of runs say the same.';
+COMMENT ON TABLE orphan_cleaner.run_targets IS 'What a run did with each target; of conversation_members the columns members_* of runs say the same.';
 COMMENT ON COLUMN orphan_cleaner.run_targets.run_id IS 'The run.';
 COMMENT ON COLUMN orphan_cleaner.run_targets.target IS 'Its name in the registry.';
 COMMENT ON COLUMN orphan_cleaner.run_targets.rows_total IS 'Rows of the table when the run was judged, an estimate where it is large.';

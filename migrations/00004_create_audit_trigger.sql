@@ -264,13 +264,16 @@ AS $$
     ORDER BY 1, 2
 $$;
 
-CREATE FUNCTION orphan_cleaner.partition_need(parent text, partition_name text, upper_bound timestamptz)
+CREATE FUNCTION orphan_cleaner.partition_need(of_target text, is_backup boolean, partition_id oid, upper_bound timestamptz)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    user_column text := (SELECT t.user_column FROM orphan_cleaner.targets AS t WHERE t.name = of_target);
+    partition regclass := partition_id::regclass;
+    holds bigint [];
     reason text;
 BEGIN
     -- An open restore may read any day; an open run proves itself from its first day on.
@@ -280,34 +283,33 @@ BEGIN
     IF reason IS NOT NULL THEN
         RETURN reason;
     END IF;
-    -- Somebody looks into something, and may want to give members back.
+    -- Somebody looks into something, and may want to restore rows.
     IF EXISTS (SELECT FROM orphan_cleaner.pauses AS s WHERE s.resumed_at IS NULL) THEN
         RETURN 'runs are paused';
     END IF;
-    IF parent = 'conversation_members_backup' THEN
-        -- Two joins that can be hashed; without a hold neither reads the partition.
-        EXECUTE format($statement$
-            SELECT 'hold ' || min(n.hold_id) || CASE WHEN count(DISTINCT n.hold_id) > 1
-                THEN ' and ' || count(DISTINCT n.hold_id) - 1 || ' more' ELSE '' END
-            FROM (
-                SELECT h.hold_id
-                FROM public.%1$I AS b
-                JOIN orphan_cleaner.holds_in_force AS h ON h.user_id = b.user_id
-                UNION ALL
-                SELECT h.hold_id
-                FROM public.%1$I AS b
-                JOIN orphan_cleaner.holds_in_force AS h ON h.conversation_id = b.conversation_id
-            ) AS n
-            $statement$, partition_name) INTO reason;
+    IF is_backup THEN
+        -- Joins that can be hashed; without a hold none reads the partition.
+        EXECUTE format(
+            'SELECT array_agg(DISTINCT h.hold_id) FROM %s AS b JOIN orphan_cleaner.holds_in_force AS h ON h.user_id = b.%I', partition, user_column
+        ) INTO holds;
+        IF of_target = 'conversation_members' THEN
+            EXECUTE format(
+                'SELECT $1 || array_agg(DISTINCT h.hold_id) FROM %s AS b JOIN orphan_cleaner.holds_in_force AS h ON h.conversation_id = b.conversation_id',
+                partition
+            ) INTO holds USING holds;
+        END IF;
+        SELECT 'hold ' || min(h.hold_id) || CASE WHEN count(DISTINCT h.hold_id) > 1 THEN ' and ' || count(DISTINCT h.hold_id) - 1 || ' more' ELSE '' END
+        INTO reason
+        FROM unnest(holds) AS h (hold_id);
         IF reason IS NULL THEN
             -- A restore takes them off the list.
             EXECUTE format($statement$
                 SELECT count(DISTINCT d.user_id) || ' users alive again'
-                FROM public.%1$I AS b
-                JOIN orphan_cleaner.rechecks AS d ON d.user_id = b.user_id
+                FROM %1$s AS b
+                JOIN orphan_cleaner.rechecks AS d ON d.user_id = b.%2$I
                 WHERE d.alive_at IS NOT NULL
                 HAVING count(*) > 0
-                $statement$, partition_name) INTO reason;
+                $statement$, partition, user_column) INTO reason;
         END IF;
     END IF;
     RETURN reason;

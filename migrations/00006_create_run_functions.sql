@@ -166,7 +166,7 @@ AS $$
     SELECT greatest(make_interval(secs => (run.settings ->> 'retention')::double precision), of_target)
 $$;
 
--- The columns members_... of runs are what the runbook knows.
+-- The columns members_* of runs are what the runbook knows.
 CREATE FUNCTION orphan_cleaner.run_count(of_run bigint, more_deleted bigint [])
 RETURNS void
 LANGUAGE sql

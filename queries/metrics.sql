@@ -80,21 +80,21 @@ ORDER BY k.kind, s.state;
 -- name: MetricsPartitions :many
 -- For how many days after today each partitioned table has its partitions, without a gap; -1: not even for today.
 -- Looks 62 days ahead.
--- Locks: none beyond the catalog. Rows: 130.
+-- Locks: none beyond the catalog. Rows: 130 a target.
 SELECT
     t.parent::text AS table_name,
     (coalesce(min(d.ahead) FILTER (WHERE i.inhrelid IS NULL), 63) - 1)::bigint AS days_ahead
 FROM (
-    SELECT 'conversation_members_audit' AS parent, 'YYYYMM' AS pattern
+    SELECT split_part(o.audit_table, '.', 2) AS parent, o.audit_table AS evidence, 'YYYYMM' AS pattern
+    FROM orphan_cleaner.targets AS o
     UNION ALL
-    SELECT 'conversation_members_backup', 'YYYYMMDD'
+    SELECT split_part(o.backup_table, '.', 2), o.backup_table, 'YYYYMMDD'
+    FROM orphan_cleaner.targets AS o
 ) AS t
 CROSS JOIN generate_series(0, 62) AS d (ahead)
 LEFT JOIN pg_catalog.pg_inherits AS i
-    ON i.inhparent = to_regclass('public.' || t.parent)
-    AND i.inhrelid = to_regclass(
-        'public.' || t.parent || '_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(days => d.ahead), t.pattern)
-    )
+    ON i.inhparent = to_regclass(t.evidence)
+    AND i.inhrelid = to_regclass(t.evidence || '_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(days => d.ahead), t.pattern))
 GROUP BY t.parent
 ORDER BY t.parent;
 

@@ -25,19 +25,26 @@ func (q *Queries) PartitionEnsure(ctx context.Context, daysAhead int32) (int32, 
 
 const partitionsThere = `-- name: PartitionsThere :one
 SELECT
-    bool_or(p.name = 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS today,
-    bool_or(p.name = 'conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS tomorrow,
-    bool_or(p.name = 'conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'))::boolean AS month,
+    bool_and(to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD') = ANY (p.days))::boolean AS today,
+    bool_and(to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD') = ANY (p.days))::boolean AS tomorrow,
+    bool_and(to_char(now() AT TIME ZONE 'UTC', 'YYYYMM') = ANY (p.months))::boolean AS month,
     EXISTS (SELECT FROM public.conversation_members_audit_default)::boolean AS default_in_use
 FROM (
-    SELECT c.relname::text AS name
-    FROM pg_catalog.pg_inherits AS i
-    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
-    WHERE i.inhparent IN (
-            to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
-        )
-        -- No row goes into one that a DETACH CONCURRENTLY has not finished with.
-        AND NOT i.inhdetachpending
+    SELECT
+        ARRAY(
+            SELECT substr(c.relname, length(split_part(t.backup_table, '.', 2)) + 2)
+            FROM pg_catalog.pg_inherits AS i
+            JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+            -- No row goes into one that a DETACH CONCURRENTLY has not finished with.
+            WHERE i.inhparent = to_regclass(t.backup_table) AND NOT i.inhdetachpending
+        ) AS days,
+        ARRAY(
+            SELECT substr(c.relname, length(split_part(t.audit_table, '.', 2)) + 2)
+            FROM pg_catalog.pg_inherits AS i
+            JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+            WHERE i.inhparent = to_regclass(t.audit_table) AND NOT i.inhdetachpending
+        ) AS months
+    FROM orphan_cleaner.targets AS t
 ) AS p
 `
 
@@ -48,9 +55,9 @@ type PartitionsThereRow struct {
 	DefaultInUse bool `json:"default_in_use"`
 }
 
-// Whether today's and tomorrow's backup partitions and this month's audit partition are attached,
-// and whether the audit's DEFAULT partition caught rows.
-// Locks: ACCESS SHARE on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
+// Whether the backup partitions of today and tomorrow and the audit partition of this month are attached, of every
+// target, and whether the DEFAULT partition of the members' audit caught rows.
+// Locks: ACCESS SHARE on targets and on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
 func (q *Queries) PartitionsThere(ctx context.Context) (PartitionsThereRow, error) {
 	row := q.db.QueryRow(ctx, partitionsThere)
 	var i PartitionsThereRow

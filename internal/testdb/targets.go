@@ -11,14 +11,24 @@ import (
 //go:embed targets/*.sql
 var targets embed.FS
 
-// Targets makes the tables of a content service, and targets of those named.
+// Targets makes the tables of a content service, where they are not there yet, and
+// targets of those named.
 func (db *DB) Targets(names ...string) {
 	db.tb.Helper()
-	db.Script(db.target("schema"))
+	if !One[bool](db, "SELECT to_regclass('public.likes') IS NOT NULL") {
+		db.Script(db.target("schema"))
+	}
 	for _, name := range names {
 		up, _, _ := strings.Cut(db.target(name), "-- +goose Down")
 		db.Script("BEGIN;" + up + ";COMMIT")
 	}
+}
+
+// TargetDown takes the migration of a target back.
+func (db *DB) TargetDown(name string) error {
+	db.tb.Helper()
+	_, down, _ := strings.Cut(db.target(name), "-- +goose Down")
+	return execute(db.tb.Context(), db.URL, "BEGIN;"+down+";COMMIT")
 }
 
 func (db *DB) target(name string) string {

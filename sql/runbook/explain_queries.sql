@@ -392,22 +392,22 @@ EXPLAIN (:options) EXECUTE "MetricsRuns";
 
 -- For how many days after today each partitioned table has its partitions, without a gap; -1: not even for today.
 -- Looks 62 days ahead.
--- Locks: none beyond the catalog. Rows: 130.
+-- Locks: none beyond the catalog. Rows: 130 a target.
 PREPARE "MetricsPartitions" AS
 SELECT
     t.parent::text AS table_name,
     (coalesce(min(d.ahead) FILTER (WHERE i.inhrelid IS NULL), 63) - 1)::bigint AS days_ahead
 FROM (
-    SELECT 'conversation_members_audit' AS parent, 'YYYYMM' AS pattern
+    SELECT split_part(o.audit_table, '.', 2) AS parent, o.audit_table AS evidence, 'YYYYMM' AS pattern
+    FROM orphan_cleaner.targets AS o
     UNION ALL
-    SELECT 'conversation_members_backup', 'YYYYMMDD'
+    SELECT split_part(o.backup_table, '.', 2), o.backup_table, 'YYYYMMDD'
+    FROM orphan_cleaner.targets AS o
 ) AS t
 CROSS JOIN generate_series(0, 62) AS d (ahead)
 LEFT JOIN pg_catalog.pg_inherits AS i
-    ON i.inhparent = to_regclass('public.' || t.parent)
-    AND i.inhrelid = to_regclass(
-        'public.' || t.parent || '_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(days => d.ahead), t.pattern)
-    )
+    ON i.inhparent = to_regclass(t.evidence)
+    AND i.inhrelid = to_regclass(t.evidence || '_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(days => d.ahead), t.pattern))
 GROUP BY t.parent
 ORDER BY t.parent;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -980,24 +980,31 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PartitionEnsure, any values
 EXPLAIN (:options) EXECUTE "PartitionEnsure" (:days_ahead);
 
--- Whether today's and tomorrow's backup partitions and this month's audit partition are attached,
--- and whether the audit's DEFAULT partition caught rows.
--- Locks: ACCESS SHARE on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
+-- Whether the backup partitions of today and tomorrow and the audit partition of this month are attached, of every
+-- target, and whether the DEFAULT partition of the members' audit caught rows.
+-- Locks: ACCESS SHARE on targets and on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
 PREPARE "PartitionsThere" AS
 SELECT
-    bool_or(p.name = 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS today,
-    bool_or(p.name = 'conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS tomorrow,
-    bool_or(p.name = 'conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'))::boolean AS month,
+    bool_and(to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD') = ANY (p.days))::boolean AS today,
+    bool_and(to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD') = ANY (p.days))::boolean AS tomorrow,
+    bool_and(to_char(now() AT TIME ZONE 'UTC', 'YYYYMM') = ANY (p.months))::boolean AS month,
     EXISTS (SELECT FROM public.conversation_members_audit_default)::boolean AS default_in_use
 FROM (
-    SELECT c.relname::text AS name
-    FROM pg_catalog.pg_inherits AS i
-    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
-    WHERE i.inhparent IN (
-            to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
-        )
-        -- No row goes into one that a DETACH CONCURRENTLY has not finished with.
-        AND NOT i.inhdetachpending
+    SELECT
+        ARRAY(
+            SELECT substr(c.relname, length(split_part(t.backup_table, '.', 2)) + 2)
+            FROM pg_catalog.pg_inherits AS i
+            JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+            -- No row goes into one that a DETACH CONCURRENTLY has not finished with.
+            WHERE i.inhparent = to_regclass(t.backup_table) AND NOT i.inhdetachpending
+        ) AS days,
+        ARRAY(
+            SELECT substr(c.relname, length(split_part(t.audit_table, '.', 2)) + 2)
+            FROM pg_catalog.pg_inherits AS i
+            JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+            WHERE i.inhparent = to_regclass(t.audit_table) AND NOT i.inhdetachpending
+        ) AS months
+    FROM orphan_cleaner.targets AS t
 ) AS p;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PartitionsThere, these values
