@@ -213,7 +213,7 @@ COMMENT ON COLUMN orphan_cleaner.runs.error IS 'Why the run did not succeed, in 
 
 CREATE TABLE orphan_cleaner.targets (
     name text NOT NULL,
-    ordinal integer NOT NULL,
+    ordinal bigint NOT NULL,
     table_name text NOT NULL,
     user_column text NOT NULL,
     action text NOT NULL,

@@ -242,23 +242,27 @@ COMMENT ON COLUMN orphan_cleaner.approvals.revoked_by IS 'Who revoked it.';
 CREATE TABLE orphan_cleaner.restores (
     run_id bigint NOT NULL,
     user_id uuid NOT NULL,
-    conversation_id uuid NOT NULL,
+    conversation_id uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
+    target text NOT NULL DEFAULT 'conversation_members',
+    row_key text NOT NULL DEFAULT '',
     deleted_run bigint NOT NULL,
     backed_up_at timestamptz NOT NULL,
     state text NOT NULL DEFAULT 'planned',
     reverted_by_run bigint,
-    CONSTRAINT restores_pkey PRIMARY KEY (run_id, user_id, conversation_id),
+    CONSTRAINT restores_pkey PRIMARY KEY (run_id, user_id, conversation_id, target, row_key),
     CONSTRAINT restores_run_id_fkey FOREIGN KEY (run_id) REFERENCES orphan_cleaner.runs (run_id),
     CONSTRAINT restores_reverted_by_run_fkey FOREIGN KEY (reverted_by_run) REFERENCES orphan_cleaner.runs (run_id),
     CONSTRAINT restores_state_check CHECK (state IN ('planned', 'restored', 'reverted')),
     CONSTRAINT restores_reverted_check CHECK ((state = 'reverted') = (reverted_by_run IS NOT NULL))
 );
 
-COMMENT ON TABLE orphan_cleaner.restores IS 'The members that restores brought back: the audit of a restore, and what its revert goes by.';
+COMMENT ON TABLE orphan_cleaner.restores IS 'The rows that restores brought back: the audit of a restore, and what its revert goes by.';
 COMMENT ON COLUMN orphan_cleaner.restores.run_id IS 'The restore, a row of runs.';
 COMMENT ON COLUMN orphan_cleaner.restores.user_id IS 'As in the backup.';
-COMMENT ON COLUMN orphan_cleaner.restores.conversation_id IS 'As in the backup.';
-COMMENT ON COLUMN orphan_cleaner.restores.deleted_run IS 'The run that deleted the member: with backed_up_at and the two ids it names the backup row.';
+COMMENT ON COLUMN orphan_cleaner.restores.conversation_id IS 'As in the backup of a member; zeros for a row of another target.';
+COMMENT ON COLUMN orphan_cleaner.restores.target IS 'Whose row it is.';
+COMMENT ON COLUMN orphan_cleaner.restores.row_key IS 'Its key, as text, for a row of another target than conversation_members.';
+COMMENT ON COLUMN orphan_cleaner.restores.deleted_run IS 'The run that deleted the row: with backed_up_at, the user and the key it names the backup row.';
 COMMENT ON COLUMN orphan_cleaner.restores.backed_up_at IS 'As in the backup.';
 COMMENT ON COLUMN orphan_cleaner.restores.state IS 'planned: not restored (yet; or it was there when its chunk came); restored; reverted: deleted once more.';
 COMMENT ON COLUMN orphan_cleaner.restores.reverted_by_run IS 'The run that reverted it.';

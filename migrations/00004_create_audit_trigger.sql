@@ -139,14 +139,14 @@ AS $$
         AND m.attgenerated = ''
 $$;
 
-CREATE FUNCTION orphan_cleaner.restore_plan(
+CREATE FUNCTION orphan_cleaner.conversation_members_restore_plan(
     of_run bigint,
     of_users uuid [],
     of_conversations uuid [],
     since timestamptz,
     until timestamptz
 )
-RETURNS TABLE (conversation_id uuid, user_id uuid, deleted_run bigint, backed_up_at timestamptz, verdict text)
+RETURNS TABLE (conversation_id uuid, user_id uuid, deleted_run bigint, backed_up_at timestamptz, verdict text, row_key text)
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
@@ -211,7 +211,8 @@ BEGIN
                 WHEN x.is_same IS NOT NULL THEN 'there_differs'
                 WHEN n.has_left THEN 'left_since'
                 ELSE 'restore'
-            END
+            END,
+            ''
         FROM newest AS n
         -- One lookup a row, whatever the planner believes: without statistics it would read whole tables.
         LEFT JOIN LATERAL (
@@ -235,7 +236,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.restore_chunks(of_restore bigint, in_state text, pages integer)
+CREATE FUNCTION orphan_cleaner.conversation_members_restore_chunks(of_restore bigint, in_state text, pages integer)
 RETURNS TABLE (day date, first_page bigint, members bigint, user_ids uuid [])
 LANGUAGE sql
 STABLE
@@ -323,8 +324,8 @@ COMMENT ON FUNCTION orphan_cleaner.deleting_run IS 'The open run whose token thi
 COMMENT ON FUNCTION orphan_cleaner.audit_members IS 'Audits every deleted member; backs up those of an open run and reports both counts to its transaction.';
 COMMENT ON FUNCTION orphan_cleaner.refuse_truncate IS 'TRUNCATE fires no delete trigger: it would escape the audit.';
 COMMENT ON FUNCTION orphan_cleaner.members_columns IS 'The columns that conversation_members and its backup share, each written in a form with @ for the name. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.restore_plan IS 'What a restore of this run, these users, conversations and span would do with each member: restore, there, there_differs, conversation_gone, left_since. A null chooses all.';
-COMMENT ON FUNCTION orphan_cleaner.restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_plan IS 'What a restore of this run, these users, conversations and span would do with each member: restore, there, there_differs, conversation_gone, left_since. A null chooses all. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.partition_need IS 'Who still needs a partition that is past its window; null: nobody.';
 
 -- A statement trigger with a transition table costs half of what a row trigger does.
@@ -347,5 +348,6 @@ SET LOCAL lock_timeout = '3s';
 DROP TRIGGER IF EXISTS conversation_members_audit_delete ON public.conversation_members;
 DROP TRIGGER IF EXISTS conversation_members_refuse_truncate ON public.conversation_members;
 DROP FUNCTION
-    orphan_cleaner.partition_need, orphan_cleaner.restore_chunks, orphan_cleaner.restore_plan, orphan_cleaner.members_columns,
+    orphan_cleaner.partition_need, orphan_cleaner.conversation_members_restore_chunks,
+    orphan_cleaner.conversation_members_restore_plan, orphan_cleaner.members_columns,
     orphan_cleaner.refuse_truncate, orphan_cleaner.audit_members, orphan_cleaner.deleting_run;

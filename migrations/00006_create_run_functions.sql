@@ -157,39 +157,80 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.run_retention(run orphan_cleaner.runs, of_target interval)
-RETURNS interval
-LANGUAGE sql
-IMMUTABLE
+CREATE FUNCTION orphan_cleaner.restore_plan(
+    of_run bigint,
+    of_users uuid [],
+    of_conversations uuid [],
+    since timestamptz,
+    until timestamptz,
+    of_targets text []
+)
+RETURNS TABLE (conversation_id uuid, user_id uuid, deleted_run bigint, backed_up_at timestamptz, verdict text, row_key text, target text)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT greatest(make_interval(secs => (run.settings ->> 'retention')::double precision), of_target)
+DECLARE
+    chosen record;
+BEGIN
+    -- What later rows point at comes back first.
+    FOR chosen IN SELECT t.name FROM orphan_cleaner.targets_in_order AS t WHERE t.name = ANY (of_targets) IS NOT FALSE ORDER BY t.n DESC LOOP
+        RETURN QUERY EXECUTE format('SELECT p.*, $6 FROM orphan_cleaner.%I($1, $2, $3, $4, $5) AS p', chosen.name || '_restore_plan')
+        USING of_run, of_users, of_conversations, since, until, chosen.name;
+    END LOOP;
+END
 $$;
 
--- The columns members_* of runs are what the runbook knows.
-CREATE FUNCTION orphan_cleaner.run_count(of_run bigint, more_deleted bigint [])
-RETURNS void
-LANGUAGE sql
+CREATE FUNCTION orphan_cleaner.restore_chunks(of_restore bigint, in_state text, pages integer)
+RETURNS TABLE (day date, first_page bigint, members bigint, user_ids uuid [], target text)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    INSERT INTO orphan_cleaner.run_targets AS r (run_id, target, rows_deleted)
-    SELECT of_run, t.name, coalesce(more_deleted[t.n], 0)
-    FROM orphan_cleaner.targets_in_order AS t
-    ORDER BY t.n
-    ON CONFLICT (run_id, target) DO UPDATE
-    SET rows_deleted = r.rows_deleted + excluded.rows_deleted;
-    UPDATE orphan_cleaner.runs AS r
-    SET heartbeat_at = clock_timestamp(),
-        members_due = t.rows_due,
-        members_deleted = t.rows_deleted,
-        members_kept_young = t.rows_kept_young,
-        members_held = t.rows_held,
-        members_changed = t.rows_changed,
-        members_blocked = t.rows_blocked
-    FROM orphan_cleaner.run_targets AS t
-    WHERE r.run_id = of_run
-        AND t.run_id = of_run
-        AND t.target = 'conversation_members'
+DECLARE
+    chosen record;
+BEGIN
+    FOR chosen IN
+        SELECT t.name
+        FROM orphan_cleaner.targets_in_order AS t
+        WHERE EXISTS (SELECT FROM orphan_cleaner.restores AS r WHERE r.run_id = of_restore AND r.target = t.name AND r.state = in_state)
+        ORDER BY t.n DESC
+    LOOP
+        RETURN QUERY EXECUTE format('SELECT c.*, $4 FROM orphan_cleaner.%I($1, $2, $3) AS c', chosen.name || '_restore_chunks')
+        USING of_restore, in_state, pages, chosen.name;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.restore_chunk(
+    of_restore bigint,
+    of_token uuid,
+    day date,
+    first_page bigint,
+    pages integer,
+    hold interval,
+    of_target text
+)
+RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    target record;
+    restored bigint;
+BEGIN
+    PERFORM orphan_cleaner.run_open(of_restore, of_token, 'restore');
+    FOR target IN SELECT t.name FROM orphan_cleaner.targets AS t WHERE t.name = of_target LOOP
+        EXECUTE format('SELECT orphan_cleaner.%I($1, $2, $3, $4, $5, $6)', target.name || '_restore_chunk')
+        INTO restored
+        USING of_restore, of_token, day, first_page, pages, hold;
+    END LOOP;
+    RETURN coalesce(restored, 0);
+END
 $$;
 
 CREATE FUNCTION orphan_cleaner.run_begin(
@@ -320,8 +361,9 @@ COMMENT ON FUNCTION orphan_cleaner.target_total IS 'How many rows a target has: 
 COMMENT ON FUNCTION orphan_cleaner.target_facts_statement IS 'The statement by which target_facts asks all targets at once. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.target_facts IS 'Of each user with rows: by target, in order, those older than its retention, younger ones and those on hold; the shortest retention, and the last activity, over the targets with rows of the user. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.target_canaries IS 'Users who were alive so far, spread over all ids, so many over all targets; a user may be named more than once.';
-COMMENT ON FUNCTION orphan_cleaner.run_retention IS 'The retention of a run for a target: its own, or the target''s where that is longer. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.run_count IS 'Counts what a run has deleted, by target in order, and brings the columns of runs about conversation_members in line. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.restore_plan IS 'What a restore of this run, these users, conversations and span would do with each row of all targets, or of those named, the last target first. A null chooses all.';
+COMMENT ON FUNCTION orphan_cleaner.restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users; the last target first.';
+COMMENT ON FUNCTION orphan_cleaner.restore_chunk IS 'Restores the planned rows of a target on some pages of its backup of a day, places holds on their users, returns how many.';
 COMMENT ON FUNCTION orphan_cleaner.run_begin IS 'Opens a run and gives up one whose lease ended. OC003: another is open; OC002: runs are paused; no row: with an interval, none is due.';
 COMMENT ON FUNCTION orphan_cleaner.run_heartbeat IS 'Keeps a run open; returns whether runs are paused. OC001: it is not open any more.';
 
@@ -330,7 +372,7 @@ SET LOCAL lock_timeout = '3s';
 
 DROP TRIGGER targets_change ON orphan_cleaner.targets;
 DROP FUNCTION
-    orphan_cleaner.run_heartbeat, orphan_cleaner.run_begin, orphan_cleaner.run_count, orphan_cleaner.run_retention,
+    orphan_cleaner.run_heartbeat, orphan_cleaner.run_begin, orphan_cleaner.restore_chunk, orphan_cleaner.restore_chunks, orphan_cleaner.restore_plan,
     orphan_cleaner.target_canaries, orphan_cleaner.target_facts, orphan_cleaner.target_facts_statement,
     orphan_cleaner.target_total, orphan_cleaner.target_holders,
     orphan_cleaner.target_page, orphan_cleaner.targets_change, orphan_cleaner.run_open;

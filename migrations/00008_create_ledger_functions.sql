@@ -338,7 +338,7 @@ BEGIN
             alive_at = coalesce(d.alive_at, now())
         FROM (
             SELECT p.user_id, count(*) AS members
-            FROM orphan_cleaner.restore_plan(NULL, alive, NULL, NULL, NULL) AS p
+            FROM orphan_cleaner.restore_plan(NULL, alive, NULL, NULL, NULL, NULL) AS p
             WHERE p.verdict = 'restore'
             GROUP BY p.user_id
         ) AS l

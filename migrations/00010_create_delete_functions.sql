@@ -8,6 +8,41 @@
 SET LOCAL lock_timeout = '3s';
 
 -- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.run_retention(run orphan_cleaner.runs, of_target interval)
+RETURNS interval
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT greatest(make_interval(secs => (run.settings ->> 'retention')::double precision), of_target)
+$$;
+
+-- The columns members_* of runs are what the runbook knows.
+CREATE FUNCTION orphan_cleaner.run_count(of_run bigint, more_deleted bigint [])
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO orphan_cleaner.run_targets AS r (run_id, target, rows_deleted)
+    SELECT of_run, t.name, coalesce(more_deleted[t.n], 0)
+    FROM orphan_cleaner.targets_in_order AS t
+    ORDER BY t.n
+    ON CONFLICT (run_id, target) DO UPDATE
+    SET rows_deleted = r.rows_deleted + excluded.rows_deleted;
+    UPDATE orphan_cleaner.runs AS r
+    SET heartbeat_at = clock_timestamp(),
+        members_due = t.rows_due,
+        members_deleted = t.rows_deleted,
+        members_kept_young = t.rows_kept_young,
+        members_held = t.rows_held,
+        members_changed = t.rows_changed,
+        members_blocked = t.rows_blocked
+    FROM orphan_cleaner.run_targets AS t
+    WHERE r.run_id = of_run
+        AND t.run_id = of_run
+        AND t.target = 'conversation_members'
+$$;
+
 CREATE FUNCTION orphan_cleaner.chunk_open(of_run bigint, of_token uuid, of_kind text, checked_from xid8)
 RETURNS orphan_cleaner.runs
 LANGUAGE plpgsql
@@ -230,7 +265,7 @@ BEGIN
     IF run.kind = 'restore' AND run.members_deleted = 0 THEN
         SELECT count(DISTINCT g.conversation_id) INTO touched
         FROM orphan_cleaner.restores AS g
-        WHERE g.run_id = of_run AND g.state <> 'planned';
+        WHERE g.run_id = of_run AND g.state <> 'planned' AND g.conversation_id <> '00000000-0000-0000-0000-000000000000';
     END IF;
     PERFORM orphan_cleaner.run_count(of_run, NULL) WHERE run.judged_at IS NOT NULL;
     PERFORM orphan_cleaner.candidates_block(of_run, counts -> 'blocked', run.judged_at IS NOT NULL AND is_whole
@@ -266,6 +301,8 @@ $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
+COMMENT ON FUNCTION orphan_cleaner.run_retention IS 'The retention of a run for a target: its own, or the target''s where that is longer. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.run_count IS 'Counts what a run has deleted, by target in order, and brings the columns of runs about conversation_members in line. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.chunk_open IS 'What every chunk that deletes begins with: its locks, and that its run is open, judged and not paused, and triggers fire. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.sweep_rows IS 'Deletes rows of users in the targets, in their order, and proves of each that as many were audited and backed up. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.sweep_chunk IS 'One chunk: deletes at most max_rows rows of due users whom auth-service has just again left out, unchanged since checked_from; by target, in order.';
@@ -277,4 +314,4 @@ SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
     orphan_cleaner.run_finish, orphan_cleaner.sweep_returned, orphan_cleaner.sweep_chunk, orphan_cleaner.sweep_rows,
-    orphan_cleaner.chunk_open;
+    orphan_cleaner.chunk_open, orphan_cleaner.run_count, orphan_cleaner.run_retention;

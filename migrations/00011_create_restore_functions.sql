@@ -17,7 +17,8 @@ CREATE FUNCTION orphan_cleaner.restore_store(
     of_users uuid [],
     of_conversations uuid [],
     since timestamptz,
-    until timestamptz
+    until timestamptz,
+    of_targets text []
 )
 RETURNS TABLE (verdict text, members bigint, users bigint)
 LANGUAGE plpgsql
@@ -31,15 +32,15 @@ BEGIN
     RETURN QUERY
     WITH plan AS MATERIALIZED (
         SELECT p.*
-        FROM orphan_cleaner.restore_plan(of_run, of_users, of_conversations, since, until) AS p
+        FROM orphan_cleaner.restore_plan(of_run, of_users, of_conversations, since, until, of_targets) AS p
     ),
     stored AS (
-        INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at)
-        SELECT of_restore, p.user_id, p.conversation_id, p.deleted_run, p.backed_up_at
+        INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, target, row_key, deleted_run, backed_up_at)
+        SELECT of_restore, p.user_id, p.conversation_id, p.target, p.row_key, p.deleted_run, p.backed_up_at
         FROM plan AS p
         WHERE p.verdict = 'restore'
         -- Stored before, by an attempt whose answer was lost.
-        ON CONFLICT (run_id, user_id, conversation_id) DO NOTHING
+        ON CONFLICT DO NOTHING
     )
     SELECT p.verdict, count(*), count(DISTINCT p.user_id)
     FROM plan AS p
@@ -47,7 +48,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.restore_chunk(
+CREATE FUNCTION orphan_cleaner.conversation_members_restore_chunk(
     of_restore bigint,
     of_token uuid,
     day date,
@@ -168,7 +169,7 @@ BEGIN
     SELECT array_agg(DISTINCT p.user_id) INTO unfinished
     FROM orphan_cleaner.restore_plan(NULL, ARRAY(
         SELECT d.user_id FROM orphan_cleaner.rechecks AS d WHERE d.alive_at IS NOT NULL AND d.user_id = ANY (restored)
-    ), NULL, NULL, NULL) AS p
+    ), NULL, NULL, NULL, NULL) AS p
     WHERE p.verdict = 'restore';
     DELETE FROM orphan_cleaner.rechecks AS d
     WHERE d.user_id = ANY (restored)
@@ -201,6 +202,13 @@ BEGIN
         -- By this very call, whose answer was lost.
         RETURN NEXT;
         RETURN;
+    END IF;
+    IF EXISTS (
+        SELECT FROM orphan_cleaner.restores AS r
+        WHERE r.run_id = reverted_run AND r.state = 'restored' AND r.target <> 'conversation_members'
+    ) THEN
+        RAISE EXCEPTION 'run % restored rows of other targets, too: it cannot be reverted', reverted_run
+            USING ERRCODE = 'OC011', HINT = 'Lift the holds when the users are missing for good: the next runs delete their rows again. Run: orphan-cleaner hold list';
     END IF;
     SELECT count(*) INTO rows_due
     FROM orphan_cleaner.restores AS r
@@ -265,7 +273,7 @@ DECLARE
 BEGIN
     -- It deletes what a restore brought back: that takes the rights to do both.
     IF NOT has_function_privilege(session_user, 'orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint)', 'EXECUTE')
-        OR NOT has_function_privilege(session_user, 'orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval)', 'EXECUTE')
+        OR NOT has_function_privilege(session_user, 'orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval, text)', 'EXECUTE')
     THEN
         RAISE EXCEPTION 'role % may not revert a restore', session_user
             USING ERRCODE = 'insufficient_privilege', HINT = 'GRANT orphan_cleaner_runner, orphan_cleaner_restorer TO it';
@@ -359,7 +367,7 @@ $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
 COMMENT ON FUNCTION orphan_cleaner.restore_store IS 'Writes down which members a restore brings back; returns what becomes of all that were chosen, by verdict.';
-COMMENT ON FUNCTION orphan_cleaner.restore_chunk IS 'Restores the planned members on some pages of the backup of a day, places holds on their users, returns how many.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_chunk IS 'Restores the planned members on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.recheck_settle IS 'Takes users whose rows a restore brought back off the list of rechecks.';
 COMMENT ON FUNCTION orphan_cleaner.revert_judge IS 'Judges a revert as a run is judged: names the breaker that refuses it, or admits the missing users to deletion.';
 COMMENT ON FUNCTION orphan_cleaner.revert_chunk IS 'Deletes members of a restore once more, as far as they are unchanged and of these users; returns how many.';
@@ -368,5 +376,5 @@ COMMENT ON FUNCTION orphan_cleaner.revert_chunk IS 'Deletes members of a restore
 SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
-    orphan_cleaner.revert_chunk, orphan_cleaner.revert_judge, orphan_cleaner.recheck_settle, orphan_cleaner.restore_chunk,
-    orphan_cleaner.restore_store;
+    orphan_cleaner.revert_chunk, orphan_cleaner.revert_judge, orphan_cleaner.recheck_settle,
+    orphan_cleaner.conversation_members_restore_chunk, orphan_cleaner.restore_store;

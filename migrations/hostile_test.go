@@ -234,7 +234,7 @@ var besideARun = []string{
 	"SELECT orphan_cleaner.pause('x')", "SELECT orphan_cleaner.resume()", "SELECT orphan_cleaner.prune_rows('0', '0', 1000)",
 	"SELECT orphan_cleaner.prune_drop('conversation_members_audit_default', '1 day', '1 day')", "SELECT orphan_cleaner.prune_look('1 day', '1 day')",
 	"SELECT orphan_cleaner.partition_add('public.conversation_members', 'x', now(), now())",
-	"SELECT orphan_cleaner.restore_store({own}, {token}, 1, NULL, NULL, NULL, NULL)", "SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 100, '1 day')",
+	"SELECT orphan_cleaner.restore_store({own}, {token}, 1, NULL, NULL, NULL, NULL, NULL)", "SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 100, '1 day', 'conversation_members')",
 	"SELECT orphan_cleaner.recheck_settle({own}, {token})",
 	"SELECT orphan_cleaner.audit_members()", "SELECT orphan_cleaner.refuse_truncate()",
 	"CREATE TEMP TABLE gone (user_id uuid);; CREATE TRIGGER mine AFTER DELETE ON gone EXECUTE FUNCTION orphan_cleaner.audit_members()",
@@ -351,7 +351,7 @@ var inARun = []string{
 	lying + outOfStack,
 	// a restore, which it may begin and no more
 	"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, false);; SELECT orphan_cleaner.revert_chunk({own}, {token}, 1, current_date, 0, 100000, {everybody}, {now})",
-	"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, false);; {stage};; {judge};; {sweep};; SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 1, '1 day')",
+	"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, false);; {stage};; {judge};; {sweep};; SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 1, '1 day', 'conversation_members')",
 	"SELECT orphan_cleaner.run_begin({token}, 'simple', 'verify', '{}', '1 minute', 'hostile', 'x', NULL, false);; SELECT orphan_cleaner.run_begin({token}, 'clean', 'nothing', '{}', '1 minute', 'hostile', 'x', NULL, false)",
 }
 
@@ -538,10 +538,10 @@ func TestHostileOthers(t *testing.T) {
 	restorers := []string{
 		"SELECT orphan_cleaner.run_begin({token}, 'clean', 'verify', {lax}, '1 minute', 'hostile', 'x', NULL, false);; {stage}",
 		"SELECT orphan_cleaner.run_begin({token}, 'clean', 'verify', {lax}, '1 minute', 'hostile', 'x', NULL, false);; {stage};; {judge};; {sweep}",
-		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.restore_chunk({own}, '" + victimToken + "', current_date, 0, 100000, '1 day')",
-		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 1, NULL);; SELECT FROM orphan_cleaner.restore_store({own}, NULL, 1, {few}, NULL, NULL, NULL)",
+		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.restore_chunk({own}, '" + victimToken + "', current_date, 0, 100000, '1 day', 'conversation_members')",
+		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 1, NULL, 'conversation_members');; SELECT FROM orphan_cleaner.restore_store({own}, NULL, 1, {few}, NULL, NULL, NULL, NULL)",
 		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.revert_chunk({own}, {token}, 1, current_date, 0, 1, {few}, {now})",
-		"BEGIN ISOLATION LEVEL REPEATABLE READ;; SELECT orphan_cleaner.restore_chunk(NULL, NULL, NULL, NULL, NULL, NULL)",
+		"BEGIN ISOLATION LEVEL REPEATABLE READ;; SELECT orphan_cleaner.restore_chunk(NULL, NULL, NULL, NULL, NULL, NULL, 'conversation_members')",
 	}
 	for name, attempts := range map[string][]string{
 		"restorer": append(restorers, everyone...), "reader": append(readers, everyone...), "stranger": append(append(strangers, readers...), everyone...),

@@ -201,7 +201,7 @@ func TestRunnerMayNot(t *testing.T) {
 		"SELECT * FROM orphan_cleaner.prune_drop('" + day + "', '1 day', '1 day')",
 		"UPDATE orphan_cleaner.restores SET state = 'planned'",
 		"DELETE FROM orphan_cleaner.restores",
-		"SELECT orphan_cleaner.restore_chunk(1, gen_random_uuid(), current_date, 0, 1, '1 day')",
+		"SELECT orphan_cleaner.restore_chunk(1, gen_random_uuid(), current_date, 0, 1, '1 day', 'conversation_members')",
 		"SELECT token FROM orphan_cleaner.runs",
 		"SELECT * FROM orphan_cleaner.runs",
 		// the trigger

@@ -77,6 +77,24 @@ LEFT JOIN orphan_cleaner.runs AS r ON r.kind = k.kind AND r.state = s.state
 GROUP BY k.kind, s.state
 ORDER BY k.kind, s.state;
 
+-- name: MetricsTargets :many
+-- What runs did with each target: all of them, and the last one that was judged.
+-- Locks: ACCESS SHARE on targets and run_targets. Index: run_targets_pkey. Rows: those of all runs, a row a target each.
+SELECT
+    t.name AS target,
+    coalesce((SELECT sum(r.rows_deleted) FROM orphan_cleaner.run_targets AS r WHERE r.target = t.name), 0)::bigint AS deleted_total,
+    coalesce(l.rows_due, 0)::bigint AS due,
+    coalesce(l.rows_deleted, 0)::bigint AS deleted,
+    coalesce(l.rows_kept_young, 0)::bigint AS kept_young,
+    coalesce(l.rows_held, 0)::bigint AS held,
+    coalesce(l.rows_changed, 0)::bigint AS changed,
+    coalesce(l.rows_blocked, 0)::bigint AS blocked
+FROM orphan_cleaner.targets_in_order AS t
+LEFT JOIN orphan_cleaner.run_targets AS l
+    ON l.target = t.name
+    AND l.run_id = (SELECT max(m.run_id) FROM orphan_cleaner.run_targets AS m)
+ORDER BY t.n;
+
 -- name: MetricsPartitions :many
 -- For how many days after today each partitioned table has its partitions, without a gap; -1: not even for today.
 -- Looks 62 days ahead.

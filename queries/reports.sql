@@ -133,7 +133,7 @@ touched AS (
         SELECT o.conversation_id, 0, count(*)
         FROM orphan_cleaner.restores AS o
         JOIN begun AS b ON b.run_id = o.run_id
-        WHERE o.state IN ('restored', 'reverted')
+        WHERE o.state IN ('restored', 'reverted') AND o.target = 'conversation_members'
         GROUP BY o.conversation_id
     ) AS t
     GROUP BY t.conversation_id

@@ -253,10 +253,10 @@ GRANT EXECUTE ON FUNCTION
     orphan_cleaner.pause(text),
     orphan_cleaner.resume(),
     orphan_cleaner.is_restorable(uuid, uuid),
-    orphan_cleaner.restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz),
-    orphan_cleaner.restore_store(bigint, uuid, bigint, uuid [], uuid [], timestamptz, timestamptz),
+    orphan_cleaner.restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz, text []),
+    orphan_cleaner.restore_store(bigint, uuid, bigint, uuid [], uuid [], timestamptz, timestamptz, text []),
     orphan_cleaner.restore_chunks(bigint, text, integer),
-    orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval),
+    orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval, text),
     orphan_cleaner.recheck_settle(bigint, uuid)
     TO orphan_cleaner_restorer;
 GRANT SELECT ON

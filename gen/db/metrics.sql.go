@@ -405,3 +405,62 @@ func (q *Queries) MetricsState(ctx context.Context) (MetricsStateRow, error) {
 	)
 	return i, err
 }
+
+const metricsTargets = `-- name: MetricsTargets :many
+SELECT
+    t.name AS target,
+    coalesce((SELECT sum(r.rows_deleted) FROM orphan_cleaner.run_targets AS r WHERE r.target = t.name), 0)::bigint AS deleted_total,
+    coalesce(l.rows_due, 0)::bigint AS due,
+    coalesce(l.rows_deleted, 0)::bigint AS deleted,
+    coalesce(l.rows_kept_young, 0)::bigint AS kept_young,
+    coalesce(l.rows_held, 0)::bigint AS held,
+    coalesce(l.rows_changed, 0)::bigint AS changed,
+    coalesce(l.rows_blocked, 0)::bigint AS blocked
+FROM orphan_cleaner.targets_in_order AS t
+LEFT JOIN orphan_cleaner.run_targets AS l
+    ON l.target = t.name
+    AND l.run_id = (SELECT max(m.run_id) FROM orphan_cleaner.run_targets AS m)
+ORDER BY t.n
+`
+
+type MetricsTargetsRow struct {
+	Target       string `json:"target"`
+	DeletedTotal int64  `json:"deleted_total"`
+	Due          int64  `json:"due"`
+	Deleted      int64  `json:"deleted"`
+	KeptYoung    int64  `json:"kept_young"`
+	Held         int64  `json:"held"`
+	Changed      int64  `json:"changed"`
+	Blocked      int64  `json:"blocked"`
+}
+
+// What runs did with each target: all of them, and the last one that was judged.
+// Locks: ACCESS SHARE on targets and run_targets. Index: run_targets_pkey. Rows: those of all runs, a row a target each.
+func (q *Queries) MetricsTargets(ctx context.Context) ([]MetricsTargetsRow, error) {
+	rows, err := q.db.Query(ctx, metricsTargets)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MetricsTargetsRow
+	for rows.Next() {
+		var i MetricsTargetsRow
+		if err := rows.Scan(
+			&i.Target,
+			&i.DeletedTotal,
+			&i.Due,
+			&i.Deleted,
+			&i.KeptYoung,
+			&i.Held,
+			&i.Changed,
+			&i.Blocked,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

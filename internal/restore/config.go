@@ -42,6 +42,7 @@ type Result struct {
 	State            string  `json:"state"`
 	MembersRestored  int64   `json:"members_restored"`
 	MembersReverted  int64   `json:"members_reverted"`
+	RowsRestored     int64   `json:"rows_restored"` // of all targets
 	Users            int64   `json:"users"`
 	Conversations    int64   `json:"conversations"`
 	There            int64   `json:"there"`             // back already, the same

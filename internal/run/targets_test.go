@@ -3,6 +3,7 @@ package run_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/restore"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
@@ -337,5 +339,70 @@ func TestBreakersPerTarget(t *testing.T) {
 	refused("delete-share-7d", "130 rows of likes are due or were deleted within 7 days of 600, limit 20 %")
 	if w.membersOf(users...) != 6000 {
 		t.Error("members are gone")
+	}
+}
+
+// What a run deleted comes back in all targets, byte for byte, or in those chosen; who was
+// restored is on hold in all of them. A user found alive again is named for any target.
+func TestRestoreOfTargets(t *testing.T) {
+	w := newContent(t)
+	users, onlyLikes := w.people(60, 2), w.strangers(3)
+	w.like(90, 3, slices.Concat(users[:3], onlyLikes)...)
+	w.db.Exec(`UPDATE likes SET kind = 'row ' || post_id || ',"\'`)
+	members, likes := w.db.Snapshot(`conversation_members`), w.db.Snapshot(`likes`)
+	gone := slices.Concat(users[:3], onlyLikes)
+	w.die(40, gone...)
+	deleted := w.must(w.run())
+	w.evidence(18)
+
+	w.auth.Add(onlyLikes[0])
+	r := w.must(w.run())
+	if !strings.Contains(w.logged(), "restore --user "+onlyLikes[0].String()) || r.UsersResurrected != 1 {
+		t.Errorf("nobody is told of a user alive again: %+v", r)
+	}
+
+	cfg := restore.DefaultConfig()
+	cfg.Host, cfg.Version, cfg.Settings = "test:1", "test", []byte(`{}`)
+	restorer := restore.New(w.db.Pool, slog.New(slog.NewTextHandler(w, nil)), cfg)
+	made, left := users[0], users[1]
+	w.db.Exec(`INSERT INTO likes SELECT post_id, user_id, created_at, 'newer' FROM orphan_cleaner.likes_backup WHERE user_id = $1 LIMIT 1`, made)
+	w.db.Exec(`WITH back AS (INSERT INTO likes SELECT post_id, user_id, created_at, kind FROM orphan_cleaner.likes_backup WHERE user_id = $1 LIMIT 1 RETURNING 1) SELECT FROM back`, left)
+	w.db.Exec(`DELETE FROM likes WHERE user_id = $1`, left)
+	newer := w.db.Snapshot(`likes WHERE kind = 'newer'`)
+
+	only, err := restorer.Restore(t.Context(), restore.Selection{Run: deleted.RunID, Targets: []string{"likes"}})
+	if err != nil || only.RowsRestored != 16 || only.MembersRestored != 0 || only.ThereDiffers != 1 || only.LeftSince != 1 || only.MembersLeft != 0 {
+		t.Errorf("%v, %+v", err, only)
+	}
+	if w.membersOf(gone...) != 0 {
+		t.Error("members came back, too")
+	}
+	if diff := newer.Diff(w.db.Snapshot(`likes WHERE kind = 'newer'`)); diff != "" {
+		t.Errorf("a newer row was overwritten:\n%s", diff)
+	}
+	if n := w.db.Count(`orphan_cleaner.rechecks WHERE alive_at IS NOT NULL`); n != 0 {
+		t.Errorf("%d users are waiting for a restore still", n)
+	}
+	// Members of the same users: nothing is left of likes but what must stay away.
+	all, err := restorer.Restore(t.Context(), restore.Selection{Run: deleted.RunID})
+	if err != nil || all.RowsRestored != 6 || all.MembersRestored != 6 || all.There != 16 {
+		t.Errorf("%v, %+v", err, all)
+	}
+	if diff := members.Diff(w.db.Snapshot(`conversation_members`)); diff != "" {
+		t.Errorf("members are not as they were:\n%s", diff)
+	}
+	w.db.Exec(`UPDATE likes SET kind = 'row ' || post_id || ',"\' WHERE kind = 'newer'`)
+	w.db.Exec(`INSERT INTO likes SELECT post_id, user_id, created_at, kind FROM orphan_cleaner.likes_backup WHERE user_id = $1 ON CONFLICT DO NOTHING`, left)
+	if diff := likes.Diff(w.db.Snapshot(`likes`)); diff != "" {
+		t.Errorf("likes are not as they were:\n%s", diff)
+	}
+
+	w.missingFor(40, append(slices.Clone(users[:3]), onlyLikes[1:]...)...)
+	r = w.must(w.run())
+	if target(r, "likes").RowsDeleted != 0 || r.MembersDeleted != 0 || target(r, "likes").RowsHeld != 15 {
+		t.Errorf("the next run: %+v", r)
+	}
+	if again, err := restorer.Restore(t.Context(), restore.Selection{Run: deleted.RunID}); err != nil || again.RowsRestored != 0 {
+		t.Errorf("a second restore: %v, %+v", err, again)
 	}
 }

@@ -47,6 +47,7 @@ type state struct {
 	db.MetricsStateRow
 	runs       []db.MetricsRunsRow
 	partitions []db.MetricsPartitionsRow
+	targets    []db.MetricsTargetsRow
 }
 
 type backlog struct {
@@ -72,6 +73,8 @@ func stateMetrics() []stateMetric {
 		{databaseUp, "1 if the database could be read for this scrape, else 0.", nil},
 		{"orphan_cleaner_restored_members_total", "Members restored.", nil},
 		{runsTotal, "Runs that ended, by kind and state.", []string{"kind", "state"}},
+		{targetDeleted, "Rows deleted, by target.", []string{"target"}},
+		{targetRows, "Rows of each target in the last run that was judged, by what became of them.", []string{"target", "outcome"}},
 		{"orphan_cleaner_last_success_timestamp_seconds", "When a run last succeeded; 0: never.", nil},
 		{"orphan_cleaner_last_attempt_timestamp_seconds", "When a run last began; 0: never.", nil},
 		{"orphan_cleaner_everybody_checked_timestamp_seconds", "When the run began since which every user has been checked; 0: some never were.", nil},
@@ -110,6 +113,8 @@ const (
 	newlyMissingUsual = "orphan_cleaner_newly_missing_usual_users"
 	partitionsAhead   = "orphan_cleaner_partitions_ahead_days"
 	candidateMembers  = "orphan_cleaner_candidate_members"
+	targetDeleted     = "orphan_cleaner_target_deleted_rows_total"
+	targetRows        = "orphan_cleaner_target_rows"
 )
 
 // NewState registers the metrics of the database. The retention is what due
@@ -193,6 +198,14 @@ func (c *State) collectState(to chan<- prometheus.Metric, s state) {
 	for _, table := range s.partitions {
 		c.gauge(to, partitionsAhead, float64(table.DaysAhead), table.TableName)
 	}
+	for _, t := range s.targets {
+		c.counter(to, targetDeleted, t.DeletedTotal, t.Target)
+		for outcome, rows := range map[string]int64{
+			"due": t.Due, "deleted": t.Deleted, "kept_young": t.KeptYoung, "held": t.Held, "changed": t.Changed, "blocked": t.Blocked,
+		} {
+			c.gauge(to, targetRows, float64(rows), t.Target, outcome)
+		}
+	}
 	for _, runs := range s.runs {
 		c.counter(to, runsTotal, runs.Runs, runs.Kind, runs.State)
 	}
@@ -263,6 +276,9 @@ func readState(ctx context.Context, q *db.Queries) (s state, err error) {
 		return s, err
 	}
 	if s.runs, err = q.MetricsRuns(ctx); err != nil {
+		return s, err
+	}
+	if s.targets, err = q.MetricsTargets(ctx); err != nil {
 		return s, err
 	}
 	s.partitions, err = q.MetricsPartitions(ctx)

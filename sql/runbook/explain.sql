@@ -84,6 +84,7 @@ FROM run, users
 \set of_conversations NULL
 \set of_run :run_id
 \set of_users NULL
+\set of_targets NULL
 \set pages 64
 \set partition_name '\'conversation_members_backup_20200101\''
 \set phase '\'sweep\''

@@ -390,6 +390,30 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == MetricsRuns, any values
 EXPLAIN (:options) EXECUTE "MetricsRuns";
 
+-- What runs did with each target: all of them, and the last one that was judged.
+-- Locks: ACCESS SHARE on targets and run_targets. Index: run_targets_pkey. Rows: those of all runs, a row a target each.
+PREPARE "MetricsTargets" AS
+SELECT
+    t.name AS target,
+    coalesce((SELECT sum(r.rows_deleted) FROM orphan_cleaner.run_targets AS r WHERE r.target = t.name), 0)::bigint AS deleted_total,
+    coalesce(l.rows_due, 0)::bigint AS due,
+    coalesce(l.rows_deleted, 0)::bigint AS deleted,
+    coalesce(l.rows_kept_young, 0)::bigint AS kept_young,
+    coalesce(l.rows_held, 0)::bigint AS held,
+    coalesce(l.rows_changed, 0)::bigint AS changed,
+    coalesce(l.rows_blocked, 0)::bigint AS blocked
+FROM orphan_cleaner.targets_in_order AS t
+LEFT JOIN orphan_cleaner.run_targets AS l
+    ON l.target = t.name
+    AND l.run_id = (SELECT max(m.run_id) FROM orphan_cleaner.run_targets AS m)
+ORDER BY t.n;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == MetricsTargets, these values
+EXPLAIN (:options) EXECUTE "MetricsTargets";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == MetricsTargets, any values
+EXPLAIN (:options) EXECUTE "MetricsTargets";
+
 -- For how many days after today each partitioned table has its partitions, without a gap; -1: not even for today.
 -- Looks 62 days ahead.
 -- Locks: none beyond the catalog. Rows: 130 a target.
@@ -1384,7 +1408,7 @@ touched AS (
         SELECT o.conversation_id, 0, count(*)
         FROM orphan_cleaner.restores AS o
         JOIN begun AS b ON b.run_id = o.run_id
-        WHERE o.state IN ('restored', 'reverted')
+        WHERE o.state IN ('restored', 'reverted') AND o.target = 'conversation_members'
         GROUP BY o.conversation_id
     ) AS t
     GROUP BY t.conversation_id
@@ -1442,9 +1466,11 @@ WITH chosen AS (
         $2::uuid [] AS of_users,
         $3::uuid [] AS of_conversations,
         $4::timestamptz AS since,
-        $5::timestamptz AS until
+        $5::timestamptz AS until,
+        $6::text [] AS of_targets
 )
 SELECT
+    p.target::text AS target,
     p.deleted_run::bigint AS deleted_run,
     to_char(p.backed_up_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')::text AS day,
     count(*) FILTER (WHERE p.verdict = 'restore') AS restore,
@@ -1455,15 +1481,15 @@ SELECT
     count(*) FILTER (WHERE p.verdict = 'conversation_gone') AS conversation_gone,
     count(*) FILTER (WHERE p.verdict = 'left_since') AS left_since
 FROM chosen AS w
-CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
-GROUP BY 1, 2
-ORDER BY 1, 2;
+CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until, w.of_targets) AS p
+GROUP BY 1, 2, 3
+ORDER BY 2, 3, 1;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RestorePreview, these values
-EXPLAIN (:options) EXECUTE "RestorePreview" (:of_run, :of_users, :of_conversations, :since, :until);
+EXPLAIN (:options) EXECUTE "RestorePreview" (:of_run, :of_users, :of_conversations, :since, :until, :of_targets);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestorePreview, any values
-EXPLAIN (:options) EXECUTE "RestorePreview" (:of_run, :of_users, :of_conversations, :since, :until);
+EXPLAIN (:options) EXECUTE "RestorePreview" (:of_run, :of_users, :of_conversations, :since, :until, :of_targets);
 
 -- What became of the members of a restore.
 -- Locks: ACCESS SHARE on restores. Index: restores_pkey. Rows: those of the restore.
@@ -1542,19 +1568,20 @@ PREPARE "RestoreStore" AS
 SELECT s.verdict::text AS verdict, s.members::bigint AS members, s.users::bigint AS users
 FROM orphan_cleaner.restore_store(
     $1::bigint, $2::uuid, $3::bigint, $4::uuid [],
-    $5::uuid [], $6::timestamptz, $7::timestamptz
+    $5::uuid [], $6::timestamptz, $7::timestamptz,
+    $8::text []
 ) AS s;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RestoreStore, these values
-EXPLAIN (:options) EXECUTE "RestoreStore" (:run_id, :token, :of_run, :of_users, :of_conversations, :since, :until);
+EXPLAIN (:options) EXECUTE "RestoreStore" (:run_id, :token, :of_run, :of_users, :of_conversations, :since, :until, :of_targets);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreStore, any values
-EXPLAIN (:options) EXECUTE "RestoreStore" (:run_id, :token, :of_run, :of_users, :of_conversations, :since, :until);
+EXPLAIN (:options) EXECUTE "RestoreStore" (:run_id, :token, :of_run, :of_users, :of_conversations, :since, :until, :of_targets);
 
 -- Where the backup rows of a restore are: the chunks of so many pages that hold one, by UTC day, with their users.
 -- Locks: ACCESS SHARE on the backup. Index: restores_pkey. Rows: the backups from the oldest row of the restore on, read once.
 PREPARE "RestoreChunks" AS
-SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members, c.user_ids::uuid [] AS user_ids
+SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members, c.user_ids::uuid [] AS user_ids, c.target::text AS target
 FROM orphan_cleaner.restore_chunks($1::bigint, $2::text, $3::integer) AS c;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RestoreChunks, these values
@@ -1568,14 +1595,14 @@ EXPLAIN (:options) EXECUTE "RestoreChunks" (:run_id, :state, :pages);
 -- Index: restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
 PREPARE "RestoreChunk" AS
 SELECT orphan_cleaner.restore_chunk(
-    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::interval
+    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::interval, $7::text
 )::bigint AS restored;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RestoreChunk, these values
-EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold);
+EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold, :target);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreChunk, any values
-EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold);
+EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold, :target);
 
 -- Deletes members of a restore once more: unchanged since, on no other hold, of users who were just again missing.
 -- Locks: ROW EXCLUSIVE on conversation_members, the rows deleted, and on our tables.

@@ -376,7 +376,7 @@ func (p *place) plansInFunctions() map[string][]plan {
 	chunk := slices.MaxFunc(chunks, func(a, b db.RestoreChunksRow) int { return cmp.Compare(a.Members, b.Members) })
 	take("RestoreChunk", func() error {
 		restored, err := q.RestoreChunk(ctx, db.RestoreChunkParams{
-			RunID: run, Token: token, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, Hold: time.Hour,
+			RunID: run, Token: token, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, Hold: time.Hour, Target: chunk.Target,
 		})
 		if restored != chunk.Members {
 			p.t.Errorf("%d members restored, of %+v", restored, chunk)

@@ -276,6 +276,192 @@ AS $$
         NULL::bigint
 $$;
 
+CREATE FUNCTION orphan_cleaner.likes_restore_plan(
+    of_run bigint,
+    of_users uuid [],
+    of_conversations uuid [],
+    since timestamptz,
+    until timestamptz
+)
+RETURNS TABLE (conversation_id uuid, user_id uuid, deleted_run bigint, backed_up_at timestamptz, verdict text, row_key text)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $$
+    WITH events AS (
+        SELECT
+            b.post_id, b.user_id, b.created_at, b.kind, b.run_id, b.backed_up_at AS happened_at, true AS is_backup,
+            ($1 IS NULL OR b.run_id = $1) AND ($4 IS NULL OR b.backed_up_at >= $4) AND ($5 IS NULL OR b.backed_up_at < $5) AS is_chosen
+        FROM orphan_cleaner.likes_backup AS b
+        WHERE b.backed_up_at >= coalesce($4, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = $1), '-infinity')
+            AND ($2 IS NULL OR b.user_id IN (SELECT unnest($2)))
+            -- Emptied on request of the law.
+            AND b.user_id IS NOT NULL
+            -- A conversation has members, and nothing else.
+            AND $3 IS NULL
+        UNION ALL
+        -- Deletes by others: what was restored and deleted since must stay away.
+        SELECT a.post_id, a.user_id, NULL, NULL, NULL, a.deleted_at, false, false
+        FROM orphan_cleaner.likes_audit AS a
+        WHERE a.run_id IS NULL
+            AND a.deleted_at >= coalesce($4, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = $1), '-infinity')
+            AND ($2 IS NULL OR a.user_id IN (SELECT unnest($2)))
+    ),
+    newest AS (
+        SELECT DISTINCT ON (e.user_id, e.post_id)
+            e.*,
+            bool_or(e.is_chosen) OVER events_of_row AS any_chosen,
+            coalesce(max(e.happened_at) FILTER (WHERE NOT e.is_backup) OVER events_of_row > e.happened_at, false) AS has_left
+        FROM events AS e
+        WINDOW events_of_row AS (PARTITION BY e.user_id, e.post_id)
+        ORDER BY e.user_id, e.post_id, e.is_backup DESC, e.happened_at DESC, e.run_id DESC
+    )
+    SELECT
+        '00000000-0000-0000-0000-000000000000'::uuid,
+        n.user_id,
+        n.run_id,
+        n.happened_at,
+        CASE
+            WHEN x.is_same THEN 'there'
+            WHEN x.is_same IS NOT NULL THEN 'there_differs'
+            WHEN n.has_left THEN 'left_since'
+            ELSE 'restore'
+        END,
+        ROW(n.post_id, n.user_id)::text
+    FROM newest AS n
+    LEFT JOIN LATERAL (
+        SELECT ROW(m.post_id, m.user_id, m.created_at, m.kind)::text = ROW(n.post_id, n.user_id, n.created_at, n.kind)::text AS is_same
+        FROM public.likes AS m
+        WHERE m.post_id = n.post_id AND m.user_id = n.user_id
+        LIMIT 1
+    ) AS x ON true
+    WHERE n.any_chosen
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_restore_chunks(of_restore bigint, in_state text, pages integer)
+RETURNS TABLE (day date, first_page bigint, members bigint, user_ids uuid [])
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+    SELECT
+        (b.backed_up_at AT TIME ZONE 'UTC')::date,
+        (b.ctid::text::point)[0]::bigint / $3 * $3,
+        count(*),
+        array_agg(DISTINCT b.user_id)
+    FROM orphan_cleaner.likes_backup AS b
+    CROSS JOIN LATERAL (
+        -- One lookup a row: without statistics the planner would read the list once for each row.
+        SELECT
+        FROM orphan_cleaner.restores AS r
+        WHERE r.run_id = $1 AND r.user_id = b.user_id AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
+            AND r.target = 'likes' AND r.row_key = ROW(b.post_id, b.user_id)::text
+            AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+            AND r.state = $2
+        LIMIT 1
+    ) AS listed
+    WHERE b.backed_up_at >= (SELECT min(o.backed_up_at) FROM orphan_cleaner.restores AS o WHERE o.run_id = $1)
+    GROUP BY 1, 2
+    ORDER BY 1, 2
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_restore_chunk(
+    of_restore bigint,
+    of_token uuid,
+    day date,
+    first_page bigint,
+    pages integer,
+    hold interval
+)
+RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET lock_timeout = '2s'
+SET jit = off
+AS $$
+DECLARE
+    run orphan_cleaner.runs := orphan_cleaner.run_open(of_restore, of_token, 'restore');
+    restored bigint;
+    marked bigint;
+    differing bigint;
+BEGIN
+    -- Triggers of the application fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    WITH page AS (
+        SELECT b.*
+        FROM orphan_cleaner.likes_backup AS b
+        CROSS JOIN LATERAL (
+            SELECT
+            FROM orphan_cleaner.restores AS r
+            WHERE r.run_id = of_restore AND r.user_id = b.user_id AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
+                AND r.target = 'likes' AND r.row_key = ROW(b.post_id, b.user_id)::text
+                AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+                AND r.state = 'planned'
+            LIMIT 1
+        ) AS planned
+        WHERE b.backed_up_at >= day::timestamp AT TIME ZONE 'UTC' AND b.backed_up_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
+            AND b.ctid >= format('(%s,0)', first_page)::tid AND b.ctid < format('(%s,0)', first_page + pages)::tid
+            -- Nor what was made again and deleted since the plan was made.
+            AND NOT EXISTS (
+                SELECT
+                FROM orphan_cleaner.likes_audit AS a
+                WHERE a.run_id IS NULL
+                    AND a.deleted_at >= run.started_at - interval '1 minute'
+                    AND a.deleted_at > b.backed_up_at
+                    AND a.post_id = b.post_id AND a.user_id = b.user_id
+            )
+        -- Always in one order: two writers cannot deadlock.
+        ORDER BY b.user_id, b.post_id
+    ),
+    restored_rows AS (
+        INSERT INTO public.likes AS m (post_id, user_id, created_at, kind) OVERRIDING SYSTEM VALUE
+        SELECT p.post_id, p.user_id, p.created_at, p.kind FROM page AS p
+        -- A row that is there is newer, and stays as it is.
+        ON CONFLICT DO NOTHING
+        RETURNING m.post_id, m.user_id, ROW(m.post_id, m.user_id, m.created_at, m.kind)::text AS row_restored
+    ),
+    marked_rows AS (
+        UPDATE orphan_cleaner.restores AS r
+        SET state = 'restored'
+        FROM restored_rows AS g
+        WHERE r.run_id = of_restore AND r.user_id = g.user_id AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
+            AND r.target = 'likes' AND r.row_key = ROW(g.post_id, g.user_id)::text
+        RETURNING r.user_id
+    ),
+    held AS (
+        INSERT INTO orphan_cleaner.holds (user_id, reason, until, run_id)
+        SELECT DISTINCT g.user_id, 'restored by run ' || of_restore, now() + hold, of_restore
+        FROM restored_rows AS g
+        ON CONFLICT (run_id, user_id) WHERE run_id IS NOT NULL DO NOTHING
+    )
+    SELECT
+        (SELECT count(*) FROM restored_rows),
+        (SELECT count(*) FROM marked_rows),
+        (
+            SELECT count(*)
+            FROM (
+                SELECT g.row_restored FROM restored_rows AS g
+                EXCEPT
+                SELECT ROW(p.post_id, p.user_id, p.created_at, p.kind)::text FROM page AS p
+            ) AS other
+        )
+    INTO restored, marked, differing;
+    IF restored <> marked OR differing > 0 THEN
+        RAISE EXCEPTION 'restore proof failed: % restored, % recorded, % other than they were', restored, marked, differing
+            USING ERRCODE = 'OC005', HINT = 'Does a trigger on likes change rows on their way in? Run: orphan-cleaner check';
+    END IF;
+    UPDATE orphan_cleaner.runs AS r SET heartbeat_at = clock_timestamp() WHERE r.run_id = of_restore;
+    RETURN restored;
+END
+$$;
+
 CREATE FUNCTION orphan_cleaner.likes_canaries(users integer)
 RETURNS SETOF uuid
 LANGUAGE sql
@@ -315,6 +501,9 @@ COMMENT ON FUNCTION orphan_cleaner.likes_total IS 'How many rows the table has: 
 COMMENT ON FUNCTION orphan_cleaner.likes_facts IS 'Of each user: rows older than the horizon, younger ones, rows on hold, and the last activity. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, unchanged since checked_from. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_proof IS 'How many rows of a run were audited and backed up since its beginning. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_restore_plan IS 'What a restore of this run, these users and span would do with each row: restore, there, there_differs, left_since. A null chooses all. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_restore_chunk IS 'Restores the planned rows on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_canaries IS 'Users who were alive so far, spread over all ids. Granted to nobody.';
 
 CREATE TRIGGER likes_audit_delete
@@ -357,7 +546,8 @@ DELETE FROM orphan_cleaner.targets WHERE name = 'likes';
 DROP TRIGGER IF EXISTS likes_audit_delete ON public.likes;
 DROP TRIGGER IF EXISTS likes_refuse_truncate ON public.likes;
 DROP FUNCTION
-    orphan_cleaner.likes_canaries, orphan_cleaner.likes_proof, orphan_cleaner.likes_delete, orphan_cleaner.likes_facts,
+    orphan_cleaner.likes_canaries, orphan_cleaner.likes_restore_chunk, orphan_cleaner.likes_restore_chunks,
+    orphan_cleaner.likes_restore_plan, orphan_cleaner.likes_proof, orphan_cleaner.likes_delete, orphan_cleaner.likes_facts,
     orphan_cleaner.likes_total, orphan_cleaner.likes_holders, orphan_cleaner.likes_page, orphan_cleaner.likes_audit_deleted;
 DROP TABLE orphan_cleaner.likes_backup;
 DROP TABLE orphan_cleaner.likes_audit;
