@@ -195,7 +195,6 @@ AS $$
 #variable_conflict use_column
 DECLARE
     run orphan_cleaner.runs := orphan_cleaner.run_open(of_revert, of_token, 'restore');
-    rows_due bigint;
     active bigint;
 BEGIN
     IF run.judged_at IS NOT NULL THEN
@@ -203,29 +202,22 @@ BEGIN
         RETURN NEXT;
         RETURN;
     END IF;
-    IF EXISTS (
-        SELECT FROM orphan_cleaner.restores AS r
-        WHERE r.run_id = reverted_run AND r.state = 'restored' AND r.target <> 'conversation_members'
-    ) THEN
-        RAISE EXCEPTION 'run % restored rows of other targets, too: it cannot be reverted', reverted_run
-            USING ERRCODE = 'OC011', HINT = 'Lift the holds when the users are missing for good: the next runs delete their rows again. Run: orphan-cleaner hold list';
-    END IF;
-    SELECT count(*) INTO rows_due
-    FROM orphan_cleaner.restores AS r
-    WHERE r.run_id = reverted_run
-        AND r.state = 'restored'
-        AND r.user_id = ANY (ARRAY(SELECT unnest(missing)));
     SELECT count(*) INTO active
     FROM orphan_cleaner.target_facts(missing, interval '0') AS f
     WHERE f.active_at > now() - interval '1 day';
     SELECT b.breaker, b.message INTO breaker, message
     FROM orphan_cleaner.breakers(run.settings, report || jsonb_build_object(
         'users_new', 0, 'candidates', 0, 'users_active', active, 'targets', (
-            SELECT jsonb_object_agg(t.name, CASE t.name
-                WHEN 'conversation_members' THEN jsonb_build_object('rows_due', rows_due, 'rows_total', (SELECT count(*) FROM public.conversation_members))
-                ELSE '{"rows_due": 0}'
-            END)
+            SELECT jsonb_object_agg(t.name, jsonb_build_object('rows_due', d.rows_due, 'rows_total', orphan_cleaner.target_total(t.name, d.rows_due, cardinality(missing))))
             FROM orphan_cleaner.targets AS t
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS rows_due
+                FROM orphan_cleaner.restores AS r
+                WHERE r.run_id = reverted_run
+                    AND r.target = t.name
+                    AND r.state = 'restored'
+                    AND r.user_id = ANY (ARRAY(SELECT unnest(missing)))
+            ) AS d
         )
     )) AS b
     WHERE b.is_tripped
@@ -242,9 +234,8 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.revert_chunk(
-    of_revert bigint,
-    of_token uuid,
+CREATE FUNCTION orphan_cleaner.conversation_members_revert_chunk(
+    run orphan_cleaner.runs,
     reverted_run bigint,
     day date,
     first_page bigint,
@@ -252,7 +243,7 @@ CREATE FUNCTION orphan_cleaner.revert_chunk(
     of_users uuid [],
     checked_from xid8
 )
-RETURNS bigint
+RETURNS TABLE (rows_chosen bigint, rows_deleted bigint, user_ids uuid [])
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -262,23 +253,12 @@ SET jit = off
 AS $$
 #variable_conflict use_variable
 DECLARE
-    run orphan_cleaner.runs;
     -- As in conversation_members_delete.
     first_xid bigint := checked_from::text::bigint;
     window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
     chosen tid [];
-    users uuid [];
     conversations uuid [];
-    deleted bigint;
 BEGIN
-    -- It deletes what a restore brought back: that takes the rights to do both.
-    IF NOT has_function_privilege(session_user, 'orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint)', 'EXECUTE')
-        OR NOT has_function_privilege(session_user, 'orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval, text)', 'EXECUTE')
-    THEN
-        RAISE EXCEPTION 'role % may not revert a restore', session_user
-            USING ERRCODE = 'insufficient_privilege', HINT = 'GRANT orphan_cleaner_runner, orphan_cleaner_restorer TO it';
-    END IF;
-    run := orphan_cleaner.chunk_open(of_revert, of_token, 'restore', checked_from);
     EXECUTE format($statement$
         SELECT coalesce(array_agg(orphan_m.ctid), '{}'), array_agg(orphan_m.user_id), array_agg(orphan_m.conversation_id)
         FROM public.conversation_members_backup AS orphan_b
@@ -319,46 +299,84 @@ BEGIN
             )
         $statement$,
         orphan_cleaner.members_columns('orphan_m.@::text', ', '), orphan_cleaner.members_columns('orphan_b.@::text', ', '))
-    INTO chosen, users, conversations
+    INTO chosen, user_ids, conversations
     USING reverted_run, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC',
-        format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, of_users, first_xid, window_size, of_revert;
-    PERFORM set_config('orphan_cleaner.run_token', run.token::text, true),
-        set_config('orphan_cleaner.audited', '0', true),
-        set_config('orphan_cleaner.backed_up', '0', true),
-        -- Triggers of messaging-service fire in here, and may qualify nothing.
-        set_config('search_path', 'pg_catalog, public, pg_temp', true);
+        format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, of_users, first_xid, window_size, run.run_id;
+    -- Triggers of messaging-service fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    rows_chosen := cardinality(chosen);
     DELETE FROM public.conversation_members AS m
     WHERE m.ctid = ANY (chosen);
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    PERFORM set_config('orphan_cleaner.run_token', '', true);
-    IF deleted <> cardinality(chosen) OR current_setting('orphan_cleaner.audited') <> deleted::text
-        OR current_setting('orphan_cleaner.backed_up') <> deleted::text
-    THEN
-        RAISE EXCEPTION 'revert proof failed: % chosen, % deleted, % audited, % backed up; rolled back',
-            cardinality(chosen), deleted, current_setting('orphan_cleaner.audited'), current_setting('orphan_cleaner.backed_up')
-            USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
-    END IF;
+    GET DIAGNOSTICS rows_deleted = ROW_COUNT;
     UPDATE orphan_cleaner.restores AS r
     SET state = 'reverted',
-        reverted_by_run = of_revert
-    FROM unnest(users, conversations) AS d (user_id, conversation_id)
+        reverted_by_run = run.run_id
+    FROM unnest(user_ids, conversations) AS d (user_id, conversation_id)
     WHERE r.run_id = reverted_run
         AND r.user_id = d.user_id
         AND r.conversation_id = d.conversation_id;
-    INSERT INTO orphan_cleaner.rechecks AS o (user_id)
-    SELECT DISTINCT d.user_id
-    FROM unnest(users) AS d (user_id)
-    ON CONFLICT (user_id) DO UPDATE
-    SET deleted_at = now(), checked_at = NULL, alive_at = NULL;
-    -- Without a delete it makes no day that could be a usual one.
-    INSERT INTO orphan_cleaner.hours AS h (hour, target, rows_deleted)
-    SELECT date_trunc('hour', now()), 'conversation_members', deleted
-    WHERE deleted > 0
-    ON CONFLICT (hour, target) DO UPDATE
-    SET rows_deleted = h.rows_deleted + excluded.rows_deleted;
-    PERFORM orphan_cleaner.run_count(of_revert, ARRAY(
-        SELECT CASE t.name WHEN 'conversation_members' THEN deleted ELSE 0 END FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
-    ));
+    RETURN NEXT;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.revert_chunk(
+    of_revert bigint,
+    of_token uuid,
+    reverted_run bigint,
+    day date,
+    first_page bigint,
+    pages integer,
+    of_users uuid [],
+    checked_from xid8,
+    of_target text
+)
+RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    run orphan_cleaner.runs;
+    reverted record;
+    chosen bigint;
+    deleted bigint := 0;
+    users uuid [];
+BEGIN
+    -- It deletes what a restore brought back: that takes the rights to do both.
+    IF NOT has_function_privilege(session_user, 'orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint)', 'EXECUTE')
+        OR NOT has_function_privilege(session_user, 'orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval, text)', 'EXECUTE')
+    THEN
+        RAISE EXCEPTION 'role % may not revert a restore', session_user
+            USING ERRCODE = 'insufficient_privilege', HINT = 'GRANT orphan_cleaner_runner, orphan_cleaner_restorer TO it';
+    END IF;
+    run := orphan_cleaner.chunk_open(of_revert, of_token, 'restore', checked_from);
+    FOR reverted IN SELECT t.n, t.name FROM orphan_cleaner.targets_in_order AS t WHERE t.name = of_target LOOP
+        PERFORM set_config('orphan_cleaner.run_token', run.token::text, true),
+            set_config('orphan_cleaner.audited', '0', true),
+            set_config('orphan_cleaner.backed_up', '0', true);
+        EXECUTE format('SELECT c.rows_chosen, c.rows_deleted, c.user_ids FROM orphan_cleaner.%I($1, $2, $3, $4, $5, $6, $7) AS c', reverted.name || '_revert_chunk')
+        INTO chosen, deleted, users
+        USING run, reverted_run, day, first_page, pages, of_users, checked_from;
+        PERFORM set_config('orphan_cleaner.run_token', '', true);
+        IF deleted <> chosen OR current_setting('orphan_cleaner.audited') <> deleted::text
+            OR current_setting('orphan_cleaner.backed_up') <> deleted::text
+        THEN
+            RAISE EXCEPTION 'revert proof failed: % chosen, % deleted, % audited, % backed up; rolled back',
+                chosen, deleted, current_setting('orphan_cleaner.audited'), current_setting('orphan_cleaner.backed_up')
+                USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
+        END IF;
+        INSERT INTO orphan_cleaner.rechecks AS o (user_id)
+        SELECT DISTINCT d.user_id FROM unnest(users) AS d (user_id)
+        ON CONFLICT (user_id) DO UPDATE
+        SET deleted_at = now(), checked_at = NULL, alive_at = NULL;
+        -- Without a delete it makes no day that could be a usual one.
+        INSERT INTO orphan_cleaner.hours AS h (hour, target, rows_deleted)
+        SELECT date_trunc('hour', now()), reverted.name, deleted WHERE deleted > 0
+        ON CONFLICT (hour, target) DO UPDATE
+        SET rows_deleted = h.rows_deleted + excluded.rows_deleted;
+        PERFORM orphan_cleaner.run_count(of_revert, array_fill(0::bigint, ARRAY[reverted.n - 1]) || deleted);
+    END LOOP;
     RETURN deleted;
 END
 $$;
@@ -370,11 +388,12 @@ COMMENT ON FUNCTION orphan_cleaner.restore_store IS 'Writes down which members a
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_chunk IS 'Restores the planned members on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.recheck_settle IS 'Takes users whose rows a restore brought back off the list of rechecks.';
 COMMENT ON FUNCTION orphan_cleaner.revert_judge IS 'Judges a revert as a run is judged: names the breaker that refuses it, or admits the missing users to deletion.';
-COMMENT ON FUNCTION orphan_cleaner.revert_chunk IS 'Deletes members of a restore once more, as far as they are unchanged and of these users; returns how many.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_revert_chunk IS 'Deletes members of a restore once more, as far as they are unchanged and of these users. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.revert_chunk IS 'The same for the rows of one target, and proves that as many were audited and backed up; returns how many.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
-    orphan_cleaner.revert_chunk, orphan_cleaner.revert_judge, orphan_cleaner.recheck_settle,
+    orphan_cleaner.revert_chunk, orphan_cleaner.conversation_members_revert_chunk, orphan_cleaner.revert_judge, orphan_cleaner.recheck_settle,
     orphan_cleaner.conversation_members_restore_chunk, orphan_cleaner.restore_store;

@@ -35,6 +35,7 @@ SELECT
     r.state,
     r.members_restored,
     r.members_deleted,
+    coalesce((SELECT sum(t.rows_deleted) FROM orphan_cleaner.run_targets AS t WHERE t.run_id = r.run_id), 0)::bigint AS rows_deleted,
     g.planned::bigint AS planned,
     g.restored::bigint AS restored,
     g.users::bigint AS users,
@@ -116,7 +117,7 @@ SELECT orphan_cleaner.restore_chunk(
 -- Index: restores_pkey, conversation_members_pkey or conversation_members_user_id; a TID range of the backup. Rows: those on the pages.
 SELECT orphan_cleaner.revert_chunk(
     @run_id::bigint, @token::uuid, @reverted_run::bigint, (@day::text)::date, @first_page::bigint, @pages::integer,
-    @user_ids::uuid [], (@checked_from::text)::xid8
+    @user_ids::uuid [], (@checked_from::text)::xid8, @target::text
 )::bigint AS deleted;
 
 -- name: RevertJudge :one

@@ -239,7 +239,7 @@ GRANT EXECUTE ON FUNCTION
     orphan_cleaner.sweep_returned(bigint, uuid, uuid []),
     orphan_cleaner.recheck_write(bigint, uuid, uuid [], uuid [], uuid),
     orphan_cleaner.revert_judge(bigint, uuid, bigint, uuid [], jsonb),
-    orphan_cleaner.revert_chunk(bigint, uuid, bigint, date, bigint, integer, uuid [], xid8)
+    orphan_cleaner.revert_chunk(bigint, uuid, bigint, date, bigint, integer, uuid [], xid8, text)
     TO orphan_cleaner_runner;
 
 -- 6. restorer. On call: stops runs, places holds, restores. The default privilege lets the runbook's statement read the

@@ -289,6 +289,7 @@ SELECT
     r.state,
     r.members_restored,
     r.members_deleted,
+    coalesce((SELECT sum(t.rows_deleted) FROM orphan_cleaner.run_targets AS t WHERE t.run_id = r.run_id), 0)::bigint AS rows_deleted,
     g.planned::bigint AS planned,
     g.restored::bigint AS restored,
     g.users::bigint AS users,
@@ -311,6 +312,7 @@ type RestoreSummaryRow struct {
 	State           string `json:"state"`
 	MembersRestored int64  `json:"members_restored"`
 	MembersDeleted  int64  `json:"members_deleted"`
+	RowsDeleted     int64  `json:"rows_deleted"`
 	Planned         int64  `json:"planned"`
 	Restored        int64  `json:"restored"`
 	Users           int64  `json:"users"`
@@ -327,6 +329,7 @@ func (q *Queries) RestoreSummary(ctx context.Context, runID int64) (RestoreSumma
 		&i.State,
 		&i.MembersRestored,
 		&i.MembersDeleted,
+		&i.RowsDeleted,
 		&i.Planned,
 		&i.Restored,
 		&i.Users,
@@ -338,7 +341,7 @@ func (q *Queries) RestoreSummary(ctx context.Context, runID int64) (RestoreSumma
 const revertChunk = `-- name: RevertChunk :one
 SELECT orphan_cleaner.revert_chunk(
     $1::bigint, $2::uuid, $3::bigint, ($4::text)::date, $5::bigint, $6::integer,
-    $7::uuid [], ($8::text)::xid8
+    $7::uuid [], ($8::text)::xid8, $9::text
 )::bigint AS deleted
 `
 
@@ -351,6 +354,7 @@ type RevertChunkParams struct {
 	Pages       int32       `json:"pages"`
 	UserIds     []uuid.UUID `json:"user_ids"`
 	CheckedFrom string      `json:"checked_from"`
+	Target      string      `json:"target"`
 }
 
 // Deletes members of a restore once more: unchanged since, on no other hold, of users who were just again missing.
@@ -366,6 +370,7 @@ func (q *Queries) RevertChunk(ctx context.Context, arg RevertChunkParams) (int64
 		arg.Pages,
 		arg.UserIds,
 		arg.CheckedFrom,
+		arg.Target,
 	)
 	var deleted int64
 	err := row.Scan(&deleted)

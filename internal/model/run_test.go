@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/blocked"
 	preflight "github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
@@ -189,7 +190,7 @@ func (h *history) dryRun() {
 
 // sameResult compares all that a run reports.
 func (u *underWay) sameResult(got, want result.Run) {
-	want.Targets = []result.Target{want.Members()}
+	want.Targets, want.Blocked = []result.Target{want.Members()}, []blocked.User{}
 	if !reflect.DeepEqual(got, want) {
 		u.t.Fatalf("run %d, breaker %q, reports\n%+v, it should be, breaker %q,\n%+v", u.view.id, breakerOf(got), got, breakerOf(want), want)
 	}

@@ -43,6 +43,7 @@ type Result struct {
 	MembersRestored  int64   `json:"members_restored"`
 	MembersReverted  int64   `json:"members_reverted"`
 	RowsRestored     int64   `json:"rows_restored"` // of all targets
+	RowsReverted     int64   `json:"rows_reverted"`
 	Users            int64   `json:"users"`
 	Conversations    int64   `json:"conversations"`
 	There            int64   `json:"there"`             // back already, the same

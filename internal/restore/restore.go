@@ -285,7 +285,7 @@ func (r *Restorer) finish(ctx context.Context, run *fence.Run, so *Result, workE
 		return q.RestoreSummary(ctx, run.ID)
 	})
 	so.Users = max(done.Users, so.Users)
-	so.RowsRestored = done.Restored
-	so.MembersLeft = max(0, so.MembersLeft-done.Restored-so.MembersReverted)
+	so.RowsRestored, so.RowsReverted = done.Restored, done.RowsDeleted
+	so.MembersLeft = max(0, so.MembersLeft-done.Restored-so.RowsReverted)
 	return errors.Join(workErr, err)
 }

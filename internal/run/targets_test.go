@@ -406,3 +406,40 @@ func TestRestoreOfTargets(t *testing.T) {
 		t.Errorf("a second restore: %v, %+v", err, again)
 	}
 }
+
+// A revert deletes again what a restore brought back in all targets: what is as it was
+// restored, of users who are missing still.
+func TestRevertOfTargets(t *testing.T) {
+	w := newContent(t)
+	users := w.people(60, 2)
+	w.like(90, 3, users[:3]...)
+	w.die(40, users[:3]...)
+	deleted := w.must(w.run())
+	cfg := restore.DefaultConfig()
+	settings, err := w.cfg.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Host, cfg.Version, cfg.Settings = "test:1", "test", settings
+	restorer := restore.New(w.db.Pool, slog.New(slog.NewTextHandler(w, nil)), cfg)
+	restored, err := restorer.Restore(t.Context(), restore.Selection{Run: deleted.RunID})
+	if err != nil || restored.RowsRestored != 15 {
+		t.Fatalf("%v, %+v", err, restored)
+	}
+	w.auth.Add(users[0])
+	w.db.Exec(`UPDATE likes SET kind = 'used' WHERE ctid = (SELECT ctid FROM likes WHERE user_id = $1 LIMIT 1)`, users[1])
+	w.db.Settle()
+	reverted, err := restorer.Revert(t.Context(), restored.RunID, w.client())
+	if err != nil || reverted.MembersReverted != 4 || reverted.RowsReverted != 4+5 || reverted.MembersLeft != 6 {
+		t.Errorf("%v, %+v", err, reverted)
+	}
+	if w.likesOf(users[0]) != 3 || w.membersOf(users[0]) != 2 || w.likesOf(users[1]) != 1 || w.likesOf(users[2]) != 0 || w.membersOf(users[1:3]...) != 0 {
+		t.Error("the wrong rows are left")
+	}
+	if audited, backedUp := w.db.Count(`orphan_cleaner.likes_audit WHERE run_id = $1`, reverted.RunID), w.db.Count(`orphan_cleaner.likes_backup WHERE run_id = $1`, reverted.RunID); audited != 5 || backedUp != 5 {
+		t.Errorf("%d audited, %d backed up", audited, backedUp)
+	}
+	if n := testdb.One[int64](w.db, `SELECT sum(rows_deleted)::bigint FROM orphan_cleaner.hours WHERE target = 'likes'`); n != 9+5 {
+		t.Errorf("%d likes in the windows", n)
+	}
+}

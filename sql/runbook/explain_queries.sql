@@ -1499,6 +1499,7 @@ SELECT
     r.state,
     r.members_restored,
     r.members_deleted,
+    coalesce((SELECT sum(t.rows_deleted) FROM orphan_cleaner.run_targets AS t WHERE t.run_id = r.run_id), 0)::bigint AS rows_deleted,
     g.planned::bigint AS planned,
     g.restored::bigint AS restored,
     g.users::bigint AS users,
@@ -1610,14 +1611,14 @@ EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :
 PREPARE "RevertChunk" AS
 SELECT orphan_cleaner.revert_chunk(
     $1::bigint, $2::uuid, $3::bigint, ($4::text)::date, $5::bigint, $6::integer,
-    $7::uuid [], ($8::text)::xid8
+    $7::uuid [], ($8::text)::xid8, $9::text
 )::bigint AS deleted;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RevertChunk, these values
-EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :token, :reverted_run, :day, :first_page, :pages, :user_ids, :checked_from);
+EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :token, :reverted_run, :day, :first_page, :pages, :user_ids, :checked_from, :target);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RevertChunk, any values
-EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :token, :reverted_run, :day, :first_page, :pages, :user_ids, :checked_from);
+EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :token, :reverted_run, :day, :first_page, :pages, :user_ids, :checked_from, :target);
 
 -- Judges a revert: names the breaker that refuses it, or admits the missing users to deletion.
 -- Locks: ACCESS SHARE on conversation_members; ROW EXCLUSIVE on sightings. Index: restores_pkey, conversation_members_user_id.

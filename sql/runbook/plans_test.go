@@ -402,7 +402,7 @@ func (p *place) plansInFunctions() map[string][]plan {
 	take("RevertChunk", func() error {
 		gone, err := q.RevertChunk(ctx, db.RevertChunkParams{
 			RunID: run, Token: token, RevertedRun: run, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, UserIds: chunk.UserIds,
-			CheckedFrom: snapshot(),
+			CheckedFrom: snapshot(), Target: "conversation_members",
 		})
 		if gone == 0 {
 			p.t.Error("nothing was deleted once more")

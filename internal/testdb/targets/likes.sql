@@ -462,6 +462,86 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION orphan_cleaner.likes_revert_chunk(
+    run orphan_cleaner.runs,
+    reverted_run bigint,
+    day date,
+    first_page bigint,
+    pages integer,
+    of_users uuid [],
+    checked_from xid8
+)
+RETURNS TABLE (rows_chosen bigint, rows_deleted bigint, user_ids uuid [])
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET lock_timeout = '2s'
+SET jit = off
+AS $$
+#variable_conflict use_variable
+DECLARE
+    -- As in likes_delete.
+    first_xid bigint := checked_from::text::bigint;
+    window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
+    chosen tid [];
+    keys text [];
+BEGIN
+    SELECT coalesce(array_agg(m.ctid), '{}'), array_agg(m.user_id), array_agg(ROW(m.post_id, m.user_id)::text)
+    INTO chosen, user_ids, keys
+    FROM orphan_cleaner.likes_backup AS b
+    CROSS JOIN LATERAL (
+        SELECT
+        FROM orphan_cleaner.restores AS r
+        WHERE r.run_id = reverted_run AND r.user_id = b.user_id AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
+            AND r.target = 'likes' AND r.row_key = ROW(b.post_id, b.user_id)::text
+            AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+            AND r.state = 'restored'
+        LIMIT 1
+    ) AS listed
+    JOIN public.likes AS m ON m.post_id = b.post_id AND m.user_id = b.user_id
+    WHERE b.backed_up_at >= day::timestamp AT TIME ZONE 'UTC' AND b.backed_up_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
+        AND b.ctid >= format('(%s,0)', first_page)::tid AND b.ctid < format('(%s,0)', first_page + pages)::tid
+        -- Missing when the run was judged, and just again.
+        AND m.user_id = ANY (of_users)
+        AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = run.run_id AND s.user_id = m.user_id)
+        -- As it was restored: a row that was used since is somebody's.
+        AND ROW(m.post_id, m.user_id, m.created_at, m.kind)::text = ROW(b.post_id, b.user_id, b.created_at, b.kind)::text
+        AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_cleaner.holds_in_force AS h
+            WHERE h.user_id = m.user_id
+                -- Another restore's hold is about the rows that it restored itself.
+                AND (
+                    h.run_id IS NULL
+                    OR h.run_id <> reverted_run
+                    AND EXISTS (
+                        SELECT
+                        FROM orphan_cleaner.restores AS o
+                        WHERE o.run_id = h.run_id AND o.user_id = m.user_id AND o.target = 'likes'
+                            AND o.row_key = ROW(m.post_id, m.user_id)::text AND o.state = 'restored'
+                    )
+                )
+        );
+    -- Triggers of the application fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    rows_chosen := cardinality(chosen);
+    DELETE FROM public.likes AS m
+    WHERE m.ctid = ANY (chosen);
+    GET DIAGNOSTICS rows_deleted = ROW_COUNT;
+    UPDATE orphan_cleaner.restores AS r
+    SET state = 'reverted',
+        reverted_by_run = run.run_id
+    FROM unnest(user_ids, keys) AS d (user_id, row_key)
+    WHERE r.run_id = reverted_run
+        AND r.user_id = d.user_id
+        AND r.target = 'likes'
+        AND r.row_key = d.row_key;
+    RETURN NEXT;
+END
+$$;
+
 CREATE FUNCTION orphan_cleaner.likes_canaries(users integer)
 RETURNS SETOF uuid
 LANGUAGE sql
@@ -504,6 +584,7 @@ COMMENT ON FUNCTION orphan_cleaner.likes_proof IS 'How many rows of a run were a
 COMMENT ON FUNCTION orphan_cleaner.likes_restore_plan IS 'What a restore of this run, these users and span would do with each row: restore, there, there_differs, left_since. A null chooses all. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_restore_chunk IS 'Restores the planned rows on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_revert_chunk IS 'Deletes rows of a restore once more, as far as they are unchanged and of these users. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_canaries IS 'Users who were alive so far, spread over all ids. Granted to nobody.';
 
 CREATE TRIGGER likes_audit_delete
@@ -546,7 +627,7 @@ DELETE FROM orphan_cleaner.targets WHERE name = 'likes';
 DROP TRIGGER IF EXISTS likes_audit_delete ON public.likes;
 DROP TRIGGER IF EXISTS likes_refuse_truncate ON public.likes;
 DROP FUNCTION
-    orphan_cleaner.likes_canaries, orphan_cleaner.likes_restore_chunk, orphan_cleaner.likes_restore_chunks,
+    orphan_cleaner.likes_canaries, orphan_cleaner.likes_revert_chunk, orphan_cleaner.likes_restore_chunk, orphan_cleaner.likes_restore_chunks,
     orphan_cleaner.likes_restore_plan, orphan_cleaner.likes_proof, orphan_cleaner.likes_delete, orphan_cleaner.likes_facts,
     orphan_cleaner.likes_total, orphan_cleaner.likes_holders, orphan_cleaner.likes_page, orphan_cleaner.likes_audit_deleted;
 DROP TABLE orphan_cleaner.likes_backup;
