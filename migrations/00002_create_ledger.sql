@@ -67,7 +67,7 @@ COMMENT ON COLUMN orphan_cleaner.sightings.is_approved IS 'Covered by the approv
 COMMENT ON COLUMN orphan_cleaner.sightings.is_restarted IS 'In the ledger, with a clock that starts later now.';
 COMMENT ON COLUMN orphan_cleaner.sightings.is_active IS 'Active within the last day: likely alive.';
 COMMENT ON COLUMN orphan_cleaner.sightings.is_due IS 'Missing for longer than the retention, not on hold, covered by the approval where there is one.';
-COMMENT ON COLUMN orphan_cleaner.sightings.rows_due IS 'Rows that the sweep may delete, by target in order; null, as the next two: none, the user is not past the retention.';
+COMMENT ON COLUMN orphan_cleaner.sightings.rows_due IS 'Rows that the sweep may delete, by target in order; null, as in the next two: none.';
 COMMENT ON COLUMN orphan_cleaner.sightings.rows_young IS 'Rows of a due user younger than the retention, likewise.';
 COMMENT ON COLUMN orphan_cleaner.sightings.rows_held IS 'Rows of a user past the retention that a hold keeps, likewise.';
 

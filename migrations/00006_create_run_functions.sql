@@ -116,8 +116,11 @@ LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- One statement over all targets, each with a place of its own in the arrays.
-    SELECT format(
+    -- One statement over all targets, each with a place of its own in the arrays. One target needs no sums.
+    SELECT CASE count(*) WHEN 1 THEN format(
+        'SELECT o.user_id, ARRAY[o.rows_old], ARRAY[o.rows_young], ARRAY[o.rows_held], greatest($2, %L::interval), o.active_at FROM orphan_cleaner.%I($1, now() - greatest($2, %1$L::interval)) AS o',
+        min(t.retention), min(t.name) || '_facts'
+    ) ELSE format(
         'SELECT f.user_id, ARRAY[%s], ARRAY[%s], ARRAY[%s], min(f.keeps), max(f.active_at) FROM (%s) AS f GROUP BY f.user_id',
         string_agg(format('coalesce(sum(f.rows_old) FILTER (WHERE f.n = %s), 0)::bigint', t.n), ', ' ORDER BY t.n),
         string_agg(format('coalesce(sum(f.rows_young) FILTER (WHERE f.n = %s), 0)::bigint', t.n), ', ' ORDER BY t.n),
@@ -126,7 +129,7 @@ AS $$
             'SELECT %s AS n, greatest($2, %L::interval) AS keeps, o.* FROM orphan_cleaner.%I($1, now() - greatest($2, %2$L::interval)) AS o',
             t.n, t.retention, t.name || '_facts'
         ), ' UNION ALL ')
-    )
+    ) END
     FROM orphan_cleaner.targets_in_order AS t
 $$;
 
