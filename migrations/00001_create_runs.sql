@@ -1,7 +1,7 @@
 -- Why:      a schema for everything of ours that the runbook does not name, unless conversation_members has a shape that no
 --           run can work on. In it one row for each run: how far it is, what it did and why it stopped. The open row is the
---           lock, its token the fence: a runner that woke up too late holds the wrong one. Beside it what binds a run:
---           pinned limits, and pauses; and the functions that apply limits, pause and resume.
+--           lock, its token the fence: a runner that woke up too late holds the wrong one. Beside it what binds a run: the
+--           registry of targets, pinned limits, and pauses; and the functions that apply limits, pause and resume.
 -- Locks:    none on messaging-service's tables.
 -- Duration: milliseconds.
 -- Rollback: refused while a run has deleted a row (it is evidence) or a pause is in force.
@@ -219,6 +219,41 @@ COMMENT ON COLUMN orphan_cleaner.runs.totals IS 'Sums over all runs up to and wi
 COMMENT ON COLUMN orphan_cleaner.runs.breaker IS 'Name of the breaker that refused the run.';
 COMMENT ON COLUMN orphan_cleaner.runs.error IS 'Why the run did not succeed, in one line.';
 
+CREATE TABLE orphan_cleaner.targets (
+    name text NOT NULL,
+    ordinal bigint NOT NULL,
+    table_name text NOT NULL,
+    user_column text NOT NULL,
+    action text NOT NULL,
+    retention interval,
+    limits jsonb NOT NULL DEFAULT '{}',
+    audit_table text NOT NULL,
+    backup_table text NOT NULL,
+    digest text,
+    applied_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    applied_by text NOT NULL DEFAULT session_user,
+    CONSTRAINT targets_pkey PRIMARY KEY (name),
+    CONSTRAINT targets_ordinal_key UNIQUE (ordinal),
+    -- Its functions begin with the name, and end with _page, _facts and so on.
+    CONSTRAINT targets_name_check CHECK (name ~ '^[a-z_][a-z0-9_]{0,39}$'),
+    CONSTRAINT targets_action_check CHECK (action IN ('delete', 'update')),
+    CONSTRAINT targets_limits_check CHECK (pg_catalog.jsonb_typeof(limits) = 'object')
+);
+
+COMMENT ON TABLE orphan_cleaner.targets IS 'The registry: tables whose rows belong to users. The migration that makes the functions of a target adds its row.';
+COMMENT ON COLUMN orphan_cleaner.targets.name IS 'Names the target, and begins the names of its functions.';
+COMMENT ON COLUMN orphan_cleaner.targets.ordinal IS 'The order in which a chunk goes through the targets.';
+COMMENT ON COLUMN orphan_cleaner.targets.table_name IS 'The table, with its schema.';
+COMMENT ON COLUMN orphan_cleaner.targets.user_column IS 'Its column with the user id.';
+COMMENT ON COLUMN orphan_cleaner.targets.action IS 'What becomes of a row: delete or update.';
+COMMENT ON COLUMN orphan_cleaner.targets.retention IS 'Its own retention, where it is longer than the run''s.';
+COMMENT ON COLUMN orphan_cleaner.targets.limits IS 'Its own limits, by the names of breakers; they count where they are stricter than the run''s.';
+COMMENT ON COLUMN orphan_cleaner.targets.audit_table IS 'Its audit, partitioned by month, with its schema.';
+COMMENT ON COLUMN orphan_cleaner.targets.backup_table IS 'Its backup, partitioned by UTC day, with its schema.';
+COMMENT ON COLUMN orphan_cleaner.targets.digest IS 'Of the declaration from which its functions were printed; null: shipped.';
+COMMENT ON COLUMN orphan_cleaner.targets.applied_at IS 'When its migration was applied.';
+COMMENT ON COLUMN orphan_cleaner.targets.applied_by IS 'The database role that applied it.';
+
 CREATE TABLE orphan_cleaner.pauses (
     pause_id bigint GENERATED ALWAYS AS IDENTITY,
     reason text NOT NULL,
@@ -257,23 +292,31 @@ COMMENT ON COLUMN orphan_cleaner.limits.set_at IS 'When it was pinned.';
 COMMENT ON COLUMN orphan_cleaner.limits.set_by IS 'The database role that pinned it.';
 
 -- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.stricter_settings(settings jsonb, limits jsonb)
+RETURNS jsonb
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT settings || coalesce(jsonb_object_agg(
+        l.name,
+        CASE l.name
+            WHEN 'retention' THEN greatest((settings ->> l.name)::double precision, l.value::double precision)
+            -- 0 or less switches this one off: the laxest value of all.
+            WHEN 'history' THEN coalesce(least(nullif(greatest((settings ->> l.name)::double precision, 0), 0), nullif(l.value::double precision, 0)), 0)
+            ELSE least((settings ->> l.name)::double precision, l.value::double precision)
+        END
+    ), '{}')
+    FROM jsonb_each_text(limits) AS l (name, value)
+$$;
+
 CREATE FUNCTION orphan_cleaner.effective_settings(settings jsonb)
 RETURNS jsonb
 LANGUAGE sql
 STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- A pinned value can only make a run stricter: a longer retention, a lower limit.
-    SELECT settings || coalesce(jsonb_object_agg(
-        l.name,
-        CASE l.name
-            WHEN 'retention' THEN greatest((settings ->> l.name)::double precision, l.value)
-            -- 0 or less switches this one off: the laxest value of all.
-            WHEN 'history' THEN coalesce(least(nullif(greatest((settings ->> l.name)::double precision, 0), 0), nullif(l.value, 0)), 0)
-            ELSE least((settings ->> l.name)::double precision, l.value)
-        END
-    ), '{}')
-    FROM orphan_cleaner.limits AS l
+    SELECT orphan_cleaner.stricter_settings(settings, coalesce((SELECT jsonb_object_agg(l.name, l.value) FROM orphan_cleaner.limits AS l), '{}'))
 $$;
 
 CREATE FUNCTION orphan_cleaner.lacks_standby()
@@ -316,6 +359,7 @@ $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
 COMMENT ON FUNCTION orphan_cleaner.members_shape IS 'Whether the columns and keys of conversation_members are such that runs can delete and restore: a row for each thing that is wrong, FAIL, or one that is ok.';
+COMMENT ON FUNCTION orphan_cleaner.stricter_settings IS 'Settings with limits applied that can only make them stricter: a longer retention, a lower limit. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.effective_settings IS 'A run''s settings with the pinned limits applied: flags can only be stricter.';
 COMMENT ON FUNCTION orphan_cleaner.lacks_standby IS 'Whether each COMMIT waits for a synchronous standby that is not there. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.pause IS 'Pauses all runs. Fails on pauses_one_in_force when they are paused already.';
@@ -325,7 +369,7 @@ COMMENT ON FUNCTION orphan_cleaner.resume IS 'Lets runs continue; null when they
 SET LOCAL lock_timeout = '3s';
 
 -- Before looking: a row that is being written now must be seen.
-LOCK TABLE orphan_cleaner.runs, orphan_cleaner.pauses IN ACCESS EXCLUSIVE MODE;
+LOCK TABLE orphan_cleaner.runs, orphan_cleaner.targets, orphan_cleaner.pauses IN ACCESS EXCLUSIVE MODE;
 
 -- +goose StatementBegin
 DO $$
@@ -333,6 +377,10 @@ BEGIN
     IF EXISTS (SELECT FROM orphan_cleaner.runs WHERE members_deleted > 0) THEN
         RAISE EXCEPTION 'refusing to drop orphan_cleaner.runs: it records runs that deleted members'
             USING HINT = 'Copy the table elsewhere and empty it first, if you mean it.';
+    END IF;
+    IF EXISTS (SELECT FROM orphan_cleaner.targets) THEN
+        RAISE EXCEPTION 'refusing to drop orphan_cleaner.targets: further targets are registered'
+            USING HINT = 'Take their migrations down first: goose -table public.orphan_cleaner_targets_goose down-to 0';
     END IF;
     IF EXISTS (SELECT FROM orphan_cleaner.pauses WHERE resumed_at IS NULL) THEN
         RAISE EXCEPTION 'refusing to drop orphan_cleaner.pauses: a pause is in force'
@@ -342,6 +390,8 @@ END
 $$;
 -- +goose StatementEnd
 
-DROP FUNCTION orphan_cleaner.resume, orphan_cleaner.pause, orphan_cleaner.lacks_standby, orphan_cleaner.effective_settings, orphan_cleaner.members_shape;
-DROP TABLE orphan_cleaner.limits, orphan_cleaner.pauses, orphan_cleaner.runs;
+DROP FUNCTION
+    orphan_cleaner.resume, orphan_cleaner.pause, orphan_cleaner.lacks_standby, orphan_cleaner.effective_settings,
+    orphan_cleaner.stricter_settings, orphan_cleaner.members_shape;
+DROP TABLE orphan_cleaner.limits, orphan_cleaner.pauses, orphan_cleaner.targets, orphan_cleaner.runs;
 DROP SCHEMA orphan_cleaner;

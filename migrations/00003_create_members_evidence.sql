@@ -1,8 +1,9 @@
 -- Why:      one narrow audit row for each deleted member, whoever deleted it; the whole row of each member that a run
 --           deleted, so that it can be restored; the functions that make their partitions ahead of time; the users who
---           are rechecked while there are backups; and how far others were told of deletes and restores.
--- Locks:    ACCESS SHARE on conversation_members, while its columns are read. At work, orphan_cleaner.partitions_ensure:
---           SHARE UPDATE EXCLUSIVE on the two parents, for milliseconds, under a lock_timeout of 3 s: neither the
+--           are rechecked while there are backups; and how far others were told of deletes and restores. With its evidence,
+--           conversation_members is a target.
+-- Locks:    ACCESS SHARE on conversation_members, while its columns are read. At work, orphan_cleaner.partitions_ensure, of
+--           each target: SHARE UPDATE EXCLUSIVE on the two parents, for milliseconds, under a lock_timeout of 3 s: neither the
 --           application nor a run waits for it. An audit partition also takes ACCESS EXCLUSIVE on the audit's
 --           DEFAULT partition, which is empty and unused unless the partition of a month was missing.
 -- Duration: milliseconds.
@@ -172,34 +173,35 @@ SET default_tablespace = ''
 SET default_table_access_method = 'heap'
 AS $$
 DECLARE
+    home name := (SELECT n.nspname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = parent);
     is_pending boolean;
     default_partition regclass;
 BEGIN
     SELECT i.inhdetachpending INTO is_pending
     FROM pg_inherits AS i
-    WHERE i.inhrelid = to_regclass(format('public.%I', partition_name))
+    WHERE i.inhrelid = to_regclass(format('%I.%I', home, partition_name))
         AND i.inhparent = parent;
     IF is_pending THEN
         RAISE EXCEPTION 'partition % is half detached: a DETACH CONCURRENTLY did not end', partition_name
-            USING HINT = format('ALTER TABLE %s DETACH PARTITION public.%I FINALIZE, then attach it again or rename it', parent, partition_name);
+            USING HINT = format('ALTER TABLE %s DETACH PARTITION %I.%I FINALIZE, then attach it again or rename it', parent, home, partition_name);
     END IF;
     IF FOUND THEN
         RETURN false;
     END IF;
-    IF to_regclass(format('public.%I', partition_name)) IS NOT NULL THEN
+    IF to_regclass(format('%I.%I', home, partition_name)) IS NOT NULL THEN
         RAISE EXCEPTION 'there is a % that is no partition of %', partition_name, parent
-            USING HINT = format('Attach it again, or rename it: ALTER TABLE public.%1$I RENAME TO %1$s_detached', partition_name);
+            USING HINT = format('Attach it again, or rename it: ALTER TABLE %2$I.%1$I RENAME TO %1$s_detached', partition_name, home);
     END IF;
     -- Create, then ATTACH: CREATE ... PARTITION OF would take ACCESS EXCLUSIVE on the parent and make every delete of
     -- the application wait.
-    EXECUTE format('CREATE TABLE public.%I (LIKE %s INCLUDING ALL)', partition_name, parent);
+    EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL)', home, partition_name, parent);
     -- So that a publication FOR ALL TABLES lets rows be moved and pruned.
-    EXECUTE format('ALTER TABLE public.%I REPLICA IDENTITY FULL', partition_name);
-    IF parent = 'public.conversation_members_audit'::regclass THEN
+    EXECUTE format('ALTER TABLE %I.%I REPLICA IDENTITY FULL', home, partition_name);
+    IF EXISTS (SELECT FROM orphan_cleaner.targets AS t WHERE to_regclass(t.audit_table) = parent) THEN
         -- Autovacuum summarizes what was inserted, and reads no page twice for it.
         EXECUTE format(
-            'ALTER TABLE public.%I SET (autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_insert_scale_factor = 0)',
-            partition_name
+            'ALTER TABLE %I.%I SET (autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_insert_scale_factor = 0)',
+            home, partition_name
         );
         -- Rows that arrived before their partition did would make ATTACH fail.
         SELECT p.partdefid INTO default_partition
@@ -208,14 +210,14 @@ BEGIN
         IF FOUND THEN
             EXECUTE format(
                 'WITH late AS (DELETE FROM %s WHERE deleted_at >= $1 AND deleted_at < $2 RETURNING *)'
-                ' INSERT INTO public.%I SELECT * FROM late',
-                default_partition, partition_name
+                ' INSERT INTO %I.%I SELECT * FROM late',
+                default_partition, home, partition_name
             ) USING lower_bound, upper_bound;
         END IF;
     END IF;
     EXECUTE format(
-        'ALTER TABLE %s ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)',
-        parent, partition_name, lower_bound, upper_bound
+        'ALTER TABLE %s ATTACH PARTITION %I.%I FOR VALUES FROM (%L) TO (%L)',
+        parent, home, partition_name, lower_bound, upper_bound
     );
     RETURN true;
 END
@@ -232,129 +234,40 @@ DECLARE
     today date := (now() AT TIME ZONE 'UTC')::date;
     month date := date_trunc('month', now() AT TIME ZONE 'UTC')::date;
     day date;
+    target record;
     made integer := 0;
 BEGIN
     IF days_ahead IS NULL OR days_ahead NOT BETWEEN 0 AND 31 THEN
         RAISE EXCEPTION 'days_ahead must be between 0 and 31, not %', days_ahead USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    -- Two runners that start together take turns. The lock that ATTACH takes, taken first: no delete and no run waits for it.
-    LOCK TABLE public.conversation_members_backup IN SHARE UPDATE EXCLUSIVE MODE;
-    FOR day IN SELECT today + n FROM generate_series(0, days_ahead) AS n LOOP
-        made := made + orphan_cleaner.partition_add(
-            'public.conversation_members_backup',
-            'conversation_members_backup_' || to_char(day, 'YYYYMMDD'),
-            day::timestamp AT TIME ZONE 'UTC',
-            (day + 1)::timestamp AT TIME ZONE 'UTC'
-        )::integer;
-    END LOOP;
-    FOR day IN SELECT (month + make_interval(months => n))::date FROM generate_series(0, 1 + days_ahead / 28) AS n LOOP
-        made := made + orphan_cleaner.partition_add(
-            'public.conversation_members_audit',
-            'conversation_members_audit_' || to_char(day, 'YYYYMM'),
-            day::timestamp AT TIME ZONE 'UTC',
-            (day + interval '1 month')::timestamp AT TIME ZONE 'UTC'
-        )::integer;
+    FOR target IN
+        SELECT
+            t.backup_table::regclass AS backup, split_part(t.backup_table, '.', 2) AS backup_name,
+            t.audit_table::regclass AS audit, split_part(t.audit_table, '.', 2) AS audit_name
+        FROM orphan_cleaner.targets AS t
+        ORDER BY t.ordinal
+    LOOP
+        -- Two runners that start together take turns. The lock that ATTACH takes, taken first: no delete and no run waits for it.
+        EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', target.backup);
+        FOR day IN SELECT today + n FROM generate_series(0, days_ahead) AS n LOOP
+            made := made + orphan_cleaner.partition_add(
+                target.backup,
+                target.backup_name || '_' || to_char(day, 'YYYYMMDD'),
+                day::timestamp AT TIME ZONE 'UTC',
+                (day + 1)::timestamp AT TIME ZONE 'UTC'
+            )::integer;
+        END LOOP;
+        FOR day IN SELECT (month + make_interval(months => n))::date FROM generate_series(0, 1 + days_ahead / 28) AS n LOOP
+            made := made + orphan_cleaner.partition_add(
+                target.audit,
+                target.audit_name || '_' || to_char(day, 'YYYYMM'),
+                day::timestamp AT TIME ZONE 'UTC',
+                (day + interval '1 month')::timestamp AT TIME ZONE 'UTC'
+            )::integer;
+        END LOOP;
     END LOOP;
     RETURN made;
 END
-$$;
-
-CREATE FUNCTION orphan_cleaner.event_sink(of_sink text, from_run bigint)
-RETURNS void
-LANGUAGE sql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '1s'
-AS $$
-    -- Behind the newest finished run: what happened before the sink was configured is no news.
-    INSERT INTO orphan_cleaner.event_cursors (sink, run_id)
-    VALUES (of_sink, coalesce(from_run, (SELECT max(r.run_id) + 1 FROM orphan_cleaner.runs AS r WHERE r.state <> 'running'), 0))
-    ON CONFLICT (sink) DO NOTHING
-$$;
-
-CREATE FUNCTION orphan_cleaner.event_page(of_sink text, new_ticket uuid, max_events integer, lease interval)
-RETURNS TABLE (run_id bigint, kind text, conversation_id uuid, user_id uuid, happened_at timestamptz)
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '1s'
--- As in restore_plan: without statistics all of the audit's months are read.
-SET enable_seqscan = off
-SET jit = off
-AS $$
-#variable_conflict use_column
-DECLARE
-    place orphan_cleaner.event_cursors;
-    run record;
-BEGIN
-    SELECT c.* INTO place FROM orphan_cleaner.event_cursors AS c WHERE c.sink = of_sink FOR UPDATE SKIP LOCKED;
-    -- Another relay is at work. A lease from when the clock was ahead is none.
-    IF NOT FOUND OR place.ticket <> new_ticket AND place.leased_until BETWEEN clock_timestamp() AND clock_timestamp() + lease THEN
-        RETURN;
-    END IF;
-    place.ticket := NULL;
-    -- One run is open at a time, and the next has a higher id: behind a finished one nothing is added any more.
-    FOR run IN
-        SELECT r.run_id, r.started_at, r.finished_at, r.members_deleted, '-infinity'::timestamptz AS since, 'infinity'::timestamptz AS until
-        FROM orphan_cleaner.runs AS r
-        WHERE r.run_id >= place.run_id AND r.state <> 'running' AND r.members_deleted + r.members_restored > 0
-        ORDER BY r.run_id
-    LOOP
-        IF run.run_id > place.run_id THEN
-            place.run_id := run.run_id; place.kind := ''; place.events := 0;
-        END IF;
-        -- Where the run's own span does not hold all its rows the clock was wrong: then all of the audit.
-        IF run.members_deleted <= (
-            SELECT count(*) FROM public.conversation_members_audit AS a
-            WHERE a.run_id = run.run_id AND a.deleted_at BETWEEN run.started_at AND run.finished_at
-        ) THEN
-            run.since := run.started_at; run.until := run.finished_at;
-        END IF;
-        RETURN QUERY
-        SELECT run.run_id, e.kind, e.conversation_id, e.user_id, e.happened_at
-        FROM (
-            SELECT 'member.joined' COLLATE "C" AS kind, g.conversation_id, g.user_id, run.finished_at AS happened_at
-            FROM orphan_cleaner.restores AS g WHERE g.run_id = run.run_id AND g.state <> 'planned'
-            UNION ALL
-            SELECT 'member.left', a.conversation_id, a.user_id, a.deleted_at
-            FROM public.conversation_members_audit AS a WHERE a.run_id = run.run_id AND a.deleted_at BETWEEN run.since AND run.until
-        ) AS e
-        WHERE (e.kind, e.conversation_id, e.user_id) > (place.kind, place.conversation_id, place.user_id)
-            -- Emptied on request of the law: nobody is told of them any more.
-            AND left(e.user_id::text, 24) <> '00000000-0000-0000-0000-'
-        ORDER BY e.kind, e.conversation_id, e.user_id
-        LIMIT least(max_events, 10000);
-        place.ticket := CASE WHEN FOUND THEN new_ticket END;
-        EXIT WHEN place.ticket IS NOT NULL;
-        place.run_id := run.run_id + 1; place.kind := ''; place.events := 0;
-    END LOOP;
-    IF FOUND THEN
-        -- Its COMMIT puts on disk, and on synchronous standbys, all that was read.
-        UPDATE orphan_cleaner.event_cursors AS c
-        SET run_id = place.run_id, kind = place.kind, events = place.events, ticket = place.ticket, leased_until = clock_timestamp() + lease
-        WHERE c.sink = of_sink;
-    END IF;
-END
-$$;
-
-CREATE FUNCTION orphan_cleaner.event_advance(
-    of_sink text, of_ticket uuid, last_kind text, last_conversation uuid, last_user uuid, delivered bigint, failure text
-)
-RETURNS boolean
-LANGUAGE sql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '1s'
-AS $$
-    -- Compare and set: forward only, by whoever got the page last. Without a last event the error alone is written.
-    UPDATE orphan_cleaner.event_cursors AS c
-    SET kind = coalesce(last_kind, c.kind),
-        conversation_id = coalesce(last_conversation, c.conversation_id), user_id = coalesce(last_user, c.user_id),
-        ticket = NULL, leased_until = NULL,
-        events = c.events + greatest(delivered, 0), error = left(failure, 500)
-    WHERE c.sink = of_sink AND c.ticket = of_ticket
-        AND (last_kind IS NULL OR c.kind = '' OR (last_kind, last_conversation, last_user) > (c.kind, c.conversation_id, c.user_id))
-    RETURNING true
 $$;
 -- +goose StatementEnd
 
@@ -362,10 +275,13 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
 COMMENT ON FUNCTION orphan_cleaner.is_restorable IS 'Whether a deleted member is not there, and its conversation is. Its tables are those of that name when it is called.';
 COMMENT ON FUNCTION orphan_cleaner.partition_add IS 'Creates and attaches one partition unless it is there; true when it made it. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.partitions_ensure IS 'Makes the backup partitions of today and the next days, and the audit partitions of their months; returns how many it made.';
-COMMENT ON FUNCTION orphan_cleaner.event_sink IS 'Begins a cursor for a sink that has none: at this run, or behind the newest one that is finished.';
-COMMENT ON FUNCTION orphan_cleaner.event_page IS 'The next events of finished runs behind a sink''s cursor, in their order, of one run at a time; leases the cursor to the relay. Empty: there is none, or another relay is at work.';
-COMMENT ON FUNCTION orphan_cleaner.event_advance IS 'Moves a sink''s cursor to the last event of its page that was delivered, or records why none was; null: another relay has got the page since.';
+COMMENT ON FUNCTION orphan_cleaner.partitions_ensure IS 'Makes, for each target, the backup partitions of today and the next days, and the audit partitions of their months; returns how many it made.';
+
+INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, action, audit_table, backup_table)
+VALUES (
+    'conversation_members', 1, 'public.conversation_members', 'user_id', 'delete',
+    'public.conversation_members_audit', 'public.conversation_members_backup'
+);
 
 SELECT orphan_cleaner.partitions_ensure(7);
 
@@ -390,11 +306,11 @@ END
 $$;
 -- +goose StatementEnd
 
-DROP FUNCTION
-    orphan_cleaner.event_advance, orphan_cleaner.event_page, orphan_cleaner.event_sink, orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add;
+DROP FUNCTION orphan_cleaner.partitions_ensure, orphan_cleaner.partition_add;
 DROP VIEW public.deleted_members_list;
 DROP FUNCTION orphan_cleaner.is_restorable;
 DROP TABLE orphan_cleaner.event_cursors;
 DROP TABLE orphan_cleaner.rechecks;
 DROP TABLE public.conversation_members_backup;
 DROP TABLE public.conversation_members_audit;
+DELETE FROM orphan_cleaner.targets WHERE name = 'conversation_members';

@@ -1,5 +1,6 @@
 -- Why:      every deleted member is audited, and a run's members are backed up, in the deleting transaction itself. And what
---           this evidence is for: which members it can bring back (restore_plan), and who still needs a part of it.
+--           this evidence is for: which members it can bring back and where they are (restore_plan, restore_chunks), and who
+--           still needs a part of it.
 -- Locks:    SHARE ROW EXCLUSIVE on conversation_members for the time of CREATE TRIGGER: writes wait for it, and it waits
 --           for running writes, 3 s at most; then it fails and can be repeated. Down: ACCESS EXCLUSIVE, likewise.
 -- Duration: milliseconds, whatever the size of the table.
@@ -120,14 +121,33 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.restore_plan(
+CREATE FUNCTION orphan_cleaner.members_columns(form text, separator text)
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The columns that members and backup both have, by name; generated ones are computed anew, and compared by nobody.
+    SELECT string_agg(replace(form, '@', quote_ident(m.attname)), separator ORDER BY m.attnum)
+    FROM pg_attribute AS m
+    JOIN pg_attribute AS b
+        ON b.attrelid = 'public.conversation_members_backup'::regclass
+        AND b.attname = m.attname
+        AND NOT b.attisdropped
+    WHERE m.attrelid = 'public.conversation_members'::regclass
+        AND m.attnum > 0
+        AND NOT m.attisdropped
+        AND m.attgenerated = ''
+$$;
+
+CREATE FUNCTION orphan_cleaner.conversation_members_restore_plan(
     of_run bigint,
     of_users uuid [],
     of_conversations uuid [],
     since timestamptz,
     until timestamptz
 )
-RETURNS TABLE (conversation_id uuid, user_id uuid, deleted_run bigint, backed_up_at timestamptz, verdict text)
+RETURNS TABLE (conversation_id uuid, user_id uuid, deleted_run bigint, backed_up_at timestamptz, verdict text, row_key text)
 LANGUAGE plpgsql
 STABLE
 SECURITY DEFINER
@@ -194,7 +214,8 @@ BEGIN
                 WHEN x.is_same IS NOT NULL THEN 'there_differs'
                 WHEN n.has_left THEN 'left_since'
                 ELSE 'restore'
-            END
+            END,
+            ''
         FROM newest AS n
         -- One lookup a row, whatever the planner believes: without statistics it would read whole tables.
         LEFT JOIN LATERAL (
@@ -218,7 +239,36 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.partition_need(parent text, partition_name text, upper_bound timestamptz)
+CREATE FUNCTION orphan_cleaner.conversation_members_restore_chunks(of_restore bigint, in_state text, pages integer)
+RETURNS TABLE (day date, first_page bigint, members bigint, user_ids uuid [])
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+    -- A row stays on its page unless somebody rewrites the partition: the caller looks again at the end.
+    SELECT
+        (b.backed_up_at AT TIME ZONE 'UTC')::date,
+        (b.ctid::text::point)[0]::bigint / $3 * $3,
+        count(*),
+        array_agg(DISTINCT b.user_id)
+    FROM public.conversation_members_backup AS b
+    CROSS JOIN LATERAL (
+        -- One lookup a row: without statistics the planner would read the list once for each row.
+        SELECT
+        FROM orphan_cleaner.restores AS r
+        WHERE r.run_id = $1 AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
+            AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+            AND r.state = $2
+        LIMIT 1
+    ) AS listed
+    WHERE b.backed_up_at >= (SELECT min(o.backed_up_at) FROM orphan_cleaner.restores AS o WHERE o.run_id = $1)
+    GROUP BY 1, 2
+    ORDER BY 1, 2
+$$;
+
+CREATE FUNCTION orphan_cleaner.partition_need(of_target text, is_backup boolean, partition_id oid, upper_bound timestamptz)
 RETURNS text
 LANGUAGE plpgsql
 STABLE
@@ -228,6 +278,9 @@ SET enable_nestloop = off
 SET enable_mergejoin = off
 AS $$
 DECLARE
+    user_column text := (SELECT t.user_column FROM orphan_cleaner.targets AS t WHERE t.name = of_target);
+    partition regclass := partition_id::regclass;
+    holds bigint [];
     reason text;
 BEGIN
     SELECT format('%s %s is open', r.kind, r.run_id) INTO reason
@@ -236,7 +289,7 @@ BEGIN
     IF reason IS NULL AND EXISTS (SELECT FROM orphan_cleaner.pauses AS s WHERE s.resumed_at IS NULL) THEN
         reason := 'runs are paused';
     END IF;
-    IF reason IS NULL AND parent = 'conversation_members_audit' THEN
+    IF reason IS NULL AND of_target = 'conversation_members' AND NOT is_backup THEN
         -- The first run that a sink lacks is its oldest.
         SELECT format('run %s is not relayed to the sink %s; if nobody reads it any more, delete its row of orphan_cleaner.event_cursors', f.run_id, e.sink) INTO reason
         FROM orphan_cleaner.event_cursors AS e
@@ -250,30 +303,29 @@ BEGIN
         WHERE f.started_at < partition_need.upper_bound
         LIMIT 1;
     END IF;
-    IF reason IS NULL AND parent = 'conversation_members_backup' THEN
+    IF reason IS NULL AND is_backup THEN
         -- Without a hold neither join reads the partition.
-        EXECUTE format($statement$
-            SELECT 'hold ' || min(n.hold_id)::text || CASE WHEN count(DISTINCT n.hold_id) > 1
-                THEN ' and ' || (count(DISTINCT n.hold_id) - 1)::text || ' more' ELSE '' END
-            FROM (
-                SELECT h.hold_id
-                FROM public.%1$I AS b
-                JOIN orphan_cleaner.holds_in_force AS h ON h.user_id = b.user_id
-                UNION ALL
-                SELECT h.hold_id
-                FROM public.%1$I AS b
-                JOIN orphan_cleaner.holds_in_force AS h ON h.conversation_id = b.conversation_id
-            ) AS n
-            $statement$, partition_name) INTO reason;
+        EXECUTE format(
+            'SELECT array_agg(DISTINCT h.hold_id) FROM %s AS b JOIN orphan_cleaner.holds_in_force AS h ON h.user_id = b.%I', partition, user_column
+        ) INTO holds;
+        IF of_target = 'conversation_members' THEN
+            EXECUTE format(
+                'SELECT $1 || array_agg(DISTINCT h.hold_id) FROM %s AS b JOIN orphan_cleaner.holds_in_force AS h ON h.conversation_id = b.conversation_id',
+                partition
+            ) INTO holds USING holds;
+        END IF;
+        SELECT 'hold ' || min(h.hold_id)::text || CASE WHEN count(DISTINCT h.hold_id) > 1 THEN ' and ' || (count(DISTINCT h.hold_id) - 1)::text || ' more' ELSE '' END
+        INTO reason
+        FROM unnest(holds) AS h (hold_id);
         IF reason IS NULL THEN
             -- A restore takes them off the list.
             EXECUTE format($statement$
                 SELECT count(DISTINCT d.user_id)::text || ' users alive again'
-                FROM public.%1$I AS b
-                JOIN orphan_cleaner.rechecks AS d ON d.user_id = b.user_id
+                FROM %1$s AS b
+                JOIN orphan_cleaner.rechecks AS d ON d.user_id = b.%2$I
                 WHERE d.alive_at IS NOT NULL
                 HAVING count(*) > 0
-                $statement$, partition_name) INTO reason;
+                $statement$, partition, user_column) INTO reason;
         END IF;
     END IF;
     RETURN reason;
@@ -286,7 +338,9 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 COMMENT ON FUNCTION orphan_cleaner.deleting_run IS 'The open run whose token this transaction carries; null: the delete is not a run''s.';
 COMMENT ON FUNCTION orphan_cleaner.audit_members IS 'Audits every deleted member; backs up those of an open run and reports both counts to its transaction.';
 COMMENT ON FUNCTION orphan_cleaner.refuse_truncate IS 'TRUNCATE fires no delete trigger: it would escape the audit.';
-COMMENT ON FUNCTION orphan_cleaner.restore_plan IS 'What a restore of this run, these users, conversations and span would do with each member: restore, there, there_differs, conversation_gone, left_since. A null chooses all.';
+COMMENT ON FUNCTION orphan_cleaner.members_columns IS 'The columns that conversation_members and its backup share, each written in a form with @ for the name. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_plan IS 'What a restore of this run, these users, conversations and span would do with each member: restore, there, there_differs, conversation_gone, left_since. A null chooses all. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.partition_need IS 'Who still needs a partition that is past its window; null: nobody.';
 
 -- A statement trigger with a transition table costs half of what a row trigger does.
@@ -309,5 +363,6 @@ SET LOCAL lock_timeout = '3s';
 DROP TRIGGER IF EXISTS conversation_members_audit_delete ON public.conversation_members;
 DROP TRIGGER IF EXISTS conversation_members_refuse_truncate ON public.conversation_members;
 DROP FUNCTION
-    orphan_cleaner.partition_need, orphan_cleaner.restore_plan, orphan_cleaner.refuse_truncate,
-    orphan_cleaner.audit_members, orphan_cleaner.deleting_run;
+    orphan_cleaner.partition_need, orphan_cleaner.conversation_members_restore_chunks,
+    orphan_cleaner.conversation_members_restore_plan, orphan_cleaner.members_columns,
+    orphan_cleaner.refuse_truncate, orphan_cleaner.audit_members, orphan_cleaner.deleting_run;

@@ -1,10 +1,10 @@
--- Why:      the life of a run, as far as every run has it: begin, heartbeat and finish. They bring the run's id and token;
---           what binds a run (retention, max-gap, limits) was stored with it at begin and is read from there. And the
---           approval of a run that was refused.
+-- Why:      the life of a run, as far as every run has it: begin and heartbeat. They bring the run's id and token; what binds
+--           a run (retention, max-gap, limits) was stored with it at begin and is read from there. And how the functions of a
+--           run call those of the targets.
 -- Locks:    none here. At work, run_begin: SHARE ROW EXCLUSIVE on orphan_cleaner.runs, so that it waits, 3 s at most, for
---           a chunk in flight; the others: the run's row, or its approval.
+--           a chunk in flight; the others: the run's row. Those that call a target's: see there.
 -- Duration: milliseconds.
--- Rollback: drops the functions; no run can start, none can be approved.
+-- Rollback: drops the functions; no run can start.
 
 -- +goose Up
 SET LOCAL lock_timeout = '3s';
@@ -35,6 +35,204 @@ BEGIN
             USING ERRCODE = 'OC001', HINT = 'Run: orphan-cleaner status';
     END IF;
     RETURN run;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.targets_change()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '3s'
+AS $$
+BEGIN
+    LOCK TABLE orphan_cleaner.runs IN SHARE ROW EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM orphan_cleaner.runs AS r WHERE r.state = 'running') THEN
+        RAISE EXCEPTION 'the targets cannot change while a run is open: it counts by their order'
+            USING HINT = 'Wait until it ends: orphan-cleaner status';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- A dispatcher for each verb: no function beside them calls one of a target by its name.
+CREATE FUNCTION orphan_cleaner.target_page(of_target text, from_user uuid, max_users bigint)
+RETURNS TABLE (user_ids uuid [], row_count bigint)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    target record;
+BEGIN
+    FOR target IN SELECT t.name FROM orphan_cleaner.targets_in_order AS t WHERE t.name = of_target LOOP
+        RETURN QUERY EXECUTE format('SELECT p.user_ids, p.row_count FROM orphan_cleaner.%I($1, $2) AS p', target.name || '_page')
+        USING from_user, max_users;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.target_holders(user_ids uuid [])
+RETURNS SETOF uuid
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    target record;
+    holders uuid [];
+    others uuid [] := user_ids;
+BEGIN
+    FOR target IN SELECT t.name, t.n < max(t.n) OVER () AS has_next FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n LOOP
+        EXECUTE format('SELECT array_agg(h.user_id) FROM orphan_cleaner.%I($1) AS h (user_id)', target.name || '_holders')
+        INTO holders
+        USING others;
+        RETURN QUERY SELECT unnest(holders);
+        IF target.has_next THEN
+            others := ARRAY(SELECT unnest(others) EXCEPT SELECT unnest(holders));
+        END IF;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.target_total(of_target text, rows_due bigint, users bigint)
+RETURNS double precision
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    total double precision;
+BEGIN
+    EXECUTE format('SELECT orphan_cleaner.%I($1, $2)', of_target || '_total') INTO total USING rows_due, users;
+    RETURN total;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.target_facts_statement()
+RETURNS text
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    -- One statement over all targets, each with a place of its own in the arrays. One target needs no sums.
+    SELECT CASE count(*) WHEN 1 THEN format(
+        'SELECT o.user_id, ARRAY[o.rows_old], ARRAY[o.rows_young], ARRAY[o.rows_held], greatest($2, %L::interval), o.active_at FROM orphan_cleaner.%I($1, now() - greatest($2, %1$L::interval)) AS o',
+        min(t.retention), min(t.name) || '_facts'
+    ) ELSE format(
+        'SELECT f.user_id, ARRAY[%s], ARRAY[%s], ARRAY[%s], min(f.keeps), max(f.active_at) FROM (%s) AS f GROUP BY f.user_id',
+        string_agg(format('coalesce(sum(f.rows_old) FILTER (WHERE f.n = %s), 0)::bigint', t.n), ', ' ORDER BY t.n),
+        string_agg(format('coalesce(sum(f.rows_young) FILTER (WHERE f.n = %s), 0)::bigint', t.n), ', ' ORDER BY t.n),
+        string_agg(format('coalesce(sum(f.rows_held) FILTER (WHERE f.n = %s), 0)::bigint', t.n), ', ' ORDER BY t.n),
+        string_agg(format(
+            'SELECT %s AS n, greatest($2, %L::interval) AS keeps, o.* FROM orphan_cleaner.%I($1, now() - greatest($2, %2$L::interval)) AS o',
+            t.n, t.retention, t.name || '_facts'
+        ), ' UNION ALL ')
+    ) END
+    FROM orphan_cleaner.targets_in_order AS t
+$$;
+
+CREATE FUNCTION orphan_cleaner.target_facts(user_ids uuid [], retention interval)
+RETURNS TABLE (user_id uuid, rows_old bigint [], rows_young bigint [], rows_held bigint [], keeps interval, active_at timestamptz)
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE orphan_cleaner.target_facts_statement() USING user_ids, retention;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.target_canaries(users integer)
+RETURNS SETOF uuid
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    target record;
+BEGIN
+    FOR target IN SELECT t.name, count(*) OVER () AS targets FROM orphan_cleaner.targets_in_order AS t LOOP
+        RETURN QUERY EXECUTE format('SELECT orphan_cleaner.%I($1)', target.name || '_canaries') USING (users / target.targets)::integer;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.restore_plan(
+    of_run bigint,
+    of_users uuid [],
+    of_conversations uuid [],
+    since timestamptz,
+    until timestamptz,
+    of_targets text []
+)
+RETURNS TABLE (conversation_id uuid, user_id uuid, deleted_run bigint, backed_up_at timestamptz, verdict text, row_key text, target text)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    chosen record;
+BEGIN
+    -- What later rows point at comes back first.
+    FOR chosen IN SELECT t.name FROM orphan_cleaner.targets_in_order AS t WHERE t.name = ANY (of_targets) IS NOT FALSE ORDER BY t.n DESC LOOP
+        RETURN QUERY EXECUTE format('SELECT p.*, $6 FROM orphan_cleaner.%I($1, $2, $3, $4, $5) AS p', chosen.name || '_restore_plan')
+        USING of_run, of_users, of_conversations, since, until, chosen.name;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.restore_chunks(of_restore bigint, in_state text, pages integer)
+RETURNS TABLE (day date, first_page bigint, members bigint, user_ids uuid [], target text)
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    chosen record;
+BEGIN
+    FOR chosen IN
+        SELECT t.name
+        FROM orphan_cleaner.targets_in_order AS t
+        WHERE EXISTS (SELECT FROM orphan_cleaner.restores AS r WHERE r.run_id = of_restore AND r.target = t.name AND r.state = in_state)
+        ORDER BY t.n DESC
+    LOOP
+        RETURN QUERY EXECUTE format('SELECT c.*, $4 FROM orphan_cleaner.%I($1, $2, $3) AS c', chosen.name || '_restore_chunks')
+        USING of_restore, in_state, pages, chosen.name;
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.restore_chunk(
+    of_restore bigint,
+    of_token uuid,
+    day date,
+    first_page bigint,
+    pages integer,
+    hold interval,
+    of_target text
+)
+RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    target record;
+    restored bigint;
+BEGIN
+    PERFORM orphan_cleaner.run_open(of_restore, of_token, 'restore');
+    FOR target IN SELECT t.name FROM orphan_cleaner.targets AS t WHERE t.name = of_target LOOP
+        EXECUTE format('SELECT orphan_cleaner.%I($1, $2, $3, $4, $5, $6)', target.name || '_restore_chunk')
+        INTO restored
+        USING of_restore, of_token, day, first_page, pages, hold;
+    END LOOP;
+    RETURN coalesce(restored, 0);
 END
 $$;
 
@@ -155,176 +353,34 @@ BEGIN
     RETURN EXISTS (SELECT FROM orphan_cleaner.pauses AS p WHERE p.resumed_at IS NULL);
 END
 $$;
-
-CREATE FUNCTION orphan_cleaner.run_finish(
-    of_run bigint,
-    of_token uuid,
-    new_state text,
-    new_breaker text,
-    new_error text,
-    counts jsonb
-)
-RETURNS SETOF orphan_cleaner.runs
-LANGUAGE plpgsql
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '3s'
--- The end of a run is on disk when it is told.
-SET synchronous_commit = 'on'
-AS $$
-DECLARE
-    run orphan_cleaner.runs;
-    audited bigint := 0;
-    backed_up bigint := 0;
-    blocked bigint := coalesce((counts ->> 'members_blocked')::bigint, 0);
-    settled bigint := coalesce((counts ->> 'members_settled')::bigint, 0);
-    changed bigint;
-    touched bigint := 0;
-BEGIN
-    SELECT r.* INTO run FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run AND r.token = of_token FOR UPDATE;
-    IF NOT FOUND OR run.state <> 'running' AND run.state <> new_state THEN
-        RAISE EXCEPTION 'run % is no longer open: it was silent for longer than its lease and was taken over', of_run
-            USING ERRCODE = 'OC001', HINT = 'Run: orphan-cleaner status';
-    END IF;
-    IF run.state <> 'running' THEN
-        -- Ended so before: by this very call, whose answer was lost.
-        RETURN NEXT run;
-        RETURN;
-    END IF;
-    IF run.members_deleted > 0 THEN
-        SELECT count(*), count(DISTINCT a.conversation_id) INTO audited, touched
-        FROM public.conversation_members_audit AS a
-        WHERE a.run_id = of_run AND a.deleted_at >= run.started_at;
-        SELECT count(*) INTO backed_up
-        FROM public.conversation_members_backup AS b
-        WHERE b.run_id = run.run_id AND b.backed_up_at >= run.started_at;
-        IF audited <> run.members_deleted OR backed_up <> run.members_deleted THEN
-            new_state := 'failed';
-            new_error := format('count proof failed over the whole run: %s deleted, %s audited, %s backed up', run.members_deleted, audited, backed_up);
-        END IF;
-    ELSIF run.kind = 'restore' THEN
-        SELECT count(DISTINCT g.conversation_id) INTO touched
-        FROM orphan_cleaner.restores AS g
-        WHERE g.run_id = of_run AND g.state <> 'planned';
-    END IF;
-    -- Chunk by chunk the runner settled what was judged due, all of it, or staging lost users meanwhile. What it settled
-    -- and nobody deleted had changed; the runner itself does not know what a chunk deleted whose answer was lost.
-    changed := greatest(settled - run.members_deleted, 0);
-    -- Those that wait for the window are the rest.
-    IF new_state = 'succeeded' AND run.kind = 'clean' AND counts -> 'waits_for_window' IS DISTINCT FROM 'true'::jsonb AND run.members_due <> settled + blocked THEN
-        new_state := 'failed';
-        new_error := format('%s members were due, and only %s are accounted for: staging lost users after it was judged', run.members_due, settled + blocked);
-    END IF;
-    PERFORM orphan_cleaner.candidates_block(of_run, counts -> 'blocked', run.judged_at IS NOT NULL AND settled + blocked >= run.members_due
-        AND jsonb_array_length(counts -> 'blocked') = (counts ->> 'users_blocked')::bigint) WHERE run.kind = 'clean';
-    DELETE FROM orphan_cleaner.sightings;
-    RETURN QUERY
-    UPDATE orphan_cleaner.runs AS r
-    SET state = new_state,
-        phase = CASE WHEN new_state = 'succeeded' THEN 'finish' ELSE coalesce(counts ->> 'phase', r.phase) END,
-        heartbeat_at = clock_timestamp(),
-        finished_at = clock_timestamp(),
-        breaker = new_breaker,
-        error = new_error,
-        conversations = touched,
-        users_checked = coalesce((counts ->> 'users_checked')::bigint, r.users_checked),
-        users_missing = coalesce((counts ->> 'users_missing')::bigint, r.users_missing),
-        users_unknown = coalesce((counts ->> 'users_unknown')::bigint, r.users_unknown),
-        users_returned = r.users_returned + coalesce((counts ->> 'users_returned')::bigint, 0),
-        users_blocked = coalesce((counts ->> 'users_blocked')::bigint, r.users_blocked),
-        members_total = coalesce((counts ->> 'members_total')::bigint, r.members_total),
-        members_changed = changed,
-        members_blocked = blocked,
-        batch_calls = coalesce((counts ->> 'batch_calls')::bigint, r.batch_calls),
-        call_ms_buckets = CASE WHEN jsonb_typeof(counts -> 'call_ms_buckets') = 'array' THEN ARRAY(
-            SELECT e.calls::bigint
-            FROM jsonb_array_elements_text(counts -> 'call_ms_buckets') WITH ORDINALITY AS e (calls, ordinal)
-            ORDER BY e.ordinal
-        ) END,
-        call_ms_max = (counts ->> 'call_ms_max')::double precision
-    WHERE r.run_id = of_run
-    RETURNING r.*;
-    UPDATE orphan_cleaner.runs AS r SET totals = orphan_cleaner.run_totals() WHERE r.run_id = of_run;
-END
-$$;
-
-CREATE FUNCTION orphan_cleaner.approve(of_run bigint, by_whom text, lasting interval)
-RETURNS TABLE (approval_id bigint, expires_at timestamptz)
-LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
-AS $$
-#variable_conflict use_column
-DECLARE
-    refused record;
-BEGIN
-    SELECT r.state, r.breaker INTO refused FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run;
-    IF NOT FOUND OR refused.state <> 'refused' THEN
-        RAISE EXCEPTION 'run % was not refused: there is nothing to approve', of_run USING ERRCODE = 'OC011', HINT = 'Run: orphan-cleaner status';
-    END IF;
-    IF refused.breaker IN ('clock', 'canary-alive', 'canary-dead', 'recently-active') THEN
-        RAISE EXCEPTION 'run % was refused by %: what doubts auth-service or the clock cannot be approved', of_run, refused.breaker
-            USING ERRCODE = 'OC011', HINT = 'Correct the cause, then run: orphan-cleaner run';
-    END IF;
-    RETURN QUERY
-    INSERT INTO orphan_cleaner.approvals AS a (run_id, approved_by, expires_at)
-    VALUES (of_run, by_whom || ' (' || session_user || ')', now() + lasting)
-    RETURNING a.approval_id, a.expires_at;
-END
-$$;
-
-CREATE FUNCTION orphan_cleaner.revoke_approval(of_run bigint, by_whom text)
-RETURNS bigint
-LANGUAGE sql
-SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '5s'
-AS $$
-    UPDATE orphan_cleaner.approvals AS a
-    SET revoked_at = now(),
-        revoked_by = by_whom || ' (' || session_user || ')'
-    WHERE a.run_id = of_run
-        AND a.used_at IS NULL
-        AND a.revoked_at IS NULL
-    RETURNING a.approval_id
-$$;
-
-CREATE FUNCTION orphan_cleaner.run_totals()
-RETURNS jsonb
-LANGUAGE sql
-STABLE
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
--- Of a year of minutes 19,500 blocks were read, and not 5: how far back it must go no statistics tell.
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-AS $$
-    -- From the last run that has them on: as a rule the last one.
-    WITH last AS (SELECT r.run_id, r.totals FROM orphan_cleaner.runs AS r WHERE r.totals IS NOT NULL ORDER BY r.run_id DESC LIMIT 1),
-    summands AS (
-        SELECT t.name, t.value::bigint AS value FROM last AS l CROSS JOIN LATERAL jsonb_each_text(l.totals) AS t (name, value)
-        UNION ALL
-        SELECT s.name, s.value
-        FROM orphan_cleaner.runs AS r
-        CROSS JOIN LATERAL (VALUES (r.kind || ' ' || r.state, 1), ('members_deleted', r.members_deleted), ('members_restored', r.members_restored), ('batch_calls', r.batch_calls)) AS s (name, value)
-        WHERE r.run_id > coalesce((SELECT l.run_id FROM last AS l), 0) AND r.state <> 'running'
-    )
-    SELECT coalesce(jsonb_object_agg(a.name, a.value), '{}') FROM (SELECT s.name, sum(s.value) AS value FROM summands AS s GROUP BY s.name) AS a
-$$;
 -- +goose StatementEnd
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
+CREATE TRIGGER targets_change
+    BEFORE INSERT OR UPDATE OR DELETE ON orphan_cleaner.targets
+    FOR EACH STATEMENT EXECUTE FUNCTION orphan_cleaner.targets_change();
+
+COMMENT ON FUNCTION orphan_cleaner.targets_change IS 'Keeps the registry as it is while a run is open.';
 COMMENT ON FUNCTION orphan_cleaner.run_open IS 'The open run of this id, token and kind; fails with OC001 where there is none. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.target_page IS 'The next distinct user ids of a target from one on, in order, and how many rows they have.';
+COMMENT ON FUNCTION orphan_cleaner.target_holders IS 'Those of the users who have a row in any target, each once.';
+COMMENT ON FUNCTION orphan_cleaner.target_total IS 'How many rows a target has: counted where it may matter, else an estimate. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.target_facts_statement IS 'The statement by which target_facts asks all targets at once. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.target_facts IS 'Of each user with rows: by target, in order, those older than its retention, younger ones and those on hold; the shortest retention, and the last activity, over the targets with rows of the user. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.target_canaries IS 'Users who were alive so far, spread over all ids, so many over all targets; a user may be named more than once.';
+COMMENT ON FUNCTION orphan_cleaner.restore_plan IS 'What a restore of this run, these users, conversations and span would do with each row of all targets, or of those named, the last target first. A null chooses all.';
+COMMENT ON FUNCTION orphan_cleaner.restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users; the last target first.';
+COMMENT ON FUNCTION orphan_cleaner.restore_chunk IS 'Restores the planned rows of a target on some pages of its backup of a day, places holds on their users, returns how many.';
 COMMENT ON FUNCTION orphan_cleaner.run_begin IS 'Opens a run and gives up one whose lease ended. OC003: another is open; OC002: runs are paused; no row: with an interval, none is due.';
 COMMENT ON FUNCTION orphan_cleaner.run_heartbeat IS 'Keeps a run open; returns whether runs are paused. OC001: it is not open any more.';
-COMMENT ON FUNCTION orphan_cleaner.run_finish IS 'Ends a run and proves it: deleted = audited = backed up, and what was due is accounted for, or it failed.';
-COMMENT ON FUNCTION orphan_cleaner.approve IS 'Approves what a refused run found, once, for a while. For the owner of the schema.';
-COMMENT ON FUNCTION orphan_cleaner.revoke_approval IS 'Revokes the open approval of a run; null when there is none. For the owner of the schema.';
-COMMENT ON FUNCTION orphan_cleaner.run_totals IS 'What all runs that ended did together: members and batches, and how many of each kind ended in each state.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
+DROP TRIGGER targets_change ON orphan_cleaner.targets;
 DROP FUNCTION
-    orphan_cleaner.run_totals, orphan_cleaner.revoke_approval, orphan_cleaner.approve, orphan_cleaner.run_finish, orphan_cleaner.run_heartbeat,
-    orphan_cleaner.run_begin, orphan_cleaner.run_open;
+    orphan_cleaner.run_heartbeat, orphan_cleaner.run_begin, orphan_cleaner.restore_chunk, orphan_cleaner.restore_chunks, orphan_cleaner.restore_plan,
+    orphan_cleaner.target_canaries, orphan_cleaner.target_facts, orphan_cleaner.target_facts_statement,
+    orphan_cleaner.target_total, orphan_cleaner.target_holders,
+    orphan_cleaner.target_page, orphan_cleaner.targets_change, orphan_cleaner.run_open;

@@ -1,5 +1,5 @@
 -- Why:      what the functions of a run need to know of conversation_members: the only place, beside the evidence and the
---           restore, where its columns are named.
+--           restore, where its columns are named. And the events, by which others are told of its deletes and restores.
 -- Locks:    ACCESS SHARE on conversation_members, while bodies are checked. At work: the same; the delete ROW EXCLUSIVE, and the rows it deletes.
 -- Duration: milliseconds.
 -- Rollback: drops the functions; runs refuse to start.
@@ -151,7 +151,8 @@ BEGIN
         JOIN orphan_cleaner.candidates AS c ON c.user_id = m.user_id
         WHERE m.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
             AND c.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
-            -- A young row of a missing user means that something is wrong.
+            -- The clock and the row are both older than the retention: a young row of a missing user means that something is wrong.
+            AND c.first_missing_at <= horizon
             AND m.joined_at < horizon
             -- Nobody has used it since the clock started, and nobody has changed it since the user was checked.
             AND coalesce(last_read_at <= c.first_missing_at, true)
@@ -183,6 +184,24 @@ BEGIN
     END IF;
     RETURN NEXT;
 END
+$$;
+
+CREATE FUNCTION orphan_cleaner.conversation_members_proof(of_run bigint, since timestamptz)
+RETURNS TABLE (audited bigint, backed_up bigint, conversations bigint)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $$
+    SELECT a.audited, b.backed_up, a.conversations
+    FROM (
+        SELECT count(*) AS audited, count(DISTINCT o.conversation_id) AS conversations
+        FROM public.conversation_members_audit AS o
+        WHERE o.run_id = $1 AND o.deleted_at >= $2
+    ) AS a
+    CROSS JOIN (SELECT count(*) AS backed_up FROM public.conversation_members_backup AS o WHERE o.run_id = $1 AND o.backed_up_at >= $2) AS b
 $$;
 
 CREATE FUNCTION orphan_cleaner.conversation_members_canaries(users integer)
@@ -217,57 +236,102 @@ AS $$
     ) AS f
 $$;
 
--- The shadow table users belongs to messaging-service and is dropped in a later phase: a query that named it would not
--- even prepare then.
-CREATE FUNCTION orphan_cleaner.shadow_evidence(user_ids uuid [])
-RETURNS TABLE (user_id uuid, deleted_at timestamptz)
-LANGUAGE plpgsql
-STABLE
+CREATE FUNCTION orphan_cleaner.event_sink(of_sink text, from_run bigint)
+RETURNS void
+LANGUAGE sql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET row_security = off
--- A date without time zone is UTC, as messaging-service writes it.
-SET timezone = 'UTC'
+SET lock_timeout = '1s'
+AS $$
+    -- Behind the newest finished run: what happened before the sink was configured is no news.
+    INSERT INTO orphan_cleaner.event_cursors (sink, run_id)
+    VALUES (of_sink, coalesce(from_run, (SELECT max(r.run_id) + 1 FROM orphan_cleaner.runs AS r WHERE r.state <> 'running'), 0))
+    ON CONFLICT (sink) DO NOTHING
+$$;
+
+CREATE FUNCTION orphan_cleaner.event_page(of_sink text, new_ticket uuid, max_events integer, lease interval)
+RETURNS TABLE (run_id bigint, kind text, conversation_id uuid, user_id uuid, happened_at timestamptz)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+-- As in restore_plan: without statistics all of the audit's months are read.
+SET enable_seqscan = off
 SET jit = off
 AS $$
+#variable_conflict use_column
 DECLARE
-    covered_through uuid;
-    created_at text;
+    place orphan_cleaner.event_cursors;
+    run record;
 BEGIN
-    -- It dates the first sighting of users whom no run has seen alive, and nothing else.
-    SELECT CASE WHEN v.previous_run_id IS NULL THEN v.cursor_id ELSE 'ffffffff-ffff-ffff-ffff-ffffffffffff' END INTO covered_through
-    FROM orphan_cleaner.coverage AS v;
-    IF covered_through = 'ffffffff-ffff-ffff-ffff-ffffffffffff' THEN
+    SELECT c.* INTO place FROM orphan_cleaner.event_cursors AS c WHERE c.sink = of_sink FOR UPDATE SKIP LOCKED;
+    -- Another relay is at work. A lease from when the clock was ahead is none.
+    IF NOT FOUND OR place.ticket <> new_ticket AND place.leased_until BETWEEN clock_timestamp() AND clock_timestamp() + lease THEN
         RETURN;
     END IF;
-    SELECT max('u.created_at::timestamptz') FILTER (WHERE a.attname = 'created_at' AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype))
-    INTO created_at
-    FROM pg_attribute AS a
-    WHERE a.attrelid = to_regclass('public.users')
-        AND NOT a.attisdropped
-    HAVING bool_or(a.attname = 'id' AND a.atttypid = 'uuid'::regtype)
-        AND bool_or(a.attname = 'deleted_at' AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype));
-    IF NOT FOUND THEN
-        RETURN;
+    place.ticket := NULL;
+    -- One run is open at a time, and the next has a higher id: behind a finished one nothing is added any more.
+    FOR run IN
+        SELECT r.run_id, r.started_at, r.finished_at, r.members_deleted, '-infinity'::timestamptz AS since, 'infinity'::timestamptz AS until
+        FROM orphan_cleaner.runs AS r
+        WHERE r.run_id >= place.run_id AND r.state <> 'running' AND r.members_deleted + r.members_restored > 0
+        ORDER BY r.run_id
+    LOOP
+        IF run.run_id > place.run_id THEN
+            place.run_id := run.run_id; place.kind := ''; place.events := 0;
+        END IF;
+        -- Where the run's own span does not hold all its rows the clock was wrong: then all of the audit.
+        IF run.members_deleted <= (
+            SELECT count(*) FROM public.conversation_members_audit AS a
+            WHERE a.run_id = run.run_id AND a.deleted_at BETWEEN run.started_at AND run.finished_at
+        ) THEN
+            run.since := run.started_at; run.until := run.finished_at;
+        END IF;
+        RETURN QUERY
+        SELECT run.run_id, e.kind, e.conversation_id, e.user_id, e.happened_at
+        FROM (
+            SELECT 'member.joined' COLLATE "C" AS kind, g.conversation_id, g.user_id, run.finished_at AS happened_at
+            FROM orphan_cleaner.restores AS g WHERE g.run_id = run.run_id AND g.target = 'conversation_members' AND g.state <> 'planned'
+            UNION ALL
+            SELECT 'member.left', a.conversation_id, a.user_id, a.deleted_at
+            FROM public.conversation_members_audit AS a WHERE a.run_id = run.run_id AND a.deleted_at BETWEEN run.since AND run.until
+        ) AS e
+        WHERE (e.kind, e.conversation_id, e.user_id) > (place.kind, place.conversation_id, place.user_id)
+            -- Emptied on request of the law: nobody is told of them any more.
+            AND left(e.user_id::text, 24) <> '00000000-0000-0000-0000-'
+        ORDER BY e.kind, e.conversation_id, e.user_id
+        LIMIT least(max_events, 10000);
+        place.ticket := CASE WHEN FOUND THEN new_ticket END;
+        EXIT WHEN place.ticket IS NOT NULL;
+        place.run_id := run.run_id + 1; place.kind := ''; place.events := 0;
+    END LOOP;
+    IF FOUND THEN
+        -- Its COMMIT puts on disk, and on synchronous standbys, all that was read.
+        UPDATE orphan_cleaner.event_cursors AS c
+        SET run_id = place.run_id, kind = place.kind, events = place.events, ticket = place.ticket, leased_until = clock_timestamp() + lease
+        WHERE c.sink = of_sink;
     END IF;
-    RETURN QUERY EXECUTE format($statement$
-        SELECT u.id, u.deleted_at::timestamptz
-        FROM public.users AS u
-        WHERE u.id = ANY (ARRAY(SELECT unnest($1)))
-            AND u.id > coalesce($2, '00000000-0000-0000-0000-000000000000')
-            AND isfinite(u.deleted_at)
-            AND u.deleted_at::timestamptz BETWEEN coalesce(%s, '2000-01-01') AND now()
-            -- One moment that a large part of the table shares is a migration's, not anybody's.
-            AND u.deleted_at NOT IN (
-                SELECT s.deleted_at
-                FROM public.users AS s
-                WHERE s.deleted_at IS NOT NULL
-                GROUP BY s.deleted_at
-                HAVING count(*) > 5 AND count(*) * 10 > (SELECT count(*) FROM public.users)
-            )
-        $statement$, coalesce(created_at, 'NULL::timestamptz'))
-        USING user_ids, covered_through;
 END
+$$;
+
+CREATE FUNCTION orphan_cleaner.event_advance(
+    of_sink text, of_ticket uuid, last_kind text, last_conversation uuid, last_user uuid, delivered bigint, failure text
+)
+RETURNS boolean
+LANGUAGE sql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '1s'
+AS $$
+    -- Compare and set: forward only, by whoever got the page last. Without a last event the error alone is written.
+    UPDATE orphan_cleaner.event_cursors AS c
+    SET kind = coalesce(last_kind, c.kind),
+        conversation_id = coalesce(last_conversation, c.conversation_id), user_id = coalesce(last_user, c.user_id),
+        ticket = NULL, leased_until = NULL,
+        events = c.events + greatest(delivered, 0), error = left(failure, 500)
+    WHERE c.sink = of_sink AND c.ticket = of_ticket
+        AND (last_kind IS NULL OR c.kind = '' OR (last_kind, last_conversation, last_user) > (c.kind, c.conversation_id, c.user_id))
+    RETURNING true
 $$;
 -- +goose StatementEnd
 
@@ -278,14 +342,18 @@ COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders IS 'Those of the
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_total IS 'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts IS 'Of each user: rows older than the horizon, younger ones, rows in conversations on hold, and the last activity.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_proof IS 'How many rows of a run were audited and backed up since its beginning, and how many conversations lost one. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids.';
-COMMENT ON FUNCTION orphan_cleaner.shadow_evidence IS 'Plausible deleted_at of users whom no run has checked yet; no row where the table or the column is not there.';
+COMMENT ON FUNCTION orphan_cleaner.event_sink IS 'Begins a cursor for a sink that has none: at this run, or behind the newest one that is finished.';
+COMMENT ON FUNCTION orphan_cleaner.event_page IS 'The next events of finished runs behind a sink''s cursor, in their order, of one run at a time; leases the cursor to the relay. Empty: there is none, or another relay is at work.';
+COMMENT ON FUNCTION orphan_cleaner.event_advance IS 'Moves a sink''s cursor to the last event of its page that was delivered, or records why none was; null: another relay has got the page since.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
-    orphan_cleaner.shadow_evidence, orphan_cleaner.conversation_members_canaries,
+    orphan_cleaner.event_advance, orphan_cleaner.event_page, orphan_cleaner.event_sink,
+    orphan_cleaner.conversation_members_canaries, orphan_cleaner.conversation_members_proof,
     orphan_cleaner.conversation_members_delete, orphan_cleaner.conversation_members_facts,
     orphan_cleaner.conversation_members_total, orphan_cleaner.conversation_members_holders,
     orphan_cleaner.conversation_members_page;

@@ -1,5 +1,5 @@
--- Why:      the deletes: those of a run, chunk by chunk, and those of a revert, which deletes what a restore brought back.
--- Locks:    none here. At work, per chunk: ROW EXCLUSIVE on conversation_members, SHARE on holds and pauses. Placing a hold
+-- Why:      the deletes of a run, chunk by chunk, and its end, which proves it.
+-- Locks:    none here. At work, per chunk: ROW EXCLUSIVE on the targets, SHARE on holds and pauses. Placing a hold
 --           and pausing wait for the chunks in flight, and every chunk after them sees it.
 -- Duration: milliseconds.
 -- Rollback: drops the functions; runs refuse to start.
@@ -8,6 +8,41 @@
 SET LOCAL lock_timeout = '3s';
 
 -- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.run_retention(run orphan_cleaner.runs, of_target interval)
+RETURNS interval
+LANGUAGE sql
+IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT greatest(make_interval(secs => (run.settings ->> 'retention')::double precision), of_target)
+$$;
+
+-- The columns members_* of runs are what the runbook knows.
+CREATE FUNCTION orphan_cleaner.run_count(of_run bigint, more_deleted bigint [])
+RETURNS void
+LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO orphan_cleaner.run_targets AS r (run_id, target, rows_deleted)
+    SELECT of_run, t.name, coalesce(more_deleted[t.n], 0)
+    FROM orphan_cleaner.targets_in_order AS t
+    ORDER BY t.n
+    ON CONFLICT (run_id, target) DO UPDATE
+    SET rows_deleted = r.rows_deleted + excluded.rows_deleted;
+    UPDATE orphan_cleaner.runs AS r
+    SET heartbeat_at = clock_timestamp(),
+        members_due = t.rows_due,
+        members_deleted = t.rows_deleted,
+        members_kept_young = t.rows_kept_young,
+        members_held = t.rows_held,
+        members_changed = t.rows_changed,
+        members_blocked = t.rows_blocked
+    FROM orphan_cleaner.run_targets AS t
+    WHERE r.run_id = of_run
+        AND t.run_id = of_run
+        AND t.target = 'conversation_members'
+$$;
+
 CREATE FUNCTION orphan_cleaner.chunk_open(of_run bigint, of_token uuid, of_kind text, checked_from xid8)
 RETURNS orphan_cleaner.runs
 LANGUAGE plpgsql
@@ -43,28 +78,35 @@ CREATE FUNCTION orphan_cleaner.sweep_rows(
     checked_from xid8,
     max_rows bigint
 )
-RETURNS TABLE (rows_deleted bigint, is_whole boolean)
+RETURNS TABLE (rows_deleted bigint [], is_whole boolean)
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    target record;
+    deleted bigint;
+    is_done boolean;
 BEGIN
-    PERFORM set_config('orphan_cleaner.run_token', run.token::text, true),
-        set_config('orphan_cleaner.audited', '0', true),
-        set_config('orphan_cleaner.backed_up', '0', true);
-    SELECT d.rows_deleted, d.is_whole INTO rows_deleted, is_whole
-    -- By the time at which the ledger was written: the clock may have jumped forward since.
-    FROM orphan_cleaner.conversation_members_delete(
-        user_ids,
-        least(run.judged_at, now()) - make_interval(secs => (run.settings ->> 'retention')::double precision),
-        checked_from,
-        max_rows
-    ) AS d;
-    PERFORM set_config('orphan_cleaner.run_token', '', true);
-    IF current_setting('orphan_cleaner.audited') <> rows_deleted::text OR current_setting('orphan_cleaner.backed_up') <> rows_deleted::text THEN
-        RAISE EXCEPTION 'count proof failed: % deleted, % audited, % backed up; rolled back',
-            rows_deleted, current_setting('orphan_cleaner.audited'), current_setting('orphan_cleaner.backed_up')
-            USING ERRCODE = 'OC005', HINT = 'Run: orphan-cleaner check';
-    END IF;
+    rows_deleted := '{}';
+    is_whole := true;
+    FOR target IN SELECT t.* FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n LOOP
+        PERFORM set_config('orphan_cleaner.run_token', run.token::text, true),
+            set_config('orphan_cleaner.audited', '0', true),
+            set_config('orphan_cleaner.backed_up', '0', true);
+        EXECUTE format('SELECT d.rows_deleted, d.is_whole FROM orphan_cleaner.%I($1, $2, $3, $4) AS d', target.name || '_delete')
+        INTO deleted, is_done
+        -- By the time at which the ledger was written: the clock may have jumped forward since.
+        USING user_ids, least(run.judged_at, now()) - orphan_cleaner.run_retention(run, target.retention), checked_from, max_rows;
+        PERFORM set_config('orphan_cleaner.run_token', '', true);
+        IF current_setting('orphan_cleaner.audited') <> deleted::text OR current_setting('orphan_cleaner.backed_up') <> deleted::text THEN
+            RAISE EXCEPTION 'count proof failed: % rows of % deleted, % audited, % backed up; rolled back',
+                deleted, target.name, current_setting('orphan_cleaner.audited'), current_setting('orphan_cleaner.backed_up')
+                USING ERRCODE = 'OC005', HINT = 'Run: orphan-cleaner check';
+        END IF;
+        rows_deleted := rows_deleted || deleted;
+        is_whole := is_whole AND is_done;
+        max_rows := max_rows - deleted;
+    END LOOP;
     RETURN NEXT;
 END
 $$;
@@ -76,7 +118,7 @@ CREATE FUNCTION orphan_cleaner.sweep_chunk(
     checked_from xid8,
     max_rows bigint
 )
-RETURNS TABLE (rows_deleted bigint, is_whole boolean)
+RETURNS TABLE (rows_deleted bigint [], is_whole boolean)
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -89,6 +131,7 @@ SET jit = off
 AS $$
 DECLARE
     run orphan_cleaner.runs := orphan_cleaner.chunk_open(of_run, of_token, 'clean', checked_from);
+    shortest interval := (SELECT min(orphan_cleaner.run_retention(run, t.retention)) FROM orphan_cleaner.targets AS t);
     due uuid [];
     due_approved uuid [];
     approved record;
@@ -109,13 +152,13 @@ BEGIN
     WHERE c.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
         -- Missing in this very run, and for longer than the retention.
         AND c.last_missing_run = of_run
-        AND c.first_missing_at <= least(run.judged_at, now()) - make_interval(secs => (run.settings ->> 'retention')::double precision)
+        AND c.first_missing_at <= least(run.judged_at, now()) - shortest
         AND NOT EXISTS (SELECT FROM orphan_cleaner.holds_in_force AS h WHERE h.user_id = c.user_id)
         -- With an approval, nobody but those it covers.
         AND (run.approved_run IS NULL OR f.user_id IS NOT NULL);
     SELECT * INTO judged FROM orphan_cleaner.sweep_rows(run, due, checked_from, max_rows);
     SELECT * INTO approved FROM orphan_cleaner.sweep_rows(run, due_approved, checked_from, max_rows);
-    rows_deleted := judged.rows_deleted + approved.rows_deleted;
+    rows_deleted := ARRAY(SELECT d.judged + d.approved FROM unnest(judged.rows_deleted, approved.rows_deleted) AS d (judged, approved));
     is_whole := judged.is_whole AND approved.is_whole;
     IF is_whole THEN
         due := due || due_approved;
@@ -124,19 +167,18 @@ BEGIN
             FROM unnest(due) AS u (user_id)
             EXCEPT
             SELECT h.user_id
-            FROM orphan_cleaner.conversation_members_holders(due) AS h (user_id)
+            FROM orphan_cleaner.target_holders(due) AS h (user_id)
         ));
     END IF;
     -- Last, so that chunks of several connections wait for each other only until COMMIT.
-    INSERT INTO orphan_cleaner.hours AS h (hour, rows_deleted, rows_approved)
-    VALUES (date_trunc('hour', now()), judged.rows_deleted, approved.rows_deleted)
-    ON CONFLICT (hour) DO UPDATE
+    INSERT INTO orphan_cleaner.hours AS h (hour, target, rows_deleted, rows_approved)
+    SELECT date_trunc('hour', now()), t.name, judged.rows_deleted[t.n], approved.rows_deleted[t.n]
+    FROM orphan_cleaner.targets_in_order AS t
+    ORDER BY t.n
+    ON CONFLICT (hour, target) DO UPDATE
     SET rows_deleted = h.rows_deleted + excluded.rows_deleted,
         rows_approved = h.rows_approved + excluded.rows_approved;
-    UPDATE orphan_cleaner.runs AS r
-    SET heartbeat_at = clock_timestamp(),
-        members_deleted = r.members_deleted + sweep_chunk.rows_deleted
-    WHERE r.run_id = of_run;
+    PERFORM orphan_cleaner.run_count(of_run, rows_deleted);
     RETURN NEXT;
 END
 $$;
@@ -154,145 +196,154 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.revert_chunk(
-    of_revert bigint,
+CREATE FUNCTION orphan_cleaner.run_totals()
+RETURNS jsonb
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+-- Of a year of minutes 19,500 blocks were read, and not 5: how far back it must go no statistics tell.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $$
+    -- From the last run that has them on: as a rule the last one.
+    WITH last AS (SELECT r.run_id, r.totals FROM orphan_cleaner.runs AS r WHERE r.totals IS NOT NULL ORDER BY r.run_id DESC LIMIT 1),
+    summands AS (
+        SELECT t.name, t.value::bigint AS value FROM last AS l CROSS JOIN LATERAL jsonb_each_text(l.totals) AS t (name, value)
+        UNION ALL
+        SELECT s.name, s.value
+        FROM orphan_cleaner.runs AS r
+        CROSS JOIN LATERAL (
+            VALUES (r.kind || ' ' || r.state, 1), ('members_deleted', r.members_deleted), ('members_restored', r.members_restored), ('batch_calls', r.batch_calls)
+            UNION ALL
+            SELECT 'rows_deleted ' || t.target, t.rows_deleted FROM orphan_cleaner.run_targets AS t WHERE t.run_id = r.run_id
+        ) AS s (name, value)
+        WHERE r.run_id > coalesce((SELECT l.run_id FROM last AS l), 0) AND r.state <> 'running'
+    )
+    SELECT coalesce(jsonb_object_agg(a.name, a.value), '{}') FROM (SELECT s.name, sum(s.value) AS value FROM summands AS s GROUP BY s.name) AS a
+$$;
+
+CREATE FUNCTION orphan_cleaner.run_finish(
+    of_run bigint,
     of_token uuid,
-    reverted_run bigint,
-    day date,
-    first_page bigint,
-    pages integer,
-    of_users uuid [],
-    checked_from xid8
+    new_state text,
+    new_breaker text,
+    new_error text,
+    counts jsonb
 )
-RETURNS bigint
+RETURNS SETOF orphan_cleaner.runs
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET row_security = off
-SET lock_timeout = '2s'
-SET jit = off
+SET lock_timeout = '3s'
+-- The end of a run is on disk when it is told.
+SET synchronous_commit = 'on'
 AS $$
-#variable_conflict use_variable
 DECLARE
     run orphan_cleaner.runs;
-    -- As in conversation_members_delete.
-    first_xid bigint := checked_from::text::bigint;
-    window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
-    chosen tid [];
-    users uuid [];
-    conversations uuid [];
-    deleted bigint;
+    target record;
+    audited bigint;
+    backed_up bigint;
+    lost bigint;
+    is_whole boolean := true;
+    touched bigint := 0;
 BEGIN
-    -- It deletes what a restore brought back: that takes the rights to do both.
-    IF NOT has_function_privilege(session_user, 'orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint)', 'EXECUTE')
-        OR NOT has_function_privilege(session_user, 'orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval)', 'EXECUTE')
-    THEN
-        RAISE EXCEPTION 'role % may not revert a restore', session_user
-            USING ERRCODE = 'insufficient_privilege', HINT = 'GRANT orphan_cleaner_runner, orphan_cleaner_restorer TO it';
+    SELECT r.* INTO run FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run AND r.token = of_token FOR UPDATE;
+    IF NOT FOUND OR run.state <> 'running' AND run.state <> new_state THEN
+        RAISE EXCEPTION 'run % is no longer open: it was silent for longer than its lease and was taken over', of_run
+            USING ERRCODE = 'OC001', HINT = 'Run: orphan-cleaner status';
     END IF;
-    run := orphan_cleaner.chunk_open(of_revert, of_token, 'restore', checked_from);
-    EXECUTE format($statement$
-        SELECT coalesce(array_agg(orphan_m.ctid), '{}'), array_agg(orphan_m.user_id), array_agg(orphan_m.conversation_id)
-        FROM public.conversation_members_backup AS orphan_b
-        CROSS JOIN LATERAL (
-            SELECT
-            FROM orphan_cleaner.restores AS r
-            WHERE r.run_id = $1 AND r.user_id = orphan_b.user_id AND r.conversation_id = orphan_b.conversation_id
-                AND r.deleted_run = orphan_b.run_id AND r.backed_up_at = orphan_b.backed_up_at
-                AND r.state = 'restored'
-            LIMIT 1
-        ) AS listed
-        JOIN public.conversation_members AS orphan_m
-            ON orphan_m.conversation_id = orphan_b.conversation_id
-            AND orphan_m.user_id = orphan_b.user_id
-        WHERE orphan_b.backed_up_at >= $2 AND orphan_b.backed_up_at < $3
-            AND orphan_b.ctid >= $4 AND orphan_b.ctid < $5
-            -- Missing when the run was judged, and just again.
-            AND orphan_m.user_id = ANY ($6)
-            AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = $9 AND s.user_id = orphan_m.user_id)
-            -- As it was restored: a row that was used since is somebody's.
-            AND ROW(%1$s)::text = ROW(%2$s)::text
-            AND (orphan_m.xmin::text::bigint - $7 %% 4294967296 + 4294967296) %% 4294967296 >= $8
-            AND NOT EXISTS (
-                SELECT
-                FROM (
-                    -- Not OR: by statistics of no hold all of them are read for each row.
-                    SELECT u.run_id FROM orphan_cleaner.holds_in_force AS u WHERE u.user_id = orphan_m.user_id
-                    UNION ALL
-                    SELECT c.run_id FROM orphan_cleaner.holds_in_force AS c WHERE c.conversation_id = orphan_m.conversation_id
-                ) AS h
-                -- Another restore's hold is about the members that it restored itself.
-                WHERE h.run_id IS NULL
-                    OR h.run_id <> $1
-                    AND EXISTS (
-                        SELECT
-                        FROM orphan_cleaner.restores AS o
-                        WHERE o.run_id = h.run_id AND o.user_id = orphan_m.user_id
-                            AND o.conversation_id = orphan_m.conversation_id AND o.state = 'restored'
-                        -- Looked up, and not hashed from the whole list, for each row.
-                        OFFSET 0
-                    )
-            )
-        $statement$,
-        orphan_cleaner.members_columns('orphan_m.@::text', ', '), orphan_cleaner.members_columns('orphan_b.@::text', ', '))
-    INTO chosen, users, conversations
-    USING reverted_run, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC',
-        format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, of_users, first_xid, window_size, of_revert;
-    PERFORM set_config('orphan_cleaner.run_token', run.token::text, true),
-        set_config('orphan_cleaner.audited', '0', true),
-        set_config('orphan_cleaner.backed_up', '0', true),
-        -- Triggers of messaging-service fire in here, and may qualify nothing.
-        set_config('search_path', 'pg_catalog, public, pg_temp', true);
-    DELETE FROM public.conversation_members AS m
-    WHERE m.ctid = ANY (chosen);
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    SET CONSTRAINTS ALL IMMEDIATE;
-    PERFORM set_config('orphan_cleaner.run_token', '', true);
-    IF deleted <> cardinality(chosen) OR current_setting('orphan_cleaner.audited') <> deleted::text
-        OR current_setting('orphan_cleaner.backed_up') <> deleted::text
-    THEN
-        RAISE EXCEPTION 'revert proof failed: % chosen, % deleted, % audited, % backed up; rolled back',
-            cardinality(chosen), deleted, current_setting('orphan_cleaner.audited'), current_setting('orphan_cleaner.backed_up')
-            USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
+    IF run.state <> 'running' THEN
+        -- Ended so before: by this very call, whose answer was lost.
+        RETURN NEXT run;
+        RETURN;
     END IF;
-    UPDATE orphan_cleaner.restores AS r
-    SET state = 'reverted',
-        reverted_by_run = of_revert
-    FROM unnest(users, conversations) AS d (user_id, conversation_id)
-    WHERE r.run_id = reverted_run
-        AND r.user_id = d.user_id
-        AND r.conversation_id = d.conversation_id;
-    INSERT INTO orphan_cleaner.rechecks AS o (user_id)
-    SELECT DISTINCT d.user_id
-    FROM unnest(users) AS d (user_id)
-    ON CONFLICT (user_id) DO UPDATE
-    SET deleted_at = now(), checked_at = NULL, alive_at = NULL;
-    -- Without a delete it makes no day that could be a usual one.
-    INSERT INTO orphan_cleaner.hours AS h (hour, rows_deleted)
-    SELECT date_trunc('hour', now()), deleted
-    WHERE deleted > 0
-    ON CONFLICT (hour) DO UPDATE
-    SET rows_deleted = h.rows_deleted + excluded.rows_deleted;
+    -- Chunk by chunk the runner settled what was judged due, all of it, or staging lost users meanwhile. What it settled
+    -- and nobody deleted had changed; the runner itself does not know what a chunk deleted whose answer was lost.
+    UPDATE orphan_cleaner.run_targets AS t
+    SET rows_changed = greatest(c.rows_settled - t.rows_deleted, 0),
+        rows_blocked = c.rows_blocked
+    FROM jsonb_to_recordset(coalesce(nullif(counts -> 'targets', 'null'), '[]')) AS c (name text, rows_settled bigint, rows_blocked bigint)
+    WHERE t.run_id = of_run AND t.target = c.name AND run.judged_at IS NOT NULL;
+    FOR target IN
+        SELECT t.*, coalesce(c.rows_settled, 0) AS rows_settled
+        FROM orphan_cleaner.run_targets AS t
+        LEFT JOIN jsonb_to_recordset(coalesce(nullif(counts -> 'targets', 'null'), '[]')) AS c (name text, rows_settled bigint) ON c.name = t.target
+        WHERE t.run_id = of_run
+    LOOP
+        IF target.rows_deleted > 0 THEN
+            EXECUTE format('SELECT p.audited, p.backed_up, p.conversations FROM orphan_cleaner.%I($1, $2) AS p', target.target || '_proof')
+            INTO audited, backed_up, lost
+            USING of_run, run.started_at;
+            touched := touched + coalesce(lost, 0);
+            IF audited <> target.rows_deleted OR backed_up <> target.rows_deleted THEN
+                new_state := 'failed';
+                new_error := format('count proof failed over the whole run: %s rows of %s deleted, %s audited, %s backed up',
+                    target.rows_deleted, target.target, audited, backed_up);
+            END IF;
+        END IF;
+        is_whole := is_whole AND target.rows_settled + target.rows_blocked >= target.rows_due;
+        -- Those that wait for the window are the rest.
+        IF new_state = 'succeeded' AND run.kind = 'clean' AND counts -> 'waits_for_window' IS DISTINCT FROM 'true'::jsonb
+            AND target.rows_due <> target.rows_settled + target.rows_blocked
+        THEN
+            new_state := 'failed';
+            new_error := format('%s rows of %s were due, and only %s are accounted for: staging lost users after it was judged',
+                target.rows_due, target.target, target.rows_settled + target.rows_blocked);
+        END IF;
+    END LOOP;
+    IF run.kind = 'restore' AND run.members_deleted = 0 THEN
+        SELECT count(DISTINCT g.conversation_id) INTO touched
+        FROM orphan_cleaner.restores AS g
+        WHERE g.run_id = of_run AND g.state <> 'planned' AND g.conversation_id <> '00000000-0000-0000-0000-000000000000';
+    END IF;
+    PERFORM orphan_cleaner.run_count(of_run, NULL) WHERE run.judged_at IS NOT NULL;
+    PERFORM orphan_cleaner.candidates_block(of_run, counts -> 'blocked', run.judged_at IS NOT NULL AND is_whole
+        AND jsonb_array_length(counts -> 'blocked') = (counts ->> 'users_blocked')::bigint) WHERE run.kind = 'clean';
+    DELETE FROM orphan_cleaner.sightings;
+    RETURN QUERY
     UPDATE orphan_cleaner.runs AS r
-    SET members_deleted = r.members_deleted + deleted,
-        heartbeat_at = clock_timestamp()
-    WHERE r.run_id = of_revert;
-    RETURN deleted;
+    SET state = new_state,
+        phase = CASE WHEN new_state = 'succeeded' THEN 'finish' ELSE coalesce(counts ->> 'phase', r.phase) END,
+        heartbeat_at = clock_timestamp(),
+        finished_at = clock_timestamp(),
+        breaker = new_breaker,
+        error = new_error,
+        conversations = touched,
+        users_checked = coalesce((counts ->> 'users_checked')::bigint, r.users_checked),
+        users_missing = coalesce((counts ->> 'users_missing')::bigint, r.users_missing),
+        users_unknown = coalesce((counts ->> 'users_unknown')::bigint, r.users_unknown),
+        users_returned = r.users_returned + coalesce((counts ->> 'users_returned')::bigint, 0),
+        users_blocked = coalesce((counts ->> 'users_blocked')::bigint, r.users_blocked),
+        members_total = coalesce((counts ->> 'members_total')::bigint, r.members_total),
+        batch_calls = coalesce((counts ->> 'batch_calls')::bigint, r.batch_calls),
+        call_ms_buckets = CASE WHEN jsonb_typeof(counts -> 'call_ms_buckets') = 'array' THEN ARRAY(
+            SELECT e.calls::bigint
+            FROM jsonb_array_elements_text(counts -> 'call_ms_buckets') WITH ORDINALITY AS e (calls, ordinal)
+            ORDER BY e.ordinal
+        ) END,
+        call_ms_max = (counts ->> 'call_ms_max')::double precision
+    WHERE r.run_id = of_run
+    RETURNING r.*;
+    UPDATE orphan_cleaner.runs AS r SET totals = orphan_cleaner.run_totals() WHERE r.run_id = of_run;
 END
 $$;
 -- +goose StatementEnd
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
+COMMENT ON FUNCTION orphan_cleaner.run_retention IS 'The retention of a run for a target: its own, or the target''s where that is longer. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.run_count IS 'Counts what a run has deleted, by target in order, and brings the columns of runs about conversation_members in line. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.chunk_open IS 'What every chunk that deletes begins with: its locks, and that its run is open, judged and not paused, and triggers fire. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.sweep_rows IS 'Deletes rows of users and proves that as many were audited and backed up. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.sweep_chunk IS 'One chunk: deletes at most max_rows rows of due users whom auth-service has just again left out, unchanged since checked_from.';
+COMMENT ON FUNCTION orphan_cleaner.sweep_rows IS 'Deletes rows of users in the targets, in their order, and proves of each that as many were audited and backed up. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.sweep_chunk IS 'One chunk: deletes at most max_rows rows of due users whom auth-service has just again left out, unchanged since checked_from; by target, in order.';
 COMMENT ON FUNCTION orphan_cleaner.sweep_returned IS 'Takes users out of the ledger who are alive after all.';
-COMMENT ON FUNCTION orphan_cleaner.revert_chunk IS 'Deletes members of a restore once more, as far as they are unchanged and of these users; returns how many.';
+COMMENT ON FUNCTION orphan_cleaner.run_totals IS 'What all runs that ended did together: members and batches, rows deleted of each target, and how many of each kind ended in each state.';
+COMMENT ON FUNCTION orphan_cleaner.run_finish IS 'Ends a run and proves it: deleted = audited = backed up, and what was due is accounted for, or it failed.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
-    orphan_cleaner.revert_chunk, orphan_cleaner.sweep_returned, orphan_cleaner.sweep_chunk, orphan_cleaner.sweep_rows,
-    orphan_cleaner.chunk_open;
+    orphan_cleaner.run_finish, orphan_cleaner.run_totals, orphan_cleaner.sweep_returned, orphan_cleaner.sweep_chunk, orphan_cleaner.sweep_rows,
+    orphan_cleaner.chunk_open, orphan_cleaner.run_count, orphan_cleaner.run_retention;

@@ -1,5 +1,6 @@
 -- Why:      bringing deleted members back by whole rows, whatever columns messaging-service has by then, as restore_plan
---           says (00004); settling the rechecks of their users; and whether a restore may be reverted.
+--           says (00004); settling the rechecks of their users; and the revert of a restore, which is judged as a run is, and
+--           deletes.
 -- Locks:    none here. At work, per chunk: ROW EXCLUSIVE on conversation_members and our tables; the conversations of
 --           restored members FOR KEY SHARE, by their foreign key.
 -- Duration: milliseconds.
@@ -9,33 +10,9 @@
 SET LOCAL lock_timeout = '3s';
 
 -- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.members_columns(form text, separator text)
-RETURNS text
-LANGUAGE sql
-STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-    -- The columns that members and backup both have, by name; generated ones are computed anew, and compared by nobody.
-    SELECT string_agg(replace(form, '@', quote_ident(m.attname)), separator ORDER BY m.attnum)
-    FROM pg_attribute AS m
-    JOIN pg_attribute AS b
-        ON b.attrelid = 'public.conversation_members_backup'::regclass
-        AND b.attname = m.attname
-        AND NOT b.attisdropped
-    WHERE m.attrelid = 'public.conversation_members'::regclass
-        AND m.attnum > 0
-        AND NOT m.attisdropped
-        AND m.attgenerated = ''
-$$;
-
 CREATE FUNCTION orphan_cleaner.restore_store(
-    of_restore bigint,
-    of_token uuid,
-    of_run bigint,
-    of_users uuid [],
-    of_conversations uuid [],
-    since timestamptz,
-    until timestamptz
+    of_restore bigint, of_token uuid,
+    of_run bigint, of_users uuid [], of_conversations uuid [], since timestamptz, until timestamptz, of_targets text []
 )
 RETURNS TABLE (verdict text, members bigint, users bigint)
 LANGUAGE plpgsql
@@ -49,15 +26,15 @@ BEGIN
     RETURN QUERY
     WITH plan AS MATERIALIZED (
         SELECT p.*
-        FROM orphan_cleaner.restore_plan(of_run, of_users, of_conversations, since, until) AS p
+        FROM orphan_cleaner.restore_plan(of_run, of_users, of_conversations, since, until, of_targets) AS p
     ),
     stored AS (
-        INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at)
-        SELECT of_restore, p.user_id, p.conversation_id, p.deleted_run, p.backed_up_at
+        INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, target, row_key, deleted_run, backed_up_at)
+        SELECT of_restore, p.user_id, p.conversation_id, p.target, p.row_key, p.deleted_run, p.backed_up_at
         FROM plan AS p
         WHERE p.verdict = 'restore'
         -- Stored before, by an attempt whose answer was lost.
-        ON CONFLICT (run_id, user_id, conversation_id) DO NOTHING
+        ON CONFLICT DO NOTHING
     )
     SELECT p.verdict, count(*), count(DISTINCT p.user_id)
     FROM plan AS p
@@ -65,36 +42,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.restore_chunks(of_restore bigint, in_state text, pages integer)
-RETURNS TABLE (day date, first_page bigint, members bigint, user_ids uuid [])
-LANGUAGE sql
-STABLE
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET jit = off
-AS $$
-    -- A row stays on its page unless somebody rewrites the partition: the caller looks again at the end.
-    SELECT
-        (b.backed_up_at AT TIME ZONE 'UTC')::date,
-        (b.ctid::text::point)[0]::bigint / $3 * $3,
-        count(*),
-        array_agg(DISTINCT b.user_id)
-    FROM public.conversation_members_backup AS b
-    CROSS JOIN LATERAL (
-        -- One lookup a row: without statistics the planner would read the list once for each row.
-        SELECT
-        FROM orphan_cleaner.restores AS r
-        WHERE r.run_id = $1 AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
-            AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
-            AND r.state = $2
-        LIMIT 1
-    ) AS listed
-    WHERE b.backed_up_at >= (SELECT min(o.backed_up_at) FROM orphan_cleaner.restores AS o WHERE o.run_id = $1)
-    GROUP BY 1, 2
-    ORDER BY 1, 2
-$$;
-
-CREATE FUNCTION orphan_cleaner.restore_chunk(
+CREATE FUNCTION orphan_cleaner.conversation_members_restore_chunk(
     of_restore bigint,
     of_token uuid,
     day date,
@@ -217,7 +165,7 @@ BEGIN
     SELECT array_agg(DISTINCT p.user_id) INTO unfinished
     FROM orphan_cleaner.restore_plan(NULL, ARRAY(
         SELECT d.user_id FROM orphan_cleaner.rechecks AS d WHERE d.alive_at IS NOT NULL AND d.user_id = ANY (restored)
-    ), NULL, NULL, NULL) AS p
+    ), NULL, NULL, NULL, NULL) AS p
     WHERE p.verdict = 'restore';
     DELETE FROM orphan_cleaner.rechecks AS d
     WHERE d.user_id = ANY (restored)
@@ -243,8 +191,6 @@ AS $$
 #variable_conflict use_column
 DECLARE
     run orphan_cleaner.runs := orphan_cleaner.run_open(of_revert, of_token, 'restore');
-    rows_due bigint;
-    rows_total bigint;
     active bigint;
 BEGIN
     IF run.judged_at IS NOT NULL THEN
@@ -252,18 +198,23 @@ BEGIN
         RETURN NEXT;
         RETURN;
     END IF;
-    SELECT count(*) INTO rows_due
-    FROM orphan_cleaner.restores AS r
-    WHERE r.run_id = reverted_run
-        AND r.state = 'restored'
-        AND r.user_id = ANY (ARRAY(SELECT unnest(missing)));
-    SELECT count(*) INTO rows_total FROM public.conversation_members;
     SELECT count(*) INTO active
-    FROM orphan_cleaner.conversation_members_facts(missing, now()) AS f
+    FROM orphan_cleaner.target_facts(missing, interval '0') AS f
     WHERE f.active_at > now() - interval '1 day';
     SELECT b.breaker, b.message INTO breaker, message
     FROM orphan_cleaner.breakers(run.settings, report || jsonb_build_object(
-        'users_new', 0, 'candidates', 0, 'users_active', active, 'rows_due', rows_due, 'rows_total', rows_total
+        'users_new', 0, 'candidates', 0, 'users_active', active, 'targets', (
+            SELECT jsonb_object_agg(t.name, jsonb_build_object('rows_due', d.rows_due, 'rows_total', orphan_cleaner.target_total(t.name, d.rows_due, cardinality(missing))))
+            FROM orphan_cleaner.targets AS t
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS rows_due
+                FROM orphan_cleaner.restores AS r
+                WHERE r.run_id = reverted_run
+                    AND r.target = t.name
+                    AND r.state = 'restored'
+                    AND r.user_id = ANY (ARRAY(SELECT unnest(missing)))
+            ) AS d
+        )
     )) AS b
     WHERE b.is_tripped
     LIMIT 1;
@@ -278,20 +229,172 @@ BEGIN
     RETURN NEXT;
 END
 $$;
+
+CREATE FUNCTION orphan_cleaner.conversation_members_revert_chunk(
+    run orphan_cleaner.runs,
+    reverted_run bigint,
+    day date,
+    first_page bigint,
+    pages integer,
+    of_users uuid [],
+    checked_from xid8
+)
+RETURNS TABLE (rows_chosen bigint, rows_deleted bigint, user_ids uuid [])
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET lock_timeout = '2s'
+SET jit = off
+AS $$
+#variable_conflict use_variable
+DECLARE
+    -- As in conversation_members_delete.
+    first_xid bigint := checked_from::text::bigint;
+    window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
+    chosen tid [];
+    conversations uuid [];
+BEGIN
+    EXECUTE format($statement$
+        SELECT coalesce(array_agg(orphan_m.ctid), '{}'), array_agg(orphan_m.user_id), array_agg(orphan_m.conversation_id)
+        FROM public.conversation_members_backup AS orphan_b
+        CROSS JOIN LATERAL (
+            SELECT
+            FROM orphan_cleaner.restores AS r
+            WHERE r.run_id = $1 AND r.user_id = orphan_b.user_id AND r.conversation_id = orphan_b.conversation_id
+                AND r.deleted_run = orphan_b.run_id AND r.backed_up_at = orphan_b.backed_up_at
+                AND r.state = 'restored'
+            LIMIT 1
+        ) AS listed
+        JOIN public.conversation_members AS orphan_m
+            ON orphan_m.conversation_id = orphan_b.conversation_id
+            AND orphan_m.user_id = orphan_b.user_id
+        WHERE orphan_b.backed_up_at >= $2 AND orphan_b.backed_up_at < $3
+            AND orphan_b.ctid >= $4 AND orphan_b.ctid < $5
+            -- Missing when the run was judged, and just again.
+            AND orphan_m.user_id = ANY ($6)
+            AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = $9 AND s.user_id = orphan_m.user_id)
+            -- As it was restored: a row that was used since is somebody's.
+            AND ROW(%1$s)::text = ROW(%2$s)::text
+            AND (orphan_m.xmin::text::bigint - $7 %% 4294967296 + 4294967296) %% 4294967296 >= $8
+            AND NOT EXISTS (
+                SELECT
+                FROM (
+                    -- Not OR: by statistics of no hold all of them are read for each row.
+                    SELECT u.run_id FROM orphan_cleaner.holds_in_force AS u WHERE u.user_id = orphan_m.user_id
+                    UNION ALL
+                    SELECT c.run_id FROM orphan_cleaner.holds_in_force AS c WHERE c.conversation_id = orphan_m.conversation_id
+                ) AS h
+                -- Another restore's hold is about the members that it restored itself.
+                WHERE h.run_id IS NULL
+                    OR h.run_id <> $1
+                    AND EXISTS (
+                        SELECT
+                        FROM orphan_cleaner.restores AS o
+                        WHERE o.run_id = h.run_id AND o.user_id = orphan_m.user_id
+                            AND o.conversation_id = orphan_m.conversation_id AND o.state = 'restored'
+                        -- Looked up, and not hashed from the whole list, for each row.
+                        OFFSET 0
+                    )
+            )
+        $statement$,
+        orphan_cleaner.members_columns('orphan_m.@::text', ', '), orphan_cleaner.members_columns('orphan_b.@::text', ', '))
+    INTO chosen, user_ids, conversations
+    USING reverted_run, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC',
+        format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, of_users, first_xid, window_size, run.run_id;
+    -- Triggers of messaging-service fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    rows_chosen := cardinality(chosen);
+    DELETE FROM public.conversation_members AS m
+    WHERE m.ctid = ANY (chosen);
+    GET DIAGNOSTICS rows_deleted = ROW_COUNT;
+    SET CONSTRAINTS ALL IMMEDIATE;
+    UPDATE orphan_cleaner.restores AS r
+    SET state = 'reverted',
+        reverted_by_run = run.run_id
+    FROM unnest(user_ids, conversations) AS d (user_id, conversation_id)
+    WHERE r.run_id = reverted_run
+        AND r.user_id = d.user_id
+        AND r.conversation_id = d.conversation_id;
+    RETURN NEXT;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.revert_chunk(
+    of_revert bigint,
+    of_token uuid,
+    reverted_run bigint,
+    day date,
+    first_page bigint,
+    pages integer,
+    of_users uuid [],
+    checked_from xid8,
+    of_target text
+)
+RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '2s'
+AS $$
+DECLARE
+    run orphan_cleaner.runs;
+    reverted record;
+    chosen bigint;
+    deleted bigint := 0;
+    users uuid [];
+BEGIN
+    -- It deletes what a restore brought back: that takes the rights to do both.
+    IF NOT has_function_privilege(session_user, 'orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint)', 'EXECUTE')
+        OR NOT has_function_privilege(session_user, 'orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval, text)', 'EXECUTE')
+    THEN
+        RAISE EXCEPTION 'role % may not revert a restore', session_user
+            USING ERRCODE = 'insufficient_privilege', HINT = 'GRANT orphan_cleaner_runner, orphan_cleaner_restorer TO it';
+    END IF;
+    run := orphan_cleaner.chunk_open(of_revert, of_token, 'restore', checked_from);
+    FOR reverted IN SELECT t.n, t.name FROM orphan_cleaner.targets_in_order AS t WHERE t.name = of_target LOOP
+        PERFORM set_config('orphan_cleaner.run_token', run.token::text, true),
+            set_config('orphan_cleaner.audited', '0', true),
+            set_config('orphan_cleaner.backed_up', '0', true);
+        EXECUTE format('SELECT c.rows_chosen, c.rows_deleted, c.user_ids FROM orphan_cleaner.%I($1, $2, $3, $4, $5, $6, $7) AS c', reverted.name || '_revert_chunk')
+        INTO chosen, deleted, users
+        USING run, reverted_run, day, first_page, pages, of_users, checked_from;
+        PERFORM set_config('orphan_cleaner.run_token', '', true);
+        IF deleted <> chosen OR current_setting('orphan_cleaner.audited') <> deleted::text
+            OR current_setting('orphan_cleaner.backed_up') <> deleted::text
+        THEN
+            RAISE EXCEPTION 'revert proof failed: % chosen, % deleted, % audited, % backed up; rolled back',
+                chosen, deleted, current_setting('orphan_cleaner.audited'), current_setting('orphan_cleaner.backed_up')
+                USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
+        END IF;
+        INSERT INTO orphan_cleaner.rechecks AS o (user_id)
+        SELECT DISTINCT d.user_id FROM unnest(users) AS d (user_id)
+        ON CONFLICT (user_id) DO UPDATE
+        SET deleted_at = now(), checked_at = NULL, alive_at = NULL;
+        -- Without a delete it makes no day that could be a usual one.
+        INSERT INTO orphan_cleaner.hours AS h (hour, target, rows_deleted)
+        SELECT date_trunc('hour', now()), reverted.name, deleted WHERE deleted > 0
+        ON CONFLICT (hour, target) DO UPDATE
+        SET rows_deleted = h.rows_deleted + excluded.rows_deleted;
+        PERFORM orphan_cleaner.run_count(of_revert, array_fill(0::bigint, ARRAY[reverted.n - 1]) || deleted);
+    END LOOP;
+    RETURN deleted;
+END
+$$;
 -- +goose StatementEnd
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.members_columns IS 'The columns that conversation_members and its backup share, each written in a form with @ for the name. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.restore_store IS 'Writes down which members a restore brings back; returns what becomes of all that were chosen, by verdict.';
-COMMENT ON FUNCTION orphan_cleaner.restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users.';
-COMMENT ON FUNCTION orphan_cleaner.restore_chunk IS 'Restores the planned members on some pages of the backup of a day, places holds on their users, returns how many.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_chunk IS 'Restores the planned members on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.recheck_settle IS 'Takes users whose rows a restore brought back off the list of rechecks.';
 COMMENT ON FUNCTION orphan_cleaner.revert_judge IS 'Judges a revert as a run is judged: names the breaker that refuses it, or admits the missing users to deletion.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_revert_chunk IS 'Deletes members of a restore once more, as far as they are unchanged and of these users. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.revert_chunk IS 'The same for the rows of one target, and proves that as many were audited and backed up; returns how many.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
-    orphan_cleaner.revert_judge, orphan_cleaner.recheck_settle, orphan_cleaner.restore_chunk,
-    orphan_cleaner.restore_chunks, orphan_cleaner.restore_store, orphan_cleaner.members_columns;
+    orphan_cleaner.revert_chunk, orphan_cleaner.conversation_members_revert_chunk, orphan_cleaner.revert_judge, orphan_cleaner.recheck_settle,
+    orphan_cleaner.conversation_members_restore_chunk, orphan_cleaner.restore_store;

@@ -18,7 +18,9 @@ RETURNS TABLE (
     partition_id oid,
     lower_bound timestamptz,
     upper_bound timestamptz,
-    is_ours boolean
+    is_ours boolean,
+    target text,
+    is_backup boolean
 )
 LANGUAGE sql
 STABLE
@@ -35,21 +37,28 @@ AS $$
         b.upper_bound,
         coalesce(
             c.relkind = 'r'
-            AND c.relnamespace = 'public'::regnamespace
+            AND c.relnamespace = p.relnamespace
             AND NOT i.inhdetachpending
-            AND CASE p.relname
-                WHEN 'conversation_members_backup' THEN
-                    c.relname = 'conversation_members_backup_' || to_char(b.lower_bound, 'YYYYMMDD')
+            AND CASE
+                WHEN t.is_backup THEN
+                    c.relname = p.relname || '_' || to_char(b.lower_bound, 'YYYYMMDD')
                     AND b.lower_bound = date_trunc('day', b.lower_bound)
                     AND b.upper_bound = b.lower_bound + interval '1 day'
                 ELSE
-                    c.relname = 'conversation_members_audit_' || to_char(b.lower_bound, 'YYYYMM')
+                    c.relname = p.relname || '_' || to_char(b.lower_bound, 'YYYYMM')
                     AND b.lower_bound = date_trunc('month', b.lower_bound)
                     AND b.upper_bound = b.lower_bound + interval '1 month'
             END,
             false
-        )
-    FROM pg_inherits AS i
+        ),
+        t.name,
+        t.is_backup
+    FROM (
+        SELECT o.name, to_regclass(e.table_name) AS parent_id, e.is_backup
+        FROM orphan_cleaner.targets AS o
+        CROSS JOIN LATERAL (VALUES (o.backup_table, true), (o.audit_table, false)) AS e (table_name, is_backup)
+    ) AS t
+    JOIN pg_inherits AS i ON i.inhparent = t.parent_id
     JOIN pg_class AS p ON p.oid = i.inhparent
     JOIN pg_class AS c ON c.oid = i.inhrelid
     CROSS JOIN LATERAL (
@@ -60,10 +69,7 @@ AS $$
     CROSS JOIN LATERAL (
         SELECT e.bounds[1]::timestamptz AS lower_bound, e.bounds[2]::timestamptz AS upper_bound
     ) AS b
-    WHERE i.inhparent IN (
-            to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
-        )
-        AND (only_partition IS NULL OR c.relname = only_partition)
+    WHERE only_partition IS NULL OR c.relname = only_partition
 $$;
 
 CREATE FUNCTION orphan_cleaner.prune_look(restore_window interval, audit_window interval, only_partition text DEFAULT NULL)
@@ -91,10 +97,7 @@ BEGIN
     WITH listed AS MATERIALIZED (
         SELECT
             p.*,
-            coalesce(p.is_ours AND p.upper_bound <= now() - CASE p.parent
-                WHEN 'conversation_members_backup' THEN restore_window
-                ELSE audit_window
-            END, false) AS is_expired
+            coalesce(p.is_ours AND p.upper_bound <= now() - CASE WHEN p.is_backup THEN restore_window ELSE audit_window END, false) AS is_expired
         FROM orphan_cleaner.partitions(only_partition) AS p
     ),
     judged AS MATERIALIZED (
@@ -103,7 +106,7 @@ BEGIN
             CASE
                 WHEN NOT l.is_ours THEN 'not made by orphan-cleaner'
                 WHEN NOT l.is_expired THEN 'within the window'
-                ELSE orphan_cleaner.partition_need(l.parent, l.partition_name, l.upper_bound)
+                ELSE orphan_cleaner.partition_need(l.target, l.is_backup, l.partition_id, l.upper_bound)
             END AS kept_because
         FROM listed AS l
     )
@@ -121,23 +124,23 @@ BEGIN
         pg_total_relation_size(c.oid),
         j.is_expired,
         CASE
-            WHEN j.kept_because IS NOT NULL OR j.parent = 'conversation_members_backup' THEN j.kept_because
-            -- Whether a member left by itself since its backup: a restore asks the audit, for the backups that stay, or are there.
+            WHEN j.kept_because IS NOT NULL OR j.is_backup THEN j.kept_because
+            -- Whether a row was deleted by others since its backup: a restore asks the audit, for the backups that stay, or are there.
             WHEN only_partition IS NULL AND EXISTS (
                 SELECT
                 FROM judged AS b
-                WHERE b.parent = 'conversation_members_backup' AND b.kept_because IS NOT NULL
+                WHERE b.target = j.target AND b.is_backup AND b.kept_because IS NOT NULL
                     AND coalesce(b.lower_bound, '-infinity') < j.upper_bound
             ) OR only_partition IS NOT NULL AND EXISTS (
                 SELECT
                 FROM orphan_cleaner.partitions() AS b
-                WHERE b.parent = 'conversation_members_backup'
+                WHERE b.target = j.target AND b.is_backup
                     AND coalesce(b.lower_bound, '-infinity') < j.upper_bound
             ) THEN 'backups of its time'
         END
     FROM judged AS j
     JOIN pg_class AS c ON c.oid = j.partition_id
-    ORDER BY j.parent DESC, j.lower_bound, j.partition_name;
+    ORDER BY j.target, j.is_backup DESC, j.lower_bound, j.partition_name;
 END
 $$;
 
@@ -150,6 +153,7 @@ SET enable_seqscan = off
 AS $$
 DECLARE
     verdict record;
+    chosen regclass;
     default_partition regclass;
     newest timestamptz;
     known_alive uuid [] := ARRAY(SELECT d.user_id FROM orphan_cleaner.rechecks AS d WHERE d.alive_at IS NOT NULL);
@@ -173,14 +177,16 @@ BEGIN
     END IF;
 
     -- The quiet ones first. While the drop waits for the parent, everybody waits behind it: for nothing else then.
-    EXECUTE format('LOCK TABLE public.%I IN ACCESS EXCLUSIVE MODE', verdict.partition_name);
+    SELECT p.partition_id::regclass INTO chosen FROM orphan_cleaner.partitions(prune_drop.partition_name) AS p;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', chosen);
     SELECT p.partdefid INTO default_partition
-    FROM pg_partitioned_table AS p
-    WHERE p.partrelid = to_regclass('public.' || verdict.parent) AND p.partdefid <> 0;
+    FROM pg_inherits AS i
+    JOIN pg_partitioned_table AS p ON p.partrelid = i.inhparent
+    WHERE i.inhrelid = chosen AND p.partdefid <> 0;
     IF default_partition IS NOT NULL THEN
         EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', default_partition);
     END IF;
-    EXECUTE format('DROP TABLE public.%I', verdict.partition_name);
+    EXECUTE format('DROP TABLE %s', chosen);
 
     -- From here on nobody can read the parent, and whoever has read it is done: a restore that began while we waited, and
     -- may have planned with this partition, gets it back, and so does a user who was found alive.
@@ -207,7 +213,7 @@ DECLARE
     oldest_backup timestamptz := (
         SELECT min(coalesce(p.lower_bound, '-infinity'))
         FROM orphan_cleaner.partitions() AS p
-        WHERE p.parent = 'conversation_members_backup'
+        WHERE p.is_backup
     );
 BEGIN
     DELETE FROM orphan_cleaner.refusals AS f
@@ -287,7 +293,7 @@ $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.partitions IS 'The attached partitions of backup and audit, with the bounds that the catalog has; ours: an ordinary table of one UTC day or month, by bounds and name.';
+COMMENT ON FUNCTION orphan_cleaner.partitions IS 'The attached partitions of backups and audits, with the bounds that the catalog has; ours: an ordinary table of one UTC day or month, by bounds and name.';
 COMMENT ON FUNCTION orphan_cleaner.prune_look IS 'Which partitions are past their window, and why one is kept all the same: null means that it may go.';
 COMMENT ON FUNCTION orphan_cleaner.prune_drop IS 'Drops one partition that is past its window and that nothing needs; returns null, or why it is kept. Runs with the rights of its caller: the owner of the tables.';
 COMMENT ON FUNCTION orphan_cleaner.prune_rows IS 'Deletes what only describes evidence that is gone: refusals, rechecks and restores, at most max_rows of each, and sums of old hours.';

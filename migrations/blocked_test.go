@@ -27,12 +27,13 @@ func TestBlockedMarks(t *testing.T) {
 	finish := func(judged bool, membersDue, usersBlocked int, blocked string) {
 		t.Helper()
 		run := openRun(d)
-		d.Exec(`UPDATE orphan_cleaner.runs SET members_due = $2, judged_at = CASE WHEN $3 THEN now() END WHERE run_id = $1`, run, membersDue, judged)
+		d.Exec(`UPDATE orphan_cleaner.runs SET judged_at = CASE WHEN $2 THEN now() END WHERE run_id = $1`, run, judged)
+		d.Exec(`INSERT INTO orphan_cleaner.run_targets (run_id, target, rows_due) VALUES ($1, 'conversation_members', $2)`, run, membersDue)
 		d.Exec(`INSERT INTO orphan_cleaner.sightings (run_id, user_id, verdict, is_due) SELECT $1, u, 'missing', u <> $3 FROM unnest($2::uuid[]) AS u`,
 			run, []uuid.UUID{due, other, waiting}, waiting)
 		token := testdb.One[uuid.UUID](d, `SELECT token FROM orphan_cleaner.runs WHERE run_id = $1`, run)
 		login.exec(t, `SELECT orphan_cleaner.run_finish($1, $2, 'incomplete', NULL, 'x', $3)`, run, token,
-			fmt.Sprintf(`{"members_settled": 1, "members_blocked": 1, "users_blocked": %d, "blocked": %s}`, usersBlocked, blocked))
+			fmt.Sprintf(`{"targets": [{"name": "conversation_members", "rows_settled": 1, "rows_blocked": 1}], "users_blocked": %d, "blocked": %s}`, usersBlocked, blocked))
 	}
 	marked := func(what string, users ...uuid.UUID) {
 		t.Helper()

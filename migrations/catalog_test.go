@@ -100,7 +100,8 @@ func TestFunctionsAreClosed(t *testing.T) {
 	invokers := names(t, db, "SELECT proname FROM "+functions+" AND NOT prosecdef ORDER BY 1")
 	want := testdb.Snapshot{
 		"approve", "candidates_block", "candidates_leave", "chunk_open", "effective_settings", "lacks_standby", "members_columns", "members_shape", "merge", "partition_add",
-		"partition_need", "partitions", "prune_drop", "prune_look", "prune_rows", "refuse_truncate", "revoke_approval", "run_open", "settle_clock", "sweep_rows",
+		"partition_need", "partitions", "prune_drop", "prune_look", "prune_rows", "refuse_truncate", "revoke_approval", "run_count", "run_open", "run_retention",
+		"settle_clock", "stricter_settings", "sweep_rows", "target_facts", "target_facts_statement", "target_total", "targets_change",
 	}
 	if diff := want.Diff(invokers); diff != "" {
 		t.Errorf("not SECURITY DEFINER:\n%s", diff)

@@ -66,7 +66,7 @@ func newTarget(t *testing.T) *target {
 	d.Exec("INSERT INTO orphan_cleaner.refusals (run_id, user_id, is_due) SELECT $1, md5('user ' || n)::uuid, true FROM generate_series(5, 60) AS n", refused)
 	d.Exec("INSERT INTO orphan_cleaner.limits (name, value) VALUES " + pins)
 	d.Exec("INSERT INTO orphan_cleaner.coverage (cycle_run_id, previous_run_id, run_id, checked_at, users, users_so_far) VALUES ($1, $1, $1, now(), 200, 200)", run)
-	d.Exec("INSERT INTO orphan_cleaner.hours (hour, users, users_new, rows_total, rows_deleted) VALUES (date_trunc('hour', now()), 200, 0, 400, 2)")
+	d.Exec("INSERT INTO orphan_cleaner.hours (hour, target, users, users_new, rows_total, rows_deleted) SELECT date_trunc('hour', now()), t.target, 200, 0, 400, 2 FROM unnest(ARRAY['', 'conversation_members']) AS t (target)")
 	d.Exec("CREATE TABLE ledger AS SELECT * FROM orphan_cleaner.candidates")
 	d.Exec("CREATE TABLE sums AS SELECT * FROM orphan_cleaner.hours")
 	d.Exec("CREATE TABLE covered AS SELECT * FROM orphan_cleaner.coverage")
@@ -222,7 +222,7 @@ var besideARun = []string{
 	"SELECT orphan_cleaner.run_begin(NULL, 'clean', 'verify', {lax}, '1 minute', 'hostile', 'x', NULL, false)",
 	"SELECT orphan_cleaner.run_begin({token}, 'clean', 'verify', {lax}, '-1 hour', 'hostile', 'x', NULL, false)",
 	"SELECT orphan_cleaner.run_begin({token}, 'clean', 'verify', {lax}, 'infinity', 'hostile', 'x', '0 seconds', true)",
-	"SELECT orphan_cleaner.revert_chunk({own}, {token}, 1, current_date, 0, 100, {everybody}, {now})",
+	"SELECT orphan_cleaner.revert_chunk({own}, {token}, 1, current_date, 0, 100, {everybody}, {now}, 'conversation_members')",
 	// what is granted to others or to nobody
 	"SELECT orphan_cleaner.conversation_members_delete({everybody}, now(), {now}, 1000)",
 	"SELECT orphan_cleaner.sweep_rows(NULL, {everybody}, {now}, 1000)", "SELECT orphan_cleaner.candidates_leave({everybody})",
@@ -234,7 +234,7 @@ var besideARun = []string{
 	"SELECT orphan_cleaner.pause('x')", "SELECT orphan_cleaner.resume()", "SELECT orphan_cleaner.prune_rows('0', '0', 1000)",
 	"SELECT orphan_cleaner.prune_drop('conversation_members_audit_default', '1 day', '1 day')", "SELECT orphan_cleaner.prune_look('1 day', '1 day')",
 	"SELECT orphan_cleaner.partition_add('public.conversation_members', 'x', now(), now())",
-	"SELECT orphan_cleaner.restore_store({own}, {token}, 1, NULL, NULL, NULL, NULL)", "SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 100, '1 day')",
+	"SELECT orphan_cleaner.restore_store({own}, {token}, 1, NULL, NULL, NULL, NULL, NULL)", "SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 100, '1 day', 'conversation_members')",
 	"SELECT orphan_cleaner.recheck_settle({own}, {token})",
 	"SELECT orphan_cleaner.audit_members()", "SELECT orphan_cleaner.refuse_truncate()",
 	"CREATE TEMP TABLE gone (user_id uuid);; CREATE TRIGGER mine AFTER DELETE ON gone EXECUTE FUNCTION orphan_cleaner.audit_members()",
@@ -350,8 +350,8 @@ var inARun = []string{
 	lying + "DECLARE c CURSOR WITH HOLD FOR {sweep};; FETCH ALL FROM c", lying + "COPY ({sweep}) TO STDOUT",
 	lying + outOfStack,
 	// a restore, which it may begin and no more
-	"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, false);; SELECT orphan_cleaner.revert_chunk({own}, {token}, 1, current_date, 0, 100000, {everybody}, {now})",
-	"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, false);; {stage};; {judge};; {sweep};; SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 1, '1 day')",
+	"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, false);; SELECT orphan_cleaner.revert_chunk({own}, {token}, 1, current_date, 0, 100000, {everybody}, {now}, 'conversation_members')",
+	"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, false);; {stage};; {judge};; {sweep};; SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 1, '1 day', 'conversation_members')",
 	"SELECT orphan_cleaner.run_begin({token}, 'simple', 'verify', '{}', '1 minute', 'hostile', 'x', NULL, false);; SELECT orphan_cleaner.run_begin({token}, 'clean', 'nothing', '{}', '1 minute', 'hostile', 'x', NULL, false)",
 }
 
@@ -519,7 +519,7 @@ func TestHostileOthers(t *testing.T) {
 		"UPDATE orphan_cleaner.candidates SET first_missing_at = '2000-01-01'", "UPDATE orphan_cleaner.limits SET value = 0", "DELETE FROM orphan_cleaner.holds",
 		"INSERT INTO orphan_cleaner.approvals (run_id, approved_by, expires_at) VALUES (2, 'x', 'infinity')", "SELECT token FROM orphan_cleaner.runs",
 		"SELECT orphan_cleaner.approve(2, 'x', '1 day')", "SELECT orphan_cleaner.run_stage(1, {token}, {few}, NULL)",
-		"SELECT orphan_cleaner.sweep_chunk(1, {token}, {few}, {now}, 1000)", "SELECT orphan_cleaner.revert_chunk(1, {token}, 1, current_date, 0, 1, {few}, {now})",
+		"SELECT orphan_cleaner.sweep_chunk(1, {token}, {few}, {now}, 1000)", "SELECT orphan_cleaner.revert_chunk(1, {token}, 1, current_date, 0, 1, {few}, {now}, 'conversation_members')",
 		"SELECT orphan_cleaner.prune_drop('conversation_members_audit_default', '1 day', '1 day')", "SELECT orphan_cleaner.partitions_ensure(31)",
 		"SELECT orphan_cleaner.run_finish(1, {token}, 'failed', NULL, NULL, '{}')", "SET session_replication_role = replica", "SET ROLE orphan_cleaner_owner",
 		"BEGIN;; LOCK TABLE orphan_cleaner.holds IN SHARE MODE", "SELECT FROM public.conversation_members FOR UPDATE", "ALTER TABLE public.conversation_members DISABLE TRIGGER ALL",
@@ -538,10 +538,10 @@ func TestHostileOthers(t *testing.T) {
 	restorers := []string{
 		"SELECT orphan_cleaner.run_begin({token}, 'clean', 'verify', {lax}, '1 minute', 'hostile', 'x', NULL, false);; {stage}",
 		"SELECT orphan_cleaner.run_begin({token}, 'clean', 'verify', {lax}, '1 minute', 'hostile', 'x', NULL, false);; {stage};; {judge};; {sweep}",
-		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.restore_chunk({own}, '" + victimToken + "', current_date, 0, 100000, '1 day')",
-		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 1, NULL);; SELECT FROM orphan_cleaner.restore_store({own}, NULL, 1, {few}, NULL, NULL, NULL)",
-		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.revert_chunk({own}, {token}, 1, current_date, 0, 1, {few}, {now})",
-		"BEGIN ISOLATION LEVEL REPEATABLE READ;; SELECT orphan_cleaner.restore_chunk(NULL, NULL, NULL, NULL, NULL, NULL)",
+		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.restore_chunk({own}, '" + victimToken + "', current_date, 0, 100000, '1 day', 'conversation_members')",
+		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.restore_chunk({own}, {token}, current_date, 0, 1, NULL, 'conversation_members');; SELECT FROM orphan_cleaner.restore_store({own}, NULL, 1, {few}, NULL, NULL, NULL, NULL)",
+		"SELECT orphan_cleaner.run_begin({token}, 'restore', 'restore', '{}', '1 minute', 'hostile', 'x', NULL, true);; SELECT orphan_cleaner.revert_chunk({own}, {token}, 1, current_date, 0, 1, {few}, {now}, 'conversation_members')",
+		"BEGIN ISOLATION LEVEL REPEATABLE READ;; SELECT orphan_cleaner.restore_chunk(NULL, NULL, NULL, NULL, NULL, NULL, 'conversation_members')",
 	}
 	for name, attempts := range map[string][]string{
 		"restorer": append(restorers, everyone...), "reader": append(readers, everyone...), "stranger": append(append(strangers, readers...), everyone...),

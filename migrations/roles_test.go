@@ -92,10 +92,10 @@ func TestRunnerOwnsNothing(t *testing.T) {
 		must("CoverageState", err)
 	}
 	missing := []uuid.UUID{user, held}
-	page, err := q.MemberUserPage(ctx, db.MemberUserPageParams{MaxUsers: 1000})
-	must("MemberUserPage", err)
-	if len(page.Users) != 97 || page.Members != 102 {
-		t.Errorf("a page of %d users with %d members", len(page.Users), page.Members)
+	page, err := q.UserPage(ctx, db.UserPageParams{Target: "conversation_members", MaxUsers: 1000})
+	must("UserPage", err)
+	if len(page.Users) != 97 || page.Rows != 102 {
+		t.Errorf("a page of %d users with %d members", len(page.Users), page.Rows)
 	}
 	_, err = q.CoverageHolders(ctx, missing)
 	must("CoverageHolders", err)
@@ -109,7 +109,7 @@ func TestRunnerOwnsNothing(t *testing.T) {
 	unknown := uuid.New()
 	due, err := q.RunStage(ctx, db.RunStageParams{RunID: run, Token: token, Missing: missing, Unknown: []uuid.UUID{unknown}})
 	must("RunStage", err)
-	if due != 5 || facts.RowsDue != 5 || facts.RowsHeld != 2 || facts.UsersDue != 1 {
+	if due != 5 || facts.RowsDue[0] != 5 || facts.RowsHeld[0] != 2 || facts.UsersDue != 1 {
 		t.Errorf("%d rows staged, assessed: %+v", due, facts)
 	}
 
@@ -124,7 +124,7 @@ func TestRunnerOwnsNothing(t *testing.T) {
 	}
 	duePage, err := q.RunDuePage(ctx, db.RunDuePageParams{RunID: run, MaxUsers: 10})
 	must("RunDuePage", err)
-	if len(duePage) != 1 || duePage[0].UserID != user || duePage[0].RowsDue != 5 {
+	if len(duePage) != 1 || duePage[0].UserID != user || duePage[0].RowsDue[0] != 5 {
 		t.Errorf("due: %v, not %v with 5 members", duePage, user)
 	}
 	_, err = q.RecheckPage(ctx, 10)
@@ -140,13 +140,13 @@ func TestRunnerOwnsNothing(t *testing.T) {
 	must("SnapshotOldest", err)
 	chunk, err := q.RunSweepChunk(ctx, db.RunSweepChunkParams{RunID: run, Token: token, UserIds: missing, CheckedFrom: from, MaxRows: 100})
 	must("RunSweepChunk", err)
-	if chunk.RowsDeleted != 5 || !chunk.IsWhole {
+	if chunk.RowsDeleted[0] != 5 || !chunk.IsWhole {
 		t.Errorf("a chunk: %+v", chunk)
 	}
 	must("RunSweepReturned", q.RunSweepReturned(ctx, db.RunSweepReturnedParams{RunID: run, Token: token, UserIds: []uuid.UUID{uuid.New()}}))
 
 	// Finish.
-	finished, err := q.RunFinish(ctx, db.RunFinishParams{RunID: run, Token: token, State: "succeeded", Counts: []byte(`{"members_settled": 5}`)})
+	finished, err := q.RunFinish(ctx, db.RunFinishParams{RunID: run, Token: token, State: "succeeded", Counts: []byte(`{"targets": [{"name": "conversation_members", "rows_settled": 5, "rows_blocked": 0}]}`)})
 	must("RunFinish", err)
 	if finished.State != "succeeded" || finished.MembersDeleted != 5 || finished.Conversations != 5 || finished.MembersHeld != 2 {
 		t.Errorf("finished: %+v", finished)
@@ -203,7 +203,7 @@ func TestRunnerMayNot(t *testing.T) {
 		"SELECT * FROM orphan_cleaner.prune_drop('" + day + "', '1 day', '1 day')",
 		"UPDATE orphan_cleaner.restores SET state = 'planned'",
 		"DELETE FROM orphan_cleaner.restores",
-		"SELECT orphan_cleaner.restore_chunk(1, gen_random_uuid(), current_date, 0, 1, '1 day')",
+		"SELECT orphan_cleaner.restore_chunk(1, gen_random_uuid(), current_date, 0, 1, '1 day', 'conversation_members')",
 		"SELECT token FROM orphan_cleaner.runs",
 		"SELECT * FROM orphan_cleaner.runs",
 		// the trigger

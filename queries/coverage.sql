@@ -50,7 +50,8 @@ ORDER BY o.user_id
 LIMIT @max_users::bigint;
 
 -- name: CoverageHolders :many
--- Those of the users who have a row.
--- Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: the users given.
+-- Those of the users who have a row, in order.
+-- Locks: ACCESS SHARE on the targets. Index: conversation_members_user_id. Rows: the users given.
 SELECT h.user_id::uuid AS user_id
-FROM orphan_cleaner.conversation_members_holders(@user_ids::uuid []) AS h (user_id);
+FROM orphan_cleaner.target_holders(@user_ids::uuid []) AS h (user_id)
+ORDER BY 1;

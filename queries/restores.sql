@@ -8,9 +8,11 @@ WITH chosen AS (
         sqlc.narg('of_users')::uuid [] AS of_users,
         sqlc.narg('of_conversations')::uuid [] AS of_conversations,
         sqlc.narg('since')::timestamptz AS since,
-        sqlc.narg('until')::timestamptz AS until
+        sqlc.narg('until')::timestamptz AS until,
+        sqlc.narg('of_targets')::text [] AS of_targets
 )
 SELECT
+    p.target::text AS target,
     p.deleted_run::bigint AS deleted_run,
     to_char(p.backed_up_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')::text AS day,
     count(*) FILTER (WHERE p.verdict = 'restore') AS restore,
@@ -21,9 +23,9 @@ SELECT
     count(*) FILTER (WHERE p.verdict = 'conversation_gone') AS conversation_gone,
     count(*) FILTER (WHERE p.verdict = 'left_since') AS left_since
 FROM chosen AS w
-CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
-GROUP BY 1, 2
-ORDER BY 1, 2;
+CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until, w.of_targets) AS p
+GROUP BY 1, 2, 3
+ORDER BY 2, 3, 1;
 
 -- name: RestoreSummary :one
 -- What became of the members of a restore.
@@ -33,6 +35,7 @@ SELECT
     r.state,
     r.members_restored,
     r.members_deleted,
+    coalesce((SELECT sum(t.rows_deleted) FROM orphan_cleaner.run_targets AS t WHERE t.run_id = r.run_id), 0)::bigint AS rows_deleted,
     g.planned::bigint AS planned,
     g.restored::bigint AS restored,
     g.users::bigint AS users,
@@ -90,13 +93,14 @@ WHERE r.run_id = @run_id
 SELECT s.verdict::text AS verdict, s.members::bigint AS members, s.users::bigint AS users
 FROM orphan_cleaner.restore_store(
     @run_id::bigint, @token::uuid, sqlc.narg('of_run')::bigint, sqlc.narg('of_users')::uuid [],
-    sqlc.narg('of_conversations')::uuid [], sqlc.narg('since')::timestamptz, sqlc.narg('until')::timestamptz
+    sqlc.narg('of_conversations')::uuid [], sqlc.narg('since')::timestamptz, sqlc.narg('until')::timestamptz,
+    sqlc.narg('of_targets')::text []
 ) AS s;
 
 -- name: RestoreChunks :many
 -- Where the backup rows of a restore are: the chunks of so many pages that hold one, by UTC day, with their users.
 -- Locks: ACCESS SHARE on the backup. Index: restores_pkey. Rows: the backups from the oldest row of the restore on, read once.
-SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members, c.user_ids::uuid [] AS user_ids
+SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members, c.user_ids::uuid [] AS user_ids, c.target::text AS target
 FROM orphan_cleaner.restore_chunks(@run_id::bigint, @state::text, @pages::integer) AS c;
 
 -- name: RestoreChunk :one
@@ -104,7 +108,7 @@ FROM orphan_cleaner.restore_chunks(@run_id::bigint, @state::text, @pages::intege
 -- Locks: ROW EXCLUSIVE on conversation_members and our tables; the conversations FOR KEY SHARE, by their foreign key.
 -- Index: restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
 SELECT orphan_cleaner.restore_chunk(
-    @run_id::bigint, @token::uuid, (@day::text)::date, @first_page::bigint, @pages::integer, @hold::interval
+    @run_id::bigint, @token::uuid, (@day::text)::date, @first_page::bigint, @pages::integer, @hold::interval, @target::text
 )::bigint AS restored;
 
 -- name: RevertChunk :one
@@ -113,7 +117,7 @@ SELECT orphan_cleaner.restore_chunk(
 -- Index: restores_pkey, conversation_members_pkey or conversation_members_user_id; a TID range of the backup. Rows: those on the pages.
 SELECT orphan_cleaner.revert_chunk(
     @run_id::bigint, @token::uuid, @reverted_run::bigint, (@day::text)::date, @first_page::bigint, @pages::integer,
-    @user_ids::uuid [], (@checked_from::text)::xid8
+    @user_ids::uuid [], (@checked_from::text)::xid8, @target::text
 )::bigint AS deleted;
 
 -- name: RevertJudge :one

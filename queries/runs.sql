@@ -19,8 +19,8 @@ SELECT orphan_cleaner.run_heartbeat(@run_id::bigint, @token::uuid, @kind::text, 
 
 -- name: RunStage :one
 -- Stages users as missing, with what they mean for the run, and as unknown; returns the rows due among them.
--- Locks: ACCESS SHARE on conversation_members, ROW EXCLUSIVE on sightings.
--- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
+-- Locks: ACCESS SHARE on the targets, ROW EXCLUSIVE on sightings.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their rows.
 SELECT orphan_cleaner.run_stage(@run_id::bigint, @token::uuid, @missing::uuid [], @unknown::uuid [])::bigint AS rows_due;
 
 -- name: RunJudge :one
@@ -49,6 +49,15 @@ FROM orphan_cleaner.breakers(@settings::jsonb, @facts::jsonb) AS b;
 -- applied, as run_begin applies them.
 -- Locks: ACCESS SHARE on conversation_members and our tables.
 -- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
+WITH assessed AS MATERIALIZED (
+    SELECT a.user_id, a.is_new, a.is_approved, a.is_restarted, a.is_active, a.is_due, a.rows_due, a.rows_young, a.rows_held
+    FROM orphan_cleaner.assess(
+        @user_ids::uuid [],
+        greatest(@retention::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
+        least(@max_gap::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
+        sqlc.narg('approved_run')::bigint
+    ) AS a (user_id, clock_start, evidence, is_new, is_approved, is_restarted, is_active, is_due, rows_due, rows_young, rows_held)
+)
 SELECT
     count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
     -- As run_judge counts them.
@@ -59,23 +68,28 @@ SELECT
     count(*) FILTER (WHERE a.is_restarted)::bigint AS users_restarted,
     count(*) FILTER (WHERE a.is_active)::bigint AS users_active,
     count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
-    coalesce(sum(a.rows_due), 0)::bigint AS rows_due,
-    coalesce(sum(a.rows_due) FILTER (WHERE NOT a.is_approved), 0)::bigint AS rows_due_judged,
-    coalesce(sum(a.rows_young), 0)::bigint AS rows_young,
-    coalesce(sum(a.rows_held), 0)::bigint AS rows_held
-FROM orphan_cleaner.assess(
-    @user_ids::uuid [],
-    greatest(@retention::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
-    least(@max_gap::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
-    sqlc.narg('approved_run')::bigint
-) AS a;
+    -- By target, in order.
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_due[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_due,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_due[t.n]) FROM assessed AS b WHERE NOT b.is_approved), 0)::bigint
+        FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_due_judged,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_young[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_young,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_held[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_held
+FROM assessed AS a;
 
 -- name: RunDuePage :many
--- The next due users of the run behind one, as staged, with the rows that the sweep may delete: those who are blocked, or
+-- The next due users of the run behind one, as staged, with the rows that the sweep may delete, by target: those who are blocked, or
 -- the others.
 -- Locks: ACCESS SHARE on sightings and candidates. Index: candidates_blocked; none else is needed: staging is read in order,
 -- or whole. Rows: as asked, and all who are blocked.
-SELECT s.user_id, s.rows_due::bigint AS rows_due, @is_blocked::boolean AS is_blocked
+SELECT s.user_id, coalesce(s.rows_due, '{}')::bigint [] AS rows_due, @is_blocked::boolean AS is_blocked
 FROM orphan_cleaner.sightings AS s
 WHERE s.run_id = @run_id
     AND s.user_id > @after
@@ -86,9 +100,9 @@ LIMIT @max_users;
 
 -- name: RunSweepChunk :one
 -- Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
--- Locks: ROW EXCLUSIVE on conversation_members; SHARE on holds and pauses; 2 s at most for each.
+-- Locks: ROW EXCLUSIVE on the targets; SHARE on holds and pauses; 2 s at most for each.
 -- Index: conversation_members_user_id, candidates_pkey. Rows: max_rows.
-SELECT c.rows_deleted::bigint AS rows_deleted, c.is_whole::boolean AS is_whole
+SELECT c.rows_deleted::bigint [] AS rows_deleted, c.is_whole::boolean AS is_whole
 FROM orphan_cleaner.sweep_chunk(
     @run_id::bigint, @token::uuid, @user_ids::uuid [], (@checked_from::text)::xid8, @max_rows::bigint
 ) AS c;
@@ -120,6 +134,15 @@ SELECT
 FROM orphan_cleaner.run_finish(
     @run_id::bigint, @token::uuid, @state::text, sqlc.narg('breaker')::text, sqlc.narg('error')::text, @counts::jsonb
 ) AS r;
+
+-- name: RunTargets :many
+-- What a run did with each target, in the order of the sweep; no row for a run that was not judged.
+-- Locks: ACCESS SHARE on run_targets and targets. Index: run_targets_pkey. Rows: the targets.
+SELECT r.target, r.rows_due, r.rows_deleted, r.rows_kept_young, r.rows_held, r.rows_changed, r.rows_blocked
+FROM orphan_cleaner.run_targets AS r
+JOIN orphan_cleaner.targets_in_order AS t ON t.name = r.target
+WHERE r.run_id = @run_id
+ORDER BY t.n;
 
 -- name: RunSchedule :one
 -- When the next run is due, as run_begin decides it: an interval after the last attempt was, of whichever runner,

@@ -218,6 +218,7 @@ BEGIN
 END
 $$;
 GRANT SELECT ON
+    orphan_cleaner.targets, orphan_cleaner.targets_in_order, orphan_cleaner.run_targets,
     orphan_cleaner.pauses, orphan_cleaner.limits, orphan_cleaner.hours, orphan_cleaner.candidates, orphan_cleaner.sightings,
     orphan_cleaner.coverage, orphan_cleaner.unknowns, orphan_cleaner.rechecks, orphan_cleaner.holds, orphan_cleaner.holds_in_force,
     orphan_cleaner.refusals, orphan_cleaner.approvals, orphan_cleaner.restores, orphan_cleaner.event_cursors, public.orphan_cleaner_goose
@@ -236,9 +237,9 @@ GRANT EXECUTE ON FUNCTION
     orphan_cleaner.run_begin(uuid, text, text, jsonb, interval, text, text, interval, boolean),
     orphan_cleaner.run_heartbeat(bigint, uuid, text, text),
     orphan_cleaner.run_finish(bigint, uuid, text, text, text, jsonb),
-    orphan_cleaner.conversation_members_page(uuid, bigint),
-    orphan_cleaner.conversation_members_holders(uuid []),
-    orphan_cleaner.conversation_members_canaries(integer),
+    orphan_cleaner.target_page(text, uuid, bigint),
+    orphan_cleaner.target_holders(uuid []),
+    orphan_cleaner.target_canaries(integer),
     orphan_cleaner.assess(uuid [], interval, interval, bigint),
     orphan_cleaner.run_stage(bigint, uuid, uuid [], uuid []),
     orphan_cleaner.run_judge(bigint, uuid, jsonb),
@@ -249,7 +250,7 @@ GRANT EXECUTE ON FUNCTION
     orphan_cleaner.event_page(text, uuid, integer, interval),
     orphan_cleaner.event_advance(text, uuid, text, uuid, uuid, bigint, text),
     orphan_cleaner.revert_judge(bigint, uuid, bigint, uuid [], jsonb),
-    orphan_cleaner.revert_chunk(bigint, uuid, bigint, date, bigint, integer, uuid [], xid8)
+    orphan_cleaner.revert_chunk(bigint, uuid, bigint, date, bigint, integer, uuid [], xid8, text)
     TO orphan_cleaner_runner;
 
 -- 6. restorer. On call: stops runs, places holds, restores. The default privilege lets the runbook's statement read the
@@ -263,10 +264,10 @@ GRANT EXECUTE ON FUNCTION
     orphan_cleaner.pause(text),
     orphan_cleaner.resume(),
     orphan_cleaner.is_restorable(uuid, uuid),
-    orphan_cleaner.restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz),
-    orphan_cleaner.restore_store(bigint, uuid, bigint, uuid [], uuid [], timestamptz, timestamptz),
+    orphan_cleaner.restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz, text []),
+    orphan_cleaner.restore_store(bigint, uuid, bigint, uuid [], uuid [], timestamptz, timestamptz, text []),
     orphan_cleaner.restore_chunks(bigint, text, integer),
-    orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval),
+    orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval, text),
     orphan_cleaner.recheck_settle(bigint, uuid)
     TO orphan_cleaner_restorer;
 GRANT SELECT ON
@@ -276,11 +277,15 @@ GRANT SELECT ON
 DO $$
 DECLARE
     partition regclass;
+    target record;
 BEGIN
-    FOR partition IN
-        SELECT inhrelid FROM pg_inherits WHERE inhparent = 'public.conversation_members_backup'::regclass
-    LOOP
-        EXECUTE format('GRANT SELECT ON %s TO orphan_cleaner_restorer', partition);
+    FOR target IN SELECT t.table_name, t.action, t.audit_table, t.backup_table FROM orphan_cleaner.targets AS t LOOP
+        -- What its functions do, as the owner.
+        EXECUTE format('GRANT SELECT, INSERT, %s ON %s TO orphan_cleaner_owner', target.action, target.table_name::regclass);
+        EXECUTE format('GRANT SELECT ON %s, %s TO orphan_cleaner_restorer', target.audit_table::regclass, target.backup_table::regclass);
+        FOR partition IN SELECT inhrelid FROM pg_inherits WHERE inhparent = target.backup_table::regclass LOOP
+            EXECUTE format('GRANT SELECT ON %s TO orphan_cleaner_restorer', partition);
+        END LOOP;
     END LOOP;
 END
 $$;

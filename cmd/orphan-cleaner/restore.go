@@ -28,6 +28,7 @@ type RestoreCmd struct {
 	Deleted       *int64   `name:"run" help:"What this run deleted." placeholder:"RUN"`
 	User          []string `help:"Members of these users." placeholder:"UUID,..." sep:"none"`
 	Conversation  []string `help:"Members of these conversations." placeholder:"UUID,..." sep:"none"`
+	Target        []string `help:"Rows of these targets only." placeholder:"NAME,..." sep:","`
 	Since         *string  `help:"Deleted at this time or later: 2026-01-31, '2026-01-31 10:00' (UTC) or RFC 3339." placeholder:"TIME"`
 	Until         *string  `help:"Deleted before this time." placeholder:"TIME"`
 	Resurrected   bool     `help:"Members of the users whom runs found alive again (see status)."`
@@ -60,6 +61,9 @@ func (cmd *RestoreCmd) Run(ctx context.Context, s *streams) error {
 		if err := aRunThatDeleted(ctx, pool, *cmd.Deleted); err != nil {
 			return err
 		}
+	}
+	if err := areTargets(ctx, pool, chosen.Targets); err != nil {
+		return err
 	}
 	if cmd.Resurrected {
 		if chosen.Users, err = resurrected(ctx, pool); err != nil {
@@ -98,7 +102,7 @@ func (cmd *RestoreCmd) config(chosen restore.Selection) (restore.Config, error) 
 	}
 	cfg.Lease, cfg.Hold, cfg.Host, cfg.Version = time.Duration(cmd.Lease), time.Duration(cmd.Hold), runner.Host, runner.Version
 	runner.Flags = map[string]any{
-		"run": chosen.Run, "users": chosen.Users, "conversations": chosen.Conversations, "since": cmd.Since, "until": cmd.Until,
+		"run": chosen.Run, "users": chosen.Users, "conversations": chosen.Conversations, "targets": chosen.Targets, "since": cmd.Since, "until": cmd.Until,
 		"resurrected": cmd.Resurrected, "revert": cmd.Revert, "hold": cmd.Hold.String(),
 	}
 	cfg.Settings, err = runner.JSON()

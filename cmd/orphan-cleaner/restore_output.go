@@ -30,6 +30,7 @@ func (cmd *RestoreCmd) same() string {
 	}
 	add("--user", strings.Join(cmd.User, ","))
 	add("--conversation", strings.Join(cmd.Conversation, ","))
+	add("--target", strings.Join(cmd.Target, ","))
 	if cmd.Since != nil {
 		add("--since", *cmd.Since)
 	}
@@ -67,19 +68,19 @@ func (cmd *RestoreCmd) preview(ctx context.Context, s *streams, r *restore.Resto
 		return err
 	}
 	p := preview{Parts: append([]db.RestorePreviewRow{}, parts...)}
-	t := newTable("Restore: nothing was changed", "run", "day (UTC)", "restore", "there already", "there, differing", "conversation gone", "left since")
+	t := newTable("Restore: nothing was changed", "run", "day (UTC)", "target", "restore", "there already", "there, differing", "conversation gone", "left since")
 	for _, part := range parts {
 		p.Restore += part.Restore
 		p.There += part.There
 		p.ThereDiffers += part.ThereDiffers
 		p.ConversationGone += part.ConversationGone
 		p.LeftSince += part.LeftSince
-		t.AppendRow(table.Row{part.DeletedRun, part.Day, part.Restore, part.There, part.ThereDiffers, part.ConversationGone, part.LeftSince})
+		t.AppendRow(table.Row{part.DeletedRun, part.Day, part.Target, part.Restore, part.There, part.ThereDiffers, part.ConversationGone, part.LeftSince})
 	}
 	if cmd.JSON {
 		return printJSON(s.out, p)
 	}
-	t.AppendFooter(table.Row{"all", "", p.Restore, p.There, p.ThereDiffers, p.ConversationGone, p.LeftSince})
+	t.AppendFooter(table.Row{"all", "", "", p.Restore, p.There, p.ThereDiffers, p.ConversationGone, p.LeftSince})
 	if err := printTable(s.out, t); err != nil {
 		return err
 	}

@@ -1,13 +1,20 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/restore"
+	"github.com/nova-social/orphan-cleaner/internal/safetext"
 )
 
 // selection reads from the flags what is to be restored.
@@ -40,11 +47,12 @@ func (cmd *RestoreCmd) selection() (s restore.Selection, err error) {
 	if s.Until, err = parseTime("--until", cmd.Until); err != nil {
 		return s, err
 	}
+	s.Targets = cmd.Target
 	chosen := s.Run != 0 || len(s.Users) > 0 || len(s.Conversations) > 0 || !s.Since.IsZero() || !s.Until.IsZero() || cmd.Resurrected
 	switch {
 	case cmd.Deleted != nil && *cmd.Deleted < 1 || cmd.Revert < 0:
 		return wrong("the number of a run is 1 or more; see: orphan-cleaner status")
-	case cmd.Revert != 0 && chosen:
+	case cmd.Revert != 0 && (chosen || len(s.Targets) > 0):
 		return wrong("--revert undoes a whole restore: it cannot be combined with flags that choose deletions")
 	case cmd.Revert == 0 && !chosen:
 		return wrong("say what to restore: --run, --user, --conversation, --since, --until or --resurrected; see: orphan-cleaner status")
@@ -56,6 +64,23 @@ func (cmd *RestoreCmd) selection() (s restore.Selection, err error) {
 		return wrong("LEASE is %s, it must be 1s or more", cmd.Lease)
 	}
 	return s, nil
+}
+
+// areTargets refuses names that the registry does not have.
+func areTargets(ctx context.Context, pool *pgxpool.Pool, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	targets, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]string, error) { return q.UserTargets(ctx) })
+	if err != nil {
+		return fmt.Errorf("reading the targets: %w", err)
+	}
+	for _, name := range names {
+		if !slices.Contains(targets, name) {
+			return fmt.Errorf("%w: --target: there is no target %q, only %s", errUsage, safetext.Line(name, 100), strings.Join(targets, ", "))
+		}
+	}
+	return nil
 }
 
 // parseTime reads a moment; what names no zone is UTC.

@@ -14,11 +14,12 @@ import (
 
 const coverageHolders = `-- name: CoverageHolders :many
 SELECT h.user_id::uuid AS user_id
-FROM orphan_cleaner.conversation_members_holders($1::uuid []) AS h (user_id)
+FROM orphan_cleaner.target_holders($1::uuid []) AS h (user_id)
+ORDER BY 1
 `
 
-// Those of the users who have a row.
-// Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: the users given.
+// Those of the users who have a row, in order.
+// Locks: ACCESS SHARE on the targets. Index: conversation_members_user_id. Rows: the users given.
 func (q *Queries) CoverageHolders(ctx context.Context, userIds []uuid.UUID) ([]uuid.UUID, error) {
 	rows, err := q.db.Query(ctx, coverageHolders, userIds)
 	if err != nil {

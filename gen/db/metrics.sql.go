@@ -31,11 +31,16 @@ facts AS (
             'users_checked', j.users_checked,
             'users_new', j.refused_new,
             'candidates', j.refused_new + (SELECT count(*) FROM orphan_cleaner.candidates AS c WHERE c.approved_run IS NULL),
-            'rows_due', greatest(j.refused_due, $1::bigint),
-            -- Given, so that nothing is counted.
-            'rows_total', coalesce(
-                (SELECT h.rows_total FROM orphan_cleaner.hours AS h WHERE h.rows_total > 0 ORDER BY h.hour DESC LIMIT 1),
-                greatest(j.members_total, j.users_checked)
+            'targets', (
+                SELECT jsonb_object_agg(t.name, jsonb_build_object(
+                    'rows_due', CASE t.name WHEN 'conversation_members' THEN greatest(j.refused_due, $1::bigint) ELSE 0 END,
+                    -- Given, so that nothing is counted.
+                    'rows_total', coalesce(
+                        (SELECT h.rows_total FROM orphan_cleaner.hours AS h WHERE h.target = t.name AND h.rows_total > 0 ORDER BY h.hour DESC LIMIT 1),
+                        CASE t.name WHEN 'conversation_members' THEN greatest(j.members_total, j.users_checked) ELSE 0 END
+                    )
+                ))
+                FROM orphan_cleaner.targets AS t
             )
         ) AS now
     FROM judged AS j
@@ -52,7 +57,7 @@ SELECT
         END, false
     )::boolean AS is_on,
     -- For new-missing-rate: users who went missing within a day and a week, and how many usually do.
-    (f.refused_new + coalesce((SELECT sum(h.users_new) FROM orphan_cleaner.hours AS h WHERE h.hour > now() - interval '1 day'), 0))::float8 AS new_1d,
+    (f.refused_new + coalesce((SELECT sum(h.users_new) FROM orphan_cleaner.hours AS h WHERE h.target = '' AND h.hour > now() - interval '1 day'), 0))::float8 AS new_1d,
     coalesce(m.said[1], 'NaN')::float8 AS new_7d,
     coalesce(m.said[3]::float8 / m.said[2]::float8, 'NaN')::float8 AS usual_1d,
     coalesce(m.said[3], 'NaN')::float8 AS usual_7d
@@ -63,7 +68,7 @@ CROSS JOIN LATERAL (
     -- The windows have the last run's finds already; its own share is of them alone. The hour's sum leaves out what the judgement did.
     (false, f.now || jsonb_build_object('users_new', greatest(
         f.refused_new,
-        least(f.users_new, (SELECT h.users_new FROM orphan_cleaner.hours AS h WHERE h.hour <= f.judged_at ORDER BY h.hour DESC LIMIT 1))
+        least(f.users_new, (SELECT h.users_new FROM orphan_cleaner.hours AS h WHERE h.target = '' AND h.hour <= f.judged_at ORDER BY h.hour DESC LIMIT 1))
     )))
 ) AS k (is_now, facts)
 CROSS JOIN LATERAL orphan_cleaner.breakers(f.settings, k.facts) AS b
@@ -72,6 +77,7 @@ CROSS JOIN LATERAL (
     SELECT regexp_match(b.message, '^(\S+) users are newly missing within (\S+) days, limit twice the usual (\S+) and') AS said
 ) AS m
 WHERE k.is_now = (b.breaker <> 'new-missing-share')
+    AND b.target IN ('', 'conversation_members')
     -- Nothing is known of the others until a run checks.
     AND b.breaker NOT IN ('clock', 'canary-alive', 'canary-dead', 'recently-active', 'user-count')
 `
@@ -207,16 +213,16 @@ SELECT
     t.parent::text AS table_name,
     (coalesce(min(d.ahead) FILTER (WHERE i.inhrelid IS NULL), 63) - 1)::bigint AS days_ahead
 FROM (
-    SELECT 'conversation_members_audit' AS parent, 'YYYYMM' AS pattern
+    SELECT split_part(o.audit_table, '.', 2) AS parent, o.audit_table AS evidence, 'YYYYMM' AS pattern
+    FROM orphan_cleaner.targets AS o
     UNION ALL
-    SELECT 'conversation_members_backup', 'YYYYMMDD'
+    SELECT split_part(o.backup_table, '.', 2), o.backup_table, 'YYYYMMDD'
+    FROM orphan_cleaner.targets AS o
 ) AS t
 CROSS JOIN generate_series(0, 62) AS d (ahead)
 LEFT JOIN pg_catalog.pg_inherits AS i
-    ON i.inhparent = to_regclass('public.' || t.parent)
-    AND i.inhrelid = to_regclass(
-        'public.' || t.parent || '_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(days => d.ahead), t.pattern)
-    )
+    ON i.inhparent = to_regclass(t.evidence)
+    AND i.inhrelid = to_regclass(t.evidence || '_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(days => d.ahead), t.pattern))
 GROUP BY t.parent
 ORDER BY t.parent
 `
@@ -228,7 +234,7 @@ type MetricsPartitionsRow struct {
 
 // For how many days after today each partitioned table has its partitions, without a gap; -1: not even for today.
 // Looks 62 days ahead.
-// Locks: none beyond the catalog. Rows: 130.
+// Locks: none beyond the catalog. Rows: 130 a target.
 func (q *Queries) MetricsPartitions(ctx context.Context) ([]MetricsPartitionsRow, error) {
 	rows, err := q.db.Query(ctx, metricsPartitions)
 	if err != nil {
@@ -410,4 +416,64 @@ func (q *Queries) MetricsState(ctx context.Context) (MetricsStateRow, error) {
 		&i.PauseAge,
 	)
 	return i, err
+}
+
+const metricsTargets = `-- name: MetricsTargets :many
+SELECT
+    t.name AS target,
+    coalesce((s.totals ->> ('rows_deleted ' || t.name))::bigint, 0)::bigint AS deleted_total,
+    coalesce(l.rows_due, 0)::bigint AS due,
+    coalesce(l.rows_deleted, 0)::bigint AS deleted,
+    coalesce(l.rows_kept_young, 0)::bigint AS kept_young,
+    coalesce(l.rows_held, 0)::bigint AS held,
+    coalesce(l.rows_changed, 0)::bigint AS changed,
+    coalesce(l.rows_blocked, 0)::bigint AS blocked
+FROM orphan_cleaner.targets_in_order AS t
+CROSS JOIN orphan_cleaner.run_totals() AS s (totals)
+LEFT JOIN orphan_cleaner.run_targets AS l
+    ON l.target = t.name
+    AND l.run_id = (SELECT max(m.run_id) FROM orphan_cleaner.run_targets AS m)
+ORDER BY t.n
+`
+
+type MetricsTargetsRow struct {
+	Target       string `json:"target"`
+	DeletedTotal int64  `json:"deleted_total"`
+	Due          int64  `json:"due"`
+	Deleted      int64  `json:"deleted"`
+	KeptYoung    int64  `json:"kept_young"`
+	Held         int64  `json:"held"`
+	Changed      int64  `json:"changed"`
+	Blocked      int64  `json:"blocked"`
+}
+
+// What runs did with each target: all of them, and the last one that was judged.
+// Locks: ACCESS SHARE on targets, runs and run_targets. Index: run_targets_pkey. Rows: a few a target; of runs as MetricsRuns.
+func (q *Queries) MetricsTargets(ctx context.Context) ([]MetricsTargetsRow, error) {
+	rows, err := q.db.Query(ctx, metricsTargets)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MetricsTargetsRow
+	for rows.Next() {
+		var i MetricsTargetsRow
+		if err := rows.Scan(
+			&i.Target,
+			&i.DeletedTotal,
+			&i.Due,
+			&i.Deleted,
+			&i.KeptYoung,
+			&i.Held,
+			&i.Changed,
+			&i.Blocked,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

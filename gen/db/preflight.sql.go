@@ -25,19 +25,26 @@ func (q *Queries) PartitionEnsure(ctx context.Context, daysAhead int32) (int32, 
 
 const partitionsThere = `-- name: PartitionsThere :one
 SELECT
-    bool_or(p.name = 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS today,
-    bool_or(p.name = 'conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS tomorrow,
-    bool_or(p.name = 'conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'))::boolean AS month,
+    bool_and(to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD') = ANY (p.days))::boolean AS today,
+    bool_and(to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD') = ANY (p.days))::boolean AS tomorrow,
+    bool_and(to_char(now() AT TIME ZONE 'UTC', 'YYYYMM') = ANY (p.months))::boolean AS month,
     EXISTS (SELECT FROM public.conversation_members_audit_default)::boolean AS default_in_use
 FROM (
-    SELECT c.relname::text AS name
-    FROM pg_catalog.pg_inherits AS i
-    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
-    WHERE i.inhparent IN (
-            to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
-        )
-        -- No row goes into one that a DETACH CONCURRENTLY has not finished with.
-        AND NOT i.inhdetachpending
+    SELECT
+        ARRAY(
+            SELECT substr(c.relname, length(split_part(t.backup_table, '.', 2)) + 2)
+            FROM pg_catalog.pg_inherits AS i
+            JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+            -- No row goes into one that a DETACH CONCURRENTLY has not finished with.
+            WHERE i.inhparent = to_regclass(t.backup_table) AND NOT i.inhdetachpending
+        ) AS days,
+        ARRAY(
+            SELECT substr(c.relname, length(split_part(t.audit_table, '.', 2)) + 2)
+            FROM pg_catalog.pg_inherits AS i
+            JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+            WHERE i.inhparent = to_regclass(t.audit_table) AND NOT i.inhdetachpending
+        ) AS months
+    FROM orphan_cleaner.targets AS t
 ) AS p
 `
 
@@ -48,9 +55,9 @@ type PartitionsThereRow struct {
 	DefaultInUse bool `json:"default_in_use"`
 }
 
-// Whether today's and tomorrow's backup partitions and this month's audit partition are attached,
-// and whether the audit's DEFAULT partition caught rows.
-// Locks: ACCESS SHARE on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
+// Whether the backup partitions of today and tomorrow and the audit partition of this month are attached, of every
+// target, and whether the DEFAULT partition of the members' audit caught rows.
+// Locks: ACCESS SHARE on targets and on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
 func (q *Queries) PartitionsThere(ctx context.Context) (PartitionsThereRow, error) {
 	row := q.db.QueryRow(ctx, partitionsThere)
 	var i PartitionsThereRow
@@ -374,7 +381,8 @@ SELECT
     coalesce((
         SELECT string_agg(ours.object_name, ', ')
         FROM unnest(ARRAY[
-            'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
+            'orphan_cleaner.runs', 'orphan_cleaner.run_targets', 'orphan_cleaner.targets', 'orphan_cleaner.targets_in_order',
+            'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
             'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
             'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
             'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'public.conversation_members_audit',
@@ -398,7 +406,7 @@ SELECT
             FROM pg_catalog.pg_class AS c
             WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
                 AND c.relname IN (
-                    'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
+                    'run_targets', 'targets', 'targets_in_order', 'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
                     'refusals', 'approvals', 'event_cursors'
                 )
                 AND NOT has_table_privilege(c.oid, 'SELECT')
@@ -415,8 +423,8 @@ SELECT
             WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
-                    'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings', 'run_totals', 'event_sink', 'event_page', 'event_advance'
+                    'target_page', 'target_holders', 'sweep_chunk', 'sweep_returned',
+                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing

@@ -220,13 +220,14 @@ touched AS (
         FROM begun AS b
             -- Restore by restore, by the index.
         CROSS JOIN LATERAL (
-            SELECT l.conversation_id
+            SELECT l.conversation_id, l.target
             FROM orphan_cleaner.restores AS l
             WHERE l.run_id = b.run_id
                 AND l.state IN ('restored', 'reverted')
             OFFSET 0
         ) AS o
         WHERE b.kind = 'restore'
+            AND o.target = 'conversation_members'
         GROUP BY o.conversation_id
     ) AS t
     GROUP BY t.conversation_id

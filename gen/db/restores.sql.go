@@ -14,7 +14,7 @@ import (
 
 const restoreChunk = `-- name: RestoreChunk :one
 SELECT orphan_cleaner.restore_chunk(
-    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::interval
+    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::interval, $7::text
 )::bigint AS restored
 `
 
@@ -25,6 +25,7 @@ type RestoreChunkParams struct {
 	FirstPage int64         `json:"first_page"`
 	Pages     int32         `json:"pages"`
 	Hold      time.Duration `json:"hold"`
+	Target    string        `json:"target"`
 }
 
 // Restores the planned members on some pages of the backup of a day; returns how many.
@@ -38,6 +39,7 @@ func (q *Queries) RestoreChunk(ctx context.Context, arg RestoreChunkParams) (int
 		arg.FirstPage,
 		arg.Pages,
 		arg.Hold,
+		arg.Target,
 	)
 	var restored int64
 	err := row.Scan(&restored)
@@ -45,7 +47,7 @@ func (q *Queries) RestoreChunk(ctx context.Context, arg RestoreChunkParams) (int
 }
 
 const restoreChunks = `-- name: RestoreChunks :many
-SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members, c.user_ids::uuid [] AS user_ids
+SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members, c.user_ids::uuid [] AS user_ids, c.target::text AS target
 FROM orphan_cleaner.restore_chunks($1::bigint, $2::text, $3::integer) AS c
 `
 
@@ -60,6 +62,7 @@ type RestoreChunksRow struct {
 	FirstPage int64       `json:"first_page"`
 	Members   int64       `json:"members"`
 	UserIds   []uuid.UUID `json:"user_ids"`
+	Target    string      `json:"target"`
 }
 
 // Where the backup rows of a restore are: the chunks of so many pages that hold one, by UTC day, with their users.
@@ -78,6 +81,7 @@ func (q *Queries) RestoreChunks(ctx context.Context, arg RestoreChunksParams) ([
 			&i.FirstPage,
 			&i.Members,
 			&i.UserIds,
+			&i.Target,
 		); err != nil {
 			return nil, err
 		}
@@ -138,9 +142,11 @@ WITH chosen AS (
         $2::uuid [] AS of_users,
         $3::uuid [] AS of_conversations,
         $4::timestamptz AS since,
-        $5::timestamptz AS until
+        $5::timestamptz AS until,
+        $6::text [] AS of_targets
 )
 SELECT
+    p.target::text AS target,
     p.deleted_run::bigint AS deleted_run,
     to_char(p.backed_up_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')::text AS day,
     count(*) FILTER (WHERE p.verdict = 'restore') AS restore,
@@ -151,9 +157,9 @@ SELECT
     count(*) FILTER (WHERE p.verdict = 'conversation_gone') AS conversation_gone,
     count(*) FILTER (WHERE p.verdict = 'left_since') AS left_since
 FROM chosen AS w
-CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
-GROUP BY 1, 2
-ORDER BY 1, 2
+CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until, w.of_targets) AS p
+GROUP BY 1, 2, 3
+ORDER BY 2, 3, 1
 `
 
 type RestorePreviewParams struct {
@@ -162,9 +168,11 @@ type RestorePreviewParams struct {
 	OfConversations []uuid.UUID `json:"of_conversations"`
 	Since           *time.Time  `json:"since"`
 	Until           *time.Time  `json:"until"`
+	OfTargets       []string    `json:"of_targets"`
 }
 
 type RestorePreviewRow struct {
+	Target           string `json:"target"`
 	DeletedRun       int64  `json:"deleted_run"`
 	Day              string `json:"day"`
 	Restore          int64  `json:"restore"`
@@ -186,6 +194,7 @@ func (q *Queries) RestorePreview(ctx context.Context, arg RestorePreviewParams) 
 		arg.OfConversations,
 		arg.Since,
 		arg.Until,
+		arg.OfTargets,
 	)
 	if err != nil {
 		return nil, err
@@ -195,6 +204,7 @@ func (q *Queries) RestorePreview(ctx context.Context, arg RestorePreviewParams) 
 	for rows.Next() {
 		var i RestorePreviewRow
 		if err := rows.Scan(
+			&i.Target,
 			&i.DeletedRun,
 			&i.Day,
 			&i.Restore,
@@ -219,7 +229,8 @@ const restoreStore = `-- name: RestoreStore :many
 SELECT s.verdict::text AS verdict, s.members::bigint AS members, s.users::bigint AS users
 FROM orphan_cleaner.restore_store(
     $1::bigint, $2::uuid, $3::bigint, $4::uuid [],
-    $5::uuid [], $6::timestamptz, $7::timestamptz
+    $5::uuid [], $6::timestamptz, $7::timestamptz,
+    $8::text []
 ) AS s
 `
 
@@ -231,6 +242,7 @@ type RestoreStoreParams struct {
 	OfConversations []uuid.UUID `json:"of_conversations"`
 	Since           *time.Time  `json:"since"`
 	Until           *time.Time  `json:"until"`
+	OfTargets       []string    `json:"of_targets"`
 }
 
 type RestoreStoreRow struct {
@@ -251,6 +263,7 @@ func (q *Queries) RestoreStore(ctx context.Context, arg RestoreStoreParams) ([]R
 		arg.OfConversations,
 		arg.Since,
 		arg.Until,
+		arg.OfTargets,
 	)
 	if err != nil {
 		return nil, err
@@ -276,6 +289,7 @@ SELECT
     r.state,
     r.members_restored,
     r.members_deleted,
+    coalesce((SELECT sum(t.rows_deleted) FROM orphan_cleaner.run_targets AS t WHERE t.run_id = r.run_id), 0)::bigint AS rows_deleted,
     g.planned::bigint AS planned,
     g.restored::bigint AS restored,
     g.users::bigint AS users,
@@ -298,6 +312,7 @@ type RestoreSummaryRow struct {
 	State           string `json:"state"`
 	MembersRestored int64  `json:"members_restored"`
 	MembersDeleted  int64  `json:"members_deleted"`
+	RowsDeleted     int64  `json:"rows_deleted"`
 	Planned         int64  `json:"planned"`
 	Restored        int64  `json:"restored"`
 	Users           int64  `json:"users"`
@@ -314,6 +329,7 @@ func (q *Queries) RestoreSummary(ctx context.Context, runID int64) (RestoreSumma
 		&i.State,
 		&i.MembersRestored,
 		&i.MembersDeleted,
+		&i.RowsDeleted,
 		&i.Planned,
 		&i.Restored,
 		&i.Users,
@@ -325,7 +341,7 @@ func (q *Queries) RestoreSummary(ctx context.Context, runID int64) (RestoreSumma
 const revertChunk = `-- name: RevertChunk :one
 SELECT orphan_cleaner.revert_chunk(
     $1::bigint, $2::uuid, $3::bigint, ($4::text)::date, $5::bigint, $6::integer,
-    $7::uuid [], ($8::text)::xid8
+    $7::uuid [], ($8::text)::xid8, $9::text
 )::bigint AS deleted
 `
 
@@ -338,6 +354,7 @@ type RevertChunkParams struct {
 	Pages       int32       `json:"pages"`
 	UserIds     []uuid.UUID `json:"user_ids"`
 	CheckedFrom string      `json:"checked_from"`
+	Target      string      `json:"target"`
 }
 
 // Deletes members of a restore once more: unchanged since, on no other hold, of users who were just again missing.
@@ -353,6 +370,7 @@ func (q *Queries) RevertChunk(ctx context.Context, arg RevertChunkParams) (int64
 		arg.Pages,
 		arg.UserIds,
 		arg.CheckedFrom,
+		arg.Target,
 	)
 	var deleted int64
 	err := row.Scan(&deleted)

@@ -13,6 +13,15 @@ import (
 )
 
 const runAssess = `-- name: RunAssess :one
+WITH assessed AS MATERIALIZED (
+    SELECT a.user_id, a.is_new, a.is_approved, a.is_restarted, a.is_active, a.is_due, a.rows_due, a.rows_young, a.rows_held
+    FROM orphan_cleaner.assess(
+        $1::uuid [],
+        greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
+        least($3::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
+        $4::bigint
+    ) AS a (user_id, clock_start, evidence, is_new, is_approved, is_restarted, is_active, is_due, rows_due, rows_young, rows_held)
+)
 SELECT
     count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
     -- As run_judge counts them.
@@ -23,16 +32,21 @@ SELECT
     count(*) FILTER (WHERE a.is_restarted)::bigint AS users_restarted,
     count(*) FILTER (WHERE a.is_active)::bigint AS users_active,
     count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
-    coalesce(sum(a.rows_due), 0)::bigint AS rows_due,
-    coalesce(sum(a.rows_due) FILTER (WHERE NOT a.is_approved), 0)::bigint AS rows_due_judged,
-    coalesce(sum(a.rows_young), 0)::bigint AS rows_young,
-    coalesce(sum(a.rows_held), 0)::bigint AS rows_held
-FROM orphan_cleaner.assess(
-    $1::uuid [],
-    greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
-    least($3::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
-    $4::bigint
-) AS a
+    -- By target, in order.
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_due[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_due,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_due[t.n]) FROM assessed AS b WHERE NOT b.is_approved), 0)::bigint
+        FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_due_judged,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_young[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_young,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_held[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_held
+FROM assessed AS a
 `
 
 type RunAssessParams struct {
@@ -43,16 +57,16 @@ type RunAssessParams struct {
 }
 
 type RunAssessRow struct {
-	UsersNew         int64 `json:"users_new"`
-	UsersNewJudged   int64 `json:"users_new_judged"`
-	CandidatesJudged int64 `json:"candidates_judged"`
-	UsersRestarted   int64 `json:"users_restarted"`
-	UsersActive      int64 `json:"users_active"`
-	UsersDue         int64 `json:"users_due"`
-	RowsDue          int64 `json:"rows_due"`
-	RowsDueJudged    int64 `json:"rows_due_judged"`
-	RowsYoung        int64 `json:"rows_young"`
-	RowsHeld         int64 `json:"rows_held"`
+	UsersNew         int64   `json:"users_new"`
+	UsersNewJudged   int64   `json:"users_new_judged"`
+	CandidatesJudged int64   `json:"candidates_judged"`
+	UsersRestarted   int64   `json:"users_restarted"`
+	UsersActive      int64   `json:"users_active"`
+	UsersDue         int64   `json:"users_due"`
+	RowsDue          []int64 `json:"rows_due"`
+	RowsDueJudged    []int64 `json:"rows_due_judged"`
+	RowsYoung        []int64 `json:"rows_young"`
+	RowsHeld         []int64 `json:"rows_held"`
 }
 
 // What these missing users mean for a run, summed up; changes nothing: the staging of a dry run. Pinned limits are
@@ -191,7 +205,7 @@ func (q *Queries) RunBreakers(ctx context.Context, arg RunBreakersParams) ([]Run
 }
 
 const runDuePage = `-- name: RunDuePage :many
-SELECT s.user_id, s.rows_due::bigint AS rows_due, $1::boolean AS is_blocked
+SELECT s.user_id, coalesce(s.rows_due, '{}')::bigint [] AS rows_due, $1::boolean AS is_blocked
 FROM orphan_cleaner.sightings AS s
 WHERE s.run_id = $2
     AND s.user_id > $3
@@ -210,11 +224,11 @@ type RunDuePageParams struct {
 
 type RunDuePageRow struct {
 	UserID    uuid.UUID `json:"user_id"`
-	RowsDue   int64     `json:"rows_due"`
+	RowsDue   []int64   `json:"rows_due"`
 	IsBlocked bool      `json:"is_blocked"`
 }
 
-// The next due users of the run behind one, as staged, with the rows that the sweep may delete: those who are blocked, or
+// The next due users of the run behind one, as staged, with the rows that the sweep may delete, by target: those who are blocked, or
 // the others.
 // Locks: ACCESS SHARE on sightings and candidates. Index: candidates_blocked; none else is needed: staging is read in order,
 // or whole. Rows: as asked, and all who are blocked.
@@ -514,8 +528,8 @@ type RunStageParams struct {
 }
 
 // Stages users as missing, with what they mean for the run, and as unknown; returns the rows due among them.
-// Locks: ACCESS SHARE on conversation_members, ROW EXCLUSIVE on sightings.
-// Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
+// Locks: ACCESS SHARE on the targets, ROW EXCLUSIVE on sightings.
+// Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their rows.
 func (q *Queries) RunStage(ctx context.Context, arg RunStageParams) (int64, error) {
 	row := q.db.QueryRow(ctx, runStage,
 		arg.RunID,
@@ -529,7 +543,7 @@ func (q *Queries) RunStage(ctx context.Context, arg RunStageParams) (int64, erro
 }
 
 const runSweepChunk = `-- name: RunSweepChunk :one
-SELECT c.rows_deleted::bigint AS rows_deleted, c.is_whole::boolean AS is_whole
+SELECT c.rows_deleted::bigint [] AS rows_deleted, c.is_whole::boolean AS is_whole
 FROM orphan_cleaner.sweep_chunk(
     $1::bigint, $2::uuid, $3::uuid [], ($4::text)::xid8, $5::bigint
 ) AS c
@@ -544,12 +558,12 @@ type RunSweepChunkParams struct {
 }
 
 type RunSweepChunkRow struct {
-	RowsDeleted int64 `json:"rows_deleted"`
-	IsWhole     bool  `json:"is_whole"`
+	RowsDeleted []int64 `json:"rows_deleted"`
+	IsWhole     bool    `json:"is_whole"`
 }
 
 // Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
-// Locks: ROW EXCLUSIVE on conversation_members; SHARE on holds and pauses; 2 s at most for each.
+// Locks: ROW EXCLUSIVE on the targets; SHARE on holds and pauses; 2 s at most for each.
 // Index: conversation_members_user_id, candidates_pkey. Rows: max_rows.
 func (q *Queries) RunSweepChunk(ctx context.Context, arg RunSweepChunkParams) (RunSweepChunkRow, error) {
 	row := q.db.QueryRow(ctx, runSweepChunk,
@@ -579,4 +593,52 @@ type RunSweepReturnedParams struct {
 func (q *Queries) RunSweepReturned(ctx context.Context, arg RunSweepReturnedParams) error {
 	_, err := q.db.Exec(ctx, runSweepReturned, arg.RunID, arg.Token, arg.UserIds)
 	return err
+}
+
+const runTargets = `-- name: RunTargets :many
+SELECT r.target, r.rows_due, r.rows_deleted, r.rows_kept_young, r.rows_held, r.rows_changed, r.rows_blocked
+FROM orphan_cleaner.run_targets AS r
+JOIN orphan_cleaner.targets_in_order AS t ON t.name = r.target
+WHERE r.run_id = $1
+ORDER BY t.n
+`
+
+type RunTargetsRow struct {
+	Target        string `json:"target"`
+	RowsDue       int64  `json:"rows_due"`
+	RowsDeleted   int64  `json:"rows_deleted"`
+	RowsKeptYoung int64  `json:"rows_kept_young"`
+	RowsHeld      int64  `json:"rows_held"`
+	RowsChanged   int64  `json:"rows_changed"`
+	RowsBlocked   int64  `json:"rows_blocked"`
+}
+
+// What a run did with each target, in the order of the sweep; no row for a run that was not judged.
+// Locks: ACCESS SHARE on run_targets and targets. Index: run_targets_pkey. Rows: the targets.
+func (q *Queries) RunTargets(ctx context.Context, runID int64) ([]RunTargetsRow, error) {
+	rows, err := q.db.Query(ctx, runTargets, runID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RunTargetsRow
+	for rows.Next() {
+		var i RunTargetsRow
+		if err := rows.Scan(
+			&i.Target,
+			&i.RowsDue,
+			&i.RowsDeleted,
+			&i.RowsKeptYoung,
+			&i.RowsHeld,
+			&i.RowsChanged,
+			&i.RowsBlocked,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

@@ -29,9 +29,9 @@ const maxCause = 600
 // deleted: then nobody's can be.
 const Everybody = 100
 
-// Name adds the user of a chunk to those named, as far as there is room: one of
-// several nobody knows to be the cause.
-func Name(named []User, chunk []db.RunDuePageRow, cause error) []User {
+// Name adds the user of a chunk, with so many rows, to those named, as far as there is
+// room: one of several nobody knows to be the cause.
+func Name(named []User, chunk []db.RunDuePageRow, rows int64, cause error) []User {
 	if len(chunk) > 1 || len(named) == maxNamed {
 		return named
 	}
@@ -39,7 +39,7 @@ func Name(named []User, chunk []db.RunDuePageRow, cause error) []User {
 	if said == nil {
 		said = &database.Said{Message: safetext.Line(cause.Error(), maxCause)}
 	}
-	return append(named, User{chunk[0].UserID, chunk[0].RowsDue, *said})
+	return append(named, User{chunk[0].UserID, rows, *said})
 }
 
 // How often a run splits chunks: what refuses many users' rows must not cost calls

@@ -374,7 +374,7 @@ func statements() []string {
 	return []string{
 		"RunSweepChunk", "commit of RunSweepChunk", "RunJudge", "commit of RunJudge", "RunSweepReturned", "RecheckPage", "RecheckWrite",
 		"commit of RunSweepChunk", "RunSweepChunk", "SnapshotOldest", "RunHeartbeat", "RunDuePage",
-		"PreflightServer", "PartitionEnsure", "RunBegin", "commit of RunBegin", "MemberUserPage", "RunStage", "commit of RunStage",
+		"PreflightServer", "PartitionEnsure", "RunBegin", "commit of RunBegin", "UserPage", "RunStage", "commit of RunStage",
 		"CoverageState", "CoverageOthers", "CoverageHolders", "RunFinish", "commit of RunFinish",
 	}
 }

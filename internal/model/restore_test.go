@@ -215,7 +215,7 @@ func (h *history) restoreChosen(wants disturbance) {
 		users[k.person], conversations[k.conversation] = true, true
 	}
 	expected := restore.Result{
-		RunID: u.view.id, State: "succeeded", MembersRestored: int64(len(got)), Users: int64(len(users)), Conversations: int64(len(conversations)),
+		RunID: u.view.id, State: "succeeded", MembersRestored: int64(len(got)), RowsRestored: int64(len(got)), Users: int64(len(users)), Conversations: int64(len(conversations)),
 		There: want.there, ThereDiffers: want.differs, ConversationGone: want.conversationGone, LeftSince: want.left, Seconds: result.Seconds,
 	}
 	if result != expected {
@@ -336,7 +336,7 @@ func (h *history) revertDisturbed() {
 		h.revert(disturbance{}, h.drawWindows())
 		return
 	}
-	h.revert(h.drawAt(draw(h, "statement", "RunBegin", "commit of RunBegin", "MemberCanaries", "RevertJudge", "commit of RevertJudge",
+	h.revert(h.drawAt(draw(h, "statement", "RunBegin", "commit of RunBegin", "UserCanaries", "RevertJudge", "commit of RevertJudge",
 		"RestoreChunks", "SnapshotOldest",
 		"RevertChunk", "commit of RevertChunk", "HoldLift", "RunFinish")), nil)
 }
@@ -391,7 +391,7 @@ func (h *history) revert(wants disturbance, windows []window) {
 		state, want = "incomplete", restore.ErrIncomplete
 	}
 	h.tally.count(runEnds, "revert "+state+label(f.breaker))
-	if got.State != state || !errors.Is(err, want) || got.MembersReverted != deleted || got.UsersUnknown != unknown || got.MembersRestored != 0 {
+	if got.State != state || !errors.Is(err, want) || got.MembersReverted != deleted || got.RowsReverted != deleted || got.UsersUnknown != unknown || got.MembersRestored != 0 {
 		h.t.Fatalf("revert %d should end %s %s with %d members reverted and %d users unknown, it reports %+v", u.view.id, state, f.breaker, deleted, unknown, got)
 	}
 	if kept, tripped := h.stateOf(u.view.id); kept != state || tripped != f.breaker {

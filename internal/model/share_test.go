@@ -71,8 +71,8 @@ func (u *underWay) listen() (stop func()) {
 	}
 	before := u.wire.listen(func(name string, args []any) {
 		switch name {
-		case "MemberUserPage":
-			u.part.read(&u.pre, args[0].(uuid.UUID), args[1].(int64))
+		case "UserPage":
+			u.part.read(&u.pre, args[1].(uuid.UUID), args[2].(int64))
 		case "SnapshotOldest":
 			u.part.mu.Lock()
 			defer u.part.mu.Unlock()

@@ -225,7 +225,7 @@ func (h *history) reset() {
 			-- The audit of these deletes goes with the rest. Many partitions: TRUNCATE would take ten times as long.
 			DELETE FROM conversation_members_audit;
 			DELETE FROM conversation_members_backup;
-			TRUNCATE orphan_cleaner.runs, orphan_cleaner.candidates, orphan_cleaner.sightings, orphan_cleaner.holds, orphan_cleaner.approvals,
+			TRUNCATE orphan_cleaner.runs, orphan_cleaner.run_targets, orphan_cleaner.candidates, orphan_cleaner.sightings, orphan_cleaner.holds, orphan_cleaner.approvals,
 				orphan_cleaner.refusals, orphan_cleaner.pauses, orphan_cleaner.restores, orphan_cleaner.rechecks, orphan_cleaner.coverage,
 				orphan_cleaner.unknowns, orphan_cleaner.hours RESTART IDENTITY;
 			DROP TABLE IF EXISTS users;

@@ -42,6 +42,8 @@ type Result struct {
 	State            string  `json:"state"`
 	MembersRestored  int64   `json:"members_restored"`
 	MembersReverted  int64   `json:"members_reverted"`
+	RowsRestored     int64   `json:"rows_restored"` // of all targets
+	RowsReverted     int64   `json:"rows_reverted"`
 	Users            int64   `json:"users"`
 	Conversations    int64   `json:"conversations"`
 	There            int64   `json:"there"`             // back already, the same

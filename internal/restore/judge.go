@@ -38,7 +38,7 @@ func (r *Restorer) judgeRevert(ctx context.Context, run *fence.Run, of int64, ch
 	slices.SortFunc(users, compare)
 	users = slices.Compact(users)
 	chosen, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.ChunkLimit, "choosing canaries", func(ctx context.Context, q *db.Queries) ([]uuid.UUID, error) {
-		return q.MemberCanaries(ctx, chosenCanaries)
+		return q.UserCanaries(ctx, chosenCanaries)
 	})
 	if err != nil {
 		return err

@@ -35,6 +35,7 @@ type Selection struct {
 	Users         []uuid.UUID
 	Conversations []uuid.UUID
 	Since, Until  time.Time // of the deletion; Until is excluded
+	Targets       []string
 }
 
 // Progress is how far a restore or a revert has come.
@@ -78,6 +79,7 @@ func (r *Restorer) Preview(ctx context.Context, s Selection) ([]db.RestorePrevie
 	return database.Do(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.PlanLimit, "reading the backups", func(ctx context.Context, q *db.Queries) ([]db.RestorePreviewRow, error) {
 		return q.RestorePreview(ctx, db.RestorePreviewParams{
 			OfRun: database.OrNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations, Since: database.OrNil(s.Since), Until: database.OrNil(s.Until),
+			OfTargets: s.Targets,
 		})
 	})
 }
@@ -118,7 +120,7 @@ func (r *Restorer) plan(ctx context.Context, run *fence.Run, s Selection, so *Re
 	rows, err := call(ctx, r, r.cfg.PlanLimit, "planning the restore", func(ctx context.Context, q *db.Queries) ([]db.RestoreStoreRow, error) {
 		return q.RestoreStore(ctx, db.RestoreStoreParams{
 			RunID: run.ID, Token: run.Token, OfRun: database.OrNil(s.Run), OfUsers: s.Users, OfConversations: s.Conversations,
-			Since: database.OrNil(s.Since), Until: database.OrNil(s.Until),
+			Since: database.OrNil(s.Since), Until: database.OrNil(s.Until), OfTargets: s.Targets,
 		})
 	})
 	for _, row := range rows {
@@ -163,7 +165,7 @@ func (r *Restorer) eachChunk(ctx context.Context, run *fence.Run, of int64, stat
 			case ctx.Err() == nil && passing(err):
 				left++
 				cause = err
-				run.Log.Warn("Chunk left over", "day", chunk.Day, "first_page", chunk.FirstPage, "members", chunk.Members, "error", err)
+				run.Log.Warn("Chunk left over", "target", chunk.Target, "day", chunk.Day, "first_page", chunk.FirstPage, "members", chunk.Members, "error", err)
 			default:
 				return err
 			}
@@ -194,7 +196,7 @@ func passing(err error) bool {
 func (r *Restorer) restoreChunk(ctx context.Context, run *fence.Run, chunk db.RestoreChunksRow) (int64, error) {
 	restored, err := call(ctx, r, r.cfg.ChunkLimit, "restoring members", func(ctx context.Context, q *db.Queries) (int64, error) {
 		return q.RestoreChunk(ctx, db.RestoreChunkParams{
-			RunID: run.ID, Token: run.Token, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: r.cfg.ChunkPages, Hold: r.cfg.Hold,
+			RunID: run.ID, Token: run.Token, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: r.cfg.ChunkPages, Hold: r.cfg.Hold, Target: chunk.Target,
 		})
 	})
 	if err == nil {
@@ -268,6 +270,7 @@ func (r *Restorer) finish(ctx context.Context, run *fence.Run, so *Result, workE
 		return q.RestoreSummary(ctx, run.ID)
 	})
 	so.Users = max(done.Users, so.Users)
-	so.MembersLeft = max(0, so.MembersLeft-so.MembersRestored-so.MembersReverted)
+	so.RowsRestored, so.RowsReverted = done.Restored, done.RowsDeleted
+	so.MembersLeft = max(0, so.MembersLeft-done.Restored-so.RowsReverted)
 	return errors.Join(workErr, err)
 }

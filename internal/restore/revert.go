@@ -114,7 +114,7 @@ func (r *Restorer) revertBatch(ctx context.Context, run *fence.Run, of int64, ch
 	return database.Bounded(ctx, r.pool, r.patience(), pgx.ReadWrite, r.cfg.ChunkLimit, func(ctx context.Context, q *db.Queries) (int64, error) {
 		return q.RevertChunk(ctx, db.RevertChunkParams{
 			RunID: run.ID, Token: run.Token, RevertedRun: of, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: r.cfg.ChunkPages,
-			UserIds: missing, CheckedFrom: checkedFrom,
+			UserIds: missing, CheckedFrom: checkedFrom, Target: chunk.Target,
 		})
 	})
 }

@@ -42,17 +42,6 @@ type Run struct {
 	DatabaseError *database.Said `json:"database_error"`
 }
 
-// Target is what a run did with one table.
-type Target struct {
-	Name          string `json:"name"`
-	RowsDue       int64  `json:"rows_due"`
-	RowsDeleted   int64  `json:"rows_deleted"`
-	RowsKeptYoung int64  `json:"rows_kept_young"`
-	RowsHeld      int64  `json:"rows_held"`
-	RowsChanged   int64  `json:"rows_changed"`
-	RowsBlocked   int64  `json:"rows_blocked"`
-}
-
 // Progress is a moment of a run, for whoever watches it.
 type Progress struct {
 	Phase                                               string
@@ -64,7 +53,7 @@ type Progress struct {
 // Members is what a run did with conversation_members.
 func (r Run) Members() Target {
 	return Target{
-		Name: "conversation_members", RowsDue: r.MembersDue, RowsDeleted: r.MembersDeleted, RowsKeptYoung: r.MembersKeptYoung,
-		RowsHeld: r.MembersHeld, RowsChanged: r.MembersChanged, RowsBlocked: r.MembersBlocked,
+		Name: members, RowsDue: r.MembersDue, RowsDeleted: r.MembersDeleted, RowsKeptYoung: r.MembersKeptYoung,
+		RowsHeld: r.MembersHeld, RowsChanged: r.MembersChanged, RowsBlocked: r.MembersBlocked, RowsWaiting: r.MembersWaiting,
 	}
 }

@@ -73,7 +73,8 @@ func TestBreakersRefuse(t *testing.T) {
 // ranBefore has the breakers know a run of two days ago, which found nobody.
 func (w *world) ranBefore() {
 	w.t.Helper()
-	w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, users, rows_total) VALUES (date_trunc('hour', now()) - interval '2 days', 300, 6000)`)
+	w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, target, users, rows_total)
+		SELECT date_trunc('hour', now()) - interval '2 days', t.target, 300, 6000 FROM unnest(ARRAY['', 'conversation_members']) AS t (target)`)
 }
 
 // What the first run finds has gathered over years: it is no rate. What comes to it
@@ -143,7 +144,7 @@ func TestShareOfOneIsOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	breakers, err := db.New(w.db.Pool).RunBreakers(t.Context(), db.RunBreakersParams{Settings: encoded, Facts: []byte(`{"users_checked": 100,
-		"users_new": 200, "candidates": 200, "rows_due": 200, "rows_total": 100, "users_active": 0, "alive_missing": 0, "dead_present": 0}`)})
+		"users_new": 200, "candidates": 200, "targets": {"conversation_members": {"rows_due": 200, "rows_total": 100}}, "users_active": 0, "alive_missing": 0, "dead_present": 0}`)})
 	if err != nil || len(breakers) == 0 {
 		t.Fatalf("%v, %v", breakers, err)
 	}
@@ -241,8 +242,9 @@ func TestHistoryBreaker(t *testing.T) {
 	users := w.people(300, 101)
 	w.die(40, users[:10]...) // 1,010 members
 	day := func(daysAgo, deleted int) {
-		w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, users, rows_total, rows_deleted)
-			VALUES (date_trunc('hour', now()) - make_interval(days => $1::int, hours => 1), 300, 30300, $2)`, daysAgo, deleted)
+		w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, target, users, rows_total, rows_deleted)
+			SELECT date_trunc('hour', now()) - make_interval(days => $1::int, hours => 1), t.target, 300, 30300, $2::bigint
+			FROM unnest(ARRAY['', 'conversation_members']) AS t (target)`, daysAgo, deleted)
 	}
 	w.cfg.DryRun = true
 	for ago := 1; ago <= 5; ago++ {
@@ -257,7 +259,8 @@ func TestHistoryBreaker(t *testing.T) {
 		day(ago, 102)
 	}
 	w.must(w.run()) // the median is 102 now
-	w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, users, rows_total, rows_deleted) VALUES (date_trunc('hour', now()), 300, 30300, 11)`)
+	w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, target, users, rows_total, rows_deleted)
+		SELECT date_trunc('hour', now()), t.target, 300, 30300, 11 FROM unnest(ARRAY['', 'conversation_members']) AS t (target)`)
 	r, err = w.run()
 	w.refused("history", r, err) // with what today has deleted already it is 1,021
 	w.cfg.Limits["history"] = 0

@@ -17,6 +17,7 @@ const maxInvalidShare = 0.10
 // the ledger is as it was; a breaker that refuses it is a [Refusal].
 func (r *run) judge(ctx context.Context, f *found) error {
 	r.enter("judge")
+	r.rows.Targets = f.Targets
 	if err := r.believable(f); err != nil {
 		return err
 	}
@@ -78,11 +79,11 @@ func (r *run) judgeDry(ctx context.Context, f *found) error {
 			return nil, err
 		}
 		r.did.UsersNew, r.did.UsersRestarted, r.did.UsersDue = sum.UsersNew, sum.UsersRestarted, sum.UsersDue
-		r.did.MembersDue, r.did.MembersKeptYoung, r.did.MembersHeld = sum.RowsDue, sum.RowsYoung, sum.RowsHeld
+		r.rows.Due, r.rows.KeptYoung, r.rows.Held = sum.RowsDue, sum.RowsYoung, sum.RowsHeld
 		r.did.Candidates = r.did.UsersMissing
 		facts := r.facts(f)
 		facts["users_new"], facts["users_active"], facts["candidates"] = sum.UsersNewJudged, sum.UsersActive, sum.CandidatesJudged
-		facts["rows_due"] = sum.RowsDueJudged
+		facts["targets"] = r.rows.Facts(sum.RowsDueJudged)
 		encoded, err := json.Marshal(facts)
 		if err != nil {
 			return nil, fmt.Errorf("writing what was found: %w", err)

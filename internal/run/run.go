@@ -71,11 +71,10 @@ type run struct {
 	throttle *throttle.Throttle // of the sweep
 	splits   blocked.Splits
 
-	mu      sync.Mutex // of what follows, while several connections sweep
-	did     result.Run
-	settled int64 // rows judged due of the chunks that are done
-	waits   bool  // the rest waits for the window
-	cause   error // the last reason why users or rows were left
+	mu    sync.Mutex // of what follows, while several connections sweep
+	did   result.Run
+	rows  result.Tally
+	cause error // the last reason why users or rows were left
 }
 
 // Run makes one run. The result is filled in as far as the run came, whatever
@@ -181,12 +180,12 @@ func (r *run) finish(ctx context.Context, runErr error) error {
 	}
 	ended := r.ended(runErr)
 	buckets, slowest := r.users.Recorded()
-	counts, err := ended.Counts(phase, r.settled, r.waits, buckets, slowest)
+	counts, err := ended.Counts(phase, &r.rows, buckets, slowest)
 	if err != nil {
 		return errors.Join(runErr, err)
 	}
-	row, err := write(ctx, r, "finishing the run", func(ctx context.Context, q *db.Queries) (db.RunFinishRow, error) {
-		return q.RunFinish(ctx, db.RunFinishParams{
+	row, err := write(ctx, r, "finishing the run", func(ctx context.Context, q *db.Queries) (result.Proof, error) {
+		return result.Finish(ctx, q, db.RunFinishParams{
 			RunID: r.fence.ID, Token: r.fence.Token, State: ended.State, Breaker: ended.Breaker, Error: database.OrNil(ended.Error), Counts: counts,
 		})
 	})
@@ -194,9 +193,7 @@ func (r *run) finish(ctx context.Context, runErr error) error {
 		return errors.Join(runErr, err)
 	}
 	r.did.Proven(row)
-	if r.waits {
-		r.did.MembersWaiting = row.MembersDue - r.settled - r.did.MembersBlocked
-	}
+	r.rows.Take(row.Targets)
 	if row.State != ended.State {
 		runErr = errors.Join(fmt.Errorf("%w: %s; hint: orphan-cleaner status", ErrProof, row.Error), runErr)
 	}
@@ -214,7 +211,7 @@ func (r *run) leftOver() error {
 
 // ended is the result of the run as far as it came. Its state follows from the error.
 func (r *run) ended(err error) result.Run {
-	return r.did.Ended(fence.State(err, ErrIncomplete, ErrInterrupted), err, time.Since(r.started))
+	return r.did.Counted(&r.rows).Ended(fence.State(err, ErrIncomplete, ErrInterrupted), err, time.Since(r.started))
 }
 
 // enter names the phase for heartbeats, progress and the log.

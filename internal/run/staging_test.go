@@ -40,7 +40,7 @@ func TestStagingLostInMidSweep(t *testing.T) {
 	w.cfg.SweepConnections = 1
 	w.observer = &watcher{chunkDone: func() { once.Do(func() { w.db.Exec(`TRUNCATE orphan_cleaner.sightings`) }) }}
 	r, err := w.run()
-	if err == nil || r.State != "failed" || r.MembersDeleted != 10_000 || r.MembersDue != 12_000 || !strings.Contains(err.Error(), "12000 members were due, and only 10000 are accounted for") {
+	if err == nil || r.State != "failed" || r.MembersDeleted != 10_000 || r.MembersDue != 12_000 || !strings.Contains(err.Error(), "12000 rows of conversation_members were due, and only 10000 are accounted for") {
 		t.Errorf("%v, %+v", err, r)
 	}
 	w.invariant(10_000)

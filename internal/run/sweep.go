@@ -60,7 +60,7 @@ func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) e
 	var next []db.RunDuePageRow
 	var rows int64
 	send := func() error {
-		if r.waits = !r.cfg.Window.Open(time.Now()); r.waits {
+		if r.rows.Waits = !r.cfg.Window.Open(time.Now()); r.rows.Waits {
 			r.log.Info("Outside the window: the rows that are due wait", "window", r.cfg.Window.String(), "opens_at", r.cfg.Window.Next(time.Now()).UTC())
 			return nil
 		}
@@ -82,10 +82,10 @@ func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) e
 		for batch := range slices.Chunk(page, r.cfg.BatchSize) {
 			more := int64(0)
 			for _, user := range batch {
-				more += user.RowsDue
+				more += result.Rows(user.RowsDue).Sum()
 			}
 			if len(next) > 0 && rows+more > r.throttle.Rows() {
-				if err := send(); err != nil || r.waits {
+				if err := send(); err != nil || r.rows.Waits {
 					return err
 				}
 			}
@@ -96,7 +96,7 @@ func (r *run) cutChunks(ctx context.Context, chunks chan<- []db.RunDuePageRow) e
 			continue
 		}
 		if len(next) > 0 {
-			if err := send(); err != nil || r.waits {
+			if err := send(); err != nil || r.rows.Waits {
 				return err
 			}
 		}
@@ -114,19 +114,19 @@ func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow) error {
 	patience := r.patience()
 	patience.TimeoutsOnce = len(chunk) > 1 || chunk[0].IsBlocked
 	for pieces := [][]db.RunDuePageRow{chunk}; len(pieces) > 0; pieces = pieces[1:] {
-		piece, due := pieces[0], int64(0)
+		piece, due := pieces[0], result.Rows{}
 		for _, user := range piece {
-			due += user.RowsDue
+			due = due.Plus(user.RowsDue)
 		}
 		deleted, err := r.deleteChunk(ctx, piece, patience)
 		if len(piece) == 1 && !piece[0].IsBlocked && database.OfRows(err) {
 			// A row that changed at that moment does not fail twice.
 			more, again := r.deleteChunk(ctx, piece, patience)
-			deleted, err = deleted+more, again
+			deleted, err = deleted.Plus(more), again
 		}
 		switch half := len(piece) / 2; {
 		case err == nil:
-			r.tally(func(*result.Run) { r.settled += due })
+			r.tally(func(*result.Run) { r.rows.Settled = r.rows.Settled.Plus(due) })
 			r.splits.Worked(patience.Attempts == 1)
 		case ctx.Err() != nil || !database.Contended(err) && !database.OfRows(err) && !errors.Is(err, context.DeadlineExceeded):
 			return err
@@ -144,16 +144,17 @@ func (r *run) sweepChunk(ctx context.Context, chunk []db.RunDuePageRow) error {
 }
 
 // block leaves users for the next run, which tries them again.
-func (r *run) block(chunk []db.RunDuePageRow, due, deleted int64, cause error) error {
+func (r *run) block(chunk []db.RunDuePageRow, due, deleted result.Rows, cause error) error {
+	left, none := due.Minus(deleted), false
 	so := r.tally(func(did *result.Run) {
 		did.UsersBlocked += int64(len(chunk))
-		did.MembersBlocked += due - deleted
-		did.Blocked = blocked.Name(did.Blocked, chunk, cause)
-		r.settled, r.cause = r.settled+deleted, cause
+		r.rows.Blocked, none = r.rows.Blocked.Plus(left), r.rows.Deleted.Sum() == 0
+		did.Blocked = blocked.Name(did.Blocked, chunk, due.Sum(), cause)
+		r.rows.Settled, r.cause = r.rows.Settled.Plus(deleted), cause
 	})
 	r.report(func(p *result.Progress) { p.UsersBlocked = so.UsersBlocked })
-	r.log.Warn("Users blocked: the database refuses to delete their rows", "users", len(chunk), "first", chunk[0].UserID, "rows", due-deleted, "error", cause)
-	if so.UsersBlocked >= blocked.Everybody && so.MembersDeleted == 0 && !chunk[0].IsBlocked {
+	r.log.Warn("Users blocked: the database refuses to delete their rows", "users", len(chunk), "first", chunk[0].UserID, "rows", left.Sum(), "error", cause)
+	if so.UsersBlocked >= blocked.Everybody && none && !chunk[0].IsBlocked {
 		return fmt.Errorf("%w: %d users are blocked and no row could be deleted, stopped; last cause: %w; hint: orphan-cleaner check", ErrIncomplete, so.UsersBlocked, cause)
 	}
 	return nil
@@ -162,7 +163,7 @@ func (r *run) block(chunk []db.RunDuePageRow, due, deleted int64, cause error) e
 // deleteChunk deletes in parts of at most ChunkRows, for users with many rows. A
 // part that is tried again, as with a response too old, is checked anew; only users
 // still missing are in the next.
-func (r *run) deleteChunk(ctx context.Context, chunk []db.RunDuePageRow, patience database.Patience) (deleted int64, err error) {
+func (r *run) deleteChunk(ctx context.Context, chunk []db.RunDuePageRow, patience database.Patience) (deleted result.Rows, err error) {
 	users := make([]uuid.UUID, len(chunk))
 	for i, user := range chunk {
 		users[i] = user.UserID
@@ -175,7 +176,7 @@ func (r *run) deleteChunk(ctx context.Context, chunk []db.RunDuePageRow, patienc
 		if err != nil {
 			return deleted, err
 		}
-		deleted, whole = deleted+part.RowsDeleted, part.IsWhole
+		deleted, whole = deleted.Plus(part.RowsDeleted), part.IsWhole
 	}
 	return deleted, nil
 }
@@ -220,12 +221,13 @@ func (r *run) deletePart(ctx context.Context, users []uuid.UUID) (done db.RunSwe
 	if err := failpoint.After("commit", fence.Sentinel(err)); err != nil {
 		return done, missing, err
 	}
-	if done.RowsDeleted > 0 { // before the rest, which an interruption ends
-		so := r.tally(func(did *result.Run) { did.MembersDeleted += done.RowsDeleted })
-		r.report(func(p *result.Progress) { p.MembersDeleted = so.MembersDeleted })
-		r.observer.ChunkDone(done.RowsDeleted)
+	rows := result.Rows(done.RowsDeleted)
+	if rows.Sum() > 0 { // before the rest, which an interruption ends
+		r.tally(func(*result.Run) { r.rows.Deleted = r.rows.Deleted.Plus(rows) })
+		r.report(func(p *result.Progress) { p.MembersDeleted += r.rows.Members(rows) })
+		r.observer.ChunkDone(r.rows.Members(rows))
 	}
-	r.throttle.Note(done.RowsDeleted, time.Since(began))
+	r.throttle.Note(rows.Sum(), time.Since(began))
 	return done, missing, r.throttle.Rest(ctx, time.Since(began))
 }
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -86,10 +84,8 @@ func (r *run) verify(ctx context.Context) (*found, error) {
 }
 
 // share says how many users this run is about and behind which one they begin:
-// all, or with CheckEvery as many as keep the promise that everybody is checked
-// once in that time, even if the next run is missed.
+// all, or with CheckEvery a part.
 func (r *run) share(ctx context.Context, f *found) error {
-	f.Limit = math.MaxInt64
 	state, err := read(ctx, r, "reading how far the checking is", func(ctx context.Context, q *db.Queries) (db.CoverageStateRow, error) {
 		return q.CoverageState(ctx)
 	})
@@ -99,23 +95,16 @@ func (r *run) share(ctx context.Context, f *found) error {
 		return err
 	}
 	r.report(func(p *result.Progress) { p.UsersAbout = state.Users })
-	since := time.Duration(state.SecondsSince * float64(time.Second))
-	cycle := r.cfg.CheckEvery - 3*since
-	whole := r.cfg.CheckEvery == 0 || r.fence != nil && r.fence.ApprovedRun != 0
-	if whole || since <= 0 || cycle <= since {
-		return nil
+	if whole := r.fence != nil && r.fence.ApprovedRun != 0; !whole && f.Share(state, r.cfg.CheckEvery) {
+		r.log.Info("Checking a part of the users, and all candidates", "users", f.Limit, "of_about", max(state.Users, state.UsersSoFar),
+			"check_every", r.cfg.CheckEvery.String())
 	}
-	users := max(state.Users, state.UsersSoFar)
-	// One at least: there may have been no users so far.
-	batches := max(1, math.Ceil(float64(users)*since.Seconds()/cycle.Seconds()/float64(r.cfg.BatchSize)))
-	f.After, f.Limit = state.CursorID, int64(batches)*int64(r.cfg.BatchSize)
-	r.log.Info("Checking a part of the users, and all candidates", "users", f.Limit, "of_about", users, "check_every", r.cfg.CheckEvery.String())
 	return nil
 }
 
 // seen counts the rows of a page.
-func (r *run) seen(rows int64) {
-	so := r.tally(func(did *result.Run) { did.MembersTotal += rows })
+func (r *run) seen(target string, rows int64) {
+	so := r.tally(func(did *result.Run) { did.Seen(target, rows) })
 	r.report(func(p *result.Progress) { p.MembersSeen = so.MembersTotal })
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/internal/authclient"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
@@ -39,6 +40,8 @@ type world struct {
 	observer result.Observer
 	// isBusy: a transaction of the test's own is open, which a run must not wait for.
 	isBusy bool
+	// pool is that of another login; nil: the superuser's.
+	pool *pgxpool.Pool
 }
 
 func (w *world) Write(p []byte) (int, error) {
@@ -172,8 +175,12 @@ func (w *world) runWith(ctx context.Context, checker run.Checker) (outcome, erro
 		w.db.Settle()
 	}
 	log := slog.New(slog.NewTextHandler(w, nil))
-	preflight := check.New(w.db.Pool, log, latest).ForRun(w.cfg.DryRun)
-	runner := run.New(w.db.Pool, checker, log, w.cfg, preflight)
+	pool := w.db.Pool
+	if w.pool != nil {
+		pool = w.pool
+	}
+	preflight := check.New(pool, log, latest).ForRun(w.cfg.DryRun)
+	runner := run.New(pool, checker, log, w.cfg, preflight)
 	if w.observer != nil {
 		runner.Observe(w.observer)
 	}

@@ -11,24 +11,29 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/database"
 )
 
-// Database is the [Source] of a run: conversation_members and the ledger. It reads
+// Database is the [Source] of a run: the targets and the ledger. It reads
 // in READ ONLY transactions.
 type Database struct {
 	Pool     *pgxpool.Pool
 	Patience database.Patience
-	Seen     func(rows int64) // is told how many rows each page has
+	Seen     func(target string, rows int64) // is told how many rows each page has
 }
 
 func read[T any](ctx context.Context, d *Database, doing string, query func(ctx context.Context, q *db.Queries) (T, error)) (T, error) {
 	return database.Do(ctx, d.Pool, d.Patience, pgx.ReadOnly, database.ReadLimit, doing, query)
 }
 
-// Page is the next distinct users of the table.
-func (d *Database) Page(ctx context.Context, from uuid.UUID, most int64) ([]uuid.UUID, error) {
-	page, err := read(ctx, d, "reading user ids", func(ctx context.Context, q *db.Queries) (db.MemberUserPageRow, error) {
-		return q.MemberUserPage(ctx, db.MemberUserPageParams{FromUser: from, MaxUsers: most})
+// Targets are the tables, in the order of the sweep.
+func (d *Database) Targets(ctx context.Context) ([]string, error) {
+	return read(ctx, d, "reading the targets", func(ctx context.Context, q *db.Queries) ([]string, error) { return q.UserTargets(ctx) })
+}
+
+// Page is the next distinct users of a target.
+func (d *Database) Page(ctx context.Context, target string, from uuid.UUID, most int64) ([]uuid.UUID, error) {
+	page, err := read(ctx, d, "reading user ids", func(ctx context.Context, q *db.Queries) (db.UserPageRow, error) {
+		return q.UserPage(ctx, db.UserPageParams{Target: target, FromUser: from, MaxUsers: most})
 	})
-	d.Seen(page.Members)
+	d.Seen(target, page.Rows)
 	return page.Users, err
 }
 

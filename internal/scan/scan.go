@@ -22,8 +22,10 @@ type Batch struct {
 
 // Source is where the users come from. Pages are in the order of ids.
 type Source interface {
-	// Page returns the next distinct users from one on, at most so many.
-	Page(ctx context.Context, from uuid.UUID, most int64) ([]uuid.UUID, error)
+	// Targets returns the names of all targets, in the order of the sweep.
+	Targets(ctx context.Context) ([]string, error)
+	// Page returns the next distinct users of a target from one on, at most so many.
+	Page(ctx context.Context, target string, from uuid.UUID, most int64) ([]uuid.UUID, error)
 	// Others returns the next users who are checked whatever the range, from one on.
 	Others(ctx context.Context, from uuid.UUID, most int64) ([]uuid.UUID, error)
 	// Holders returns those of the users who have rows.
@@ -41,9 +43,10 @@ type Scan struct {
 	BatchSize  int
 	PageUsers  int64
 	After      *uuid.UUID // the range begins behind this id; nil: at the first
-	Limit      int64      // users of the range, at most
+	Limit      int64      // users of the range, at most; 0: all
 	NoRechecks bool       // of a dry run: it could not write down where it stopped
 
+	Targets   []string   // in the order of the sweep
 	Through   *uuid.UUID // the range ended with this id; nil: at the last
 	Covered   int64      // users of the range
 	Rechecked uuid.UUID  // the last user of the rechecks: the next run goes on behind it
@@ -123,41 +126,79 @@ func (s *Scan) add(ctx context.Context, id uuid.UUID) error {
 	return nil
 }
 
-func (s *Scan) addUsers(ctx context.Context, users []uuid.UUID) error {
-	for _, user := range users {
-		s.Canaries.Met(user)
-		s.next.Users++
-		if err := s.add(ctx, user); err != nil {
-			return err
-		}
-	}
-	return nil
+func (s *Scan) addUser(ctx context.Context, user uuid.UUID) error {
+	s.Canaries.Met(user)
+	s.next.Users++
+	return s.add(ctx, user)
 }
 
-// scanRange adds the users behind After, page by page, and notes where it ended.
-func (s *Scan) scanRange(ctx context.Context) error {
-	from := uuid.Nil
-	if s.After != nil {
-		from = following(*s.After)
+// stream is the users of one target, in order, page by page.
+type stream struct {
+	target string
+	page   []uuid.UUID // read and not added yet
+	from   uuid.UUID   // where the next page begins
+	isLast bool
+}
+
+// scanRange adds the users behind After, each once, however many targets have rows of
+// the user, and notes where it ended.
+func (s *Scan) scanRange(ctx context.Context) (err error) {
+	if s.Targets, err = s.Source.Targets(ctx); err != nil {
+		return err
 	}
-	for s.Covered < s.Limit {
-		most := min(s.PageUsers, s.Limit-s.Covered)
-		page, err := s.Source.Page(ctx, from, most)
+	streams := make([]stream, len(s.Targets))
+	for i, target := range s.Targets {
+		streams[i].target = target
+		if s.After != nil {
+			streams[i].from = following(*s.After)
+		}
+	}
+	var last uuid.UUID
+	for s.Limit == 0 || s.Covered < s.Limit {
+		user, err := s.nextUser(ctx, streams)
 		if err != nil {
 			return err
 		}
-		if err := s.addUsers(ctx, page); err != nil {
-			return err
-		}
-		s.Covered += int64(len(page))
-		if isLast(page, most) {
+		if user == nil {
 			s.Through = nil
 			return nil
 		}
-		s.Through = &page[len(page)-1]
-		from = following(*s.Through)
+		last = *user
+		if err := s.addUser(ctx, last); err != nil {
+			return err
+		}
+		s.Covered++
 	}
+	s.Through = &last
 	return nil
+}
+
+// nextUser takes the first user of all streams out of each that has it; nil: all ended.
+func (s *Scan) nextUser(ctx context.Context, streams []stream) (first *uuid.UUID, err error) {
+	for i := range streams {
+		one := &streams[i]
+		if len(one.page) == 0 && !one.isLast {
+			most := s.PageUsers
+			if s.Limit > 0 {
+				most = min(most, s.Limit-s.Covered)
+			}
+			if one.page, err = s.Source.Page(ctx, one.target, one.from, most); err != nil {
+				return nil, err
+			}
+			if one.isLast = isLast(one.page, most); !one.isLast {
+				one.from = following(one.page[len(one.page)-1])
+			}
+		}
+		if len(one.page) > 0 && (first == nil || slices.Compare(one.page[0][:], first[:]) < 0) {
+			first = &one.page[0]
+		}
+	}
+	for i := range streams {
+		if one := &streams[i]; len(one.page) > 0 && one.page[0] == *first {
+			one.page = one.page[1:]
+		}
+	}
+	return first, nil
 }
 
 // scanOthers adds who is outside of the range and has rows.
@@ -178,8 +219,13 @@ func (s *Scan) scanOthers(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := s.addUsers(ctx, holders); err != nil || last {
-			return err
+		for _, user := range holders {
+			if err := s.addUser(ctx, user); err != nil {
+				return err
+			}
+		}
+		if last {
+			return nil
 		}
 	}
 }

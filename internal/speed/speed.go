@@ -94,8 +94,12 @@ func Measure(ctx context.Context, pool *pgxpool.Pool, checker run.Checker, log *
 // someUsers reads ids of users, in a transaction that can only read.
 func someUsers(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger, cfg settings.Run, most int) ([]uuid.UUID, error) {
 	patience := database.Patience{Log: log, Attempts: cfg.Attempts, LockTimeout: cfg.LockTimeout}
-	page, err := database.Bounded(ctx, pool, patience, pgx.ReadOnly, database.ReadLimit, func(ctx context.Context, q *db.Queries) (db.MemberUserPageRow, error) {
-		return q.MemberUserPage(ctx, db.MemberUserPageParams{FromUser: uuid.Nil, MaxUsers: int64(most)})
+	page, err := database.Bounded(ctx, pool, patience, pgx.ReadOnly, database.ReadLimit, func(ctx context.Context, q *db.Queries) (page db.UserPageRow, err error) {
+		targets, err := q.UserTargets(ctx)
+		if err != nil || len(targets) == 0 {
+			return page, err
+		}
+		return q.UserPage(ctx, db.UserPageParams{Target: targets[0], FromUser: uuid.Nil, MaxUsers: int64(most)})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading user ids: %w", err)

@@ -59,8 +59,9 @@ func TestBreakerFigures(t *testing.T) {
 	}
 
 	// Four users a day went missing for four weeks, ten a day for the last one; 100 of 100,000 members were deleted each day.
-	db.Exec(`INSERT INTO orphan_cleaner.hours (hour, users, users_new, rows_total, rows_deleted)
-		SELECT date_trunc('hour', now()) - make_interval(days => n), 20000, CASE WHEN n < 7 THEN 10 ELSE 4 END, 100000, 100 FROM generate_series(0, 34) AS n`)
+	db.Exec(`INSERT INTO orphan_cleaner.hours (hour, target, users, users_new, rows_total, rows_deleted)
+		SELECT date_trunc('hour', now()) - make_interval(days => n), t.target, 20000, CASE WHEN n < 7 THEN 10 ELSE 4 END, 100000, 100
+		FROM generate_series(0, 34) AS n, unnest(ARRAY['', 'conversation_members']) AS t (target)`)
 	// Three candidates with two members each: one due, one due by an approval, one waiting.
 	db.Exec(`INSERT INTO conversations (id) SELECT md5('c' || n)::uuid FROM generate_series(1, 2) AS n`)
 	db.Exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)

@@ -389,3 +389,28 @@ func TestStateOfAStuckDatabase(t *testing.T) {
 	m.RunEnded(result.Run{})
 	is(1)
 }
+
+// Each target has its own rows, those of all runs and those of the last one.
+func TestTargetMetrics(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	db.Targets("likes")
+	for run := 1; run <= 2; run++ {
+		judgedRun(db, "succeeded", 0, 0)
+		db.Exec(`INSERT INTO orphan_cleaner.run_targets (run_id, target, rows_due, rows_deleted, rows_kept_young, rows_held, rows_changed, rows_blocked)
+			SELECT r.run_id, t.target, t.due, 11, 3, 4, 5, $1::bigint
+			FROM (SELECT max(run_id) AS run_id FROM orphan_cleaner.runs) AS r, (VALUES ('likes', 20), ('conversation_members', 7)) AS t (target, due)`, run)
+	}
+	registry, _ := all(t, db.Pool, quiet(), false)
+	for outcome, want := range map[string]float64{"due": 20, "deleted": 11, "kept_young": 3, "held": 4, "changed": 5, "blocked": 2} {
+		if got := value(t, registry, "orphan_cleaner_target_rows", `outcome="`+outcome+`"`, `target="likes"`); got != want {
+			t.Errorf("%s: %v, not %v", outcome, got, want)
+		}
+	}
+	if got := value(t, registry, "orphan_cleaner_target_rows", `outcome="due"`, `target="conversation_members"`); got != 7 {
+		t.Errorf("%v members due", got)
+	}
+	if got := value(t, registry, "orphan_cleaner_target_deleted_rows_total", `target="likes"`); got != 22 {
+		t.Errorf("%v likes deleted", got)
+	}
+}

@@ -2,17 +2,14 @@ package telemetry
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
-	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/safetext"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
@@ -52,6 +49,7 @@ type state struct {
 	runs       []db.MetricsRunsRow
 	partitions []db.MetricsPartitionsRow
 	events     []db.EventBacklogRow
+	targets    []db.MetricsTargetsRow
 }
 
 type backlog struct {
@@ -77,6 +75,8 @@ func stateMetrics() []stateMetric {
 		{databaseUp, "1 if the database could be read for this scrape, else 0.", nil},
 		{"orphan_cleaner_restored_members_total", "Members restored.", nil},
 		{runsTotal, "Runs that ended, by kind and state.", []string{"kind", "state"}},
+		{targetDeleted, "Rows deleted, by target.", []string{"target"}},
+		{targetRows, "Rows of each target in the last run that was judged, by what became of them.", []string{"target", "outcome"}},
 		{"orphan_cleaner_last_success_timestamp_seconds", "When a run last succeeded; 0: never.", nil},
 		{"orphan_cleaner_last_attempt_timestamp_seconds", "When a run last began; 0: never.", nil},
 		{"orphan_cleaner_everybody_checked_timestamp_seconds", "When the run began since which every user has been checked; 0: some never were.", nil},
@@ -119,6 +119,8 @@ const (
 	eventsBacklog     = "orphan_cleaner_events_backlog"
 	eventsOldestAge   = "orphan_cleaner_events_oldest_age_seconds"
 	candidateMembers  = "orphan_cleaner_candidate_members"
+	targetDeleted     = "orphan_cleaner_target_deleted_rows_total"
+	targetRows        = "orphan_cleaner_target_rows"
 )
 
 // NewState registers the metrics of the database. The retention is what due
@@ -207,6 +209,14 @@ func (c *State) collectState(to chan<- prometheus.Metric, s state) {
 		c.gauge(to, eventsBacklog, float64(sink.Events), name)
 		c.gauge(to, eventsOldestAge, sink.OldestAge, name)
 	}
+	for _, t := range s.targets {
+		c.counter(to, targetDeleted, t.DeletedTotal, t.Target)
+		for outcome, rows := range map[string]int64{
+			"due": t.Due, "deleted": t.Deleted, "kept_young": t.KeptYoung, "held": t.Held, "changed": t.Changed, "blocked": t.Blocked,
+		} {
+			c.gauge(to, targetRows, float64(rows), t.Target, outcome)
+		}
+	}
 	for _, runs := range s.runs {
 		c.counter(to, runsTotal, runs.Runs, runs.Kind, runs.State)
 	}
@@ -248,48 +258,4 @@ func oneIf(yes bool) float64 {
 		return 1
 	}
 	return 0
-}
-
-// refresh reads anew what has grown old. A failure is kept as long as a success
-// would be, so that scrapes do not queue up behind a database that is down, and
-// is one line in the log until a reading succeeds.
-func refresh[T any](ctx context.Context, c *State, what *cached[T], fresh, limit time.Duration, query func(context.Context, *db.Queries) (T, error)) {
-	if time.Now().Before(what.until) {
-		return
-	}
-	before := what.err
-	what.value, what.err = readOnly(ctx, c.pool, limit, query)
-	what.until = time.Now().Add(fresh)
-	if what.err != nil && before == nil {
-		c.log.Warn("Reading the metrics of the database failed; they are left out until it succeeds", "error", what.err)
-	}
-}
-
-func readOnly[T any](ctx context.Context, pool *pgxpool.Pool, limit time.Duration, query func(context.Context, *db.Queries) (T, error)) (value T, err error) {
-	if pool == nil {
-		return value, errors.New("there is no connection to the database")
-	}
-	return database.Bounded(ctx, pool, database.Patience{LockTimeout: limit}, pgx.ReadOnly, limit, query)
-}
-
-func readState(ctx context.Context, q *db.Queries) (s state, err error) {
-	if s.MetricsStateRow, err = q.MetricsState(ctx); err != nil {
-		return s, err
-	}
-	if s.runs, err = q.MetricsRuns(ctx); err != nil {
-		return s, err
-	}
-	if s.events, err = q.EventBacklog(ctx); err != nil {
-		return s, err
-	}
-	s.partitions, err = q.MetricsPartitions(ctx)
-	return s, err
-}
-
-func readBacklog(ctx context.Context, q *db.Queries, retention time.Duration) (b backlog, err error) {
-	if b.MetricsDueRow, err = q.MetricsDue(ctx, retention); err != nil {
-		return b, err
-	}
-	b.breakers, err = q.MetricsBreakers(ctx, b.DueMembersJudged)
-	return b, err
 }

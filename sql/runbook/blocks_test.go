@@ -141,6 +141,8 @@ func (p *place) reads(q *db.Queries) {
 		},
 		func() error { _, err := q.RunRecent(ctx, 20); return err },
 		func() error { _, err := q.RunSchedule(ctx, time.Hour); return err },
+		func() error { _, err := q.RunTargets(ctx, last); return err },
+		func() error { _, err := q.UserTargets(ctx); return err },
 	} {
 		if err := run(); err != nil {
 			p.t.Fatal(err)
@@ -217,6 +219,7 @@ func atMost() map[string]string {
 		"RevertChunk": "(SELECT 44 * pg_relation_size('orphan_cleaner.restores_pkey') / 8192)",
 		// A table of unknown size is counted once a run, as one where much is due is.
 		"RunBreakers": "(SELECT count(*) / 20 FROM conversation_members)",
+		"RevertJudge": "(SELECT count(*) / 20 FROM conversation_members)",
 	}
 }
 
@@ -268,6 +271,7 @@ func TestYearOfMinutes(t *testing.T) {
 		FROM generate_series(1, $1::integer) AS n
 		CROSS JOIN LATERAL (SELECT now() - make_interval(mins => $1 + 1 - n) AS at,
 			CASE WHEN n = 1 THEN 'refused' WHEN n % 1000 = 2 THEN 'succeeded' ELSE 'failed' END AS state) AS s`, runs)
+	p.Exec("INSERT INTO orphan_cleaner.run_targets (run_id, target, rows_deleted) SELECT run_id, 'conversation_members', members_deleted FROM orphan_cleaner.runs")
 	p.Exec("UPDATE orphan_cleaner.runs SET totals = orphan_cleaner.run_totals() WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs)")
 	p.Exec("INSERT INTO orphan_cleaner.coverage (cycle_run_id, previous_run_id, run_id, checked_at, users, users_so_far) SELECT max(run_id), max(run_id), max(run_id), now(), 1, 1 FROM orphan_cleaner.runs WHERE state = 'succeeded'")
 	p.Exec("INSERT INTO orphan_cleaner.rechecks (user_id) SELECT gen_random_uuid() FROM generate_series(1, 100)")
@@ -301,6 +305,10 @@ func TestYearOfMinutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	targets, err := q.MetricsTargets(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, run := range []func() error{
 		func() error { _, err := q.MetricsBreakers(ctx, 0); return err },
 		func() error { _, err := q.RefusalUnsettled(ctx); return err },
@@ -326,8 +334,8 @@ func TestYearOfMinutes(t *testing.T) {
 	}
 
 	deleted := testdb.One[int64](p, "SELECT sum(members_deleted)::bigint FROM orphan_cleaner.runs")
-	if state.BatchCalls != 3*runs+11 || state.MembersDeleted != deleted {
-		t.Errorf("%d batches and %d members, not %d and %d", state.BatchCalls, state.MembersDeleted, 3*runs+11, deleted)
+	if state.BatchCalls != 3*runs+11 || state.MembersDeleted != deleted || targets[0].DeletedTotal != deleted {
+		t.Errorf("%d batches and %d members, %+v, not %d and %d", state.BatchCalls, state.MembersDeleted, targets, 3*runs+11, deleted)
 	}
 	for _, of := range ended {
 		want := map[string]int64{"succeeded": 526, "refused": 1, "failed": runs - 527, "incomplete": 1}[of.State]

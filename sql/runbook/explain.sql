@@ -91,6 +91,7 @@ FROM run, users
 \set of_conversations NULL
 \set of_run :run_id
 \set of_users NULL
+\set of_targets NULL
 \set pages 64
 \set partition_name '\'conversation_members_backup_20200101\''
 \set phase '\'sweep\''
@@ -109,6 +110,7 @@ FROM run, users
 \set settings '\'{}\''
 \set since 'now() - interval \'1 day\''
 \set sink '\'redis\''
+\set target '\'conversation_members\''
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''
 \set table_name '\'conversation_members\''

@@ -161,11 +161,12 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CoverageOthers, any values
 EXPLAIN (:options) EXECUTE "CoverageOthers" (:from_user, :max_users);
 
--- Those of the users who have a row.
--- Locks: ACCESS SHARE on conversation_members. Index: conversation_members_user_id. Rows: the users given.
+-- Those of the users who have a row, in order.
+-- Locks: ACCESS SHARE on the targets. Index: conversation_members_user_id. Rows: the users given.
 PREPARE "CoverageHolders" AS
 SELECT h.user_id::uuid AS user_id
-FROM orphan_cleaner.conversation_members_holders($1::uuid []) AS h (user_id);
+FROM orphan_cleaner.target_holders($1::uuid []) AS h (user_id)
+ORDER BY 1;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == CoverageHolders, these values
 EXPLAIN (:options) EXECUTE "CoverageHolders" (:user_ids);
@@ -374,51 +375,6 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ClockNow, any values
 EXPLAIN (:options) EXECUTE "ClockNow";
 
--- The next distinct user ids from one on, in order, and how many members they have. As one array: a row for each of
--- 5,000 users costs both sides more than finding them.
--- Locks: ACCESS SHARE on conversation_members.
--- Index: conversation_members_user_id, in order, mostly index-only. Rows: the members of max_users users.
-PREPARE "MemberUserPage" AS
-SELECT p.user_ids::uuid [] AS users, p.row_count::bigint AS members
-FROM orphan_cleaner.conversation_members_page($1::uuid, $2::bigint) AS p;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == MemberUserPage, these values
-EXPLAIN (:options) EXECUTE "MemberUserPage" (:from_user, :max_users);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == MemberUserPage, any values
-EXPLAIN (:options) EXECUTE "MemberUserPage" (:from_user, :max_users);
-
--- Users who were alive in every run so far: spread over all ids, members for longer than a month, no candidates. An
--- auth-service that misses many of them is wrong.
--- Locks: ACCESS SHARE on conversation_members, candidates and unknowns.
--- Index: conversation_members_user_id, candidates_pkey. Rows: some for each of the users.
-PREPARE "MemberCanaries" AS
-SELECT c.user_id::uuid AS user_id
-FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id);
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == MemberCanaries, these values
-EXPLAIN (:options) EXECUTE "MemberCanaries" (:users);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == MemberCanaries, any values
-EXPLAIN (:options) EXECUTE "MemberCanaries" (:users);
-
--- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
--- Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
--- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
-PREPARE "RunCanaries" AS
-SELECT c.user_id::uuid AS user_id
-FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id)
-WHERE (
-    SELECT count(*)
-    FROM (SELECT FROM orphan_cleaner.runs AS r WHERE r.kind = 'clean' AND r.state = 'succeeded' ORDER BY r.run_id DESC LIMIT 10) AS earlier
-) = 10;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == RunCanaries, these values
-EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == RunCanaries, any values
-EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
-
 -- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
 -- Locks: ACCESS SHARE on our tables.
 -- Index: runs_pkey, runs_succeeded, runs_refused, runs_one_open, rechecks_alive, candidates_blocked, pauses_one_in_force; ledger and coverage are read whole.
@@ -521,24 +477,49 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == MetricsRuns, any values
 EXPLAIN (:options) EXECUTE "MetricsRuns";
 
+-- What runs did with each target: all of them, and the last one that was judged.
+-- Locks: ACCESS SHARE on targets, runs and run_targets. Index: run_targets_pkey. Rows: a few a target; of runs as MetricsRuns.
+PREPARE "MetricsTargets" AS
+SELECT
+    t.name AS target,
+    coalesce((s.totals ->> ('rows_deleted ' || t.name))::bigint, 0)::bigint AS deleted_total,
+    coalesce(l.rows_due, 0)::bigint AS due,
+    coalesce(l.rows_deleted, 0)::bigint AS deleted,
+    coalesce(l.rows_kept_young, 0)::bigint AS kept_young,
+    coalesce(l.rows_held, 0)::bigint AS held,
+    coalesce(l.rows_changed, 0)::bigint AS changed,
+    coalesce(l.rows_blocked, 0)::bigint AS blocked
+FROM orphan_cleaner.targets_in_order AS t
+CROSS JOIN orphan_cleaner.run_totals() AS s (totals)
+LEFT JOIN orphan_cleaner.run_targets AS l
+    ON l.target = t.name
+    AND l.run_id = (SELECT max(m.run_id) FROM orphan_cleaner.run_targets AS m)
+ORDER BY t.n;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == MetricsTargets, these values
+EXPLAIN (:options) EXECUTE "MetricsTargets";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == MetricsTargets, any values
+EXPLAIN (:options) EXECUTE "MetricsTargets";
+
 -- For how many days after today each partitioned table has its partitions, without a gap; -1: not even for today.
 -- Looks 62 days ahead.
--- Locks: none beyond the catalog. Rows: 130.
+-- Locks: none beyond the catalog. Rows: 130 a target.
 PREPARE "MetricsPartitions" AS
 SELECT
     t.parent::text AS table_name,
     (coalesce(min(d.ahead) FILTER (WHERE i.inhrelid IS NULL), 63) - 1)::bigint AS days_ahead
 FROM (
-    SELECT 'conversation_members_audit' AS parent, 'YYYYMM' AS pattern
+    SELECT split_part(o.audit_table, '.', 2) AS parent, o.audit_table AS evidence, 'YYYYMM' AS pattern
+    FROM orphan_cleaner.targets AS o
     UNION ALL
-    SELECT 'conversation_members_backup', 'YYYYMMDD'
+    SELECT split_part(o.backup_table, '.', 2), o.backup_table, 'YYYYMMDD'
+    FROM orphan_cleaner.targets AS o
 ) AS t
 CROSS JOIN generate_series(0, 62) AS d (ahead)
 LEFT JOIN pg_catalog.pg_inherits AS i
-    ON i.inhparent = to_regclass('public.' || t.parent)
-    AND i.inhrelid = to_regclass(
-        'public.' || t.parent || '_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(days => d.ahead), t.pattern)
-    )
+    ON i.inhparent = to_regclass(t.evidence)
+    AND i.inhrelid = to_regclass(t.evidence || '_' || to_char((now() AT TIME ZONE 'UTC') + make_interval(days => d.ahead), t.pattern))
 GROUP BY t.parent
 ORDER BY t.parent;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -617,11 +598,16 @@ facts AS (
             'users_checked', j.users_checked,
             'users_new', j.refused_new,
             'candidates', j.refused_new + (SELECT count(*) FROM orphan_cleaner.candidates AS c WHERE c.approved_run IS NULL),
-            'rows_due', greatest(j.refused_due, $1::bigint),
-            -- Given, so that nothing is counted.
-            'rows_total', coalesce(
-                (SELECT h.rows_total FROM orphan_cleaner.hours AS h WHERE h.rows_total > 0 ORDER BY h.hour DESC LIMIT 1),
-                greatest(j.members_total, j.users_checked)
+            'targets', (
+                SELECT jsonb_object_agg(t.name, jsonb_build_object(
+                    'rows_due', CASE t.name WHEN 'conversation_members' THEN greatest(j.refused_due, $1::bigint) ELSE 0 END,
+                    -- Given, so that nothing is counted.
+                    'rows_total', coalesce(
+                        (SELECT h.rows_total FROM orphan_cleaner.hours AS h WHERE h.target = t.name AND h.rows_total > 0 ORDER BY h.hour DESC LIMIT 1),
+                        CASE t.name WHEN 'conversation_members' THEN greatest(j.members_total, j.users_checked) ELSE 0 END
+                    )
+                ))
+                FROM orphan_cleaner.targets AS t
             )
         ) AS now
     FROM judged AS j
@@ -638,7 +624,7 @@ SELECT
         END, false
     )::boolean AS is_on,
     -- For new-missing-rate: users who went missing within a day and a week, and how many usually do.
-    (f.refused_new + coalesce((SELECT sum(h.users_new) FROM orphan_cleaner.hours AS h WHERE h.hour > now() - interval '1 day'), 0))::float8 AS new_1d,
+    (f.refused_new + coalesce((SELECT sum(h.users_new) FROM orphan_cleaner.hours AS h WHERE h.target = '' AND h.hour > now() - interval '1 day'), 0))::float8 AS new_1d,
     coalesce(m.said[1], 'NaN')::float8 AS new_7d,
     coalesce(m.said[3]::float8 / m.said[2]::float8, 'NaN')::float8 AS usual_1d,
     coalesce(m.said[3], 'NaN')::float8 AS usual_7d
@@ -649,7 +635,7 @@ CROSS JOIN LATERAL (
     -- The windows have the last run's finds already; its own share is of them alone. The hour's sum leaves out what the judgement did.
     (false, f.now || jsonb_build_object('users_new', greatest(
         f.refused_new,
-        least(f.users_new, (SELECT h.users_new FROM orphan_cleaner.hours AS h WHERE h.hour <= f.judged_at ORDER BY h.hour DESC LIMIT 1))
+        least(f.users_new, (SELECT h.users_new FROM orphan_cleaner.hours AS h WHERE h.target = '' AND h.hour <= f.judged_at ORDER BY h.hour DESC LIMIT 1))
     )))
 ) AS k (is_now, facts)
 CROSS JOIN LATERAL orphan_cleaner.breakers(f.settings, k.facts) AS b
@@ -658,6 +644,7 @@ CROSS JOIN LATERAL (
     SELECT regexp_match(b.message, '^(\S+) users are newly missing within (\S+) days, limit twice the usual (\S+) and') AS said
 ) AS m
 WHERE k.is_now = (b.breaker <> 'new-missing-share')
+    AND b.target IN ('', 'conversation_members')
     -- Nothing is known of the others until a run checks.
     AND b.breaker NOT IN ('clock', 'canary-alive', 'canary-dead', 'recently-active', 'user-count');
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -810,7 +797,8 @@ SELECT
     coalesce((
         SELECT string_agg(ours.object_name, ', ')
         FROM unnest(ARRAY[
-            'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
+            'orphan_cleaner.runs', 'orphan_cleaner.run_targets', 'orphan_cleaner.targets', 'orphan_cleaner.targets_in_order',
+            'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
             'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
             'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
             'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'public.conversation_members_audit',
@@ -834,7 +822,7 @@ SELECT
             FROM pg_catalog.pg_class AS c
             WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
                 AND c.relname IN (
-                    'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
+                    'run_targets', 'targets', 'targets_in_order', 'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
                     'refusals', 'approvals', 'event_cursors'
                 )
                 AND NOT has_table_privilege(c.oid, 'SELECT')
@@ -851,8 +839,8 @@ SELECT
             WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
-                    'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings', 'run_totals', 'event_sink', 'event_page', 'event_advance'
+                    'target_page', 'target_holders', 'sweep_chunk', 'sweep_returned',
+                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -1105,24 +1093,31 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PartitionEnsure, any values
 EXPLAIN (:options) EXECUTE "PartitionEnsure" (:days_ahead);
 
--- Whether today's and tomorrow's backup partitions and this month's audit partition are attached,
--- and whether the audit's DEFAULT partition caught rows.
--- Locks: ACCESS SHARE on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
+-- Whether the backup partitions of today and tomorrow and the audit partition of this month are attached, of every
+-- target, and whether the DEFAULT partition of the members' audit caught rows.
+-- Locks: ACCESS SHARE on targets and on the audit's DEFAULT partition. Index: none. Rows: one of it at most.
 PREPARE "PartitionsThere" AS
 SELECT
-    bool_or(p.name = 'conversation_members_backup_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS today,
-    bool_or(p.name = 'conversation_members_backup_' || to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD'))::boolean AS tomorrow,
-    bool_or(p.name = 'conversation_members_audit_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMM'))::boolean AS month,
+    bool_and(to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD') = ANY (p.days))::boolean AS today,
+    bool_and(to_char((now() + interval '1 day') AT TIME ZONE 'UTC', 'YYYYMMDD') = ANY (p.days))::boolean AS tomorrow,
+    bool_and(to_char(now() AT TIME ZONE 'UTC', 'YYYYMM') = ANY (p.months))::boolean AS month,
     EXISTS (SELECT FROM public.conversation_members_audit_default)::boolean AS default_in_use
 FROM (
-    SELECT c.relname::text AS name
-    FROM pg_catalog.pg_inherits AS i
-    JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
-    WHERE i.inhparent IN (
-            to_regclass('public.conversation_members_backup'), to_regclass('public.conversation_members_audit')
-        )
-        -- No row goes into one that a DETACH CONCURRENTLY has not finished with.
-        AND NOT i.inhdetachpending
+    SELECT
+        ARRAY(
+            SELECT substr(c.relname, length(split_part(t.backup_table, '.', 2)) + 2)
+            FROM pg_catalog.pg_inherits AS i
+            JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+            -- No row goes into one that a DETACH CONCURRENTLY has not finished with.
+            WHERE i.inhparent = to_regclass(t.backup_table) AND NOT i.inhdetachpending
+        ) AS days,
+        ARRAY(
+            SELECT substr(c.relname, length(split_part(t.audit_table, '.', 2)) + 2)
+            FROM pg_catalog.pg_inherits AS i
+            JOIN pg_catalog.pg_class AS c ON c.oid = i.inhrelid
+            WHERE i.inhparent = to_regclass(t.audit_table) AND NOT i.inhdetachpending
+        ) AS months
+    FROM orphan_cleaner.targets AS t
 ) AS p;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PartitionsThere, these values
@@ -1503,13 +1498,14 @@ touched AS (
         FROM begun AS b
             -- Restore by restore, by the index.
         CROSS JOIN LATERAL (
-            SELECT l.conversation_id
+            SELECT l.conversation_id, l.target
             FROM orphan_cleaner.restores AS l
             WHERE l.run_id = b.run_id
                 AND l.state IN ('restored', 'reverted')
             OFFSET 0
         ) AS o
         WHERE b.kind = 'restore'
+            AND o.target = 'conversation_members'
         GROUP BY o.conversation_id
     ) AS t
     GROUP BY t.conversation_id
@@ -1572,9 +1568,11 @@ WITH chosen AS (
         $2::uuid [] AS of_users,
         $3::uuid [] AS of_conversations,
         $4::timestamptz AS since,
-        $5::timestamptz AS until
+        $5::timestamptz AS until,
+        $6::text [] AS of_targets
 )
 SELECT
+    p.target::text AS target,
     p.deleted_run::bigint AS deleted_run,
     to_char(p.backed_up_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')::text AS day,
     count(*) FILTER (WHERE p.verdict = 'restore') AS restore,
@@ -1585,15 +1583,15 @@ SELECT
     count(*) FILTER (WHERE p.verdict = 'conversation_gone') AS conversation_gone,
     count(*) FILTER (WHERE p.verdict = 'left_since') AS left_since
 FROM chosen AS w
-CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until) AS p
-GROUP BY 1, 2
-ORDER BY 1, 2;
+CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conversations, w.since, w.until, w.of_targets) AS p
+GROUP BY 1, 2, 3
+ORDER BY 2, 3, 1;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RestorePreview, these values
-EXPLAIN (:options) EXECUTE "RestorePreview" (:of_run, :of_users, :of_conversations, :since, :until);
+EXPLAIN (:options) EXECUTE "RestorePreview" (:of_run, :of_users, :of_conversations, :since, :until, :of_targets);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestorePreview, any values
-EXPLAIN (:options) EXECUTE "RestorePreview" (:of_run, :of_users, :of_conversations, :since, :until);
+EXPLAIN (:options) EXECUTE "RestorePreview" (:of_run, :of_users, :of_conversations, :since, :until, :of_targets);
 
 -- What became of the members of a restore.
 -- Locks: ACCESS SHARE on restores. Index: restores_pkey. Rows: those of the restore.
@@ -1603,6 +1601,7 @@ SELECT
     r.state,
     r.members_restored,
     r.members_deleted,
+    coalesce((SELECT sum(t.rows_deleted) FROM orphan_cleaner.run_targets AS t WHERE t.run_id = r.run_id), 0)::bigint AS rows_deleted,
     g.planned::bigint AS planned,
     g.restored::bigint AS restored,
     g.users::bigint AS users,
@@ -1672,19 +1671,20 @@ PREPARE "RestoreStore" AS
 SELECT s.verdict::text AS verdict, s.members::bigint AS members, s.users::bigint AS users
 FROM orphan_cleaner.restore_store(
     $1::bigint, $2::uuid, $3::bigint, $4::uuid [],
-    $5::uuid [], $6::timestamptz, $7::timestamptz
+    $5::uuid [], $6::timestamptz, $7::timestamptz,
+    $8::text []
 ) AS s;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RestoreStore, these values
-EXPLAIN (:options) EXECUTE "RestoreStore" (:run_id, :token, :of_run, :of_users, :of_conversations, :since, :until);
+EXPLAIN (:options) EXECUTE "RestoreStore" (:run_id, :token, :of_run, :of_users, :of_conversations, :since, :until, :of_targets);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreStore, any values
-EXPLAIN (:options) EXECUTE "RestoreStore" (:run_id, :token, :of_run, :of_users, :of_conversations, :since, :until);
+EXPLAIN (:options) EXECUTE "RestoreStore" (:run_id, :token, :of_run, :of_users, :of_conversations, :since, :until, :of_targets);
 
 -- Where the backup rows of a restore are: the chunks of so many pages that hold one, by UTC day, with their users.
 -- Locks: ACCESS SHARE on the backup. Index: restores_pkey. Rows: the backups from the oldest row of the restore on, read once.
 PREPARE "RestoreChunks" AS
-SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members, c.user_ids::uuid [] AS user_ids
+SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint AS members, c.user_ids::uuid [] AS user_ids, c.target::text AS target
 FROM orphan_cleaner.restore_chunks($1::bigint, $2::text, $3::integer) AS c;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RestoreChunks, these values
@@ -1698,14 +1698,14 @@ EXPLAIN (:options) EXECUTE "RestoreChunks" (:run_id, :state, :pages);
 -- Index: restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
 PREPARE "RestoreChunk" AS
 SELECT orphan_cleaner.restore_chunk(
-    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::interval
+    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::interval, $7::text
 )::bigint AS restored;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RestoreChunk, these values
-EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold);
+EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold, :target);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreChunk, any values
-EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold);
+EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold, :target);
 
 -- Deletes members of a restore once more: unchanged since, on no other hold, of users who were just again missing.
 -- Locks: ROW EXCLUSIVE on conversation_members, the rows deleted, and on our tables.
@@ -1713,14 +1713,14 @@ EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :
 PREPARE "RevertChunk" AS
 SELECT orphan_cleaner.revert_chunk(
     $1::bigint, $2::uuid, $3::bigint, ($4::text)::date, $5::bigint, $6::integer,
-    $7::uuid [], ($8::text)::xid8
+    $7::uuid [], ($8::text)::xid8, $9::text
 )::bigint AS deleted;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RevertChunk, these values
-EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :token, :reverted_run, :day, :first_page, :pages, :user_ids, :checked_from);
+EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :token, :reverted_run, :day, :first_page, :pages, :user_ids, :checked_from, :target);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RevertChunk, any values
-EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :token, :reverted_run, :day, :first_page, :pages, :user_ids, :checked_from);
+EXPLAIN (:options) EXECUTE "RevertChunk" (:run_id, :token, :reverted_run, :day, :first_page, :pages, :user_ids, :checked_from, :target);
 
 -- Judges a revert: names the breaker that refuses it, or admits the missing users to deletion.
 -- Locks: ACCESS SHARE on conversation_members; ROW EXCLUSIVE on sightings. Index: restores_pkey, conversation_members_user_id.
@@ -1769,8 +1769,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunHeartbeat" (:run_id, :token, :kind, :phase);
 
 -- Stages users as missing, with what they mean for the run, and as unknown; returns the rows due among them.
--- Locks: ACCESS SHARE on conversation_members, ROW EXCLUSIVE on sightings.
--- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
+-- Locks: ACCESS SHARE on the targets, ROW EXCLUSIVE on sightings.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their rows.
 PREPARE "RunStage" AS
 SELECT orphan_cleaner.run_stage($1::bigint, $2::uuid, $3::uuid [], $4::uuid [])::bigint AS rows_due;
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -1818,6 +1818,15 @@ EXPLAIN (:options) EXECUTE "RunBreakers" (:settings, :facts);
 -- Locks: ACCESS SHARE on conversation_members and our tables.
 -- Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
 PREPARE "RunAssess" AS
+WITH assessed AS MATERIALIZED (
+    SELECT a.user_id, a.is_new, a.is_approved, a.is_restarted, a.is_active, a.is_due, a.rows_due, a.rows_young, a.rows_held
+    FROM orphan_cleaner.assess(
+        $1::uuid [],
+        greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
+        least($3::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
+        $4::bigint
+    ) AS a (user_id, clock_start, evidence, is_new, is_approved, is_restarted, is_active, is_due, rows_due, rows_young, rows_held)
+)
 SELECT
     count(*) FILTER (WHERE a.is_new)::bigint AS users_new,
     -- As run_judge counts them.
@@ -1828,16 +1837,21 @@ SELECT
     count(*) FILTER (WHERE a.is_restarted)::bigint AS users_restarted,
     count(*) FILTER (WHERE a.is_active)::bigint AS users_active,
     count(*) FILTER (WHERE a.is_due)::bigint AS users_due,
-    coalesce(sum(a.rows_due), 0)::bigint AS rows_due,
-    coalesce(sum(a.rows_due) FILTER (WHERE NOT a.is_approved), 0)::bigint AS rows_due_judged,
-    coalesce(sum(a.rows_young), 0)::bigint AS rows_young,
-    coalesce(sum(a.rows_held), 0)::bigint AS rows_held
-FROM orphan_cleaner.assess(
-    $1::uuid [],
-    greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
-    least($3::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
-    $4::bigint
-) AS a;
+    -- By target, in order.
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_due[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_due,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_due[t.n]) FROM assessed AS b WHERE NOT b.is_approved), 0)::bigint
+        FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_due_judged,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_young[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_young,
+    ARRAY(
+        SELECT coalesce((SELECT sum(b.rows_held[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
+    )::bigint [] AS rows_held
+FROM assessed AS a;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunAssess, these values
 EXPLAIN (:options) EXECUTE "RunAssess" (:user_ids, :retention, :max_gap, :approved_run);
@@ -1845,12 +1859,12 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunAssess, any values
 EXPLAIN (:options) EXECUTE "RunAssess" (:user_ids, :retention, :max_gap, :approved_run);
 
--- The next due users of the run behind one, as staged, with the rows that the sweep may delete: those who are blocked, or
+-- The next due users of the run behind one, as staged, with the rows that the sweep may delete, by target: those who are blocked, or
 -- the others.
 -- Locks: ACCESS SHARE on sightings and candidates. Index: candidates_blocked; none else is needed: staging is read in order,
 -- or whole. Rows: as asked, and all who are blocked.
 PREPARE "RunDuePage" AS
-SELECT s.user_id, s.rows_due::bigint AS rows_due, $1::boolean AS is_blocked
+SELECT s.user_id, coalesce(s.rows_due, '{}')::bigint [] AS rows_due, $1::boolean AS is_blocked
 FROM orphan_cleaner.sightings AS s
 WHERE s.run_id = $2
     AND s.user_id > $3
@@ -1866,10 +1880,10 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunDuePage" (:is_blocked, :run_id, :after, :max_users);
 
 -- Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
--- Locks: ROW EXCLUSIVE on conversation_members; SHARE on holds and pauses; 2 s at most for each.
+-- Locks: ROW EXCLUSIVE on the targets; SHARE on holds and pauses; 2 s at most for each.
 -- Index: conversation_members_user_id, candidates_pkey. Rows: max_rows.
 PREPARE "RunSweepChunk" AS
-SELECT c.rows_deleted::bigint AS rows_deleted, c.is_whole::boolean AS is_whole
+SELECT c.rows_deleted::bigint [] AS rows_deleted, c.is_whole::boolean AS is_whole
 FROM orphan_cleaner.sweep_chunk(
     $1::bigint, $2::uuid, $3::uuid [], ($4::text)::xid8, $5::bigint
 ) AS c;
@@ -1919,6 +1933,21 @@ EXPLAIN (:options) EXECUTE "RunFinish" (:run_id, :token, :state, :breaker, :erro
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunFinish, any values
 EXPLAIN (:options) EXECUTE "RunFinish" (:run_id, :token, :state, :breaker, :error, :counts);
+
+-- What a run did with each target, in the order of the sweep; no row for a run that was not judged.
+-- Locks: ACCESS SHARE on run_targets and targets. Index: run_targets_pkey. Rows: the targets.
+PREPARE "RunTargets" AS
+SELECT r.target, r.rows_due, r.rows_deleted, r.rows_kept_young, r.rows_held, r.rows_changed, r.rows_blocked
+FROM orphan_cleaner.run_targets AS r
+JOIN orphan_cleaner.targets_in_order AS t ON t.name = r.target
+WHERE r.run_id = $1
+ORDER BY t.n;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunTargets, these values
+EXPLAIN (:options) EXECUTE "RunTargets" (:run_id);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunTargets, any values
+EXPLAIN (:options) EXECUTE "RunTargets" (:run_id);
 
 -- When the next run is due, as run_begin decides it: an interval after the last attempt was, of whichever runner,
 -- unless that attempt was given up. Seconds; 0 or less: now.
@@ -2326,3 +2355,61 @@ EXPLAIN (:options) EXECUTE "TargetReferences";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == TargetReferences, any values
 EXPLAIN (:options) EXECUTE "TargetReferences";
+
+-- The targets in the order of the sweep, which is that of counts in arrays.
+-- Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets.
+PREPARE "UserTargets" AS
+SELECT t.name
+FROM orphan_cleaner.targets_in_order AS t
+ORDER BY t.n;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == UserTargets, these values
+EXPLAIN (:options) EXECUTE "UserTargets";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == UserTargets, any values
+EXPLAIN (:options) EXECUTE "UserTargets";
+
+-- The next distinct user ids of a target from one on, in order, and how many rows they have. As one array: a row for each
+-- of 5,000 users costs both sides more than finding them.
+-- Locks: ACCESS SHARE on the target.
+-- Index: conversation_members_user_id, in order, mostly index-only. Rows: the rows of max_users users.
+PREPARE "UserPage" AS
+SELECT p.user_ids::uuid [] AS users, p.row_count::bigint AS rows
+FROM orphan_cleaner.target_page($1::text, $2::uuid, $3::bigint) AS p;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == UserPage, these values
+EXPLAIN (:options) EXECUTE "UserPage" (:target, :from_user, :max_users);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == UserPage, any values
+EXPLAIN (:options) EXECUTE "UserPage" (:target, :from_user, :max_users);
+
+-- Users who were alive in every run so far: spread over all ids, with rows older than a month, no candidates. An
+-- auth-service that misses many of them is wrong.
+-- Locks: ACCESS SHARE on the targets, candidates and unknowns.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: some for each of the users.
+PREPARE "UserCanaries" AS
+SELECT DISTINCT c.user_id::uuid AS user_id
+FROM orphan_cleaner.target_canaries($1::integer) AS c (user_id);
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == UserCanaries, these values
+EXPLAIN (:options) EXECUTE "UserCanaries" (:users);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == UserCanaries, any values
+EXPLAIN (:options) EXECUTE "UserCanaries" (:users);
+
+-- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
+-- Locks: ACCESS SHARE on runs, the targets, candidates and unknowns.
+-- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+PREPARE "RunCanaries" AS
+SELECT DISTINCT c.user_id::uuid AS user_id
+FROM orphan_cleaner.target_canaries($1::integer) AS c (user_id)
+WHERE (
+    SELECT count(*)
+    FROM (SELECT FROM orphan_cleaner.runs AS r WHERE r.kind = 'clean' AND r.state = 'succeeded' ORDER BY r.run_id DESC LIMIT 10) AS earlier
+) = 10;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RunCanaries, these values
+EXPLAIN (:options) EXECUTE "RunCanaries" (:users);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RunCanaries, any values
+EXPLAIN (:options) EXECUTE "RunCanaries" (:users);

@@ -276,8 +276,12 @@ func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run
 		_, err := q.MetricsRuns(ctx)
 		return err
 	})
-	take("MemberUserPage", func() error {
-		_, err := q.MemberUserPage(ctx, db.MemberUserPageParams{MaxUsers: 5000})
+	take("MetricsTargets", func() error {
+		_, err := q.MetricsTargets(ctx)
+		return err
+	})
+	take("UserPage", func() error {
+		_, err := q.UserPage(ctx, db.UserPageParams{Target: "conversation_members", MaxUsers: 5000})
 		return err
 	})
 	take("CoverageHolders", func() error {
@@ -307,8 +311,8 @@ func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run
 		_, err := q.RunCanaries(ctx, 100)
 		return err
 	})
-	take("MemberCanaries", func() error {
-		canaries, err := q.MemberCanaries(ctx, 100)
+	take("UserCanaries", func() error {
+		canaries, err := q.UserCanaries(ctx, 100)
 		if len(canaries) < 90 {
 			p.t.Errorf("%d canaries", len(canaries))
 		}
@@ -364,7 +368,7 @@ func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run
 	take("RunSweepChunk", func() error {
 		swept, err := q.RunSweepChunk(ctx, db.RunSweepChunkParams{RunID: run, Token: token, UserIds: due[:900], CheckedFrom: snapshot(), MaxRows: 10_000})
 		// By the approval of a refused run that knew half of them.
-		if swept.RowsDeleted < 2000 {
+		if swept.RowsDeleted[0] < 2000 {
 			p.t.Errorf("swept: %+v", swept)
 		}
 		return err
@@ -412,7 +416,7 @@ func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run
 	chunk := slices.MaxFunc(chunks, func(a, b db.RestoreChunksRow) int { return cmp.Compare(a.Members, b.Members) })
 	take("RestoreChunk", func() error {
 		restored, err := q.RestoreChunk(ctx, db.RestoreChunkParams{
-			RunID: run, Token: token, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, Hold: time.Hour,
+			RunID: run, Token: token, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, Hold: time.Hour, Target: chunk.Target,
 		})
 		if restored != chunk.Members {
 			p.t.Errorf("%d members restored, of %+v", restored, chunk)
@@ -438,7 +442,7 @@ func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run
 	take("RevertChunk", func() error {
 		gone, err := q.RevertChunk(ctx, db.RevertChunkParams{
 			RunID: run, Token: token, RevertedRun: run, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, UserIds: chunk.UserIds,
-			CheckedFrom: snapshot(),
+			CheckedFrom: snapshot(), Target: "conversation_members",
 		})
 		if gone == 0 {
 			p.t.Error("nothing was deleted once more")

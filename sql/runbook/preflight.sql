@@ -58,7 +58,8 @@ WITH checks (n, name, status, found, what_to_do) AS (
         ),
         'orphan-cleaner migrate up'
     FROM unnest(ARRAY[
-        'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours', 'orphan_cleaner.candidates',
+        'orphan_cleaner.targets', 'orphan_cleaner.runs', 'orphan_cleaner.run_targets', 'orphan_cleaner.pauses', 'orphan_cleaner.limits',
+        'orphan_cleaner.hours', 'orphan_cleaner.candidates',
         'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns', 'orphan_cleaner.rechecks', 'orphan_cleaner.holds',
         'orphan_cleaner.refusals', 'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'public.conversation_members_audit',
         'public.conversation_members_audit_default', 'public.conversation_members_backup'

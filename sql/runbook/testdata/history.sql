@@ -39,9 +39,12 @@ FROM generate_series(8760, 0, -1) AS n
 CROSS JOIN LATERAL (SELECT now() - make_interval(mins => 5, hours => n) AS at) AS started;
 SELECT max(run_id) AS last, max(run_id) - 1 AS restore, max(run_id) - 2 AS refused FROM orphan_cleaner.runs \gset
 
-INSERT INTO orphan_cleaner.hours (hour, users, users_new, rows_total, rows_deleted)
-SELECT date_trunc('hour', now()) - make_interval(hours => n), 200000, 20, 1000000, 44
-FROM generate_series(0, 8760) AS n;
+INSERT INTO orphan_cleaner.run_targets (run_id, target, rows_due, rows_deleted)
+SELECT r.run_id, 'conversation_members', r.members_due, r.members_deleted FROM orphan_cleaner.runs AS r;
+INSERT INTO orphan_cleaner.hours (hour, target, users, users_new, rows_total, rows_deleted)
+SELECT date_trunc('hour', now()) - make_interval(hours => n), t.target, 200000, 20, 1000000, 44
+FROM generate_series(0, 8760) AS n
+CROSS JOIN unnest(ARRAY['', 'conversation_members']) AS t (target);
 INSERT INTO orphan_cleaner.coverage (cycle_run_id, previous_run_id, run_id, checked_at, users, users_so_far)
 VALUES (:last, :last, :last, now() - interval '1 hour', 200000, 200000);
 INSERT INTO orphan_cleaner.unknowns (user_id)

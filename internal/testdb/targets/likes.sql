@@ -1,0 +1,647 @@
+-- Why:      public.likes is a target: rows of users whom auth-service no longer knows are deleted, audited and backed up.
+-- Locks:    SHARE ROW EXCLUSIVE on public.likes for the time of CREATE TRIGGER: writes wait for it, and it waits for running
+--           writes, 3 s at most; then it fails and can be repeated. SHARE ROW EXCLUSIVE on orphan_cleaner.runs: no run is open.
+-- Duration: milliseconds, whatever the size of the table.
+-- Rollback: refused while audit or backup holds a row: they are evidence, and the only copy of deleted rows.
+
+-- +goose Up
+SET LOCAL lock_timeout = '3s';
+-- PostgreSQL refuses to create a partitioned table where it names the database's own tablespace.
+SET LOCAL default_tablespace = '';
+
+CREATE TABLE orphan_cleaner.likes_audit (
+    post_id uuid,
+    user_id uuid,
+    created_at timestamptz,
+    deleted_at timestamptz NOT NULL,
+    deleted_by text NOT NULL,
+    application text NOT NULL,
+    run_id bigint,
+    txid bigint NOT NULL
+) PARTITION BY RANGE (deleted_at);
+
+ALTER TABLE orphan_cleaner.likes_audit REPLICA IDENTITY FULL;
+
+CREATE INDEX likes_audit_deleted_at
+    ON orphan_cleaner.likes_audit USING brin (deleted_at) WITH (pages_per_range = 16, autosummarize = off);
+
+CREATE TABLE orphan_cleaner.likes_audit_default PARTITION OF orphan_cleaner.likes_audit DEFAULT
+    WITH (autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_insert_scale_factor = 0);
+ALTER TABLE orphan_cleaner.likes_audit_default REPLICA IDENTITY FULL;
+
+COMMENT ON TABLE orphan_cleaner.likes_audit IS 'One row for each deleted row of public.likes, written by a trigger, whoever deleted it. Partitioned by month (UTC).';
+COMMENT ON TABLE orphan_cleaner.likes_audit_default IS 'Catches rows of a month without a partition; stays empty while partitions are made ahead.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.post_id IS 'As it was in the deleted row.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.user_id IS 'As it was in the deleted row.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.created_at IS 'As it was in the deleted row.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.deleted_at IS 'Start of the deleting transaction.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.deleted_by IS 'session_user of the deleting session.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.application IS 'application_name of the deleting session.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.run_id IS 'The run of orphan-cleaner that deleted it; null: somebody else.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.txid IS 'pg_current_xact_id() of the deleting transaction.';
+
+CREATE TABLE orphan_cleaner.likes_backup (
+    post_id uuid,
+    user_id uuid,
+    created_at timestamptz,
+    kind text,
+    backed_up_at timestamptz NOT NULL,
+    run_id bigint NOT NULL
+) PARTITION BY RANGE (backed_up_at);
+
+ALTER TABLE orphan_cleaner.likes_backup REPLICA IDENTITY FULL;
+
+COMMENT ON TABLE orphan_cleaner.likes_backup IS 'Whole rows of public.likes that runs deleted. Partitioned by UTC day: likes_backup_YYYYMMDD.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.post_id IS 'As in public.likes.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.user_id IS 'As in public.likes.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.created_at IS 'As in public.likes.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.kind IS 'As in public.likes.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.backed_up_at IS 'Start of the deleting transaction; equals deleted_at of the audit row.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.run_id IS 'The run that deleted the row.';
+
+-- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.likes_audit_deleted()
+RETURNS trigger
+LANGUAGE plpgsql
+-- The application may write the audit through this trigger and in no other way.
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+-- Nobody who locks the audit must keep the application's delete waiting.
+SET lock_timeout = '500ms'
+AS $$
+#variable_conflict use_variable
+DECLARE
+    deleter text := session_user::text;
+    application text := current_setting('application_name');
+    run bigint;
+    transaction_id bigint;
+    audited bigint;
+    backed_up bigint;
+BEGIN
+    IF NOT EXISTS (SELECT FROM gone) THEN
+        RETURN NULL;
+    END IF;
+    IF current_setting('orphan_cleaner.run_token', true) <> '' THEN
+        run := orphan_cleaner.deleting_run();
+    END IF;
+    transaction_id := pg_current_xact_id()::text::bigint;
+
+    IF run IS NULL AND current_setting('orphan_cleaner.likes_audits', true) IS DISTINCT FROM transaction_id::text THEN
+        -- Somebody else's delete, which must not fail because of us. The first of a transaction is caught by a subtransaction.
+        IF current_setting('orphan_cleaner.likes_audit_failed', true) IS NOT DISTINCT FROM transaction_id::text THEN
+            RETURN NULL;
+        END IF;
+        BEGIN
+            INSERT INTO orphan_cleaner.likes_audit (post_id, user_id, created_at, deleted_at, deleted_by, application, txid)
+            SELECT g.post_id, g.user_id, g.created_at, now(), deleter, application, transaction_id
+            FROM gone AS g;
+            -- Not set_config(), which some revoke from PUBLIC.
+            EXECUTE format('SET LOCAL orphan_cleaner.likes_audits = %L', transaction_id);
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'likes: rows deleted by this transaction are not audited: %', SQLERRM
+                USING HINT = 'Run: orphan-cleaner check';
+            EXECUTE format('SET LOCAL orphan_cleaner.likes_audit_failed = %L', transaction_id);
+        END;
+        RETURN NULL;
+    END IF;
+
+    INSERT INTO orphan_cleaner.likes_audit (post_id, user_id, created_at, deleted_at, deleted_by, application, run_id, txid)
+    SELECT g.post_id, g.user_id, g.created_at, now(), deleter, application, run, transaction_id
+    FROM gone AS g;
+    GET DIAGNOSTICS audited = ROW_COUNT;
+    IF run IS NULL THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO orphan_cleaner.likes_backup (post_id, user_id, created_at, kind, backed_up_at, run_id)
+    SELECT g.post_id, g.user_id, g.created_at, g.kind, now(), run
+    FROM gone AS g;
+    GET DIAGNOSTICS backed_up = ROW_COUNT;
+
+    -- What the deleting function compares with the rows it deleted, before COMMIT.
+    PERFORM set_config('orphan_cleaner.audited',
+        (coalesce(nullif(current_setting('orphan_cleaner.audited', true), ''), '0')::bigint + audited)::text, true);
+    PERFORM set_config('orphan_cleaner.backed_up',
+        (coalesce(nullif(current_setting('orphan_cleaner.backed_up', true), ''), '0')::bigint + backed_up)::text, true);
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_page(from_user uuid, max_users bigint)
+RETURNS TABLE (user_ids uuid [], row_count bigint)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+-- Rows that a policy hides must fail the run, not look like users without rows.
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_hashagg = off
+SET enable_sort = off
+SET jit = off
+AS $$
+    SELECT coalesce(array_agg(u.user_id), '{}'), coalesce(sum(u.row_count), 0)::bigint
+    FROM (
+        SELECT m.user_id, count(*) AS row_count
+        FROM public.likes AS m
+        WHERE m.user_id >= $1
+        GROUP BY m.user_id
+        ORDER BY m.user_id
+        LIMIT $2
+    ) AS u
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_holders(user_ids uuid [])
+RETURNS SETOF uuid
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET jit = off
+AS $$
+    -- One look for each user: a join would be planned as a read of the whole table.
+    SELECT u.user_id
+    FROM unnest(user_ids) AS u (user_id)
+    WHERE EXISTS (SELECT FROM public.likes AS m WHERE m.user_id = u.user_id OFFSET 0)
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_total(rows_due bigint, users bigint)
+RETURNS double precision
+LANGUAGE plpgsql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $$
+DECLARE
+    total double precision;
+BEGIN
+    -- Exact in a small table, whose statistics lag behind, and where the figure may matter.
+    SELECT count(*)::double precision INTO total FROM (SELECT FROM public.likes LIMIT 10000) AS m;
+    IF total = 10000 THEN
+        SELECT c.reltuples::double precision INTO total FROM pg_class AS c WHERE c.oid = 'public.likes'::regclass;
+        IF total < 10000 OR users > total OR rows_due > 50 AND rows_due > 0.005 * total THEN
+            SELECT count(*)::double precision INTO total FROM public.likes;
+        END IF;
+    END IF;
+    RETURN total;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_facts(user_ids uuid [], horizon timestamptz)
+RETURNS TABLE (user_id uuid, rows_old bigint, rows_young bigint, rows_held bigint, active_at timestamptz)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+    SELECT
+        m.user_id,
+        count(*) FILTER (WHERE m.created_at < $2),
+        count(*) FILTER (WHERE coalesce(m.created_at >= $2, true)),
+        0::bigint,
+        NULL::timestamptz
+    FROM public.likes AS m
+    -- A subquery, so that the planner does not weigh thousands of users one by one.
+    WHERE m.user_id = ANY (ARRAY(SELECT unnest($1)))
+    GROUP BY m.user_id
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_delete(user_ids uuid [], horizon timestamptz, checked_from xid8, max_rows bigint)
+RETURNS TABLE (rows_deleted bigint, is_whole boolean)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_nestloop = off
+SET enable_mergejoin = off
+SET jit = off
+AS $$
+#variable_conflict use_variable
+DECLARE
+    -- A row version is unchanged if its transaction is older than every one that ran when the users were checked: see
+    -- conversation_members_delete.
+    first_xid bigint := checked_from::text::bigint;
+    window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
+    chosen tid [];
+BEGIN
+    SELECT coalesce(array_agg(d.ctid), '{}') INTO chosen
+    FROM (
+        SELECT m.ctid
+        FROM public.likes AS m
+        JOIN orphan_cleaner.candidates AS c ON c.user_id = m.user_id
+        WHERE m.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
+            AND c.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
+            -- A candidate's clock and the row itself are both older than the retention.
+            AND c.first_missing_at <= horizon
+            AND m.created_at < horizon
+            AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size
+        LIMIT max_rows + 1
+    ) AS d;
+    is_whole := cardinality(chosen) <= max_rows;
+    chosen := chosen[1:max_rows];
+    -- Triggers of the application fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    DELETE FROM public.likes AS m
+    WHERE m.ctid = ANY (chosen)
+        AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size;
+    GET DIAGNOSTICS rows_deleted = ROW_COUNT;
+    -- Deferred triggers of the application too: at COMMIT they would run as the login, and find no table of public.
+    SET CONSTRAINTS ALL IMMEDIATE;
+    IF rows_deleted <> cardinality(chosen) THEN
+        RAISE EXCEPTION '% rows of likes chosen, % deleted: they changed at that moment, or a trigger or rule keeps them',
+            cardinality(chosen), rows_deleted
+            USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_proof(of_run bigint, since timestamptz)
+RETURNS TABLE (audited bigint, backed_up bigint, conversations bigint)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET jit = off
+AS $$
+    SELECT
+        (SELECT count(*) FROM orphan_cleaner.likes_audit AS o WHERE o.run_id = $1 AND o.deleted_at >= $2),
+        (SELECT count(*) FROM orphan_cleaner.likes_backup AS o WHERE o.run_id = $1 AND o.backed_up_at >= $2),
+        NULL::bigint
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_restore_plan(
+    of_run bigint,
+    of_users uuid [],
+    of_conversations uuid [],
+    since timestamptz,
+    until timestamptz
+)
+RETURNS TABLE (conversation_id uuid, user_id uuid, deleted_run bigint, backed_up_at timestamptz, verdict text, row_key text)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+-- Without statistics all of the audit's months are read, and not what its BRIN says.
+SET enable_seqscan = off
+SET jit = off
+AS $$
+    WITH events AS (
+        SELECT
+            b.post_id, b.user_id, b.created_at, b.kind, b.run_id, b.backed_up_at AS happened_at, true AS is_backup,
+            ($1 IS NULL OR b.run_id = $1) AND ($4 IS NULL OR b.backed_up_at >= $4) AND ($5 IS NULL OR b.backed_up_at < $5) AS is_chosen
+        FROM orphan_cleaner.likes_backup AS b
+        WHERE b.backed_up_at >= coalesce($4, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = $1), '-infinity')
+            AND ($2 IS NULL OR b.user_id IN (SELECT unnest($2)))
+            -- Emptied on request of the law.
+            AND b.user_id IS NOT NULL
+            -- A conversation has members, and nothing else.
+            AND $3 IS NULL
+        UNION ALL
+        -- Deletes by others: what was restored and deleted since must stay away.
+        SELECT a.post_id, a.user_id, NULL, NULL, NULL, a.deleted_at, false, false
+        FROM orphan_cleaner.likes_audit AS a
+        WHERE a.run_id IS NULL
+            AND a.deleted_at >= coalesce($4, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = $1), '-infinity')
+            AND ($2 IS NULL OR a.user_id IN (SELECT unnest($2)))
+    ),
+    newest AS (
+        SELECT DISTINCT ON (e.user_id, e.post_id)
+            e.*,
+            bool_or(e.is_chosen) OVER events_of_row AS any_chosen,
+            coalesce(max(e.happened_at) FILTER (WHERE NOT e.is_backup) OVER events_of_row > e.happened_at, false) AS has_left
+        FROM events AS e
+        WINDOW events_of_row AS (PARTITION BY e.user_id, e.post_id)
+        ORDER BY e.user_id, e.post_id, e.is_backup DESC, e.happened_at DESC, e.run_id DESC
+    )
+    SELECT
+        '00000000-0000-0000-0000-000000000000'::uuid,
+        n.user_id,
+        n.run_id,
+        n.happened_at,
+        CASE
+            WHEN x.is_same THEN 'there'
+            WHEN x.is_same IS NOT NULL THEN 'there_differs'
+            WHEN n.has_left THEN 'left_since'
+            ELSE 'restore'
+        END,
+        ROW(n.post_id, n.user_id)::text
+    FROM newest AS n
+    LEFT JOIN LATERAL (
+        SELECT ROW(m.post_id, m.user_id, m.created_at, m.kind)::text = ROW(n.post_id, n.user_id, n.created_at, n.kind)::text AS is_same
+        FROM public.likes AS m
+        WHERE m.post_id = n.post_id AND m.user_id = n.user_id
+        LIMIT 1
+    ) AS x ON true
+    WHERE n.any_chosen
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_restore_chunks(of_restore bigint, in_state text, pages integer)
+RETURNS TABLE (day date, first_page bigint, members bigint, user_ids uuid [])
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+    SELECT
+        (b.backed_up_at AT TIME ZONE 'UTC')::date,
+        (b.ctid::text::point)[0]::bigint / $3 * $3,
+        count(*),
+        array_agg(DISTINCT b.user_id)
+    FROM orphan_cleaner.likes_backup AS b
+    CROSS JOIN LATERAL (
+        -- One lookup a row: without statistics the planner would read the list once for each row.
+        SELECT
+        FROM orphan_cleaner.restores AS r
+        WHERE r.run_id = $1 AND r.user_id = b.user_id AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
+            AND r.target = 'likes' AND r.row_key = ROW(b.post_id, b.user_id)::text
+            AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+            AND r.state = $2
+        LIMIT 1
+    ) AS listed
+    WHERE b.backed_up_at >= (SELECT min(o.backed_up_at) FROM orphan_cleaner.restores AS o WHERE o.run_id = $1)
+    GROUP BY 1, 2
+    ORDER BY 1, 2
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_restore_chunk(
+    of_restore bigint,
+    of_token uuid,
+    day date,
+    first_page bigint,
+    pages integer,
+    hold interval
+)
+RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET lock_timeout = '2s'
+SET jit = off
+AS $$
+DECLARE
+    run orphan_cleaner.runs := orphan_cleaner.run_open(of_restore, of_token, 'restore');
+    restored bigint;
+    marked bigint;
+    differing bigint;
+BEGIN
+    -- Triggers of the application fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    WITH page AS (
+        SELECT b.*
+        FROM orphan_cleaner.likes_backup AS b
+        CROSS JOIN LATERAL (
+            SELECT
+            FROM orphan_cleaner.restores AS r
+            WHERE r.run_id = of_restore AND r.user_id = b.user_id AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
+                AND r.target = 'likes' AND r.row_key = ROW(b.post_id, b.user_id)::text
+                AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+                AND r.state = 'planned'
+            LIMIT 1
+        ) AS planned
+        WHERE b.backed_up_at >= day::timestamp AT TIME ZONE 'UTC' AND b.backed_up_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
+            AND b.ctid >= format('(%s,0)', first_page)::tid AND b.ctid < format('(%s,0)', first_page + pages)::tid
+            -- Nor what was made again and deleted since the plan was made.
+            AND NOT EXISTS (
+                SELECT
+                FROM orphan_cleaner.likes_audit AS a
+                WHERE a.run_id IS NULL
+                    AND a.deleted_at >= run.started_at - interval '1 minute'
+                    AND a.deleted_at > b.backed_up_at
+                    AND a.post_id = b.post_id AND a.user_id = b.user_id
+            )
+        -- Always in one order: two writers cannot deadlock.
+        ORDER BY b.user_id, b.post_id
+    ),
+    restored_rows AS (
+        INSERT INTO public.likes AS m (post_id, user_id, created_at, kind) OVERRIDING SYSTEM VALUE
+        SELECT p.post_id, p.user_id, p.created_at, p.kind FROM page AS p
+        -- A row that is there is newer, and stays as it is.
+        ON CONFLICT DO NOTHING
+        RETURNING m.post_id, m.user_id, ROW(m.post_id, m.user_id, m.created_at, m.kind)::text AS row_restored
+    ),
+    marked_rows AS (
+        UPDATE orphan_cleaner.restores AS r
+        SET state = 'restored'
+        FROM restored_rows AS g
+        WHERE r.run_id = of_restore AND r.user_id = g.user_id AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
+            AND r.target = 'likes' AND r.row_key = ROW(g.post_id, g.user_id)::text
+        RETURNING r.user_id
+    ),
+    held AS (
+        INSERT INTO orphan_cleaner.holds (user_id, reason, until, run_id)
+        SELECT DISTINCT g.user_id, 'restored by run ' || of_restore::text, now() + hold, of_restore
+        FROM restored_rows AS g
+        ON CONFLICT (run_id, user_id) WHERE run_id IS NOT NULL DO NOTHING
+    )
+    SELECT
+        (SELECT count(*) FROM restored_rows),
+        (SELECT count(*) FROM marked_rows),
+        (
+            SELECT count(*)
+            FROM (
+                SELECT g.row_restored FROM restored_rows AS g
+                EXCEPT
+                SELECT ROW(p.post_id, p.user_id, p.created_at, p.kind)::text FROM page AS p
+            ) AS other
+        )
+    INTO restored, marked, differing;
+    -- As in likes_delete.
+    SET CONSTRAINTS ALL IMMEDIATE;
+    IF restored <> marked OR differing > 0 THEN
+        RAISE EXCEPTION 'restore proof failed: % restored, % recorded, % other than they were', restored, marked, differing
+            USING ERRCODE = 'OC005', HINT = 'Does a trigger on likes change rows on their way in? Run: orphan-cleaner check';
+    END IF;
+    UPDATE orphan_cleaner.runs AS r SET heartbeat_at = clock_timestamp() WHERE r.run_id = of_restore;
+    RETURN restored;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_revert_chunk(
+    run orphan_cleaner.runs,
+    reverted_run bigint,
+    day date,
+    first_page bigint,
+    pages integer,
+    of_users uuid [],
+    checked_from xid8
+)
+RETURNS TABLE (rows_chosen bigint, rows_deleted bigint, user_ids uuid [])
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET lock_timeout = '2s'
+SET jit = off
+AS $$
+#variable_conflict use_variable
+DECLARE
+    -- As in likes_delete.
+    first_xid bigint := checked_from::text::bigint;
+    window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
+    chosen tid [];
+    keys text [];
+BEGIN
+    SELECT coalesce(array_agg(m.ctid), '{}'), array_agg(m.user_id), array_agg(ROW(m.post_id, m.user_id)::text)
+    INTO chosen, user_ids, keys
+    FROM orphan_cleaner.likes_backup AS b
+    CROSS JOIN LATERAL (
+        SELECT
+        FROM orphan_cleaner.restores AS r
+        WHERE r.run_id = reverted_run AND r.user_id = b.user_id AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
+            AND r.target = 'likes' AND r.row_key = ROW(b.post_id, b.user_id)::text
+            AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
+            AND r.state = 'restored'
+        LIMIT 1
+    ) AS listed
+    JOIN public.likes AS m ON m.post_id = b.post_id AND m.user_id = b.user_id
+    WHERE b.backed_up_at >= day::timestamp AT TIME ZONE 'UTC' AND b.backed_up_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
+        AND b.ctid >= format('(%s,0)', first_page)::tid AND b.ctid < format('(%s,0)', first_page + pages)::tid
+        -- Missing when the run was judged, and just again.
+        AND m.user_id = ANY (of_users)
+        AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = run.run_id AND s.user_id = m.user_id)
+        -- As it was restored: a row that was used since is somebody's.
+        AND ROW(m.post_id, m.user_id, m.created_at, m.kind)::text = ROW(b.post_id, b.user_id, b.created_at, b.kind)::text
+        AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_cleaner.holds_in_force AS h
+            WHERE h.user_id = m.user_id
+                -- Another restore's hold is about the rows that it restored itself.
+                AND (
+                    h.run_id IS NULL
+                    OR h.run_id <> reverted_run
+                    AND EXISTS (
+                        SELECT
+                        FROM orphan_cleaner.restores AS o
+                        WHERE o.run_id = h.run_id AND o.user_id = m.user_id
+                            AND o.conversation_id = '00000000-0000-0000-0000-000000000000' AND o.target = 'likes'
+                            AND o.row_key = ROW(m.post_id, m.user_id)::text AND o.state = 'restored'
+                        -- Looked up, and not hashed from the whole list, for each row.
+                        OFFSET 0
+                    )
+                )
+        );
+    -- Triggers of the application fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    rows_chosen := cardinality(chosen);
+    DELETE FROM public.likes AS m
+    WHERE m.ctid = ANY (chosen);
+    GET DIAGNOSTICS rows_deleted = ROW_COUNT;
+    SET CONSTRAINTS ALL IMMEDIATE;
+    UPDATE orphan_cleaner.restores AS r
+    SET state = 'reverted',
+        reverted_by_run = run.run_id
+    FROM unnest(user_ids, keys) AS d (user_id, row_key)
+    WHERE r.run_id = reverted_run
+        AND r.user_id = d.user_id
+        AND r.target = 'likes'
+        AND r.row_key = d.row_key;
+    RETURN NEXT;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.likes_canaries(users integer)
+RETURNS SETOF uuid
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+    SELECT DISTINCT f.user_id
+    FROM generate_series(0, least($1, 1000) - 1) AS points (n)
+    CROSS JOIN LATERAL (
+        SELECT near.user_id
+        FROM (
+            SELECT m.user_id, m.created_at
+            FROM public.likes AS m
+            WHERE m.user_id >= (lpad(to_hex(points.n * 65536 / least($1, 1000)), 4, '0') || repeat('0', 28))::uuid
+            ORDER BY m.user_id
+            LIMIT 100
+        ) AS near
+        WHERE near.created_at < now() - interval '30 days'
+            AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
+        ORDER BY near.user_id
+        LIMIT 1
+    ) AS f
+$$;
+-- +goose StatementEnd
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
+
+COMMENT ON FUNCTION orphan_cleaner.likes_audit_deleted IS 'Audits every deleted row; backs up those of an open run and reports both counts to its transaction.';
+COMMENT ON FUNCTION orphan_cleaner.likes_page IS 'The next distinct user ids from one on, in order, and how many rows they have. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_holders IS 'Those of the users who have a row. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_total IS 'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_facts IS 'Of each user: rows older than the horizon, younger ones, rows on hold, and the last activity. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, unchanged since checked_from. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_proof IS 'How many rows of a run were audited and backed up since its beginning. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_restore_plan IS 'What a restore of this run, these users and span would do with each row: restore, there, there_differs, left_since. A null chooses all. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_restore_chunk IS 'Restores the planned rows on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_revert_chunk IS 'Deletes rows of a restore once more, as far as they are unchanged and of these users. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_canaries IS 'Users who were alive so far, spread over all ids. Granted to nobody.';
+
+CREATE TRIGGER likes_audit_delete
+    AFTER DELETE ON public.likes
+    REFERENCING OLD TABLE AS gone
+    FOR EACH STATEMENT EXECUTE FUNCTION orphan_cleaner.likes_audit_deleted();
+CREATE TRIGGER likes_refuse_truncate
+    BEFORE TRUNCATE ON public.likes
+    FOR EACH STATEMENT EXECUTE FUNCTION orphan_cleaner.refuse_truncate();
+ALTER TABLE public.likes ENABLE ALWAYS TRIGGER likes_audit_delete;
+ALTER TABLE public.likes ENABLE ALWAYS TRIGGER likes_refuse_truncate;
+
+INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, action, audit_table, backup_table, digest)
+VALUES ('likes', 2, 'public.likes', 'user_id', 'delete', 'orphan_cleaner.likes_audit', 'orphan_cleaner.likes_backup', 'by hand');
+
+SELECT orphan_cleaner.partitions_ensure(7);
+
+-- +goose Down
+SET LOCAL lock_timeout = '3s';
+
+-- Before looking: a row that is being written now must be seen.
+LOCK TABLE orphan_cleaner.likes_audit, orphan_cleaner.likes_backup IN ACCESS EXCLUSIVE MODE;
+
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM orphan_cleaner.likes_audit) THEN
+        RAISE EXCEPTION 'refusing to drop orphan_cleaner.likes_audit: it holds evidence of deleted rows'
+            USING HINT = 'Copy the rows elsewhere and empty the table first, if you mean it.';
+    END IF;
+    IF EXISTS (SELECT FROM orphan_cleaner.likes_backup) THEN
+        RAISE EXCEPTION 'refusing to drop orphan_cleaner.likes_backup: it is the only copy of deleted rows'
+            USING HINT = 'Restore or copy the rows and empty the table first, if you mean it.';
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+
+DELETE FROM orphan_cleaner.targets WHERE name = 'likes';
+DROP TRIGGER IF EXISTS likes_audit_delete ON public.likes;
+DROP TRIGGER IF EXISTS likes_refuse_truncate ON public.likes;
+DROP FUNCTION
+    orphan_cleaner.likes_canaries, orphan_cleaner.likes_revert_chunk, orphan_cleaner.likes_restore_chunk, orphan_cleaner.likes_restore_chunks,
+    orphan_cleaner.likes_restore_plan, orphan_cleaner.likes_proof, orphan_cleaner.likes_delete, orphan_cleaner.likes_facts,
+    orphan_cleaner.likes_total, orphan_cleaner.likes_holders, orphan_cleaner.likes_page, orphan_cleaner.likes_audit_deleted;
+DROP TABLE orphan_cleaner.likes_backup;
+DROP TABLE orphan_cleaner.likes_audit;

@@ -1,0 +1,107 @@
+package migrations_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+// The registry stays as it is while a run is open, since runs count by its order.
+func TestTargetsStayWhileARunIsOpen(t *testing.T) {
+	t.Parallel()
+	d := testdb.New(t)
+	run := openRun(d)
+	for _, change := range []string{
+		`UPDATE orphan_cleaner.targets SET ordinal = 7`,
+		`DELETE FROM orphan_cleaner.targets`,
+		`INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, action, audit_table, backup_table) VALUES ('a', 0, 'a', 'a', 'delete', 'a', 'a')`,
+	} {
+		if _, err := d.Pool.Exec(t.Context(), change); err == nil || !strings.Contains(err.Error(), "cannot change while a run is open") {
+			t.Errorf("%s: %v", change, err)
+		}
+	}
+	d.Exec(`UPDATE orphan_cleaner.runs SET state = 'failed', finished_at = now() WHERE run_id = $1`, run)
+	d.Exec(`UPDATE orphan_cleaner.targets SET ordinal = 7`)
+}
+
+// Names become parts of names of functions: nothing else may be in them.
+func TestTargetNames(t *testing.T) {
+	t.Parallel()
+	d := testdb.New(t)
+	for _, name := range []string{"", "Likes", "a b", `a"b`, "1a", "public.likes", strings.Repeat("a", 41)} {
+		if _, err := d.Pool.Exec(t.Context(), `INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, action, audit_table, backup_table)
+			VALUES ($1, 2, 'a', 'a', 'delete', 'a', 'a')`, name); err == nil || !strings.Contains(err.Error(), "targets_name_check") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// The partitions of every target are made, looked at and dropped, each by its own needs.
+func TestPartitionsOfEveryTarget(t *testing.T) {
+	t.Parallel()
+	d := testdb.New(t)
+	d.Targets("likes")
+	if n := d.Count(`orphan_cleaner.partitions() WHERE target = 'likes' AND is_ours AND is_backup`); n != 8 {
+		t.Errorf("%d backup partitions of likes", n)
+	}
+	d.Exec(`SELECT orphan_cleaner.partition_add('orphan_cleaner.likes_backup', 'likes_backup_20200101', '2020-01-01 00:00+00', '2020-01-02 00:00+00'),
+		orphan_cleaner.partition_add('orphan_cleaner.likes_audit', 'likes_audit_202001', '2020-01-01 00:00+00', '2020-02-01 00:00+00'),
+		orphan_cleaner.partition_add('public.conversation_members_audit', 'conversation_members_audit_202001', '2020-01-01 00:00+00', '2020-02-01 00:00+00')`)
+	d.Exec(`INSERT INTO orphan_cleaner.likes_backup (post_id, user_id, backed_up_at, run_id) VALUES (gen_random_uuid(), md5('held')::uuid, '2020-01-01 12:00+00', 1)`)
+	run := openRun(d)
+	d.Exec(`UPDATE orphan_cleaner.runs SET state = 'failed', finished_at = now() WHERE run_id = $1`, run)
+	d.Exec(`INSERT INTO orphan_cleaner.holds (user_id, reason) VALUES (md5('held')::uuid, 'a lawsuit')`)
+	kept := func(what, partition, because string) {
+		t.Helper()
+		if got := testdb.One[string](d, `SELECT coalesce(orphan_cleaner.prune_drop($1, '90 days', '400 days'), '')`, partition); got != because {
+			t.Errorf("%s: %s is kept because of %q, not %q", what, partition, got, because)
+		}
+	}
+	kept("a hold", "likes_backup_20200101", "hold 1")
+	kept("a backup of its time", "likes_audit_202001", "backups of its time")
+	kept("a backup of another target", "conversation_members_audit_202001", "")
+	d.Exec(`UPDATE orphan_cleaner.holds SET lifted_at = now()`)
+	d.Exec(`INSERT INTO orphan_cleaner.rechecks (user_id, alive_at) VALUES (md5('held')::uuid, now())`)
+	kept("somebody alive again", "likes_backup_20200101", "1 users alive again")
+	d.Exec(`DELETE FROM orphan_cleaner.rechecks`)
+	kept("nothing", "likes_backup_20200101", "")
+	kept("nothing", "likes_audit_202001", "")
+	if n := d.Count(`pg_class WHERE relname ~ '^likes_(audit|backup)_2020'`); n != 0 {
+		t.Errorf("%d partitions are left", n)
+	}
+}
+
+// What is printed for a target keeps the rules of the house, and goes down again.
+func TestFurtherTarget(t *testing.T) {
+	t.Parallel()
+	d := testdb.New(t)
+	d.Targets()
+	before := d.Snapshot("pg_class WHERE relnamespace = 'orphan_cleaner'::regnamespace")
+	d.Targets("likes")
+	for _, name := range names(t, d, `SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'orphan_cleaner'::regnamespace
+		AND (obj_description(oid, 'pg_proc') IS NULL OR NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)
+			OR proacl IS NULL OR EXISTS (SELECT FROM aclexplode(proacl) AS a WHERE a.grantee = 0))`) {
+		t.Errorf("%s has no comment, no pinned search_path, or PUBLIC may execute it", name)
+	}
+	for _, name := range names(t, d, `SELECT c.oid::regclass || '.' || a.attname FROM pg_class AS c
+		JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0
+		WHERE c.relnamespace = 'orphan_cleaner'::regnamespace AND c.relname ~ '^likes' AND c.relkind = 'p' AND col_description(c.oid, a.attnum) IS NULL`) {
+		t.Errorf("no comment on column %s", name)
+	}
+	d.Exec(`INSERT INTO likes (post_id, user_id) SELECT gen_random_uuid(), md5(n::text)::uuid FROM generate_series(1, 5) AS n`)
+	d.Exec(`DELETE FROM likes WHERE user_id <> md5('1')::uuid`)
+	if n := d.Count(`orphan_cleaner.likes_audit WHERE run_id IS NULL`); n != 4 {
+		t.Errorf("%d deletes of the application are audited", n)
+	}
+	if err := d.TargetDown("likes"); err == nil || !strings.Contains(err.Error(), "it holds evidence") {
+		t.Errorf("down over evidence: %v", err)
+	}
+	d.Exec(`DELETE FROM orphan_cleaner.likes_audit`)
+	if err := d.TargetDown("likes"); err != nil {
+		t.Error(err)
+	}
+	if diff := before.Diff(d.Snapshot("pg_class WHERE relnamespace = 'orphan_cleaner'::regnamespace")); diff != "" {
+		t.Errorf("left after down:\n%s", diff)
+	}
+}
