@@ -18,6 +18,7 @@ import (
 type BenchCmd struct {
 	Size       []string      `help:"Members: 150, 1500, 15000 (the runbook's), 1m or 10m." default:"15000,1m"`
 	Share      []string      `help:"Percent of users that are dead. The application is measured with the last of them." default:"0,0.1,1,10"`
+	Source     string        `help:"How auth-service is asked, by the floor, too: grpc or sql." enum:"grpc,sql" default:"grpc"`
 	P50        time.Duration `name:"p50" help:"Median of the time that auth-service takes for an answer; 0: at once."`
 	P99        time.Duration `name:"p99" help:"Its 99th percentile."`
 	Repeat     int           `help:"Repetitions; the median counts." default:"5"`
@@ -57,7 +58,7 @@ func (cmd *BenchCmd) options(s *streams) (o bench.Options, err error) {
 		return o, errors.New("--repeat must be 1 or more, --runs-before, --rate, --p50 and --p99 0 or more")
 	}
 	o = bench.Options{
-		P50: cmd.P50, P99: cmd.P99, Repeat: cmd.Repeat, RunsBefore: cmd.RunsBefore, Rate: cmd.Rate, Quiet: applicationAlone, Version: version,
+		Source: cmd.Source, P50: cmd.P50, P99: cmd.P99, Repeat: cmd.Repeat, RunsBefore: cmd.RunsBefore, Rate: cmd.Rate, Quiet: applicationAlone, Version: version,
 		Say: func(format string, args ...any) { fmt.Fprintf(s.err, format+"\n", args...) },
 	}
 	for _, text := range cmd.Size {

@@ -89,6 +89,28 @@ func TestBenchApplication(t *testing.T) {
 	}
 }
 
+// By SQL run and floor leave the same members, and nobody is called by gRPC.
+func TestBenchSQL(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "bench.json")
+	l := newLab(t, "bench", "--program="+product, "--size=1500", "--share=10", "--repeat=1", "--runs-before=0", "--rate=0", "--source=sql", "--json="+file)
+	if out := l.run(t); !strings.Contains(out, "a table of the same server") {
+		t.Errorf("nothing about SQL in\n%s", out)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report bench.Report
+	if err := json.Unmarshal(text, &report); err != nil {
+		t.Fatal(err)
+	}
+	if c := report.Cases[0]; report.Source != "sql" || c.Calls != 0 || c.Doomed == 0 || c.ToFloor <= 0 {
+		t.Errorf("%s: %+v", report.Source, c)
+	}
+	nothingLeft(t, l.temp)
+}
+
 // A program that does other work than it says is found out.
 func TestBenchFindsOut(t *testing.T) {
 	t.Parallel()

@@ -10,7 +10,7 @@ import (
 // FloorCmd is `floor`.
 type FloorCmd struct {
 	DatabaseURL    string `help:"The database." env:"DATABASE_URL" required:""`
-	AuthServiceURL string `help:"auth-service: http://host:port." env:"AUTH_SERVICE_URL" required:""`
+	AuthServiceURL string `help:"auth-service: http://host:port, or postgresql://." env:"AUTH_SERVICE_URL" required:""`
 }
 
 // Run prints how many members it deleted.

@@ -23,10 +23,11 @@ SELECT
             THEN coalesce(least(
                 abs(extract(EPOCH FROM clock_timestamp() - pg_last_xact_replay_timestamp())),
                 -- All that the primary had when it was last heard of is here, too. Only a receiver that is
-                -- streaming has heard of it, and only pg_read_all_stats shows that.
+                -- streaming has heard of it, and only pg_read_all_stats shows that. The view over this function would
+                -- take 0.2 ms to plan, for each batch.
                 (
                     SELECT extract(EPOCH FROM clock_timestamp() - w.last_msg_receipt_time)
-                    FROM pg_catalog.pg_stat_wal_receiver AS w
+                    FROM pg_catalog.pg_stat_get_wal_receiver() AS w
                     WHERE w.status = 'streaming'
                         AND pg_last_wal_replay_lsn() >= w.latest_end_lsn
                         AND pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()

@@ -16,7 +16,8 @@ type Options struct {
 	Product, Lab string // the programs
 	Sizes        []Size
 	Shares       []float64     // of dead users
-	P50, P99     time.Duration // of an answer of auth-service; 0: at once
+	Source       string        // how auth-service is asked: grpc or sql
+	P50, P99     time.Duration // of an answer of auth-service by gRPC; 0: at once
 	Repeat       int
 	RunsBefore   int // made in the worn database; 0: it is not measured
 	Rate         int // the application's transactions a second; 0: it is not measured
@@ -42,7 +43,7 @@ type bench struct {
 func Run(ctx context.Context, options Options) (report Report, err error) {
 	report = Report{
 		Version: options.Version, Date: time.Now().UTC().Format(time.RFC3339), Repeat: options.Repeat, RunsBefore: options.RunsBefore,
-		P50: options.P50.Seconds(), P99: options.P99.Seconds(), Cases: []Case{},
+		Source: options.Source, P50: options.P50.Seconds(), P99: options.P99.Seconds(), Cases: []Case{},
 		Machine: Machine{OS: runtime.GOOS, Arch: runtime.GOARCH, CPUs: runtime.NumCPU(), Go: runtime.Version(), Settings: serverSettings()},
 	}
 	options.Say("Starting a throw-away PostgreSQL …")
@@ -92,7 +93,12 @@ func (b *bench) share(ctx context.Context, base string, size Size, share float64
 		return c, err
 	}
 	defer func() { err = errors.Join(err, d.auth.Stop()) }()
-	defer func() { err = errors.Join(err, b.drop(ctx, d.fresh, d.worn)) }()
+	defer func() { err = errors.Join(err, b.drop(ctx, d.fresh, d.worn, d.users)) }()
+	if b.Source == "sql" {
+		if err := b.fillUsers(ctx, d); err != nil {
+			return c, err
+		}
+	}
 	if err := b.makeDue(ctx, base, d); err != nil {
 		return c, err
 	}

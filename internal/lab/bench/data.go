@@ -26,6 +26,7 @@ type dataset struct {
 	fresh    string // a database whose dead are due
 	worn     string // the same after many runs; empty: none
 	auth     *process.AuthService
+	users    string // auth-service's database, where it is asked by SQL
 	expected survivors
 	doomed   int64 // members
 }
@@ -56,6 +57,18 @@ func (b *bench) fill(ctx context.Context, size Size) (name string, err error) {
 		return "", fmt.Errorf("orphan-cleaner migrate up: %w", err)
 	}
 	return name, b.vacuum(ctx, name)
+}
+
+// fillUsers makes the database of an auth-service that knows all users but the first.
+func (b *bench) fillUsers(ctx context.Context, d *dataset) (err error) {
+	if d.users, err = b.create(ctx, ""); err != nil {
+		return err
+	}
+	settings := map[string]string{"bench.users": strconv.Itoa(d.size.Users), "bench.dead": strconv.Itoa(d.dead)}
+	if err := b.script(ctx, d.users, "filling auth-service", usersSQL, settings); err != nil {
+		return err
+	}
+	return b.vacuum(ctx, d.users)
 }
 
 // startAuthService starts one that knows all users but the first, who are dead.

@@ -28,7 +28,11 @@ type result struct {
 }
 
 func (b *bench) env(d *dataset, name string) []string {
-	return []string{"DATABASE_URL=" + b.cluster.URL(name), "AUTH_SERVICE_URL=" + d.auth.URL}
+	auth := d.auth.URL
+	if d.users != "" {
+		auth = b.cluster.URL(d.users)
+	}
+	return []string{"DATABASE_URL=" + b.cluster.URL(name), "AUTH_SERVICE_URL=" + auth}
 }
 
 // product makes a run, dry or not.

@@ -9,6 +9,7 @@ type Report struct {
 	Repeat  int     `json:"repeat"`
 	// RunsBefore is how many runs the worn database has made.
 	RunsBefore int     `json:"runs_before"`
+	Source     string  `json:"source"`           // of truth: grpc or sql
 	P50        float64 `json:"auth_p50_seconds"` // of an answer of auth-service
 	P99        float64 `json:"auth_p99_seconds"`
 	Cases      []Case  `json:"cases"`
@@ -39,7 +40,7 @@ type Case struct {
 	ToFloor     float64 `json:"run_to_floor"`
 	WornToFresh float64 `json:"worn_to_fresh,omitempty"`
 
-	Calls         int   `json:"calls"` // of the run, counted by auth-service
+	Calls         int   `json:"calls"` // of the run, counted by auth-service; 0 by SQL: a database counts none
 	CallsExpected int   `json:"calls_expected"`
 	PeakMemory    int64 `json:"peak_memory_bytes"` // of the run's process
 

@@ -8,6 +8,9 @@ var seedSQL string
 //go:embed sql/living.sql
 var livingSQL string
 
+//go:embed sql/users.sql
+var usersSQL string
+
 //go:embed sql/due.sql
 var dueSQL string
 

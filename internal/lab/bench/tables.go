@@ -107,7 +107,10 @@ func millis(ms float64) string {
 // Setup says in a line what all of it ran on.
 func (r Report) Setup() string {
 	answers := "answers at once"
-	if r.P50 > 0 {
+	switch {
+	case r.Source == "sql":
+		answers = "auth-service is a table of the same server"
+	case r.P50 > 0:
 		answers = fmt.Sprintf("answers after %g ms, P99 %g ms", 1000*r.P50, 1000*max(r.P50, r.P99))
 	}
 	return fmt.Sprintf("orphan-cleaner %s, %s: %d CPUs (%s/%s) for everything, PostgreSQL %s, %s; %s; medians of %d repetitions.",

@@ -1,6 +1,6 @@
 // Package floor is the least that a run has to do, written apart from it: all
-// distinct user ids in one query, calls by a plain gRPC client while they come, and
-// one DELETE. It audits nothing, checks nobody twice and would delete on one answer.
+// distinct user ids in one query, calls by a plain client of gRPC or SQL while they come,
+// and one DELETE. It audits nothing, checks nobody twice and would delete on one answer.
 package floor
 
 import (
@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -21,6 +22,9 @@ import (
 
 //go:embed users.sql
 var usersSQL string
+
+//go:embed living.sql
+var livingSQL string
 
 //go:embed delete.sql
 var deleteSQL string
@@ -39,12 +43,12 @@ func Run(ctx context.Context, databaseURL, authURL string) (deleted int64, err e
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
-	channel, err := grpc.NewClient(strings.TrimPrefix(authURL, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	ask, hangUp, err := dial(ctx, authURL)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, channel.Close()) }()
-	missing, err := missing(ctx, conn, authservicev1.NewAuthServiceClient(channel))
+	defer func() { err = errors.Join(err, hangUp()) }()
+	missing, err := missing(ctx, conn, ask)
 	if err != nil || len(missing) == 0 {
 		return 0, err
 	}
@@ -55,7 +59,7 @@ func Run(ctx context.Context, databaseURL, authURL string) (deleted int64, err e
 	return tag.RowsAffected(), nil
 }
 
-func missing(ctx context.Context, conn *pgx.Conn, auth authservicev1.AuthServiceClient) (all []string, err error) {
+func missing(ctx context.Context, conn *pgx.Conn, ask living) (all []string, err error) {
 	batches, found := make(chan []string), make(chan []string, concurrency)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -66,7 +70,7 @@ func missing(ctx context.Context, conn *pgx.Conn, auth authservicev1.AuthService
 		group.Go(func() error {
 			var mine []string
 			for batch := range batches {
-				gone, err := leftOut(ctx, auth, batch)
+				gone, err := leftOut(ctx, ask, batch)
 				if err != nil {
 					return fmt.Errorf("calling auth-service: %w", err)
 				}
@@ -118,14 +122,50 @@ func scan(ctx context.Context, conn *pgx.Conn, batches chan<- []string) error {
 	return send()
 }
 
-func leftOut(ctx context.Context, auth authservicev1.AuthServiceClient, batch []string) (gone []string, err error) {
-	response, err := auth.GetUsersByIds(ctx, &authservicev1.GetUsersByIdsRequest{UserIds: batch})
+// living returns those of a batch who exist.
+type living func(ctx context.Context, batch []string) ([]string, error)
+
+func dial(ctx context.Context, authURL string) (ask living, hangUp func() error, err error) {
+	address, isGRPC := strings.CutPrefix(authURL, "http://")
+	if !isGRPC {
+		config, err := pgxpool.ParseConfig(authURL)
+		if err != nil {
+			return nil, nil, err
+		}
+		config.MaxConns = concurrency
+		pool, err := pgxpool.NewWithConfig(ctx, config)
+		if err != nil {
+			return nil, nil, err
+		}
+		ask = func(ctx context.Context, batch []string) ([]string, error) {
+			rows, _ := pool.Query(ctx, livingSQL, batch) // its error is that of the rows
+			return pgx.CollectRows(rows, pgx.RowTo[string])
+		}
+		return ask, func() error { pool.Close(); return nil }, nil
+	}
+	channel, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, nil, err
+	}
+	client := authservicev1.NewAuthServiceClient(channel)
+	ask = func(ctx context.Context, batch []string) (ids []string, err error) {
+		response, err := client.GetUsersByIds(ctx, &authservicev1.GetUsersByIdsRequest{UserIds: batch})
+		for _, user := range response.GetUsers() {
+			ids = append(ids, user.GetId())
+		}
+		return ids, err
+	}
+	return ask, channel.Close, nil
+}
+
+func leftOut(ctx context.Context, ask living, batch []string) (gone []string, err error) {
+	found, err := ask(ctx, batch)
 	if err != nil {
 		return nil, err
 	}
-	living := make(map[string]struct{}, len(response.GetUsers()))
-	for _, user := range response.GetUsers() {
-		living[user.GetId()] = struct{}{}
+	living := make(map[string]struct{}, len(found))
+	for _, id := range found {
+		living[id] = struct{}{}
 	}
 	for _, id := range batch {
 		if _, alive := living[id]; !alive {

@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/source"
 )
@@ -79,15 +80,7 @@ func (s *Source) Close() error {
 func (s *Source) attempt(ctx context.Context, ids []uuid.UUID, answer *source.Answer) *source.BatchError {
 	call, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	err := s.read(call, func(tx pgx.Tx, behind time.Duration) error {
-		if behind > s.cfg.MaxLag {
-			return s.lagging(behind, len(ids))
-		}
-		rows, err := tx.Query(call, s.cfg.Query, ids)
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
+	err := s.ask(call, ids, func(rows pgx.Rows) error {
 		for n := 1; rows.Next(); n++ {
 			if n > len(ids) {
 				cancel() // or Close would read on to the end, if there is one
@@ -108,6 +101,45 @@ func (s *Source) attempt(ctx context.Context, ids []uuid.UUID, answer *source.An
 		return rows.Err()
 	})
 	return s.failed(ctx, call, len(ids), err)
+}
+
+// ask is the same transaction as that of read, in one round trip: BEGIN, the settings and
+// the lag, the query and COMMIT are sent at once. The server runs them one by one, none
+// after one that failed, and its nil error means that it committed.
+func (s *Source) ask(ctx context.Context, ids []uuid.UUID, read func(rows pgx.Rows) error) error {
+	var batch pgx.Batch
+	var results pgx.BatchResults
+	batch.BeginTx(readOnly())
+	begun, err := database.Queries(first{send: func(begin string, args ...any) pgx.Row {
+		batch.Queue(begin, args...)
+		batch.Queue(s.cfg.Query, ids)
+		batch.Queue("COMMIT")
+		results = s.pool.SendBatch(ctx, &batch)
+		_, _ = results.Exec() // BEGIN: its error is that of all that follows
+		return results.QueryRow()
+	}}).SourceBegin(ctx, database.Milliseconds(s.cfg.Timeout))
+	if late := behind(begun); err == nil && late > s.cfg.MaxLag {
+		err = s.lagging(late, len(ids))
+	}
+	if err == nil {
+		rows, _ := results.Query() // its error is that of the rows
+		err = read(rows)
+		rows.Close()
+	}
+	err = cmp.Or(err, results.Close())
+	_ = results.Tx().Rollback(ctx) // after COMMIT it only hands back the connection
+	return err
+}
+
+// first is what a generated query runs on that is the first of a batch.
+type first struct {
+	db.DBTX // nil: nothing else runs on it
+	send    func(sql string, args ...any) pgx.Row
+}
+
+// QueryRow sends the batch, and returns the row of this query.
+func (f first) QueryRow(_ context.Context, sql string, args ...any) pgx.Row {
+	return f.send(sql, args...)
 }
 
 // Health checks the query and how far a standby is behind, retrying like
@@ -131,13 +163,21 @@ func (s *Source) Pool() *pgxpool.Pool { return s.pool }
 // read runs queries in a READ ONLY transaction that is bounded, also by the server, and
 // tells by how much what they read may be out of date.
 func (s *Source) read(ctx context.Context, queries func(tx pgx.Tx, behind time.Duration) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	return pgx.BeginTxFunc(ctx, s.pool, readOnly(), func(tx pgx.Tx) error {
 		begun, err := database.Queries(tx).SourceBegin(ctx, database.Milliseconds(s.cfg.Timeout))
 		if err != nil {
 			return err
 		}
-		return queries(tx, time.Duration(min(begun.Behind, never.Seconds())*float64(time.Second)))
+		return queries(tx, behind(begun))
 	})
+}
+
+func readOnly() pgx.TxOptions {
+	return pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadOnly}
+}
+
+func behind(begun db.SourceBeginRow) time.Duration {
+	return time.Duration(min(begun.Behind, never.Seconds()) * float64(time.Second))
 }
 
 // never is how long a standby is behind that can prove nothing: infinity is no duration.

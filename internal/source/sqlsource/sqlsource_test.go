@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,6 +90,11 @@ func TestInvalidAnswers(t *testing.T) {
 			lie:    `DROP VIEW living; CREATE VIEW living AS SELECT users.id::text AS id, users.id AS by FROM users`,
 			reason: "malformed",
 		},
+		"a function that writes": {
+			lie: `CREATE FUNCTION note(u uuid) RETURNS uuid LANGUAGE sql SECURITY DEFINER AS 'INSERT INTO users (id) VALUES (gen_random_uuid()) RETURNING u'; ` +
+				`CREATE OR REPLACE VIEW living AS SELECT note(users.id) AS id, users.id AS by FROM users`,
+			reason: "status_permission_denied",
+		},
 		"rights lost": {lie: `REVOKE SELECT ON living FROM asker`, reason: "status_permission_denied"},
 		"a policy hides users": {
 			query: `SELECT id FROM users WHERE id = ANY($1)`,
@@ -126,6 +134,9 @@ func TestInvalidAnswers(t *testing.T) {
 			failed, ok := errors.AsType[*source.BatchError](err)
 			if !ok || failed.Reason != test.reason || missing != nil {
 				t.Errorf("missing %v, error %v, want the reason %s", missing, err, test.reason)
+			}
+			if n := testdb.One[int](db, `SELECT count(*) FROM users`); n != len(ids) {
+				t.Errorf("the query wrote %d users", n-len(ids))
 			}
 		})
 	}
@@ -261,4 +272,82 @@ func TestRefusesSettings(t *testing.T) {
 			t.Errorf("%s: error %v, want it to say %q", name, err, test.says)
 		}
 	}
+}
+
+// A batch costs the network once, and leaves its session as it was.
+func TestOneRoundTrip(t *testing.T) {
+	t.Parallel()
+	ids := people(source.MaxBatch)
+	trips := &trips{}
+	client := dial(t, source.Config{URL: trips.between(t, auth(t, ids[1:]...).URL), Concurrency: 1})
+	for range 2 { // the query is described once
+		trips.n.Store(0)
+		if missing, err := client.Missing(t.Context(), ids); err != nil || !slices.Equal(missing, ids[:1]) {
+			t.Fatalf("missing %v, error %v", missing, err)
+		}
+	}
+	if n := trips.n.Load(); n != 1 {
+		t.Errorf("%d round trips for a batch", n)
+	}
+	var left string
+	if err := client.Pool().QueryRow(t.Context(), `SELECT concat_ws(' ', current_setting('row_security'), current_setting('statement_timeout'), current_setting('transaction_read_only'))`).Scan(&left); err != nil || left != "on 0 off" {
+		t.Errorf("after it the session's row_security, statement_timeout and transaction_read_only are %s, error %v", left, err)
+	}
+}
+
+// trips counts how often the server was waited for.
+type trips struct{ n atomic.Int64 }
+
+// between leads to a database through a proxy.
+func (c *trips) between(t *testing.T, connection string) string {
+	t.Helper()
+	at, err := url.Parse(connection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	server := at.Host
+	go func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", server)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			var answered atomic.Bool
+			go func() {
+				_, _ = io.Copy(seen{far, func() {
+					if answered.CompareAndSwap(true, false) {
+						c.n.Add(1)
+					}
+				}}, near)
+				_ = far.Close()
+			}()
+			go func() {
+				_, _ = io.Copy(seen{near, func() { answered.Store(true) }}, far)
+				_ = near.Close()
+			}()
+		}
+	}()
+	at.Host = listener.Addr().String()
+	return at.String()
+}
+
+// seen is a connection whose bytes are announced before they are written.
+type seen struct {
+	io.Writer
+	before func()
+}
+
+func (s seen) Write(bytes []byte) (int, error) {
+	s.before()
+	return s.Writer.Write(bytes)
 }

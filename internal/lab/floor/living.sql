@@ -1,0 +1,4 @@
+SELECT id::text
+FROM users
+WHERE id = ANY ($1::uuid [])
+    AND deleted_at IS NULL
