@@ -114,6 +114,86 @@ AS $$
     GROUP BY r.user_id
 $$;
 
+-- The effects of a delete and a restore on the conversation: docs/effects.md. Conversations are locked first, and in the
+-- order of their ids: two that delete cannot deadlock, nor one with the delete of a conversation.
+CREATE FUNCTION orphan_cleaner.conversations_lock(conversations uuid [])
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- As long as nobody waits for us whom PostgreSQL would take for a part of a deadlock.
+SET lock_timeout = '500ms'
+AS $$
+#variable_conflict use_variable
+BEGIN
+    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice IN ('on', 'trigger', 'keep', 'promote')) THEN
+        PERFORM FROM public.conversations AS c WHERE c.id = ANY (conversations) ORDER BY c.id FOR NO KEY UPDATE;
+        RETURN true;
+    END IF;
+    RETURN false;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.conversation_members_leave(chosen tid [])
+RETURNS tid []
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_nestloop = on
+SET jit = off
+AS $$
+#variable_conflict use_variable
+BEGIN
+    IF NOT orphan_cleaner.conversations_lock(ARRAY(
+        SELECT DISTINCT m.conversation_id FROM public.conversation_members AS m WHERE m.ctid = ANY (chosen)
+    )) THEN
+        RETURN chosen;
+    END IF;
+    -- A member whom somebody holds is being changed, and stays: nobody is waited for with conversations locked.
+    chosen := ARRAY(
+        SELECT l.ctid
+        FROM (SELECT m.ctid FROM public.conversation_members AS m WHERE m.ctid = ANY (chosen) FOR UPDATE SKIP LOCKED) AS l
+        INTERSECT
+        SELECT unnest(chosen)
+    );
+    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on') THEN
+        -- Triggers of messaging-service fire in here, and may qualify nothing.
+        PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+        -- A difference and no recount: the application changes the count in a transaction of its own.
+        UPDATE public.conversations AS c
+        SET member_count = greatest(c.member_count - d.members, 0)
+        FROM (
+            SELECT m.conversation_id, count(*) AS members
+            FROM public.conversation_members AS m
+            WHERE m.ctid = ANY (chosen)
+            GROUP BY m.conversation_id
+        ) AS d
+        WHERE c.id = d.conversation_id AND c.member_count IS NOT NULL;
+    END IF;
+    RETURN chosen;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.conversation_members_return(conversations uuid [])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET jit = off
+AS $$
+#variable_conflict use_variable
+BEGIN
+    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on') THEN
+        PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+        UPDATE public.conversations AS c
+        SET member_count = c.member_count + d.members
+        FROM (SELECT u.id, count(*) AS members FROM unnest(conversations) AS u (id) GROUP BY u.id) AS d
+        WHERE c.id = d.id;
+    END IF;
+END
+$$;
+
 CREATE FUNCTION orphan_cleaner.conversation_members_delete(
     user_ids uuid [],
     horizon timestamptz,
@@ -165,7 +245,7 @@ BEGIN
         LIMIT max_rows + 1
     ) AS d;
     is_whole := cardinality(chosen) <= max_rows;
-    chosen := chosen[1:max_rows];
+    chosen := orphan_cleaner.conversation_members_leave(chosen[1:max_rows]);
     -- Triggers of messaging-service fire in here, and may qualify nothing.
     PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
     -- A row that was changed since lies elsewhere, and stays. The guard once more, for one that changed while this waited
@@ -277,6 +357,9 @@ COMMENT ON FUNCTION orphan_cleaner.conversation_members_page IS 'The next distin
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders IS 'Those of the users who have a row.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_total IS 'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts IS 'Of each user: rows older than the horizon, younger ones, rows in conversations on hold, and the last activity.';
+COMMENT ON FUNCTION orphan_cleaner.conversations_lock IS 'Locks conversations in the order of their ids, if their counts or owners are kept. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_leave IS 'What else is true once these rows are deleted, and it is made so: counts go down. Returns the rows that may be deleted. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_return IS 'The same for members who were restored, a conversation each: counts go up. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids.';
 COMMENT ON FUNCTION orphan_cleaner.shadow_evidence IS 'Plausible deleted_at of users whom no run has checked yet; no row where the table or the column is not there.';
@@ -286,6 +369,7 @@ SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
     orphan_cleaner.shadow_evidence, orphan_cleaner.conversation_members_canaries,
-    orphan_cleaner.conversation_members_delete, orphan_cleaner.conversation_members_facts,
+    orphan_cleaner.conversation_members_delete, orphan_cleaner.conversation_members_return, orphan_cleaner.conversation_members_leave,
+    orphan_cleaner.conversations_lock, orphan_cleaner.conversation_members_facts,
     orphan_cleaner.conversation_members_total, orphan_cleaner.conversation_members_holders,
     orphan_cleaner.conversation_members_page;

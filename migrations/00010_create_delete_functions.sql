@@ -114,9 +114,10 @@ BEGIN
         -- With an approval, nobody but those it covers.
         AND (run.approved_run IS NULL OR f.user_id IS NOT NULL);
     SELECT * INTO judged FROM orphan_cleaner.sweep_rows(run, due, checked_from, max_rows);
-    SELECT * INTO approved FROM orphan_cleaner.sweep_rows(run, due_approved, checked_from, max_rows);
+    -- One of both: a transaction locks conversations once, in the order of their ids.
+    SELECT * INTO approved FROM orphan_cleaner.sweep_rows(run, CASE judged.rows_deleted WHEN 0 THEN due_approved END, checked_from, max_rows);
     rows_deleted := judged.rows_deleted + approved.rows_deleted;
-    is_whole := judged.is_whole AND approved.is_whole;
+    is_whole := judged.is_whole AND approved.is_whole AND (judged.rows_deleted = 0 OR due_approved IS NULL);
     IF is_whole THEN
         due := due || due_approved;
         PERFORM orphan_cleaner.candidates_leave(ARRAY(
@@ -192,7 +193,7 @@ BEGIN
     END IF;
     run := orphan_cleaner.chunk_open(of_revert, of_token, 'restore', checked_from);
     EXECUTE format($statement$
-        SELECT coalesce(array_agg(orphan_m.ctid), '{}'), array_agg(orphan_m.user_id), array_agg(orphan_m.conversation_id)
+        SELECT coalesce(array_agg(orphan_m.ctid), '{}')
         FROM public.conversation_members_backup AS orphan_b
         CROSS JOIN LATERAL (
             SELECT
@@ -235,7 +236,7 @@ BEGIN
             )
         $statement$,
         orphan_cleaner.members_columns('orphan_m.@::text', ', '), orphan_cleaner.members_columns('orphan_b.@::text', ', '))
-    INTO chosen, users, conversations
+    INTO chosen
     USING reverted_run, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC',
         format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, of_users, first_xid, window_size, of_revert;
     PERFORM set_config('orphan_cleaner.run_token', run.token::text, true),
@@ -243,6 +244,10 @@ BEGIN
         set_config('orphan_cleaner.backed_up', '0', true),
         -- Triggers of messaging-service fire in here, and may qualify nothing.
         set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    chosen := orphan_cleaner.conversation_members_leave(chosen);
+    SELECT array_agg(m.user_id), array_agg(m.conversation_id) INTO users, conversations
+    FROM public.conversation_members AS m
+    WHERE m.ctid = ANY (chosen);
     DELETE FROM public.conversation_members AS m
     WHERE m.ctid = ANY (chosen);
     GET DIAGNOSTICS deleted = ROW_COUNT;

@@ -143,6 +143,8 @@ DECLARE
         restored AS (
             INSERT INTO public.conversation_members AS orphan_m (%1$s) OVERRIDING SYSTEM VALUE
             SELECT %1$s FROM page
+            -- Once, before the first row.
+            WHERE (SELECT orphan_cleaner.conversations_lock(array_agg(orphan_p.conversation_id)) FROM page AS orphan_p) IS NOT NULL
             -- A row that is there is newer, and stays as it is.
             ON CONFLICT DO NOTHING
             RETURNING orphan_m.user_id, orphan_m.conversation_id, ROW(%2$s)::text AS row_restored
@@ -163,6 +165,7 @@ DECLARE
         SELECT
             (SELECT count(*) FROM restored),
             (SELECT count(*) FROM marked),
+            (SELECT array_agg(g.conversation_id) FROM restored AS g),
             (
                 SELECT count(*)
                 FROM (
@@ -176,12 +179,13 @@ DECLARE
         orphan_cleaner.members_columns('orphan_p.@::text', ', '));
     restored bigint;
     marked bigint;
+    conversations uuid [];
     differing bigint;
 BEGIN
     -- Triggers of messaging-service fire in here, and may qualify nothing.
     PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
     EXECUTE statement
-    INTO restored, marked, differing
+    INTO restored, marked, conversations, differing
     USING of_restore, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC',
         format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, hold, run.started_at - interval '1 minute';
     -- As in conversation_members_delete.
@@ -190,6 +194,7 @@ BEGIN
         RAISE EXCEPTION 'restore proof failed: % restored, % recorded, % other than they were', restored, marked, differing
             USING ERRCODE = 'OC005', HINT = 'Does a trigger on conversation_members change rows on their way in? Run: orphan-cleaner check';
     END IF;
+    PERFORM orphan_cleaner.conversation_members_return(conversations);
     UPDATE orphan_cleaner.runs AS r
     SET members_restored = r.members_restored + restored,
         heartbeat_at = clock_timestamp()

@@ -34,7 +34,7 @@ SELECT
             'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
             'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
             'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
-            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'public.conversation_members_audit',
+            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'orphan_cleaner.effects', 'orphan_cleaner.promotions', 'public.conversation_members_audit',
             'public.conversation_members_audit_default', 'public.conversation_members_backup'
         ]) AS ours (object_name)
         -- Not to_regclass, which fails without USAGE on the schema.
@@ -106,7 +106,10 @@ ORDER BY version_id;
 -- Whether conversation_members, what is around it and what we made there suit a run.
 -- Locks: none beyond the catalog. Rows: a dozen.
 SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
-FROM orphan_cleaner.surroundings() AS s;
+FROM orphan_cleaner.surroundings() AS s
+UNION ALL
+SELECT e.check_name, e.status, e.message, e.hint
+FROM orphan_cleaner.effects_check() AS e;
 
 -- name: PreflightQualify :exec
 -- Makes types come out with their schema for the rest of the transaction, so that a statement that is

@@ -26,7 +26,7 @@
 --             deletes members. Grant it what triggers of the application on conversation_members need, such as
 --             GRANT SELECT, UPDATE ON public.conversations TO orphan_cleaner_owner; an error that wants for it has the very
 --             GRANT. Nobody logs in as this.
---   migrator  may become owner: migrate, approve, limits, prune, the runbook's scripts that change something. Migrations
+--   migrator  may become owner: migrate, approve, limits, effects, prune, the runbook's scripts that change something. Migrations
 --             00004 and 00005, which put the triggers and the index on conversation_members, need the owner of that
 --             table besides; make it a member of migrator.
 --   runner    check, run, serve, status. Executes the functions of a run and reads; it writes no table at all.
@@ -126,6 +126,17 @@ REVOKE TRUNCATE, REFERENCES, TRIGGER ON public.conversations, public.conversatio
 -- owner: what the reviewed functions do.
 GRANT SELECT (id) ON public.conversations TO orphan_cleaner_owner;
 GRANT SELECT, INSERT, DELETE ON public.conversation_members TO orphan_cleaner_owner;
+-- And what they do beside it, if orphan-cleaner effects says so: counts, and the successor of a last owner.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.conversations'::regclass AND attname = 'member_count' AND NOT attisdropped) THEN
+        GRANT SELECT (member_count), UPDATE (member_count) ON public.conversations TO orphan_cleaner_owner;
+    END IF;
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.conversation_members'::regclass AND attname = 'role' AND NOT attisdropped) THEN
+        GRANT UPDATE (role) ON public.conversation_members TO orphan_cleaner_owner;
+    END IF;
+END
+$$;
 
 -- runner, restorer, reader: who is a member since when, for status and report; the keys they cannot even read.
 GRANT SELECT (conversation_id, user_id, joined_at) ON public.conversation_members
@@ -220,13 +231,16 @@ $$;
 GRANT SELECT ON
     orphan_cleaner.pauses, orphan_cleaner.limits, orphan_cleaner.hours, orphan_cleaner.candidates, orphan_cleaner.sightings,
     orphan_cleaner.coverage, orphan_cleaner.unknowns, orphan_cleaner.rechecks, orphan_cleaner.holds, orphan_cleaner.holds_in_force,
-    orphan_cleaner.refusals, orphan_cleaner.approvals, orphan_cleaner.restores, orphan_cleaner.event_cursors, public.orphan_cleaner_goose
+    orphan_cleaner.refusals, orphan_cleaner.approvals, orphan_cleaner.restores, orphan_cleaner.event_cursors, orphan_cleaner.effects,
+    orphan_cleaner.promotions, public.orphan_cleaner_goose
     TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 -- Whether a month went without its partition.
 GRANT SELECT (run_id) ON public.conversation_members_audit_default TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION
     orphan_cleaner.breakers(jsonb, jsonb),
     orphan_cleaner.surroundings(),
+    orphan_cleaner.effects_check(),
+    orphan_cleaner.counter_sample(integer),
     orphan_cleaner.run_totals()
     TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 

@@ -173,6 +173,65 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CoverageHolders, any values
 EXPLAIN (:options) EXECUTE "CoverageHolders" (:user_ids);
 
+-- What the migrator has chosen for counts and owners; no row: nobody has.
+-- Locks: ACCESS SHARE on effects. Index: none. Rows: two at most.
+PREPARE "EffectList" AS
+SELECT e.name, e.choice, e.set_at, e.set_by
+FROM orphan_cleaner.effects AS e
+ORDER BY e.name;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EffectList, these values
+EXPLAIN (:options) EXECUTE "EffectList";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EffectList, any values
+EXPLAIN (:options) EXECUTE "EffectList";
+
+-- Chooses. For the owner of the schema.
+-- Locks: ROW EXCLUSIVE on effects. Index: effects_pkey. Rows: one.
+PREPARE "EffectSet" AS
+INSERT INTO orphan_cleaner.effects AS e (name, choice)
+VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE
+SET choice = excluded.choice,
+    set_at = now(),
+    set_by = session_user;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EffectSet, these values
+EXPLAIN (:options) EXECUTE "EffectSet" (:name, :choice);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EffectSet, any values
+EXPLAIN (:options) EXECUTE "EffectSet" (:name, :choice);
+
+-- Of a sample of conversations: how many have a member_count that is not the number of their members, and by how many.
+-- Locks: ACCESS SHARE on conversations and conversation_members. Index: both primary keys. Rows: the conversations given, and at
+-- most 10,001 members of each.
+PREPARE "EffectCounterSample" AS
+SELECT s.conversations::bigint AS conversations, s.wrong::bigint AS wrong, s.too_high::bigint AS too_high, s.too_low::bigint AS too_low,
+    s.largest::bigint AS largest
+FROM orphan_cleaner.counter_sample($1::integer) AS s;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EffectCounterSample, these values
+EXPLAIN (:options) EXECUTE "EffectCounterSample" (:most);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EffectCounterSample, any values
+EXPLAIN (:options) EXECUTE "EffectCounterSample" (:most);
+
+-- Which foreign keys onto the shadow table users delete rows with it, other than members.
+-- Locks: none beyond the catalog.
+PREPARE "EffectShadowKeys" AS
+SELECT coalesce(string_agg(k.conrelid::regclass || ' by ' || k.conname, ', ' ORDER BY k.conrelid::regclass::text, k.conname), '')::text AS cascades
+FROM pg_catalog.pg_constraint AS k
+WHERE k.confrelid = to_regclass('public.users')
+    AND k.contype = 'f'
+    AND k.conparentid = 0
+    AND k.confdeltype = 'c';
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EffectShadowKeys, these values
+EXPLAIN (:options) EXECUTE "EffectShadowKeys";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EffectShadowKeys, any values
+EXPLAIN (:options) EXECUTE "EffectShadowKeys";
+
 -- Begins a cursor for a sink that has none: at a run, or behind the newest finished one.
 -- Locks: ROW EXCLUSIVE on event_cursors. Index: event_cursors_pkey, runs_pkey, backwards. Rows: one.
 PREPARE "EventSink" AS
@@ -813,7 +872,7 @@ SELECT
             'orphan_cleaner.runs', 'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
             'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
             'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
-            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'public.conversation_members_audit',
+            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'orphan_cleaner.effects', 'orphan_cleaner.promotions', 'public.conversation_members_audit',
             'public.conversation_members_audit_default', 'public.conversation_members_backup'
         ]) AS ours (object_name)
         -- Not to_regclass, which fails without USAGE on the schema.
@@ -903,7 +962,10 @@ EXPLAIN (:options) EXECUTE "PreflightApplied";
 -- Locks: none beyond the catalog. Rows: a dozen.
 PREPARE "PreflightSurroundings" AS
 SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
-FROM orphan_cleaner.surroundings() AS s;
+FROM orphan_cleaner.surroundings() AS s
+UNION ALL
+SELECT e.check_name, e.status, e.message, e.hint
+FROM orphan_cleaner.effects_check() AS e;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PreflightSurroundings, these values
 EXPLAIN (:options) EXECUTE "PreflightSurroundings";
