@@ -17,7 +17,7 @@ SET choice = excluded.choice,
 
 -- name: EffectCounterSample :one
 -- Of a sample of conversations: how many have a member_count that is not the number of their members, and by how many.
--- Locks: ACCESS SHARE on conversations and conversation_members. Index: both primary keys. Rows: the conversations given, and at
+-- Locks: ACCESS SHARE on conversations and conversation_members. Index: conversations_pkey, conversation_members_pkey. Rows: the conversations given, and at
 -- most 10,001 members of each.
 SELECT s.conversations::bigint AS conversations, s.wrong::bigint AS wrong, s.too_high::bigint AS too_high, s.too_low::bigint AS too_low,
     s.largest::bigint AS largest

@@ -126,17 +126,6 @@ REVOKE TRUNCATE, REFERENCES, TRIGGER ON public.conversations, public.conversatio
 -- owner: what the reviewed functions do.
 GRANT SELECT (id) ON public.conversations TO orphan_cleaner_owner;
 GRANT SELECT, INSERT, DELETE ON public.conversation_members TO orphan_cleaner_owner;
--- And what they do beside it, if orphan-cleaner effects says so: counts, and the successor of a last owner.
-DO $$
-BEGIN
-    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.conversations'::regclass AND attname = 'member_count' AND NOT attisdropped) THEN
-        GRANT SELECT (member_count), UPDATE (member_count) ON public.conversations TO orphan_cleaner_owner;
-    END IF;
-    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.conversation_members'::regclass AND attname = 'role' AND NOT attisdropped) THEN
-        GRANT UPDATE (role) ON public.conversation_members TO orphan_cleaner_owner;
-    END IF;
-END
-$$;
 
 -- runner, restorer, reader: who is a member since when, for status and report; the keys they cannot even read.
 GRANT SELECT (conversation_id, user_id, joined_at) ON public.conversation_members
@@ -212,6 +201,23 @@ BEGIN
         END IF;
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC, %s', item.name, roles);
     END LOOP;
+END
+$$;
+
+-- owner: counts, and the successor of a last owner, if orphan-cleaner effects says so; to look at the counts in any case.
+DO $$
+DECLARE
+    has_count boolean := EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.conversations'::regclass AND attname = 'member_count' AND NOT attisdropped);
+BEGIN
+    IF has_count THEN
+        GRANT SELECT (member_count) ON public.conversations TO orphan_cleaner_owner;
+    END IF;
+    IF has_count AND EXISTS (SELECT FROM orphan_cleaner.effects WHERE choice IN ('on', 'trigger', 'keep', 'promote')) THEN
+        GRANT UPDATE (member_count) ON public.conversations TO orphan_cleaner_owner;
+    END IF;
+    IF EXISTS (SELECT FROM orphan_cleaner.effects WHERE choice = 'promote') THEN
+        GRANT UPDATE (role) ON public.conversation_members TO orphan_cleaner_owner;
+    END IF;
 END
 $$;
 

@@ -24,7 +24,7 @@ type EffectCounterSampleRow struct {
 }
 
 // Of a sample of conversations: how many have a member_count that is not the number of their members, and by how many.
-// Locks: ACCESS SHARE on conversations and conversation_members. Index: both primary keys. Rows: the conversations given, and at
+// Locks: ACCESS SHARE on conversations and conversation_members. Index: conversations_pkey, conversation_members_pkey. Rows: the conversations given, and at
 // most 10,001 members of each.
 func (q *Queries) EffectCounterSample(ctx context.Context, most int32) (EffectCounterSampleRow, error) {
 	row := q.db.QueryRow(ctx, effectCounterSample, most)
