@@ -257,7 +257,7 @@ CREATE TABLE orphan_cleaner.promotions (
     promoted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     undone_by_run bigint,
     undone_at timestamptz,
-    CONSTRAINT promotions_pkey PRIMARY KEY (run_id, conversation_id)
+    CONSTRAINT promotions_pkey PRIMARY KEY (run_id, conversation_id, user_id)
 );
 CREATE INDEX promotions_conversation_id ON orphan_cleaner.promotions (conversation_id) WHERE undone_by_run IS NULL;
 CREATE INDEX promotions_undone_by_run ON orphan_cleaner.promotions (undone_by_run) WHERE undone_by_run IS NOT NULL;

@@ -273,7 +273,7 @@ AS $$
 $$;
 
 CREATE FUNCTION orphan_cleaner.event_page(of_sink text, new_ticket uuid, max_events integer, lease interval)
-RETURNS TABLE (run_id bigint, kind text, conversation_id uuid, user_id uuid, happened_at timestamptz)
+RETURNS TABLE (run_id bigint, kind text, conversation_id uuid, user_id uuid, happened_at timestamptz, role text)
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -311,13 +311,16 @@ BEGIN
             run.since := run.started_at; run.until := run.finished_at;
         END IF;
         RETURN QUERY
-        SELECT run.run_id, e.kind, e.conversation_id, e.user_id, e.happened_at
-        FROM (
-            SELECT 'member.joined' COLLATE "C" AS kind, g.conversation_id, g.user_id, run.finished_at AS happened_at
+        SELECT run.run_id, e.kind, e.conversation_id, e.user_id, e.happened_at, e.role FROM (
+            SELECT 'member.joined' COLLATE "C" AS kind, g.conversation_id, g.user_id, run.finished_at AS happened_at, NULL AS role
             FROM orphan_cleaner.restores AS g WHERE g.run_id = run.run_id AND g.state <> 'planned'
             UNION ALL
-            SELECT 'member.left', a.conversation_id, a.user_id, a.deleted_at
+            SELECT 'member.left', a.conversation_id, a.user_id, a.deleted_at, NULL
             FROM public.conversation_members_audit AS a WHERE a.run_id = run.run_id AND a.deleted_at BETWEEN run.since AND run.until
+            UNION ALL
+            SELECT 'member.promoted', p.conversation_id, p.user_id, p.promoted_at, 'owner' FROM orphan_cleaner.promotions AS p WHERE p.run_id = run.run_id
+            UNION ALL
+            SELECT 'member.demoted', p.conversation_id, p.user_id, p.undone_at, p.role_before FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = run.run_id
         ) AS e
         WHERE (e.kind, e.conversation_id, e.user_id) > (place.kind, place.conversation_id, place.user_id)
             -- Emptied on request of the law: nobody is told of them any more.
@@ -328,8 +331,7 @@ BEGIN
         EXIT WHEN place.ticket IS NOT NULL;
         place.run_id := run.run_id + 1; place.kind := ''; place.events := 0;
     END LOOP;
-    IF FOUND THEN
-        -- Its COMMIT puts on disk, and on synchronous standbys, all that was read.
+    IF FOUND THEN -- its COMMIT puts on disk, and on synchronous standbys, all that was read
         UPDATE orphan_cleaner.event_cursors AS c
         SET run_id = place.run_id, kind = place.kind, events = place.events, ticket = place.ticket, leased_until = clock_timestamp() + lease
         WHERE c.sink = of_sink;
@@ -348,10 +350,8 @@ SET lock_timeout = '1s'
 AS $$
     -- Compare and set: forward only, by whoever got the page last. Without a last event the error alone is written.
     UPDATE orphan_cleaner.event_cursors AS c
-    SET kind = coalesce(last_kind, c.kind),
-        conversation_id = coalesce(last_conversation, c.conversation_id), user_id = coalesce(last_user, c.user_id),
-        ticket = NULL, leased_until = NULL,
-        events = c.events + greatest(delivered, 0), error = left(failure, 500)
+    SET kind = coalesce(last_kind, c.kind), conversation_id = coalesce(last_conversation, c.conversation_id), user_id = coalesce(last_user, c.user_id),
+        ticket = NULL, leased_until = NULL, events = c.events + greatest(delivered, 0), error = left(failure, 500)
     WHERE c.sink = of_sink AND c.ticket = of_ticket
         AND (last_kind IS NULL OR c.kind = '' OR (last_kind, last_conversation, last_user) > (c.kind, c.conversation_id, c.user_id))
     RETURNING true

@@ -75,6 +75,20 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION orphan_cleaner.is_kept_owner(of_conversation uuid, of_user uuid)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice = 'keep') AND NOT EXISTS (
+        SELECT
+        FROM (SELECT NULL AS role) AS absent
+        CROSS JOIN LATERAL (SELECT role::text AS role FROM public.conversation_members AS o WHERE o.conversation_id = $1 AND o.user_id <> $2) AS m
+        WHERE m.role = 'owner'
+    )
+$$;
+
 CREATE FUNCTION orphan_cleaner.conversation_members_facts(user_ids uuid [], horizon timestamptz)
 RETURNS TABLE (user_id uuid, rows_old bigint, rows_young bigint, rows_held bigint, active_at timestamptz)
 LANGUAGE sql
@@ -93,7 +107,7 @@ AS $$
         count(*) FILTER (WHERE r.is_held),
         max(r.last_read_at)
     -- A name that the inner query has no column of is found in the outer one.
-    FROM (SELECT NULL::timestamptz AS last_read_at) AS absent
+    FROM (SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent
     CROSS JOIN LATERAL (
         SELECT
             m.user_id,
@@ -103,7 +117,7 @@ AS $$
                 SELECT h.conversation_id
                 FROM orphan_cleaner.holds_in_force AS h
                 WHERE h.conversation_id IS NOT NULL
-            ) AS is_held,
+            ) OR coalesce(role::text = 'owner' AND orphan_cleaner.is_kept_owner(m.conversation_id, m.user_id), false) AS is_held,
             last_read_at
         FROM public.conversation_members AS m
         -- A subquery, so that the planner does not weigh thousands of users one by one.
@@ -156,6 +170,9 @@ BEGIN
         INTERSECT
         SELECT unnest(chosen)
     );
+    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice IN ('keep', 'promote')) THEN
+        chosen := orphan_cleaner.owners_leave(chosen);
+    END IF;
     IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on') THEN
         -- Triggers of messaging-service fire in here, and may qualify nothing.
         PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
@@ -174,7 +191,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.conversation_members_return(conversations uuid [])
+CREATE FUNCTION orphan_cleaner.conversation_members_return(of_restore bigint, users uuid [], conversations uuid [])
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -190,6 +207,9 @@ BEGIN
         SET member_count = c.member_count + d.members
         FROM (SELECT u.id, count(*) AS members FROM unnest(conversations) AS u (id) GROUP BY u.id) AS d
         WHERE c.id = d.id;
+    END IF;
+    IF EXISTS (SELECT FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run IS NULL) THEN
+        PERFORM orphan_cleaner.owners_return(of_restore, users, conversations);
     END IF;
 END
 $$;
@@ -224,7 +244,7 @@ DECLARE
     chosen tid [];
 BEGIN
     SELECT coalesce(array_agg(d.ctid), '{}') INTO chosen
-    FROM (SELECT NULL::timestamptz AS last_read_at) AS absent
+    FROM (SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent
     CROSS JOIN LATERAL (
         SELECT m.ctid
         FROM public.conversation_members AS m
@@ -242,6 +262,7 @@ BEGIN
                 FROM orphan_cleaner.holds_in_force AS h
                 WHERE h.conversation_id IS NOT NULL
             )
+            AND (role::text = 'owner' AND orphan_cleaner.is_kept_owner(m.conversation_id, m.user_id)) IS NOT TRUE
         LIMIT max_rows + 1
     ) AS d;
     is_whole := cardinality(chosen) <= max_rows;
@@ -356,10 +377,11 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_page IS 'The next distinct user ids from one on, in order, and how many rows they have.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders IS 'Those of the users who have a row.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_total IS 'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.is_kept_owner IS 'Whether an owner is the only one of a conversation, and such stay. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts IS 'Of each user: rows older than the horizon, younger ones, rows in conversations on hold, and the last activity.';
 COMMENT ON FUNCTION orphan_cleaner.conversations_lock IS 'Locks conversations in the order of their ids, if their counts or owners are kept. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_leave IS 'What else is true once these rows are deleted, and it is made so: counts go down. Returns the rows that may be deleted. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_return IS 'The same for members who were restored, a conversation each: counts go up. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_leave IS 'What else is true once these rows are deleted, and it is made so: counts go down, owners stay or have successors. Returns the rows that may be deleted. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_return IS 'The same for members who were restored: counts go up, successors are what they were. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids.';
 COMMENT ON FUNCTION orphan_cleaner.shadow_evidence IS 'Plausible deleted_at of users whom no run has checked yet; no row where the table or the column is not there.';
@@ -370,6 +392,6 @@ SET LOCAL lock_timeout = '3s';
 DROP FUNCTION
     orphan_cleaner.shadow_evidence, orphan_cleaner.conversation_members_canaries,
     orphan_cleaner.conversation_members_delete, orphan_cleaner.conversation_members_return, orphan_cleaner.conversation_members_leave,
-    orphan_cleaner.conversations_lock, orphan_cleaner.conversation_members_facts,
+    orphan_cleaner.conversations_lock, orphan_cleaner.conversation_members_facts, orphan_cleaner.is_kept_owner,
     orphan_cleaner.conversation_members_total, orphan_cleaner.conversation_members_holders,
     orphan_cleaner.conversation_members_page;

@@ -8,6 +8,51 @@
 SET LOCAL lock_timeout = '3s';
 
 -- +goose StatementBegin
+CREATE FUNCTION orphan_cleaner.members_at_stake(user_ids uuid [], horizon timestamptz)
+RETURNS bigint []
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET jit = off
+AS $$
+    WITH due AS MATERIALIZED (
+        SELECT m.conversation_id, bool_or(m.role = 'owner') AS has_owner, array_agg(m.user_id) AS users
+        FROM (SELECT NULL AS role) AS absent
+        CROSS JOIN LATERAL (
+            SELECT o.conversation_id, o.user_id, role::text AS role
+            FROM public.conversation_members AS o
+            WHERE o.user_id = ANY (ARRAY(SELECT unnest($1)))
+                AND o.joined_at < $2
+                AND o.conversation_id NOT IN (
+                    SELECT h.conversation_id FROM orphan_cleaner.holds_in_force AS h WHERE h.conversation_id IS NOT NULL
+                )
+        ) AS m
+        GROUP BY m.conversation_id
+    )
+    SELECT ARRAY[
+        count(*) FILTER (WHERE s.has_others AND d.has_owner AND NOT EXISTS (
+            SELECT
+            FROM (SELECT NULL AS role) AS absent
+            CROSS JOIN LATERAL (
+                SELECT role::text AS role
+                FROM public.conversation_members AS o
+                WHERE o.conversation_id = d.conversation_id AND o.user_id <> ALL (d.users)
+            ) AS m
+            WHERE m.role = 'owner'
+        )),
+        count(*) FILTER (WHERE NOT s.has_others)
+    ]
+    FROM due AS d
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM public.conversation_members AS o WHERE o.conversation_id = d.conversation_id AND o.user_id <> ALL (d.users)
+        ) AS has_others
+    ) AS s
+$$;
+
 CREATE FUNCTION orphan_cleaner.chunk_open(of_run bigint, of_token uuid, of_kind text, checked_from xid8)
 RETURNS orphan_cleaner.runs
 LANGUAGE plpgsql
@@ -289,6 +334,7 @@ $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
+COMMENT ON FUNCTION orphan_cleaner.members_at_stake IS 'How many conversations lose their last owner, and how many their last member, with the rows of these users older than the horizon.';
 COMMENT ON FUNCTION orphan_cleaner.chunk_open IS 'What every chunk that deletes begins with: its locks, and that its run is open, judged and not paused, and triggers fire. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.sweep_rows IS 'Deletes rows of users and proves that as many were audited and backed up. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.sweep_chunk IS 'One chunk: deletes at most max_rows rows of due users whom auth-service has just again left out, unchanged since checked_from.';
@@ -300,4 +346,4 @@ SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
     orphan_cleaner.revert_chunk, orphan_cleaner.sweep_returned, orphan_cleaner.sweep_chunk, orphan_cleaner.sweep_rows,
-    orphan_cleaner.chunk_open;
+    orphan_cleaner.chunk_open, orphan_cleaner.members_at_stake;

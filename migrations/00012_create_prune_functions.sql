@@ -251,6 +251,9 @@ BEGIN
     ));
     GET DIAGNOSTICS restores = ROW_COUNT;
     DELETE FROM orphan_cleaner.hours AS h WHERE h.hour < now() - audit_window;
+    DELETE FROM orphan_cleaner.promotions AS p
+    WHERE greatest(p.promoted_at, p.undone_at) < now() - audit_window
+        AND NOT EXISTS (SELECT FROM orphan_cleaner.event_cursors AS e WHERE e.run_id <= greatest(p.run_id, p.undone_by_run));
     RETURN NEXT;
 END
 $$;

@@ -262,6 +262,7 @@ GRANT EXECUTE ON FUNCTION
     orphan_cleaner.assess(uuid [], interval, interval, bigint),
     orphan_cleaner.run_stage(bigint, uuid, uuid [], uuid []),
     orphan_cleaner.run_judge(bigint, uuid, jsonb),
+    orphan_cleaner.members_at_stake(uuid [], timestamptz),
     orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint),
     orphan_cleaner.sweep_returned(bigint, uuid, uuid []),
     orphan_cleaner.recheck_write(bigint, uuid, uuid [], uuid [], uuid),

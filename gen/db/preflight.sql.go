@@ -414,7 +414,7 @@ SELECT
             FROM pg_catalog.pg_proc AS p
             WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
                 AND p.proname IN (
-                    'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
+                    'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'members_at_stake', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
                     'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings', 'effects_check', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )

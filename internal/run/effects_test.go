@@ -228,3 +228,158 @@ func TestCountsOfTwoParts(t *testing.T) {
 	}
 	w.right("run")
 }
+
+// owned makes the conversations of people owned, each by one of the users in turn, and
+// gives each an admin, who is not the oldest member.
+func (w *world) owned(owners []uuid.UUID, admin uuid.UUID) {
+	w.t.Helper()
+	w.db.Exec(`UPDATE conversation_members AS m SET role = 'owner'
+		FROM (SELECT id, row_number() OVER (ORDER BY name) AS n FROM conversations) AS c
+		WHERE m.conversation_id = c.id AND m.user_id = ($1::uuid[])[1 + c.n % cardinality($1)]`, owners)
+	w.db.Exec(`UPDATE conversation_members SET role = 'admin', joined_at = joined_at + interval '1 hour' WHERE user_id = $1`, admin)
+}
+
+const (
+	ownerless = `conversations AS c WHERE NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.conversation_id = c.id AND m.role = 'owner')`
+	roles     = `(SELECT conversation_id, user_id, role FROM conversation_members) AS m`
+)
+
+// Without a choice what is lost is counted, before the delete: in a dry run, the result and
+// the run's row.
+func TestOwnersReported(t *testing.T) {
+	w := newWorld(t)
+	w.lenient()
+	users := w.people(20, 6)
+	w.die(40, users[:4]...)
+	w.owned([]uuid.UUID{users[0], users[1], users[10]}, users[12]) // two conversations each
+	// In one of them there is a second owner; one has no living member; one is on hold.
+	w.db.Exec(`UPDATE conversation_members SET role = 'owner' WHERE user_id = $1 AND conversation_id = (SELECT m.conversation_id FROM conversation_members AS m WHERE m.user_id = $2 AND m.role = 'owner' ORDER BY 1 LIMIT 1)`, users[11], users[0])
+	w.db.Exec(`INSERT INTO conversations (name) VALUES ('empty soon')`)
+	w.db.Exec(`INSERT INTO conversation_members (conversation_id, user_id, role, joined_at) SELECT id, $1, 'owner', now() - interval '90 days' FROM conversations WHERE name = 'empty soon'`, users[2])
+	w.db.Exec(`INSERT INTO orphan_cleaner.holds (conversation_id, reason) SELECT m.conversation_id, 'test' FROM conversation_members AS m WHERE m.user_id = $1 AND m.role = 'owner' ORDER BY 1 LIMIT 1`, users[1])
+	w.cfg.DryRun = true
+	dry := w.must(w.run())
+	w.cfg.DryRun = false
+	r := w.must(w.run())
+	for what, got := range map[string]outcome{"dry run": dry, "run": r} {
+		if got.OwnersLost != 2 || got.ConversationsEmptied != 1 {
+			t.Errorf("%s: %d conversations lose their owner, %d their last member", what, got.OwnersLost, got.ConversationsEmptied)
+		}
+	}
+	if n := w.db.Count(ownerless); n != 3 {
+		t.Errorf("%d conversations without an owner", n)
+	}
+	if n := w.db.Count("orphan_cleaner.runs WHERE owners_lost = 2 AND conversations_emptied = 1"); n != 1 {
+		t.Error("the run's row does not say so")
+	}
+}
+
+// The last owner stays, whoever the others are, and is counted as held; of two who are due one stays.
+func TestOwnersKept(t *testing.T) {
+	w := newWorld(t)
+	w.lenient()
+	users := w.people(20, 6)
+	w.die(40, users[:4]...)
+	w.owned([]uuid.UUID{users[0], users[10]}, users[12]) // three conversations each
+	w.db.Exec(`UPDATE conversation_members SET role = 'owner' WHERE user_id = $1 AND conversation_id = (SELECT m.conversation_id FROM conversation_members AS m WHERE m.user_id = $2 AND m.role = 'owner' ORDER BY 1 LIMIT 1)`, users[1], users[0])
+	w.choose("owners", "keep")
+	w.counted("on")
+	w.cfg.DryRun = true
+	dry := w.must(w.run())
+	w.cfg.DryRun = false
+	r := w.must(w.run())
+	if dry.MembersHeld != 2 || r.MembersHeld != 2 || r.MembersDeleted != 4*6-3 || r.MembersChanged != 1 || r.OwnersLost != 3 {
+		t.Errorf("%+v", r)
+	}
+	if n := w.db.Count(ownerless); n != 0 {
+		t.Errorf("%d conversations without an owner", n)
+	}
+	w.right("run")
+	again := w.must(w.run())
+	if again.MembersDeleted != 0 || again.MembersHeld != 3 || again.UsersBlocked != 0 {
+		t.Errorf("%+v", again)
+	}
+	back := w.restored(r.RunID)
+	w.db.Exec("DELETE FROM orphan_cleaner.hours")
+	if so := w.reverted(back); so.MembersReverted != r.MembersDeleted {
+		t.Errorf("%+v", so)
+	}
+	if n := w.db.Count(ownerless); n != 0 {
+		t.Errorf("%d conversations without an owner after the revert", n)
+	}
+	w.right("revert")
+}
+
+// A last owner who is deleted has a successor: the oldest admin, else the oldest member, and
+// nobody who is missing. A restore takes that back, and its revert makes it so again.
+func TestOwnersPromoted(t *testing.T) {
+	w := newWorld(t)
+	w.lenient()
+	users := w.people(20, 6)
+	w.die(40, users[:4]...)
+	w.missingFor(3, users[5])
+	w.owned([]uuid.UUID{users[0], users[1]}, users[12])
+	w.db.Exec(`UPDATE conversation_members SET role = 'member' WHERE user_id = $1 AND conversation_id IN (SELECT id FROM conversations WHERE name IN ('c1', 'c2'))`, users[12])
+	w.db.Exec(`UPDATE conversation_members SET joined_at = joined_at - interval '2 days' WHERE user_id = $1`, users[5])
+	w.db.Exec(`UPDATE conversation_members SET joined_at = joined_at - interval '1 day' WHERE user_id = $1`, users[7])
+	before := w.db.Snapshot(roles)
+	w.choose("owners", "promote")
+	w.counted("on")
+	r := w.must(w.run())
+	if r.MembersDeleted != 24 || r.OwnersLost != 6 {
+		t.Fatalf("%+v", r)
+	}
+	successors := func(when string) {
+		t.Helper()
+		for user, want := range map[uuid.UUID]int64{users[12]: 4, users[7]: 2} {
+			if n := w.db.Count("conversation_members WHERE role = 'owner' AND user_id = $1", user); n != want {
+				t.Errorf("%s: a successor owns %d conversations, not %d", when, n, want)
+			}
+		}
+		if n := w.db.Count("conversation_members WHERE role = 'owner'"); n != 6 {
+			t.Errorf("%s: %d owners", when, n)
+		}
+	}
+	successors("run")
+	if n := w.db.Count("orphan_cleaner.promotions WHERE run_id = $1 AND role_before = 'admin' AND undone_by_run IS NULL", r.RunID); n != 4 {
+		t.Errorf("%d promotions of admins are recorded", n)
+	}
+	back := w.restored(r.RunID)
+	if diff := before.Diff(w.db.Snapshot(roles)); diff != "" {
+		t.Errorf("after the restore:\n%s", diff)
+	}
+	w.db.Exec("DELETE FROM orphan_cleaner.hours")
+	w.reverted(back)
+	successors("revert")
+	w.right("revert")
+	events := testdb.One[string](w.db, `SELECT string_agg(run_id || ' ' || kind || ' ' || n, ', ' ORDER BY run_id, kind) FROM (
+		SELECT run_id, 'promoted' AS kind, count(*) AS n FROM orphan_cleaner.promotions GROUP BY 1
+		UNION ALL SELECT undone_by_run, 'undone', count(*) FROM orphan_cleaner.promotions WHERE undone_by_run IS NOT NULL GROUP BY 1) AS p`)
+	if want := fmt.Sprintf("%d promoted 6, %d undone 6, %d promoted 6", r.RunID, back, back+1); events != want {
+		t.Errorf("%s, not %s", events, want)
+	}
+}
+
+// What somebody has changed since is not taken back; where nobody living is left there is no
+// successor.
+func TestOwnersPromotedAndChanged(t *testing.T) {
+	w := newWorld(t)
+	w.lenient()
+	users := w.people(10, 2)
+	w.die(40, users[0])
+	w.owned(users[:1], users[5])
+	w.choose("owners", "promote")
+	w.db.Exec(`INSERT INTO conversations (name) VALUES ('of the dead')`)
+	w.missingFor(3, users[1])
+	w.db.Exec(`INSERT INTO conversation_members (conversation_id, user_id, role, joined_at)
+		SELECT id, u, CASE u WHEN $1 THEN 'owner' ELSE 'member' END, now() - interval '90 days' FROM conversations, unnest(ARRAY[$1, $2]::uuid[]) AS u WHERE name = 'of the dead'`, users[0], users[1])
+	r := w.must(w.run())
+	if n := w.db.Count("orphan_cleaner.promotions"); n != 2 || r.OwnersLost != 3 {
+		t.Errorf("%d promotions of %d", n, r.OwnersLost)
+	}
+	w.db.Exec(`UPDATE conversation_members SET role = 'member' WHERE user_id = $1 AND conversation_id = (SELECT id FROM conversations WHERE name = 'c1')`, users[5])
+	w.restored(r.RunID)
+	if got := testdb.One[string](w.db, "SELECT string_agg(m.role, ' ' ORDER BY c.name) FROM conversation_members AS m JOIN conversations AS c ON c.id = m.conversation_id WHERE m.user_id = $1", users[5]); got != "member admin" {
+		t.Errorf("the successor is %s", got)
+	}
+}

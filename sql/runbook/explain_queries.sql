@@ -245,8 +245,8 @@ EXPLAIN (:options) EXECUTE "EventSink" (:sink, :from_run);
 
 -- The next events behind a sink's cursor, of one finished run, in the order of kind, conversation and user; none while
 -- another relay has a page.
--- Locks: the sink's row of event_cursors; ACCESS SHARE on the audit and restores.
--- Index: runs_with_events, conversation_members_audit_deleted_at (BRIN), restores_pkey.
+-- Locks: the sink's row of event_cursors; ACCESS SHARE on the audit, restores and promotions.
+-- Index: runs_with_events, conversation_members_audit_deleted_at (BRIN), restores_pkey, promotions_pkey, promotions_undone_by_run.
 -- Rows: what was deleted, by whomever, in the span of that run, read twice.
 PREPARE "EventPage" AS
 SELECT
@@ -254,7 +254,8 @@ SELECT
     p.kind::text AS kind,
     p.conversation_id::uuid AS conversation_id,
     p.user_id::uuid AS user_id,
-    p.happened_at::timestamptz AS happened_at
+    p.happened_at::timestamptz AS happened_at,
+    coalesce(p.role, '')::text AS role
 FROM orphan_cleaner.event_page($1::text, $2::uuid, $3::integer, $4::interval) AS p;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == EventPage, these values
@@ -278,7 +279,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "EventAdvance" (:sink, :ticket, :last_kind, :last_conversation, :last_user, :delivered, :error);
 
 -- How many events of finished runs each sink lacks, since when, and why.
--- Locks: ACCESS SHARE on event_cursors and runs. Index: runs_with_events. Rows: the runs behind each cursor.
+-- Locks: ACCESS SHARE on event_cursors, runs and promotions. Index: runs_with_events, promotions_pkey, promotions_undone_by_run. Rows: the runs behind each cursor.
 PREPARE "EventBacklog" AS
 SELECT
     c.sink,
@@ -290,7 +291,9 @@ CROSS JOIN LATERAL (
     SELECT sum(l.events) AS events, min(r.finished_at) AS oldest
     FROM orphan_cleaner.runs AS r
     CROSS JOIN LATERAL (
-        SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END AS events
+        SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.run_id = r.run_id)
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = r.run_id) AS events
     ) AS l
     WHERE r.run_id >= c.run_id
         AND r.state <> 'running'
@@ -909,7 +912,7 @@ SELECT
             FROM pg_catalog.pg_proc AS p
             WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
                 AND p.proname IN (
-                    'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
+                    'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'members_at_stake', 'run_finish', 'assess', 'breakers',
                     'conversation_members_page', 'conversation_members_holders', 'sweep_chunk', 'sweep_returned',
                     'recheck_write', 'partitions_ensure', 'conversation_members_canaries', 'surroundings', 'effects_check', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )
@@ -1893,19 +1896,24 @@ SELECT
     coalesce(sum(a.rows_due), 0)::bigint AS rows_due,
     coalesce(sum(a.rows_due) FILTER (WHERE NOT a.is_approved), 0)::bigint AS rows_due_judged,
     coalesce(sum(a.rows_young), 0)::bigint AS rows_young,
-    coalesce(sum(a.rows_held), 0)::bigint AS rows_held
+    coalesce(sum(a.rows_held), 0)::bigint AS rows_held,
+    -- Conversations that lose their last owner, and their last member.
+    orphan_cleaner.members_at_stake(
+        coalesce(array_agg(a.user_id) FILTER (WHERE a.is_due), '{}'),
+        now() - greatest($1::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention'))
+    )::bigint [] AS at_stake
 FROM orphan_cleaner.assess(
-    $1::uuid [],
-    greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
+    $2::uuid [],
+    greatest($1::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
     least($3::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
     $4::bigint
 ) AS a;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunAssess, these values
-EXPLAIN (:options) EXECUTE "RunAssess" (:user_ids, :retention, :max_gap, :approved_run);
+EXPLAIN (:options) EXECUTE "RunAssess" (:retention, :user_ids, :max_gap, :approved_run);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunAssess, any values
-EXPLAIN (:options) EXECUTE "RunAssess" (:user_ids, :retention, :max_gap, :approved_run);
+EXPLAIN (:options) EXECUTE "RunAssess" (:retention, :user_ids, :max_gap, :approved_run);
 
 -- The next due users of the run behind one, as staged, with the rows that the sweep may delete: those who are blocked, or
 -- the others.
@@ -1971,7 +1979,9 @@ SELECT
     r.members_kept_young::bigint AS members_kept_young,
     r.members_held::bigint AS members_held,
     r.members_changed::bigint AS members_changed,
-    r.conversations::bigint AS conversations
+    r.conversations::bigint AS conversations,
+    r.owners_lost::bigint AS owners_lost,
+    r.conversations_emptied::bigint AS conversations_emptied
 FROM orphan_cleaner.run_finish(
     $1::bigint, $2::uuid, $3::text, $4::text, $5::text, $6::jsonb
 ) AS r;
@@ -2020,7 +2030,7 @@ EXPLAIN (:options) EXECUTE "RunSchedule" (:every);
 PREPARE "RunRecent" AS
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
-    r.conversations, r.batch_calls, r.breaker, r.error,
+    r.conversations, r.owners_lost, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
     extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
 FROM orphan_cleaner.runs AS r
 ORDER BY r.run_id DESC
