@@ -274,6 +274,45 @@ COMMENT ON COLUMN orphan_cleaner.restores.backed_up_at IS 'As in the backup.';
 COMMENT ON COLUMN orphan_cleaner.restores.state IS 'planned: not restored (yet; or it was there when its chunk came); restored; reverted: deleted once more.';
 COMMENT ON COLUMN orphan_cleaner.restores.reverted_by_run IS 'The run that reverted it.';
 
+CREATE TABLE orphan_cleaner.effects (
+    name text NOT NULL,
+    choice text NOT NULL,
+    set_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    set_by text NOT NULL DEFAULT session_user,
+    CONSTRAINT effects_pkey PRIMARY KEY (name),
+    CONSTRAINT effects_choice_check CHECK (
+        name = 'counter' AND choice IN ('on', 'trigger', 'unread') OR name = 'owners' AND choice IN ('report', 'keep', 'promote')
+    )
+);
+
+COMMENT ON TABLE orphan_cleaner.effects IS 'What a delete and a restore do beside the member: a choice of the migrator for each. No row: nobody has chosen.';
+COMMENT ON COLUMN orphan_cleaner.effects.name IS 'counter: conversations.member_count; owners: the last owner of a conversation.';
+COMMENT ON COLUMN orphan_cleaner.effects.choice IS 'Of counter: on, trigger (one of messaging-service keeps it), unread; of owners: report, keep, promote.';
+COMMENT ON COLUMN orphan_cleaner.effects.set_at IS 'When it was chosen.';
+COMMENT ON COLUMN orphan_cleaner.effects.set_by IS 'The database role that chose.';
+
+CREATE TABLE orphan_cleaner.promotions (
+    run_id bigint NOT NULL,
+    conversation_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    role_before text NOT NULL,
+    promoted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    undone_by_run bigint,
+    undone_at timestamptz,
+    CONSTRAINT promotions_pkey PRIMARY KEY (run_id, conversation_id, user_id)
+);
+CREATE INDEX promotions_conversation_id ON orphan_cleaner.promotions (conversation_id) WHERE undone_by_run IS NULL;
+CREATE INDEX promotions_undone_by_run ON orphan_cleaner.promotions (undone_by_run) WHERE undone_by_run IS NOT NULL;
+
+COMMENT ON TABLE orphan_cleaner.promotions IS 'Members who became owner because a run deleted the last one.';
+COMMENT ON COLUMN orphan_cleaner.promotions.run_id IS 'That run.';
+COMMENT ON COLUMN orphan_cleaner.promotions.conversation_id IS 'The conversation.';
+COMMENT ON COLUMN orphan_cleaner.promotions.user_id IS 'The new owner.';
+COMMENT ON COLUMN orphan_cleaner.promotions.role_before IS 'What the member was, and is again when the deleted owner is restored.';
+COMMENT ON COLUMN orphan_cleaner.promotions.promoted_at IS 'Start of the deleting transaction.';
+COMMENT ON COLUMN orphan_cleaner.promotions.undone_by_run IS 'The restore that took it back; null: none has.';
+COMMENT ON COLUMN orphan_cleaner.promotions.undone_at IS 'When that was.';
+
 -- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.hold_add(of_user uuid, of_conversation uuid, why text, ends_at timestamptz, lasting interval)
 RETURNS bigint
@@ -395,5 +434,5 @@ $$;
 DROP FUNCTION orphan_cleaner.revoke_approval, orphan_cleaner.approve, orphan_cleaner.hold_lift, orphan_cleaner.hold_add;
 DROP VIEW orphan_cleaner.holds_in_force, orphan_cleaner.targets_in_order;
 DROP TABLE
-    orphan_cleaner.restores, orphan_cleaner.approvals, orphan_cleaner.refusals, orphan_cleaner.holds, orphan_cleaner.hours,
+    orphan_cleaner.promotions, orphan_cleaner.effects, orphan_cleaner.restores, orphan_cleaner.approvals, orphan_cleaner.refusals, orphan_cleaner.holds, orphan_cleaner.hours,
     orphan_cleaner.unknowns, orphan_cleaner.coverage, orphan_cleaner.run_targets, orphan_cleaner.sightings, orphan_cleaner.candidates;

@@ -333,11 +333,48 @@ AS $$
     )
 $$;
 
+CREATE OR REPLACE FUNCTION orphan_cleaner.counter_sample(most integer)
+RETURNS TABLE (conversations bigint, wrong bigint, too_high bigint, too_low bigint, largest bigint)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET jit = off
+AS $$
+    -- Some behind each of 50 points, evenly spread over the ids. Of more than 10,000 members none is counted.
+    SELECT
+        count(*),
+        count(*) FILTER (WHERE s.difference <> 0),
+        coalesce(sum(s.difference) FILTER (WHERE s.difference > 0), 0)::bigint,
+        coalesce(-sum(s.difference) FILTER (WHERE s.difference < 0), 0)::bigint,
+        coalesce(max(abs(s.difference)), 0)::bigint
+    FROM (
+        SELECT DISTINCT c.id, c.member_count - n.members AS difference
+        FROM generate_series(0, 49) AS points (n)
+        CROSS JOIN (SELECT NULL::bigint AS member_count) AS absent
+        CROSS JOIN LATERAL (
+            SELECT o.id, member_count::bigint AS member_count
+            FROM public.conversations AS o
+            WHERE o.id >= (lpad(to_hex(points.n * 65536 / 50), 4, '0') || repeat('0', 28))::uuid
+            ORDER BY o.id
+            LIMIT least($1, 10000) / 50
+        ) AS c
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS members
+            FROM (SELECT FROM public.conversation_members AS m WHERE m.conversation_id = c.id LIMIT 10001) AS few
+        ) AS n
+        WHERE c.member_count IS NOT NULL AND n.members <= 10000
+    ) AS s
+$$;
+
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
 COMMENT ON FUNCTION orphan_cleaner.surroundings IS 'Whether conversation_members, what is around it and what we made there suit a run: a row for each check, ok, warn or FAIL, with a hint. A FAIL stops runs.';
+COMMENT ON FUNCTION orphan_cleaner.counter_sample IS 'Of at most so many conversations: how many have a member_count that is not the number of their members, and by how many.';
 -- +goose StatementEnd
 
 -- +goose Down
-DROP FUNCTION IF EXISTS orphan_cleaner.surroundings;
+DROP FUNCTION IF EXISTS orphan_cleaner.counter_sample, orphan_cleaner.surroundings;
 DROP INDEX CONCURRENTLY IF EXISTS public.conversation_members_user_id;

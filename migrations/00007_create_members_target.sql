@@ -75,6 +75,20 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION orphan_cleaner.is_kept_owner(of_conversation uuid, of_user uuid)
+RETURNS boolean
+LANGUAGE sql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice = 'keep') AND NOT EXISTS (
+        SELECT
+        FROM (SELECT NULL AS role) AS absent
+        CROSS JOIN LATERAL (SELECT role::text AS role FROM public.conversation_members AS o WHERE o.conversation_id = $1 AND o.user_id <> $2) AS m
+        WHERE m.role = 'owner'
+    )
+$$;
+
 CREATE FUNCTION orphan_cleaner.conversation_members_facts(user_ids uuid [], horizon timestamptz)
 RETURNS TABLE (user_id uuid, rows_old bigint, rows_young bigint, rows_held bigint, active_at timestamptz)
 LANGUAGE sql
@@ -93,7 +107,7 @@ AS $$
         count(*) FILTER (WHERE r.is_held),
         max(r.last_read_at)
     -- A name that the inner query has no column of is found in the outer one.
-    FROM (SELECT NULL::timestamptz AS last_read_at) AS absent
+    FROM (SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent
     CROSS JOIN LATERAL (
         SELECT
             m.user_id,
@@ -103,7 +117,7 @@ AS $$
                 SELECT h.conversation_id
                 FROM orphan_cleaner.holds_in_force AS h
                 WHERE h.conversation_id IS NOT NULL
-            ) AS is_held,
+            ) OR coalesce(role::text = 'owner' AND orphan_cleaner.is_kept_owner(m.conversation_id, m.user_id), false) AS is_held,
             last_read_at
         FROM public.conversation_members AS m
         -- A subquery, so that the planner does not weigh thousands of users one by one.
@@ -112,6 +126,92 @@ AS $$
         OFFSET 0
     ) AS r
     GROUP BY r.user_id
+$$;
+
+-- The effects of a delete and a restore on the conversation: docs/effects.md. Conversations are locked first, and in the
+-- order of their ids: two that delete cannot deadlock, nor one with the delete of a conversation.
+CREATE FUNCTION orphan_cleaner.conversations_lock(conversations uuid [])
+RETURNS boolean
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+-- As long as nobody waits for us whom PostgreSQL would take for a part of a deadlock.
+SET lock_timeout = '500ms'
+AS $$
+#variable_conflict use_variable
+BEGIN
+    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice IN ('on', 'trigger', 'keep', 'promote')) THEN
+        PERFORM FROM public.conversations AS c WHERE c.id = ANY (conversations) ORDER BY c.id FOR NO KEY UPDATE;
+        RETURN true;
+    END IF;
+    RETURN false;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.conversation_members_leave(chosen tid [])
+RETURNS tid []
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_nestloop = on
+SET jit = off
+AS $$
+#variable_conflict use_variable
+BEGIN
+    IF NOT orphan_cleaner.conversations_lock(ARRAY(
+        SELECT DISTINCT m.conversation_id FROM public.conversation_members AS m WHERE m.ctid = ANY (chosen)
+    )) THEN
+        RETURN chosen;
+    END IF;
+    -- A member whom somebody holds is being changed, and stays: nobody is waited for with conversations locked.
+    chosen := ARRAY(
+        SELECT l.ctid
+        FROM (SELECT m.ctid FROM public.conversation_members AS m WHERE m.ctid = ANY (chosen) FOR UPDATE SKIP LOCKED) AS l
+        INTERSECT
+        SELECT unnest(chosen)
+    );
+    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice IN ('keep', 'promote')) THEN
+        chosen := orphan_cleaner.owners_leave(chosen);
+    END IF;
+    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on') THEN
+        -- Triggers of messaging-service fire in here, and may qualify nothing.
+        PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+        -- A difference and no recount: the application changes the count in a transaction of its own.
+        UPDATE public.conversations AS c
+        SET member_count = greatest(c.member_count - d.members, 0)
+        FROM (
+            SELECT m.conversation_id, count(*) AS members
+            FROM public.conversation_members AS m
+            WHERE m.ctid = ANY (chosen)
+            GROUP BY m.conversation_id
+        ) AS d
+        WHERE c.id = d.conversation_id AND c.member_count IS NOT NULL;
+    END IF;
+    RETURN chosen;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.conversation_members_return(of_restore bigint, users uuid [], conversations uuid [])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET jit = off
+AS $$
+#variable_conflict use_variable
+BEGIN
+    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on') THEN
+        PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+        UPDATE public.conversations AS c
+        SET member_count = c.member_count + d.members
+        FROM (SELECT u.id, count(*) AS members FROM unnest(conversations) AS u (id) GROUP BY u.id) AS d
+        WHERE c.id = d.id;
+    END IF;
+    IF EXISTS (SELECT FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run IS NULL) THEN
+        PERFORM orphan_cleaner.owners_return(of_restore, users, conversations);
+    END IF;
+END
 $$;
 
 CREATE FUNCTION orphan_cleaner.conversation_members_delete(
@@ -144,7 +244,7 @@ DECLARE
     chosen tid [];
 BEGIN
     SELECT coalesce(array_agg(d.ctid), '{}') INTO chosen
-    FROM (SELECT NULL::timestamptz AS last_read_at) AS absent
+    FROM (SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent
     CROSS JOIN LATERAL (
         SELECT m.ctid
         FROM public.conversation_members AS m
@@ -163,10 +263,11 @@ BEGIN
                 FROM orphan_cleaner.holds_in_force AS h
                 WHERE h.conversation_id IS NOT NULL
             )
+            AND (role::text = 'owner' AND orphan_cleaner.is_kept_owner(m.conversation_id, m.user_id)) IS NOT TRUE
         LIMIT max_rows + 1
     ) AS d;
     is_whole := cardinality(chosen) <= max_rows;
-    chosen := chosen[1:max_rows];
+    chosen := orphan_cleaner.conversation_members_leave(chosen[1:max_rows]);
     -- Triggers of messaging-service fire in here, and may qualify nothing.
     PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
     -- A row that was changed since lies elsewhere, and stays. The guard once more, for one that changed while this waited
@@ -250,7 +351,7 @@ AS $$
 $$;
 
 CREATE FUNCTION orphan_cleaner.event_page(of_sink text, new_ticket uuid, max_events integer, lease interval)
-RETURNS TABLE (run_id bigint, kind text, conversation_id uuid, user_id uuid, happened_at timestamptz)
+RETURNS TABLE (run_id bigint, kind text, conversation_id uuid, user_id uuid, happened_at timestamptz, role text)
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -288,13 +389,16 @@ BEGIN
             run.since := run.started_at; run.until := run.finished_at;
         END IF;
         RETURN QUERY
-        SELECT run.run_id, e.kind, e.conversation_id, e.user_id, e.happened_at
-        FROM (
-            SELECT 'member.joined' COLLATE "C" AS kind, g.conversation_id, g.user_id, run.finished_at AS happened_at
+        SELECT run.run_id, e.kind, e.conversation_id, e.user_id, e.happened_at, e.role FROM (
+            SELECT 'member.joined' COLLATE "C" AS kind, g.conversation_id, g.user_id, run.finished_at AS happened_at, NULL AS role
             FROM orphan_cleaner.restores AS g WHERE g.run_id = run.run_id AND g.target = 'conversation_members' AND g.state <> 'planned'
             UNION ALL
-            SELECT 'member.left', a.conversation_id, a.user_id, a.deleted_at
+            SELECT 'member.left', a.conversation_id, a.user_id, a.deleted_at, NULL
             FROM public.conversation_members_audit AS a WHERE a.run_id = run.run_id AND a.deleted_at BETWEEN run.since AND run.until
+            UNION ALL
+            SELECT 'member.promoted', p.conversation_id, p.user_id, p.promoted_at, 'owner' FROM orphan_cleaner.promotions AS p WHERE p.run_id = run.run_id
+            UNION ALL
+            SELECT 'member.demoted', p.conversation_id, p.user_id, p.undone_at, p.role_before FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = run.run_id
         ) AS e
         WHERE (e.kind, e.conversation_id, e.user_id) > (place.kind, place.conversation_id, place.user_id)
             -- Emptied on request of the law: nobody is told of them any more.
@@ -340,7 +444,11 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_page IS 'The next distinct user ids from one on, in order, and how many rows they have.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders IS 'Those of the users who have a row.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_total IS 'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.is_kept_owner IS 'Whether an owner is the only one of a conversation, and such stay. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts IS 'Of each user: rows older than the horizon, younger ones, rows in conversations on hold, and the last activity.';
+COMMENT ON FUNCTION orphan_cleaner.conversations_lock IS 'Locks conversations in the order of their ids, if their counts or owners are kept. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_leave IS 'What else is true once these rows are deleted, and it is made so: counts go down, owners stay or have successors. Returns the rows that may be deleted. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_return IS 'The same for members who were restored: counts go up, successors are what they were. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_proof IS 'How many rows of a run were audited and backed up since its beginning, and how many conversations lost one. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids.';
@@ -354,6 +462,7 @@ SET LOCAL lock_timeout = '3s';
 DROP FUNCTION
     orphan_cleaner.event_advance, orphan_cleaner.event_page, orphan_cleaner.event_sink,
     orphan_cleaner.conversation_members_canaries, orphan_cleaner.conversation_members_proof,
-    orphan_cleaner.conversation_members_delete, orphan_cleaner.conversation_members_facts,
+    orphan_cleaner.conversation_members_delete, orphan_cleaner.conversation_members_return, orphan_cleaner.conversation_members_leave,
+    orphan_cleaner.conversations_lock, orphan_cleaner.conversation_members_facts, orphan_cleaner.is_kept_owner,
     orphan_cleaner.conversation_members_total, orphan_cleaner.conversation_members_holders,
     orphan_cleaner.conversation_members_page;

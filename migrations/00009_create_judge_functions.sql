@@ -327,7 +327,14 @@ BEGIN
         END IF;
     END IF;
     UPDATE orphan_cleaner.runs AS r
-    SET judged_at = now(), users_returned = returned, candidates = (SELECT count(*) FROM orphan_cleaner.candidates)
+    SET judged_at = now(), users_returned = returned, candidates = (SELECT count(*) FROM orphan_cleaner.candidates),
+        owners_lost = k.at_stake[1], conversations_emptied = k.at_stake[2]
+    FROM (
+        SELECT orphan_cleaner.members_at_stake(
+            ARRAY(SELECT s.user_id FROM orphan_cleaner.sightings AS s WHERE s.run_id = of_run AND s.is_due),
+            now() - make_interval(secs => (run.settings ->> 'retention')::double precision)
+        ) AS at_stake
+    ) AS k
     WHERE r.run_id = of_run;
     RETURN NEXT;
 END

@@ -43,6 +43,51 @@ AS $$
         AND t.target = 'conversation_members'
 $$;
 
+CREATE FUNCTION orphan_cleaner.members_at_stake(user_ids uuid [], horizon timestamptz)
+RETURNS bigint []
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET enable_seqscan = off
+SET jit = off
+AS $$
+    WITH due AS MATERIALIZED (
+        SELECT m.conversation_id, bool_or(m.role = 'owner') AS has_owner, array_agg(m.user_id) AS users
+        FROM (SELECT NULL AS role) AS absent
+        CROSS JOIN LATERAL (
+            SELECT o.conversation_id, o.user_id, role::text AS role
+            FROM public.conversation_members AS o
+            WHERE o.user_id = ANY (ARRAY(SELECT unnest($1)))
+                AND o.joined_at < $2
+                AND o.conversation_id NOT IN (
+                    SELECT h.conversation_id FROM orphan_cleaner.holds_in_force AS h WHERE h.conversation_id IS NOT NULL
+                )
+        ) AS m
+        GROUP BY m.conversation_id
+    )
+    SELECT ARRAY[
+        count(*) FILTER (WHERE s.has_others AND d.has_owner AND NOT EXISTS (
+            SELECT
+            FROM (SELECT NULL AS role) AS absent
+            CROSS JOIN LATERAL (
+                SELECT role::text AS role
+                FROM public.conversation_members AS o
+                WHERE o.conversation_id = d.conversation_id AND o.user_id <> ALL (d.users)
+            ) AS m
+            WHERE m.role = 'owner'
+        )),
+        count(*) FILTER (WHERE NOT s.has_others)
+    ]
+    FROM due AS d
+    CROSS JOIN LATERAL (
+        SELECT EXISTS (
+            SELECT FROM public.conversation_members AS o WHERE o.conversation_id = d.conversation_id AND o.user_id <> ALL (d.users)
+        ) AS has_others
+    ) AS s
+$$;
+
 CREATE FUNCTION orphan_cleaner.chunk_open(of_run bigint, of_token uuid, of_kind text, checked_from xid8)
 RETURNS orphan_cleaner.runs
 LANGUAGE plpgsql
@@ -157,9 +202,11 @@ BEGIN
         -- With an approval, nobody but those it covers.
         AND (run.approved_run IS NULL OR f.user_id IS NOT NULL);
     SELECT * INTO judged FROM orphan_cleaner.sweep_rows(run, due, checked_from, max_rows);
-    SELECT * INTO approved FROM orphan_cleaner.sweep_rows(run, due_approved, checked_from, max_rows);
+    -- One of both: a transaction locks conversations once, in the order of their ids.
+    SELECT * INTO approved
+    FROM orphan_cleaner.sweep_rows(run, CASE WHEN 0 = ALL (judged.rows_deleted) THEN due_approved END, checked_from, max_rows);
     rows_deleted := ARRAY(SELECT d.judged + d.approved FROM unnest(judged.rows_deleted, approved.rows_deleted) AS d (judged, approved));
-    is_whole := judged.is_whole AND approved.is_whole;
+    is_whole := judged.is_whole AND approved.is_whole AND (0 = ALL (judged.rows_deleted) OR due_approved IS NULL);
     IF is_whole THEN
         due := due || due_approved;
         PERFORM orphan_cleaner.candidates_leave(ARRAY(
@@ -334,6 +381,7 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
 COMMENT ON FUNCTION orphan_cleaner.run_retention IS 'The retention of a run for a target: its own, or the target''s where that is longer. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.run_count IS 'Counts what a run has deleted, by target in order, and brings the columns of runs about conversation_members in line. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.members_at_stake IS 'How many conversations lose their last owner, and how many their last member, with the rows of these users older than the horizon.';
 COMMENT ON FUNCTION orphan_cleaner.chunk_open IS 'What every chunk that deletes begins with: its locks, and that its run is open, judged and not paused, and triggers fire. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.sweep_rows IS 'Deletes rows of users in the targets, in their order, and proves of each that as many were audited and backed up. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.sweep_chunk IS 'One chunk: deletes at most max_rows rows of due users whom auth-service has just again left out, unchanged since checked_from; by target, in order.';
@@ -346,4 +394,4 @@ SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
     orphan_cleaner.run_finish, orphan_cleaner.run_totals, orphan_cleaner.sweep_returned, orphan_cleaner.sweep_chunk, orphan_cleaner.sweep_rows,
-    orphan_cleaner.chunk_open, orphan_cleaner.run_count, orphan_cleaner.run_retention;
+    orphan_cleaner.chunk_open, orphan_cleaner.run_count, orphan_cleaner.run_retention, orphan_cleaner.members_at_stake;

@@ -10,6 +10,101 @@
 SET LOCAL lock_timeout = '3s';
 
 -- +goose StatementBegin
+-- The last owners among what a delete takes, with their conversations locked: one stays, or has a successor.
+CREATE FUNCTION orphan_cleaner.owners_leave(chosen tid [])
+RETURNS tid []
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+#variable_conflict use_variable
+DECLARE
+    losing uuid [] := ARRAY(
+        SELECT DISTINCT m.conversation_id
+        FROM public.conversation_members AS m
+        WHERE m.ctid = ANY (chosen)
+            AND m.role = 'owner'
+            AND NOT EXISTS (
+                SELECT FROM public.conversation_members AS o
+                WHERE o.conversation_id = m.conversation_id AND o.role = 'owner' AND o.ctid <> ALL (chosen)
+            )
+    );
+BEGIN
+    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice = 'keep') THEN
+        RETURN ARRAY(
+            SELECT unnest(chosen)
+            EXCEPT
+            SELECT k.ctid
+            FROM (
+                SELECT DISTINCT ON (m.conversation_id) m.ctid
+                FROM public.conversation_members AS m
+                WHERE m.ctid = ANY (chosen) AND m.role = 'owner' AND m.conversation_id = ANY (losing)
+                ORDER BY m.conversation_id, m.joined_at, m.user_id
+            ) AS k
+        );
+    END IF;
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    WITH successors AS (
+        SELECT s.*
+        FROM unnest(losing) AS l (conversation_id)
+        CROSS JOIN LATERAL (
+            SELECT m.conversation_id, m.user_id, m.role::text AS role
+            FROM public.conversation_members AS m
+            WHERE m.conversation_id = l.conversation_id
+                AND m.ctid <> ALL (chosen)
+                -- Whom no run has found missing, and whom nobody is just changing.
+                AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = m.user_id)
+            -- The oldest admin, else the oldest member.
+            ORDER BY m.role <> 'admin', m.joined_at, m.user_id
+            LIMIT 1
+            FOR UPDATE OF m SKIP LOCKED
+        ) AS s
+    ),
+    promoted AS (
+        UPDATE public.conversation_members AS m
+        SET role = 'owner'
+        FROM successors AS s
+        WHERE m.conversation_id = s.conversation_id AND m.user_id = s.user_id
+        RETURNING m.conversation_id, m.user_id, s.role
+    )
+    INSERT INTO orphan_cleaner.promotions (run_id, conversation_id, user_id, role_before)
+    SELECT orphan_cleaner.deleting_run(), p.conversation_id, p.user_id, p.role
+    FROM promoted AS p
+    ON CONFLICT (run_id, conversation_id, user_id) DO NOTHING;
+    RETURN chosen;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner.owners_return(of_restore bigint, users uuid [], conversations uuid [])
+RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+#variable_conflict use_variable
+DECLARE
+    undone record;
+BEGIN
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    FOR undone IN
+        UPDATE orphan_cleaner.promotions AS p
+        SET undone_by_run = of_restore,
+            undone_at = now()
+        FROM unnest(users, conversations) AS u (user_id, conversation_id)
+        JOIN public.conversation_members AS o ON o.user_id = u.user_id AND o.conversation_id = u.conversation_id AND o.role = 'owner'
+        JOIN orphan_cleaner.restores AS r ON r.run_id = of_restore AND r.user_id = u.user_id AND r.conversation_id = u.conversation_id
+        WHERE p.run_id = r.deleted_run
+            AND p.conversation_id = u.conversation_id
+            AND p.undone_by_run IS NULL
+        RETURNING p.conversation_id, p.user_id, p.role_before
+    LOOP
+        -- Unless somebody has changed it since. By a literal: the column may be of an enum.
+        EXECUTE format('UPDATE public.conversation_members SET role = %L WHERE conversation_id = $1 AND user_id = $2 AND role = ''owner''', undone.role_before)
+        USING undone.conversation_id, undone.user_id;
+    END LOOP;
+END
+$$;
+
 CREATE FUNCTION orphan_cleaner.restore_store(
     of_restore bigint, of_token uuid,
     of_run bigint, of_users uuid [], of_conversations uuid [], since timestamptz, until timestamptz, of_targets text []
@@ -91,6 +186,8 @@ DECLARE
         restored AS (
             INSERT INTO public.conversation_members AS orphan_m (%1$s) OVERRIDING SYSTEM VALUE
             SELECT %1$s FROM page
+            -- Once, before the first row.
+            WHERE (SELECT orphan_cleaner.conversations_lock(array_agg(orphan_p.conversation_id)) FROM page AS orphan_p) IS NOT NULL
             -- A row that is there is newer, and stays as it is.
             ON CONFLICT DO NOTHING
             RETURNING orphan_m.user_id, orphan_m.conversation_id, ROW(%2$s)::text AS row_restored
@@ -111,6 +208,8 @@ DECLARE
         SELECT
             (SELECT count(*) FROM restored),
             (SELECT count(*) FROM marked),
+            (SELECT array_agg(g.user_id ORDER BY g.user_id, g.conversation_id) FROM restored AS g),
+            (SELECT array_agg(g.conversation_id ORDER BY g.user_id, g.conversation_id) FROM restored AS g),
             (
                 SELECT count(*)
                 FROM (
@@ -124,12 +223,14 @@ DECLARE
         orphan_cleaner.members_columns('orphan_p.@::text', ', '));
     restored bigint;
     marked bigint;
+    users uuid [];
+    conversations uuid [];
     differing bigint;
 BEGIN
     -- Triggers of messaging-service fire in here, and may qualify nothing.
     PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
     EXECUTE statement
-    INTO restored, marked, differing
+    INTO restored, marked, users, conversations, differing
     USING of_restore, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC',
         format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, hold, run.started_at - interval '1 minute';
     -- As in conversation_members_delete.
@@ -138,6 +239,7 @@ BEGIN
         RAISE EXCEPTION 'restore proof failed: % restored, % recorded, % other than they were', restored, marked, differing
             USING ERRCODE = 'OC005', HINT = 'Does a trigger on conversation_members change rows on their way in? Run: orphan-cleaner check';
     END IF;
+    PERFORM orphan_cleaner.conversation_members_return(of_restore, users, conversations);
     UPDATE orphan_cleaner.runs AS r
     SET members_restored = r.members_restored + restored,
         heartbeat_at = clock_timestamp()
@@ -256,7 +358,7 @@ DECLARE
     conversations uuid [];
 BEGIN
     EXECUTE format($statement$
-        SELECT coalesce(array_agg(orphan_m.ctid), '{}'), array_agg(orphan_m.user_id), array_agg(orphan_m.conversation_id)
+        SELECT coalesce(array_agg(orphan_m.ctid), '{}')
         FROM public.conversation_members_backup AS orphan_b
         CROSS JOIN LATERAL (
             SELECT
@@ -299,11 +401,15 @@ BEGIN
             )
         $statement$,
         orphan_cleaner.members_columns('orphan_m.@::text', ', '), orphan_cleaner.members_columns('orphan_b.@::text', ', '))
-    INTO chosen, user_ids, conversations
+    INTO chosen
     USING reverted_run, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC',
         format('(%s,0)', first_page)::tid, format('(%s,0)', first_page + pages)::tid, of_users, first_xid, window_size, run.run_id;
     -- Triggers of messaging-service fire in here, and may qualify nothing.
     PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    chosen := orphan_cleaner.conversation_members_leave(chosen);
+    SELECT array_agg(m.user_id), array_agg(m.conversation_id) INTO user_ids, conversations
+    FROM public.conversation_members AS m
+    WHERE m.ctid = ANY (chosen);
     rows_chosen := cardinality(chosen);
     DELETE FROM public.conversation_members AS m
     WHERE m.ctid = ANY (chosen);
@@ -385,6 +491,8 @@ $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
+COMMENT ON FUNCTION orphan_cleaner.owners_leave IS 'Of rows to be deleted: keeps the last owner of a conversation, or makes another member owner; returns the rows that may be deleted. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.owners_return IS 'Takes promotions back whose deleted owner a restore brought back. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.restore_store IS 'Writes down which members a restore brings back; returns what becomes of all that were chosen, by verdict.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_chunk IS 'Restores the planned members on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.recheck_settle IS 'Takes users whose rows a restore brought back off the list of rechecks.';
@@ -397,4 +505,4 @@ SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
     orphan_cleaner.revert_chunk, orphan_cleaner.conversation_members_revert_chunk, orphan_cleaner.revert_judge, orphan_cleaner.recheck_settle,
-    orphan_cleaner.conversation_members_restore_chunk, orphan_cleaner.restore_store;
+    orphan_cleaner.conversation_members_restore_chunk, orphan_cleaner.restore_store, orphan_cleaner.owners_return, orphan_cleaner.owners_leave;

@@ -257,6 +257,9 @@ BEGIN
     ));
     GET DIAGNOSTICS restores = ROW_COUNT;
     DELETE FROM orphan_cleaner.hours AS h WHERE h.hour < now() - audit_window;
+    DELETE FROM orphan_cleaner.promotions AS p
+    WHERE greatest(p.promoted_at, p.undone_at) < now() - audit_window
+        AND NOT EXISTS (SELECT FROM orphan_cleaner.event_cursors AS e WHERE e.run_id <= greatest(p.run_id, p.undone_by_run));
     RETURN NEXT;
 END
 $$;
@@ -289,6 +292,100 @@ BEGIN
     RETURN settled;
 END
 $$;
+
+CREATE FUNCTION orphan_cleaner.effects_check()
+RETURNS TABLE (check_name text, status text, message text, hint text)
+LANGUAGE sql
+STABLE
+-- As surroundings(): what the owner of the functions that delete and restore may decides.
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+    WITH chosen AS (
+        SELECT max(e.choice) FILTER (WHERE e.name = 'counter') AS counter, max(e.choice) FILTER (WHERE e.name = 'owners') AS owners
+        FROM orphan_cleaner.effects AS e
+    ),
+    columns AS (
+        SELECT
+            max(a.attnum) FILTER (WHERE a.attrelid = to_regclass('public.conversations') AND a.attname = 'member_count') AS count_column,
+            max(a.attnum) FILTER (WHERE a.attrelid = to_regclass('public.conversation_members') AND a.attname = 'role') AS role_column
+        FROM pg_attribute AS a
+        WHERE a.attrelid IN (to_regclass('public.conversations'), to_regclass('public.conversation_members')) AND NOT a.attisdropped
+    ),
+    counting AS (
+        SELECT string_agg(t.tgname, ', ' ORDER BY t.tgname) AS triggers
+        FROM pg_trigger AS t
+        JOIN pg_proc AS p ON p.oid = t.tgfoid AND p.prosrc ~* '\mmember_count\M'
+        WHERE t.tgrelid = to_regclass('public.conversation_members') AND t.tgenabled IN ('O', 'A') AND t.tgtype & 8 = 8
+    ),
+    wrong (check_name, status, message, hint) AS (
+        SELECT e.name, 'FAIL', format('%s is %s, and %s', e.name, e.choice, w.why), w.hint
+        FROM orphan_cleaner.effects AS e
+        CROSS JOIN columns AS k
+        CROSS JOIN LATERAL (
+            SELECT 'conversations has no column member_count' AS why, 'orphan-cleaner effects set counter=unread' AS hint
+            WHERE e.choice IN ('on', 'trigger') AND k.count_column IS NULL
+            UNION ALL
+            SELECT 'conversation_members has no column role', 'orphan-cleaner effects set owners=report'
+            WHERE e.choice IN ('keep', 'promote') AND k.role_column IS NULL
+            UNION ALL
+            SELECT format('role %s, whose functions a run calls, lacks %s', current_user, g.lacks),
+                'psql -f sql/roles.sql; or: ' || g.grants
+            FROM (
+                SELECT string_agg(n.lacks, ', ') AS lacks, string_agg(format('GRANT %s TO %I', n.lacks, current_user), '; ') AS grants
+                FROM (
+                    SELECT 'SELECT (member_count), UPDATE (member_count) ON public.conversations' AS lacks
+                    WHERE e.choice IN ('on', 'trigger', 'keep', 'promote') AND k.count_column IS NOT NULL
+                        AND NOT (has_column_privilege('public.conversations', k.count_column, 'SELECT') AND has_column_privilege('public.conversations', k.count_column, 'UPDATE'))
+                    UNION ALL
+                    -- To lock a row takes the right to update a column of it.
+                    SELECT 'UPDATE ON public.conversations'
+                    WHERE e.choice IN ('keep', 'promote') AND k.count_column IS NULL AND NOT has_any_column_privilege('public.conversations', 'UPDATE')
+                    UNION ALL
+                    SELECT 'UPDATE (role) ON public.conversation_members'
+                    WHERE k.role_column IS NOT NULL AND NOT has_column_privilege('public.conversation_members', k.role_column, 'UPDATE')
+                ) AS n
+            ) AS g
+            WHERE g.lacks IS NOT NULL AND e.choice NOT IN ('unread', 'report')
+        ) AS w
+    )
+    SELECT w.check_name, w.status, w.message, w.hint FROM wrong AS w
+    UNION ALL
+    SELECT c.check_name, c.status, c.message, c.hint
+    FROM chosen AS s
+    CROSS JOIN counting AS t
+    CROSS JOIN LATERAL (
+        VALUES
+        (
+            'counter',
+            CASE WHEN s.counter = 'on' AND t.triggers IS NOT NULL OR s.counter = 'trigger' AND t.triggers IS NULL THEN 'warn' ELSE 'ok' END,
+            CASE
+                WHEN s.counter = 'on' AND t.triggers IS NOT NULL THEN format('runs keep member_count, and so does a trigger, it seems: %s', t.triggers)
+                WHEN s.counter = 'on' THEN 'runs and restores keep member_count'
+                WHEN s.counter = 'trigger' AND t.triggers IS NULL THEN 'a trigger is to keep member_count, and none that fires at a delete names it'
+                WHEN s.counter = 'trigger' THEN format('a trigger of messaging-service keeps member_count: %s', t.triggers)
+                WHEN s.counter = 'unread' THEN 'runs leave member_count alone: nobody reads it'
+                ELSE 'runs leave member_count alone: nobody has chosen'
+            END,
+            CASE
+                WHEN s.counter = 'on' AND t.triggers IS NOT NULL THEN 'orphan-cleaner effects set counter=trigger'
+                WHEN s.counter = 'trigger' AND t.triggers IS NULL THEN 'orphan-cleaner effects set counter=on'
+                ELSE ''
+            END
+        ),
+        (
+            'owners', 'ok',
+            CASE s.owners
+                WHEN 'keep' THEN 'the last owner of a conversation stays'
+                WHEN 'promote' THEN 'where the last owner is deleted another member becomes owner'
+                ELSE 'conversations that lose their last owner are counted'
+            END,
+            ''
+        )
+    ) AS c (check_name, status, message, hint)
+    WHERE c.check_name NOT IN (SELECT w.check_name FROM wrong AS w)
+$$;
 -- +goose StatementEnd
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
@@ -298,10 +395,11 @@ COMMENT ON FUNCTION orphan_cleaner.prune_look IS 'Which partitions are past thei
 COMMENT ON FUNCTION orphan_cleaner.prune_drop IS 'Drops one partition that is past its window and that nothing needs; returns null, or why it is kept. Runs with the rights of its caller: the owner of the tables.';
 COMMENT ON FUNCTION orphan_cleaner.prune_rows IS 'Deletes what only describes evidence that is gone: refusals, rechecks and restores, at most max_rows of each, and sums of old hours.';
 COMMENT ON FUNCTION orphan_cleaner.settle_clock IS 'After the server''s clock was ahead: moves what runs recorded in the future to now; returns how many runs. For the owner of the schema.';
+COMMENT ON FUNCTION orphan_cleaner.effects_check IS 'What was chosen for counts and owners, and whether it can be done: a row for each, ok, warn or FAIL, with a hint. A FAIL stops runs.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
-    orphan_cleaner.settle_clock, orphan_cleaner.prune_rows, orphan_cleaner.prune_drop, orphan_cleaner.prune_look,
+    orphan_cleaner.effects_check, orphan_cleaner.settle_clock, orphan_cleaner.prune_rows, orphan_cleaner.prune_drop, orphan_cleaner.prune_look,
     orphan_cleaner.partitions;

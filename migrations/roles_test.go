@@ -304,7 +304,7 @@ func TestRestorerAndReaderMayNot(t *testing.T) {
 		t.Errorf("the reader may write %s", name)
 	}
 	for _, name := range names(t, d, `SELECT p.oid::regprocedure::text FROM pg_proc AS p
-		WHERE p.pronamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace) AND has_function_privilege('orphan_cleaner_reader', p.oid, 'EXECUTE') AND p.proname NOT IN ('breakers', 'surroundings', 'run_totals')`) {
+		WHERE p.pronamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace) AND has_function_privilege('orphan_cleaner_reader', p.oid, 'EXECUTE') AND p.proname NOT IN ('breakers', 'surroundings', 'effects_check', 'counter_sample', 'run_totals')`) {
 		t.Errorf("the reader may execute %s", name)
 	}
 	for _, name := range []string{"conversation_members_backup", "conversation_members.user_public_key"} {
@@ -508,9 +508,11 @@ func TestRunnerGrantsAreThosePreflightAsksFor(t *testing.T) {
 	if objects.GrantsMissing != "" {
 		t.Errorf("the preflight asks for %s", objects.GrantsMissing)
 	}
-	// For status, report and restore --revert, which a run is not.
+	// For status, report, restore --revert, which a run is not.
 	others := map[string]bool{
-		"SELECT ON orphan_cleaner.holds": true, "SELECT ON orphan_cleaner.restores": true,
+		"SELECT ON orphan_cleaner.holds": true, "SELECT ON orphan_cleaner.restores": true, "SELECT ON orphan_cleaner.promotions": true,
+		// For check alone.
+		"EXECUTE ON FUNCTION orphan_cleaner.counter_sample(integer)": true,
 	}
 	grants := slices.DeleteFunc(names(t, d, `
 		SELECT a.privilege_type || ' ON ' || c.oid::regclass

@@ -6,15 +6,16 @@ SELECT orphan_cleaner.event_sink(@sink::text, sqlc.narg('from_run')::bigint);
 -- name: EventPage :many
 -- The next events behind a sink's cursor, of one finished run, in the order of kind, conversation and user; none while
 -- another relay has a page.
--- Locks: the sink's row of event_cursors; ACCESS SHARE on the audit and restores.
--- Index: runs_with_events, conversation_members_audit_deleted_at (BRIN), restores_pkey.
+-- Locks: the sink's row of event_cursors; ACCESS SHARE on the audit, restores and promotions.
+-- Index: runs_with_events, conversation_members_audit_deleted_at (BRIN), restores_pkey, promotions_pkey, promotions_undone_by_run.
 -- Rows: what was deleted, by whomever, in the span of that run, read twice.
 SELECT
     p.run_id::bigint AS run_id,
     p.kind::text AS kind,
     p.conversation_id::uuid AS conversation_id,
     p.user_id::uuid AS user_id,
-    p.happened_at::timestamptz AS happened_at
+    p.happened_at::timestamptz AS happened_at,
+    coalesce(p.role, '')::text AS role
 FROM orphan_cleaner.event_page(@sink::text, @ticket::uuid, @max_rows::integer, @lease::interval) AS p;
 
 -- name: EventAdvance :one
@@ -27,7 +28,7 @@ SELECT coalesce(orphan_cleaner.event_advance(
 
 -- name: EventBacklog :many
 -- How many events of finished runs each sink lacks, since when, and why.
--- Locks: ACCESS SHARE on event_cursors and runs. Index: runs_with_events. Rows: the runs behind each cursor.
+-- Locks: ACCESS SHARE on event_cursors, runs and promotions. Index: runs_with_events, promotions_pkey, promotions_undone_by_run. Rows: the runs behind each cursor.
 SELECT
     c.sink,
     coalesce(c.error, '')::text AS error,
@@ -38,7 +39,9 @@ CROSS JOIN LATERAL (
     SELECT sum(l.events) AS events, min(r.finished_at) AS oldest
     FROM orphan_cleaner.runs AS r
     CROSS JOIN LATERAL (
-        SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END AS events
+        SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.run_id = r.run_id)
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = r.run_id) AS events
     ) AS l
     WHERE r.run_id >= c.run_id
         AND r.state <> 'running'

@@ -35,7 +35,7 @@ SELECT
             'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
             'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
             'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
-            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'public.conversation_members_audit',
+            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'orphan_cleaner.effects', 'orphan_cleaner.promotions', 'public.conversation_members_audit',
             'public.conversation_members_audit_default', 'public.conversation_members_backup'
         ]) AS ours (object_name)
         -- Not to_regclass, which fails without USAGE on the schema.
@@ -56,7 +56,7 @@ SELECT
             FROM pg_catalog.pg_class AS c
             WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
                 AND c.relname IN (
-                    'run_targets', 'targets', 'targets_in_order', 'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
+                    'run_targets', 'targets', 'targets_in_order', 'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force', 'effects',
                     'refusals', 'approvals', 'event_cursors'
                 )
                 AND NOT has_table_privilege(c.oid, 'SELECT')
@@ -72,9 +72,9 @@ SELECT
             FROM pg_catalog.pg_proc AS p
             WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
                 AND p.proname IN (
-                    'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
+                    'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'members_at_stake', 'run_finish', 'assess', 'breakers',
                     'target_page', 'target_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings', 'run_totals', 'event_sink', 'event_page', 'event_advance'
+                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings', 'effects_check', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -107,7 +107,10 @@ ORDER BY version_id;
 -- Whether conversation_members, what is around it and what we made there suit a run.
 -- Locks: none beyond the catalog. Rows: a dozen.
 SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
-FROM orphan_cleaner.surroundings() AS s;
+FROM orphan_cleaner.surroundings() AS s
+UNION ALL
+SELECT e.check_name, e.status, e.message, e.hint
+FROM orphan_cleaner.effects_check() AS e;
 
 -- name: PreflightQualify :exec
 -- Makes types come out with their schema for the rest of the transaction, so that a statement that is

@@ -26,7 +26,7 @@
 --             deletes members. Grant it what triggers of the application on conversation_members need, such as
 --             GRANT SELECT, UPDATE ON public.conversations TO orphan_cleaner_owner; an error that wants for it has the very
 --             GRANT. Nobody logs in as this.
---   migrator  may become owner: migrate, approve, limits, prune, the runbook's scripts that change something. Migrations
+--   migrator  may become owner: migrate, approve, limits, effects, prune, the runbook's scripts that change something. Migrations
 --             00004 and 00005, which put the triggers and the index on conversation_members, need the owner of that
 --             table besides; make it a member of migrator.
 --   runner    check, run, serve, status. Executes the functions of a run and reads; it writes no table at all.
@@ -204,6 +204,23 @@ BEGIN
 END
 $$;
 
+-- owner: counts, and the successor of a last owner, if orphan-cleaner effects says so; to look at the counts in any case.
+DO $$
+DECLARE
+    has_count boolean := EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.conversations'::regclass AND attname = 'member_count' AND NOT attisdropped);
+BEGIN
+    IF has_count THEN
+        GRANT SELECT (member_count) ON public.conversations TO orphan_cleaner_owner;
+    END IF;
+    IF has_count AND EXISTS (SELECT FROM orphan_cleaner.effects WHERE choice IN ('on', 'trigger', 'keep', 'promote')) THEN
+        GRANT UPDATE (member_count) ON public.conversations TO orphan_cleaner_owner;
+    END IF;
+    IF EXISTS (SELECT FROM orphan_cleaner.effects WHERE choice = 'promote') THEN
+        GRANT UPDATE (role) ON public.conversation_members TO orphan_cleaner_owner;
+    END IF;
+END
+$$;
+
 -- 4. All three read our tables, but not the tokens of runs: whoever has one can end that run.
 GRANT USAGE ON SCHEMA orphan_cleaner TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 DO $$
@@ -221,13 +238,16 @@ GRANT SELECT ON
     orphan_cleaner.targets, orphan_cleaner.targets_in_order, orphan_cleaner.run_targets,
     orphan_cleaner.pauses, orphan_cleaner.limits, orphan_cleaner.hours, orphan_cleaner.candidates, orphan_cleaner.sightings,
     orphan_cleaner.coverage, orphan_cleaner.unknowns, orphan_cleaner.rechecks, orphan_cleaner.holds, orphan_cleaner.holds_in_force,
-    orphan_cleaner.refusals, orphan_cleaner.approvals, orphan_cleaner.restores, orphan_cleaner.event_cursors, public.orphan_cleaner_goose
+    orphan_cleaner.refusals, orphan_cleaner.approvals, orphan_cleaner.restores, orphan_cleaner.event_cursors, orphan_cleaner.effects,
+    orphan_cleaner.promotions, public.orphan_cleaner_goose
     TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 -- Whether a month went without its partition.
 GRANT SELECT (run_id) ON public.conversation_members_audit_default TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION
     orphan_cleaner.breakers(jsonb, jsonb),
     orphan_cleaner.surroundings(),
+    orphan_cleaner.effects_check(),
+    orphan_cleaner.counter_sample(integer),
     orphan_cleaner.run_totals()
     TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 
@@ -243,6 +263,7 @@ GRANT EXECUTE ON FUNCTION
     orphan_cleaner.assess(uuid [], interval, interval, bigint),
     orphan_cleaner.run_stage(bigint, uuid, uuid [], uuid []),
     orphan_cleaner.run_judge(bigint, uuid, jsonb),
+    orphan_cleaner.members_at_stake(uuid [], timestamptz),
     orphan_cleaner.sweep_chunk(bigint, uuid, uuid [], xid8, bigint),
     orphan_cleaner.sweep_returned(bigint, uuid, uuid []),
     orphan_cleaner.recheck_write(bigint, uuid, uuid [], uuid [], uuid),

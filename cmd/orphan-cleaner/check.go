@@ -80,7 +80,8 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 		if isSQL {
 			probes = append(probes, sameDatabaseProbe(pool, bySQL.Pool()))
 		}
-		probes = append(probes, check.New(pool, log, latest).Limits)
+		beside := check.New(pool, log, latest)
+		probes = append(probes, beside.Limits, beside.MemberCounts, beside.ShadowKeys)
 		findings = check.New(pool, log, latest, probes...).Check(ctx, false)
 	}
 	return cmd.print(s, findings)

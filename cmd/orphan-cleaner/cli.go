@@ -30,6 +30,7 @@ type CLI struct {
 	Restore    RestoreCmd    `cmd:"" group:"On call" help:"Restore what runs deleted; previews without --execute."`
 	Migrate    MigrateCmd    `cmd:"" group:"Administration" help:"Apply or show the schema (goose migrations)."`
 	Limits     LimitsCmd     `cmd:"" group:"Administration" help:"Show retention and limits; pin them in the database, so that a run's own can only be stricter."`
+	Effects    EffectsCmd    `cmd:"" group:"Administration" help:"Show and choose what a delete does beside the member: member_count, and the last owner."`
 	Prune      PruneCmd      `cmd:"" group:"Administration" help:"Drop backups and audit months past their windows; without --execute only show them."`
 	Target     TargetCmd     `cmd:"" group:"Administration" help:"Work with the tables whose rows belong to users."`
 	Config     ConfigCmd     `cmd:"" group:"Administration" help:"Show each setting, its value and where it comes from."`

@@ -33,7 +33,7 @@ func TestJSON(t *testing.T) {
 	w := newWorld(t, 300, 15)
 	documented := page(t, "docs/output.md")
 	user := "--user=" + w.dead[0].String()
-	nullable := regexp.MustCompile(`^(breaker|database_error|window|pin|set_by|set_at|applied_at|finished_at|until|user_id|conversation_id|run_id|error|cursor_id|checked_at)$`)
+	nullable := regexp.MustCompile(`^(breaker|choice|database_error|window|pin|set_by|set_at|applied_at|finished_at|until|user_id|conversation_id|run_id|error|cursor_id|checked_at)$`)
 	var look func(command, path string, value any)
 	look = func(command, path string, value any) {
 		switch value := value.(type) {
@@ -93,6 +93,9 @@ func TestJSON(t *testing.T) {
 	printed(exitDone, "limits", "pin", "retention=30d")
 	printed(exitDone, "limits", "list")
 	printed(exitDone, "limits", "unpin", "retention")
+	printed(exitDone, "effects")
+	printed(exitDone, "effects", "set", "counter=unread")
+	printed(exitDone, "effects")
 	printed(exitDone, "config")
 	printed(exitDone, "bench", "--read-only", "--call-repeat=1")
 	printed(exitDone, "migrate", "status")

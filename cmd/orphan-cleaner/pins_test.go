@@ -140,6 +140,7 @@ func TestExplained(t *testing.T) {
 		args         []string
 	}{
 		{runner, migrator, []string{"limits", "pin", "delete-rows=5"}},
+		{runner, migrator, []string{"effects", "set", "counter=unread"}},
 		{runner, migrator, []string{"approve", "1", "--yes"}},
 		{reader, restorer, []string{"pause", "--reason=x"}},
 		{reader, restorer, []string{"hold", "add", "--user=" + w.dead[0].String(), "--reason=x"}},

@@ -57,6 +57,8 @@ func commandRoles(w *world) []commandRole {
 		{[]string{"resume"}, []string{migrator, restorer, both}, "INSERT INTO orphan_cleaner.pauses (reason) SELECT 'x' WHERE NOT EXISTS (SELECT FROM orphan_cleaner.pauses WHERE resumed_at IS NULL)"},
 		{[]string{"limits", "list"}, all, ""},
 		{[]string{"target", "check"}, all, ""},
+		{[]string{"effects", "list"}, all, ""},
+		{[]string{"effects", "set", "counter=unread"}, []string{migrator}, ""},
 		{[]string{"limits", "pin", "delete-rows=1000"}, []string{migrator}, ""},
 		{[]string{"limits", "unpin", "delete-rows"}, []string{migrator}, ""},
 		{[]string{"approve", "1", "--yes"}, []string{migrator}, ""},

@@ -234,6 +234,7 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 3)
 	program(t, w.env, "limits", "pin", "--defaults").expect(t, exitDone)
+	program(t, w.env, "effects", "set", "counter=unread").expect(t, exitDone)
 	before := contents(t, w.DB)
 	living := w.users(t, "deleted_at IS NULL LIMIT 1")[0]
 	e := program(t, w.env, "check", "--canary-alive="+living.String()).expect(t, exitDone)

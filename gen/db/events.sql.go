@@ -57,7 +57,9 @@ CROSS JOIN LATERAL (
     SELECT sum(l.events) AS events, min(r.finished_at) AS oldest
     FROM orphan_cleaner.runs AS r
     CROSS JOIN LATERAL (
-        SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END AS events
+        SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.run_id = r.run_id)
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = r.run_id) AS events
     ) AS l
     WHERE r.run_id >= c.run_id
         AND r.state <> 'running'
@@ -75,7 +77,7 @@ type EventBacklogRow struct {
 }
 
 // How many events of finished runs each sink lacks, since when, and why.
-// Locks: ACCESS SHARE on event_cursors and runs. Index: runs_with_events. Rows: the runs behind each cursor.
+// Locks: ACCESS SHARE on event_cursors, runs and promotions. Index: runs_with_events, promotions_pkey, promotions_undone_by_run. Rows: the runs behind each cursor.
 func (q *Queries) EventBacklog(ctx context.Context) ([]EventBacklogRow, error) {
 	rows, err := q.db.Query(ctx, eventBacklog)
 	if err != nil {
@@ -107,7 +109,8 @@ SELECT
     p.kind::text AS kind,
     p.conversation_id::uuid AS conversation_id,
     p.user_id::uuid AS user_id,
-    p.happened_at::timestamptz AS happened_at
+    p.happened_at::timestamptz AS happened_at,
+    coalesce(p.role, '')::text AS role
 FROM orphan_cleaner.event_page($1::text, $2::uuid, $3::integer, $4::interval) AS p
 `
 
@@ -124,12 +127,13 @@ type EventPageRow struct {
 	ConversationID uuid.UUID `json:"conversation_id"`
 	UserID         uuid.UUID `json:"user_id"`
 	HappenedAt     time.Time `json:"happened_at"`
+	Role           string    `json:"role"`
 }
 
 // The next events behind a sink's cursor, of one finished run, in the order of kind, conversation and user; none while
 // another relay has a page.
-// Locks: the sink's row of event_cursors; ACCESS SHARE on the audit and restores.
-// Index: runs_with_events, conversation_members_audit_deleted_at (BRIN), restores_pkey.
+// Locks: the sink's row of event_cursors; ACCESS SHARE on the audit, restores and promotions.
+// Index: runs_with_events, conversation_members_audit_deleted_at (BRIN), restores_pkey, promotions_pkey, promotions_undone_by_run.
 // Rows: what was deleted, by whomever, in the span of that run, read twice.
 func (q *Queries) EventPage(ctx context.Context, arg EventPageParams) ([]EventPageRow, error) {
 	rows, err := q.db.Query(ctx, eventPage,
@@ -151,6 +155,7 @@ func (q *Queries) EventPage(ctx context.Context, arg EventPageParams) ([]EventPa
 			&i.ConversationID,
 			&i.UserID,
 			&i.HappenedAt,
+			&i.Role,
 		); err != nil {
 			return nil, err
 		}

@@ -8,6 +8,18 @@ import (
 	"time"
 )
 
+// What a delete and a restore do beside the member: a choice of the migrator for each. No row: nobody has chosen.
+type OrphanCleanerEffect struct {
+	// counter: conversations.member_count; owners: the last owner of a conversation.
+	Name string `json:"name"`
+	// Of counter: on, trigger (one of messaging-service keeps it), unread; of owners: report, keep, promote.
+	Choice string `json:"choice"`
+	// When it was chosen.
+	SetAt time.Time `json:"set_at"`
+	// The database role that chose.
+	SetBy string `json:"set_by"`
+}
+
 // Pinned settings: a run's own can only be stricter.
 type OrphanCleanerLimit struct {
 	// retention, max-gap (seconds) or the name of a breaker.

@@ -16,8 +16,8 @@ const runAssess = `-- name: RunAssess :one
 WITH assessed AS MATERIALIZED (
     SELECT a.user_id, a.is_new, a.is_approved, a.is_restarted, a.is_active, a.is_due, a.rows_due, a.rows_young, a.rows_held
     FROM orphan_cleaner.assess(
-        $1::uuid [],
-        greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
+        $2::uuid [],
+        greatest($1::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention')),
         least($3::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'max-gap')),
         $4::bigint
     ) AS a (user_id, clock_start, evidence, is_new, is_approved, is_restarted, is_active, is_due, rows_due, rows_young, rows_held)
@@ -45,13 +45,18 @@ SELECT
     )::bigint [] AS rows_young,
     ARRAY(
         SELECT coalesce((SELECT sum(b.rows_held[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
-    )::bigint [] AS rows_held
+    )::bigint [] AS rows_held,
+    -- Conversations that lose their last owner, and their last member.
+    orphan_cleaner.members_at_stake(
+        coalesce(array_agg(a.user_id) FILTER (WHERE a.is_due), '{}'),
+        now() - greatest($1::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention'))
+    )::bigint [] AS at_stake
 FROM assessed AS a
 `
 
 type RunAssessParams struct {
-	UserIds     []uuid.UUID   `json:"user_ids"`
 	Retention   time.Duration `json:"retention"`
+	UserIds     []uuid.UUID   `json:"user_ids"`
 	MaxGap      time.Duration `json:"max_gap"`
 	ApprovedRun *int64        `json:"approved_run"`
 }
@@ -67,6 +72,7 @@ type RunAssessRow struct {
 	RowsDueJudged    []int64 `json:"rows_due_judged"`
 	RowsYoung        []int64 `json:"rows_young"`
 	RowsHeld         []int64 `json:"rows_held"`
+	AtStake          []int64 `json:"at_stake"`
 }
 
 // What these missing users mean for a run, summed up; changes nothing: the staging of a dry run. Pinned limits are
@@ -75,8 +81,8 @@ type RunAssessRow struct {
 // Index: conversation_members_user_id, candidates_pkey. Rows: the users given and their members.
 func (q *Queries) RunAssess(ctx context.Context, arg RunAssessParams) (RunAssessRow, error) {
 	row := q.db.QueryRow(ctx, runAssess,
-		arg.UserIds,
 		arg.Retention,
+		arg.UserIds,
 		arg.MaxGap,
 		arg.ApprovedRun,
 	)
@@ -92,6 +98,7 @@ func (q *Queries) RunAssess(ctx context.Context, arg RunAssessParams) (RunAssess
 		&i.RowsDueJudged,
 		&i.RowsYoung,
 		&i.RowsHeld,
+		&i.AtStake,
 	)
 	return i, err
 }
@@ -272,7 +279,9 @@ SELECT
     r.members_kept_young::bigint AS members_kept_young,
     r.members_held::bigint AS members_held,
     r.members_changed::bigint AS members_changed,
-    r.conversations::bigint AS conversations
+    r.conversations::bigint AS conversations,
+    r.owners_lost::bigint AS owners_lost,
+    r.conversations_emptied::bigint AS conversations_emptied
 FROM orphan_cleaner.run_finish(
     $1::bigint, $2::uuid, $3::text, $4::text, $5::text, $6::jsonb
 ) AS r
@@ -288,20 +297,22 @@ type RunFinishParams struct {
 }
 
 type RunFinishRow struct {
-	State            string `json:"state"`
-	Error            string `json:"error"`
-	UsersNew         int64  `json:"users_new"`
-	UsersReturned    int64  `json:"users_returned"`
-	UsersRestarted   int64  `json:"users_restarted"`
-	UsersDue         int64  `json:"users_due"`
-	Candidates       int64  `json:"candidates"`
-	MembersDue       int64  `json:"members_due"`
-	MembersDeleted   int64  `json:"members_deleted"`
-	MembersRestored  int64  `json:"members_restored"`
-	MembersKeptYoung int64  `json:"members_kept_young"`
-	MembersHeld      int64  `json:"members_held"`
-	MembersChanged   int64  `json:"members_changed"`
-	Conversations    int64  `json:"conversations"`
+	State                string `json:"state"`
+	Error                string `json:"error"`
+	UsersNew             int64  `json:"users_new"`
+	UsersReturned        int64  `json:"users_returned"`
+	UsersRestarted       int64  `json:"users_restarted"`
+	UsersDue             int64  `json:"users_due"`
+	Candidates           int64  `json:"candidates"`
+	MembersDue           int64  `json:"members_due"`
+	MembersDeleted       int64  `json:"members_deleted"`
+	MembersRestored      int64  `json:"members_restored"`
+	MembersKeptYoung     int64  `json:"members_kept_young"`
+	MembersHeld          int64  `json:"members_held"`
+	MembersChanged       int64  `json:"members_changed"`
+	Conversations        int64  `json:"conversations"`
+	OwnersLost           int64  `json:"owners_lost"`
+	ConversationsEmptied int64  `json:"conversations_emptied"`
 }
 
 // Ends a run and proves it; the state is failed where the proof says so.
@@ -332,6 +343,8 @@ func (q *Queries) RunFinish(ctx context.Context, arg RunFinishParams) (RunFinish
 		&i.MembersHeld,
 		&i.MembersChanged,
 		&i.Conversations,
+		&i.OwnersLost,
+		&i.ConversationsEmptied,
 	)
 	return i, err
 }
@@ -392,7 +405,7 @@ func (q *Queries) RunJudge(ctx context.Context, arg RunJudgeParams) (RunJudgeRow
 const runRecent = `-- name: RunRecent :many
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
-    r.conversations, r.batch_calls, r.breaker, r.error,
+    r.conversations, r.owners_lost, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
     extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
 FROM orphan_cleaner.runs AS r
 ORDER BY r.run_id DESC
@@ -400,28 +413,30 @@ LIMIT $1
 `
 
 type RunRecentRow struct {
-	RunID            int64      `json:"run_id"`
-	Kind             string     `json:"kind"`
-	State            string     `json:"state"`
-	Phase            string     `json:"phase"`
-	StartedAt        time.Time  `json:"started_at"`
-	FinishedAt       *time.Time `json:"finished_at"`
-	Host             string     `json:"host"`
-	UsersChecked     int64      `json:"users_checked"`
-	UsersMissing     int64      `json:"users_missing"`
-	UsersUnknown     int64      `json:"users_unknown"`
-	UsersDue         int64      `json:"users_due"`
-	UsersBlocked     int64      `json:"users_blocked"`
-	MembersDue       int64      `json:"members_due"`
-	MembersDeleted   int64      `json:"members_deleted"`
-	MembersRestored  int64      `json:"members_restored"`
-	MembersKeptYoung int64      `json:"members_kept_young"`
-	MembersHeld      int64      `json:"members_held"`
-	Conversations    int64      `json:"conversations"`
-	BatchCalls       int64      `json:"batch_calls"`
-	Breaker          *string    `json:"breaker"`
-	Error            *string    `json:"error"`
-	Seconds          float64    `json:"seconds"`
+	RunID                int64      `json:"run_id"`
+	Kind                 string     `json:"kind"`
+	State                string     `json:"state"`
+	Phase                string     `json:"phase"`
+	StartedAt            time.Time  `json:"started_at"`
+	FinishedAt           *time.Time `json:"finished_at"`
+	Host                 string     `json:"host"`
+	UsersChecked         int64      `json:"users_checked"`
+	UsersMissing         int64      `json:"users_missing"`
+	UsersUnknown         int64      `json:"users_unknown"`
+	UsersDue             int64      `json:"users_due"`
+	UsersBlocked         int64      `json:"users_blocked"`
+	MembersDue           int64      `json:"members_due"`
+	MembersDeleted       int64      `json:"members_deleted"`
+	MembersRestored      int64      `json:"members_restored"`
+	MembersKeptYoung     int64      `json:"members_kept_young"`
+	MembersHeld          int64      `json:"members_held"`
+	Conversations        int64      `json:"conversations"`
+	OwnersLost           int64      `json:"owners_lost"`
+	ConversationsEmptied int64      `json:"conversations_emptied"`
+	BatchCalls           int64      `json:"batch_calls"`
+	Breaker              *string    `json:"breaker"`
+	Error                *string    `json:"error"`
+	Seconds              float64    `json:"seconds"`
 }
 
 // The last runs, newest first.
@@ -454,6 +469,8 @@ func (q *Queries) RunRecent(ctx context.Context, maxRows int32) ([]RunRecentRow,
 			&i.MembersKeptYoung,
 			&i.MembersHeld,
 			&i.Conversations,
+			&i.OwnersLost,
+			&i.ConversationsEmptied,
 			&i.BatchCalls,
 			&i.Breaker,
 			&i.Error,

@@ -19,11 +19,13 @@ import (
 type Event struct {
 	// ID is the same whenever, and by whichever runner, the event is told.
 	ID             uuid.UUID `json:"id"`
-	Type           string    `json:"type"` // member.left or member.joined
+	Type           string    `json:"type"` // member.left, member.joined, member.promoted or member.demoted
 	ConversationID uuid.UUID `json:"conversation_id"`
 	UserID         uuid.UUID `json:"user_id"`
 	RunID          int64     `json:"run_id"`
-	At             time.Time `json:"at"` // of the delete; for a restore the end of its run
+	At             time.Time `json:"at"` // of the change; for member.joined the end of its run
+	// Role is what the member has become, by member.promoted and member.demoted.
+	Role string `json:"role,omitempty"`
 }
 
 // newEvent is the event of a row of the audit or of restores.
@@ -31,7 +33,7 @@ func newEvent(row db.EventPageRow) Event {
 	name := fmt.Sprintf("orphan-cleaner:%d:%s:%s:%s", row.RunID, row.Kind, row.ConversationID, row.UserID)
 	return Event{
 		ID: uuid.NewSHA1(uuid.NameSpaceURL, []byte(name)), Type: row.Kind,
-		ConversationID: row.ConversationID, UserID: row.UserID, RunID: row.RunID, At: row.HappenedAt.UTC(),
+		ConversationID: row.ConversationID, UserID: row.UserID, RunID: row.RunID, At: row.HappenedAt.UTC(), Role: row.Role,
 	}
 }
 

@@ -33,7 +33,7 @@ func TestSizes(t *testing.T) {
 		{"internal/run/*.go", allLines, 900},
 		{"migrations/*.sql", files, 12},
 		// Functions stand in the file of their concept, and there are twelve.
-		{"migrations/*.sql", lines, 400},
+		{"migrations/*.sql", lines, 550},
 		{"README.md", lines, 200},
 	} {
 		counted := map[string]int{}

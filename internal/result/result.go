@@ -29,7 +29,9 @@ type Run struct {
 	MembersBlocked   int64    `json:"members_blocked"`
 	MembersWaiting   int64    `json:"members_waiting"` // due, and left for the next window
 	Conversations    int64    `json:"conversations"`
-	OwnersLost       int64    `json:"owners_lost"`
+	// Before the delete: conversations whose last owner is due, and those all of whose members are.
+	OwnersLost           int64 `json:"owners_lost"`
+	ConversationsEmptied int64 `json:"conversations_emptied"`
 	BatchCalls       int64    `json:"batch_calls"`
 	Breaker          *string  `json:"breaker"`
 	Seconds          float64  `json:"seconds"`

@@ -249,6 +249,13 @@ type watcher struct {
 	phaseDone func(phase string)
 	chunkDone func()
 	throttled func(reason string, pause time.Duration)
+	retried   func(cause string)
+}
+
+func (o *watcher) Retried(cause string) {
+	if o.retried != nil {
+		o.retried(cause)
+	}
 }
 
 func (o *watcher) PhaseDone(phase string, _ time.Duration) {

@@ -88,6 +88,9 @@ func (p *place) reads(q *db.Queries) {
 			_, err := q.CoverageOthers(ctx, db.CoverageOthersParams{FromUser: user, MaxUsers: 5000})
 			return err
 		},
+		func() error { _, err := q.EffectList(ctx); return err },
+		func() error { return q.EffectSet(ctx, db.EffectSetParams{Name: "counter", Choice: "on"}) },
+		func() error { _, err := q.EffectCounterSample(ctx, 1000); return err },
 		func() error { return q.EventSink(ctx, db.EventSinkParams{Sink: "stdout", FromRun: new(last - 100)}) },
 		func() error { _, err := q.EventBacklog(ctx); return err },
 		func() error {

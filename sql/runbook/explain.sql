@@ -57,6 +57,7 @@ FROM run, users
 \set audit_window '\'400 days\''
 \set breaker NULL
 \set checked_from 'pg_snapshot_xmin(pg_current_snapshot())::text'
+\set choice '\'on\''
 \set condition '\'true\''
 \set conversation_id NULL
 \set counts '\'{}\''
@@ -87,6 +88,7 @@ FROM run, users
 \set max_gap '\'7 days\''
 \set max_rows 2000
 \set max_users 5000
+\set most 1000
 \set name '\'retention\''
 \set of_conversations NULL
 \set of_run :run_id

@@ -174,6 +174,65 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CoverageHolders, any values
 EXPLAIN (:options) EXECUTE "CoverageHolders" (:user_ids);
 
+-- What the migrator has chosen for counts and owners; no row: nobody has.
+-- Locks: ACCESS SHARE on effects. Index: none. Rows: two at most.
+PREPARE "EffectList" AS
+SELECT e.name, e.choice, e.set_at, e.set_by
+FROM orphan_cleaner.effects AS e
+ORDER BY e.name;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EffectList, these values
+EXPLAIN (:options) EXECUTE "EffectList";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EffectList, any values
+EXPLAIN (:options) EXECUTE "EffectList";
+
+-- Chooses. For the owner of the schema.
+-- Locks: ROW EXCLUSIVE on effects. Index: effects_pkey. Rows: one.
+PREPARE "EffectSet" AS
+INSERT INTO orphan_cleaner.effects AS e (name, choice)
+VALUES ($1, $2)
+ON CONFLICT (name) DO UPDATE
+SET choice = excluded.choice,
+    set_at = now(),
+    set_by = session_user;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EffectSet, these values
+EXPLAIN (:options) EXECUTE "EffectSet" (:name, :choice);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EffectSet, any values
+EXPLAIN (:options) EXECUTE "EffectSet" (:name, :choice);
+
+-- Of a sample of conversations: how many have a member_count that is not the number of their members, and by how many.
+-- Locks: ACCESS SHARE on conversations and conversation_members. Index: conversations_pkey, conversation_members_pkey. Rows: the conversations given, and at
+-- most 10,001 members of each.
+PREPARE "EffectCounterSample" AS
+SELECT s.conversations::bigint AS conversations, s.wrong::bigint AS wrong, s.too_high::bigint AS too_high, s.too_low::bigint AS too_low,
+    s.largest::bigint AS largest
+FROM orphan_cleaner.counter_sample($1::integer) AS s;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EffectCounterSample, these values
+EXPLAIN (:options) EXECUTE "EffectCounterSample" (:most);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EffectCounterSample, any values
+EXPLAIN (:options) EXECUTE "EffectCounterSample" (:most);
+
+-- Which foreign keys onto the shadow table users delete rows with it, other than members.
+-- Locks: none beyond the catalog.
+PREPARE "EffectShadowKeys" AS
+SELECT coalesce(string_agg(k.conrelid::regclass || ' by ' || k.conname, ', ' ORDER BY k.conrelid::regclass::text, k.conname), '')::text AS cascades
+FROM pg_catalog.pg_constraint AS k
+WHERE k.confrelid = to_regclass('public.users')
+    AND k.contype = 'f'
+    AND k.conparentid = 0
+    AND k.confdeltype = 'c';
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == EffectShadowKeys, these values
+EXPLAIN (:options) EXECUTE "EffectShadowKeys";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == EffectShadowKeys, any values
+EXPLAIN (:options) EXECUTE "EffectShadowKeys";
+
 -- Begins a cursor for a sink that has none: at a run, or behind the newest finished one.
 -- Locks: ROW EXCLUSIVE on event_cursors. Index: event_cursors_pkey, runs_pkey, backwards. Rows: one.
 PREPARE "EventSink" AS
@@ -187,8 +246,8 @@ EXPLAIN (:options) EXECUTE "EventSink" (:sink, :from_run);
 
 -- The next events behind a sink's cursor, of one finished run, in the order of kind, conversation and user; none while
 -- another relay has a page.
--- Locks: the sink's row of event_cursors; ACCESS SHARE on the audit and restores.
--- Index: runs_with_events, conversation_members_audit_deleted_at (BRIN), restores_pkey.
+-- Locks: the sink's row of event_cursors; ACCESS SHARE on the audit, restores and promotions.
+-- Index: runs_with_events, conversation_members_audit_deleted_at (BRIN), restores_pkey, promotions_pkey, promotions_undone_by_run.
 -- Rows: what was deleted, by whomever, in the span of that run, read twice.
 PREPARE "EventPage" AS
 SELECT
@@ -196,7 +255,8 @@ SELECT
     p.kind::text AS kind,
     p.conversation_id::uuid AS conversation_id,
     p.user_id::uuid AS user_id,
-    p.happened_at::timestamptz AS happened_at
+    p.happened_at::timestamptz AS happened_at,
+    coalesce(p.role, '')::text AS role
 FROM orphan_cleaner.event_page($1::text, $2::uuid, $3::integer, $4::interval) AS p;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == EventPage, these values
@@ -220,7 +280,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "EventAdvance" (:sink, :ticket, :last_kind, :last_conversation, :last_user, :delivered, :error);
 
 -- How many events of finished runs each sink lacks, since when, and why.
--- Locks: ACCESS SHARE on event_cursors and runs. Index: runs_with_events. Rows: the runs behind each cursor.
+-- Locks: ACCESS SHARE on event_cursors, runs and promotions. Index: runs_with_events, promotions_pkey, promotions_undone_by_run. Rows: the runs behind each cursor.
 PREPARE "EventBacklog" AS
 SELECT
     c.sink,
@@ -232,7 +292,9 @@ CROSS JOIN LATERAL (
     SELECT sum(l.events) AS events, min(r.finished_at) AS oldest
     FROM orphan_cleaner.runs AS r
     CROSS JOIN LATERAL (
-        SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END AS events
+        SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.run_id = r.run_id)
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = r.run_id) AS events
     ) AS l
     WHERE r.run_id >= c.run_id
         AND r.state <> 'running'
@@ -801,7 +863,7 @@ SELECT
             'orphan_cleaner.pauses', 'orphan_cleaner.limits', 'orphan_cleaner.hours',
             'orphan_cleaner.candidates', 'orphan_cleaner.sightings', 'orphan_cleaner.coverage', 'orphan_cleaner.unknowns',
             'orphan_cleaner.rechecks', 'orphan_cleaner.holds', 'orphan_cleaner.holds_in_force', 'orphan_cleaner.refusals',
-            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'public.conversation_members_audit',
+            'orphan_cleaner.approvals', 'orphan_cleaner.restores', 'orphan_cleaner.event_cursors', 'orphan_cleaner.effects', 'orphan_cleaner.promotions', 'public.conversation_members_audit',
             'public.conversation_members_audit_default', 'public.conversation_members_backup'
         ]) AS ours (object_name)
         -- Not to_regclass, which fails without USAGE on the schema.
@@ -822,7 +884,7 @@ SELECT
             FROM pg_catalog.pg_class AS c
             WHERE c.relnamespace = to_regnamespace('orphan_cleaner')
                 AND c.relname IN (
-                    'run_targets', 'targets', 'targets_in_order', 'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force',
+                    'run_targets', 'targets', 'targets_in_order', 'pauses', 'limits', 'hours', 'candidates', 'sightings', 'coverage', 'unknowns', 'rechecks', 'holds_in_force', 'effects',
                     'refusals', 'approvals', 'event_cursors'
                 )
                 AND NOT has_table_privilege(c.oid, 'SELECT')
@@ -838,9 +900,9 @@ SELECT
             FROM pg_catalog.pg_proc AS p
             WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
                 AND p.proname IN (
-                    'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'run_finish', 'assess', 'breakers',
+                    'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'members_at_stake', 'run_finish', 'assess', 'breakers',
                     'target_page', 'target_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings', 'run_totals', 'event_sink', 'event_page', 'event_advance'
+                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings', 'effects_check', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -891,7 +953,10 @@ EXPLAIN (:options) EXECUTE "PreflightApplied";
 -- Locks: none beyond the catalog. Rows: a dozen.
 PREPARE "PreflightSurroundings" AS
 SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
-FROM orphan_cleaner.surroundings() AS s;
+FROM orphan_cleaner.surroundings() AS s
+UNION ALL
+SELECT e.check_name, e.status, e.message, e.hint
+FROM orphan_cleaner.effects_check() AS e;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PreflightSurroundings, these values
 EXPLAIN (:options) EXECUTE "PreflightSurroundings";
@@ -1850,7 +1915,12 @@ SELECT
     )::bigint [] AS rows_young,
     ARRAY(
         SELECT coalesce((SELECT sum(b.rows_held[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
-    )::bigint [] AS rows_held
+    )::bigint [] AS rows_held,
+    -- Conversations that lose their last owner, and their last member.
+    orphan_cleaner.members_at_stake(
+        coalesce(array_agg(a.user_id) FILTER (WHERE a.is_due), '{}'),
+        now() - greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention'))
+    )::bigint [] AS at_stake
 FROM assessed AS a;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunAssess, these values
@@ -1923,7 +1993,9 @@ SELECT
     r.members_kept_young::bigint AS members_kept_young,
     r.members_held::bigint AS members_held,
     r.members_changed::bigint AS members_changed,
-    r.conversations::bigint AS conversations
+    r.conversations::bigint AS conversations,
+    r.owners_lost::bigint AS owners_lost,
+    r.conversations_emptied::bigint AS conversations_emptied
 FROM orphan_cleaner.run_finish(
     $1::bigint, $2::uuid, $3::text, $4::text, $5::text, $6::jsonb
 ) AS r;
@@ -1987,7 +2059,7 @@ EXPLAIN (:options) EXECUTE "RunSchedule" (:every);
 PREPARE "RunRecent" AS
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
-    r.conversations, r.batch_calls, r.breaker, r.error,
+    r.conversations, r.owners_lost, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
     extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
 FROM orphan_cleaner.runs AS r
 ORDER BY r.run_id DESC

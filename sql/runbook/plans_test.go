@@ -319,6 +319,10 @@ func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run
 		return err
 	})
 
+	take("EffectCounterSample", func() error {
+		_, err := q.EffectCounterSample(ctx, 1000)
+		return err
+	})
 	take("EventSink", func() error { return q.EventSink(ctx, db.EventSinkParams{Sink: "redis", FromRun: new(last - 100)}) })
 	ticket := uuid.New()
 	var page []db.EventPageRow

@@ -226,6 +226,50 @@ func TestEmptyConversations(t *testing.T) {
 	}
 }
 
+// Counts that were wrong before are put right by what they differ, and not those that the
+// application is just changing.
+func TestMemberCounts(t *testing.T) {
+	p := newPlace(t)
+	const wrong = `conversations AS c WHERE member_count <> (SELECT count(*) FROM conversation_members AS m WHERE m.conversation_id = c.id)`
+	p.run(false)
+	off := p.Count(wrong)
+	before := p.Snapshot("conversations")
+	out := p.script("", "member_counts.sql", "settle=0")
+	wantLines(t, out, fmt.Sprintf(`%d\|28\|0`, off), "Nothing was changed.*")
+	if diff := before.Diff(p.Snapshot("conversations")); diff != "" || off == 0 {
+		t.Errorf("a dry look, %d wrong:\n%s", off, diff)
+	}
+	// One of them has a member more, and the application adds 1 between the two looks.
+	joined := testdb.One[string](p.DB, "SELECT md5('conversation 1')::uuid::text")
+	p.Exec("INSERT INTO conversation_members (conversation_id, user_id) VALUES ($1, gen_random_uuid())", joined)
+	done := make(chan error)
+	go func() {
+		_, err := p.try("", "member_counts.sql", "settle=3", "execute=1", "top=1000")
+		done <- err
+	}()
+	testdb.Eventually(t, time.Minute, "it waits between its two looks", func() bool {
+		return p.Count("pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'") == 1
+	})
+	p.Exec("UPDATE conversations SET member_count = member_count + 1 WHERE id = $1", joined)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Count(wrong+" AND c.id = $1", joined); n != 1 || p.Count(wrong) != 1 {
+		t.Errorf("%d are wrong, among them the one that was being changed: %d", p.Count(wrong), n)
+	}
+	p.Exec("UPDATE conversations SET member_count = member_count + 5")
+	off = p.Count(wrong)
+	out = p.script("", "member_counts.sql", "settle=0", "execute=1", "top=3")
+	wantLines(t, out, "3")
+	if n := p.Count(wrong); n != off-3 {
+		t.Errorf("%d are wrong after 3 of %d were put right", n, off)
+	}
+	p.script("", "member_counts.sql", "settle=0", "execute=1")
+	if n := p.Count(wrong); n != 0 {
+		t.Errorf("%d are wrong after all were put right", n)
+	}
+}
+
 // What a run deleted in a span of time comes back as it was, and nothing else.
 func TestRestoreRange(t *testing.T) {
 	p := newPlace(t)
@@ -343,6 +387,7 @@ func (p *place) mentionEverywhere(run int64, n int) (user string) {
 	p.Exec(`INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state)
 		SELECT $2, user_id, conversation_id, run_id, deleted_at, 'restored' FROM conversation_members_audit WHERE user_id = $1`, user, restore)
 	p.Exec("INSERT INTO orphan_cleaner.holds (user_id, reason, lifted_at, run_id) VALUES ($1, 'given back', now(), $2)", user, restore)
+	p.Exec("INSERT INTO orphan_cleaner.promotions (run_id, conversation_id, user_id, role_before) VALUES ($2, gen_random_uuid(), $1, 'member')", user, run)
 	p.Exec("UPDATE orphan_cleaner.runs SET error = 'canary ' || upper($1) || ' is missing', settings = jsonb_build_object('canary', $1::text) WHERE run_id = $2", user, run)
 	return user
 }
@@ -410,7 +455,7 @@ func TestUserErase(t *testing.T) {
 	named := p.know(user)
 
 	out := p.script(asMigrator, "user_erase.sql", "user="+strings.ToUpper(user))
-	wantLines(t, out, `3\|3\|2\|1\|1\|1\|1\|1\|3\|1`, "Nothing was changed.*")
+	wantLines(t, out, `3\|3\|2\|1\|1\|1\|1\|1\|3\|1\|1`, "Nothing was changed.*")
 	if len(p.know(user)) != len(named) {
 		t.Error("a dry look erased something")
 	}

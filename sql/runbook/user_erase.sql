@@ -5,6 +5,7 @@
 --            backup    the row stays; every column of the member but conversation_id becomes null
 --            holds, restores   the row stays, user_id becomes a number in the form of a UUID,
 --                      00000000-0000-0000-0000-…, which is unique there; the hold's reason is emptied
+--            promotions   the row stays; user_id becomes the nil UUID
 --            event_cursors   the place in a run becomes that of the nil UUID; the user is told to no sink any more
 --            runs      settings and error: the id becomes the nil UUID
 --            ledger, staging, unknowns, refusals, rechecks: the user's rows go
@@ -73,6 +74,7 @@ SELECT
     (SELECT count(*) FROM orphan_cleaner.rechecks WHERE user_id = :'user') AS recheck_rows,
     (SELECT count(*) FROM orphan_cleaner.unknowns WHERE user_id = :'user') AS unknown_rows,
     (SELECT count(*) FROM orphan_cleaner.restores WHERE user_id = :'user') AS restored_rows,
+    (SELECT count(*) FROM orphan_cleaner.promotions WHERE user_id = :'user') AS promoted_rows,
     (SELECT count(*) FROM orphan_cleaner.runs WHERE settings::text ILIKE '%' || :'user' || '%' OR error ILIKE '%' || :'user' || '%') AS runs;
 
 \if :execute
@@ -125,6 +127,7 @@ SELECT
         WHERE r.run_id = numbered.run_id
             AND r.conversation_id = numbered.conversation_id
             AND r.user_id = erased;
+        UPDATE orphan_cleaner.promotions SET user_id = nobody WHERE user_id = erased;
         -- A little is told again, with the same ids.
         UPDATE orphan_cleaner.event_cursors SET user_id = nobody WHERE user_id = erased;
         UPDATE orphan_cleaner.runs

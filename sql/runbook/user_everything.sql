@@ -1,6 +1,6 @@
 -- What:    everything that messaging-service's memberships and orphan-cleaner hold about one user, for a
 --          request for access: memberships, shadow, ledger, staging, refusals and who approved them,
---          holds, restores, cursors of events, audit, backup, and runs whose settings or error name the user.
+--          holds, restores, promotions, cursors of events, audit, backup, and runs whose settings or error name the user.
 -- Locks:   ACCESS SHARE on each of these tables.
 -- Time:    reads the audit and the backup whole, which have no index by user: 1 s per 5 million rows.
 -- As:      a superuser, or a member of orphan_cleaner_migrator who owns messaging-service's tables.
@@ -45,6 +45,8 @@ SELECT * FROM orphan_cleaner.unknowns WHERE user_id = :'user';
 SELECT * FROM orphan_cleaner.rechecks WHERE user_id = :'user';
 \echo '== orphan_cleaner.restores: memberships that were restored'
 SELECT * FROM orphan_cleaner.restores WHERE user_id = :'user' ORDER BY run_id, conversation_id;
+\echo '== orphan_cleaner.promotions: conversations whose owner the user became'
+SELECT * FROM orphan_cleaner.promotions WHERE user_id = :'user' ORDER BY run_id, conversation_id;
 \echo '== orphan_cleaner.event_cursors: the last event that a sink was told'
 SELECT sink, run_id, kind, conversation_id, user_id FROM orphan_cleaner.event_cursors WHERE user_id = :'user' ORDER BY sink;
 \echo '== conversation_members_audit: deleted memberships'

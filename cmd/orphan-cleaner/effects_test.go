@@ -1,0 +1,66 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// Until somebody has chosen, check warns, and shows how wrong counts are; then it names what is
+// missing for what was chosen, and a run does nothing before that is there.
+func TestEffects(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 20, 3)
+	w.Roles(rolesFile)
+	run := append(w.env, "DATABASE_URL="+w.Login(runner))
+	w.Exec("UPDATE conversations AS c SET member_count = (SELECT count(*) FROM conversation_members AS m WHERE m.conversation_id = c.id)")
+	w.Exec("UPDATE conversations SET member_count = member_count + 4 WHERE id = (SELECT min(id::text)::uuid FROM conversations)")
+	is(t, findings(t, run, exitDone), "member-count", "warn", "nobody has chosen", "sample 1 have a wrong member_count: 4 members too many, 0 too few, 4 at most in one", "effects set counter=on")
+	if e := program(t, w.env, "effects").expect(t, exitDone); strings.Count(e.stdout, "not chosen") != 2 {
+		t.Errorf("%s", e)
+	}
+
+	for _, wrong := range []string{"counter", "counter=", "counter=yes", "owners=on", "member_count=on", "=on"} {
+		if e := program(t, w.env, "effects", "set", "owners=keep", wrong).expect(t, exitUsage); !strings.Contains(e.stderr, "is no choice: counter=on") || strings.Count(e.stderr, "\n") != 1 {
+			t.Errorf("%s: %s", wrong, e)
+		}
+	}
+	if n := w.Count("orphan_cleaner.effects"); n != 0 {
+		t.Errorf("what was refused chose %d", n)
+	}
+
+	program(t, w.env, "effects", "set", "counter=on", "owners=promote").expect(t, exitDone)
+	found := findings(t, run, exitFailed)
+	is(t, found, "counter", "FAIL", "lacks SELECT (member_count), UPDATE (member_count) ON public.conversations", "psql -f sql/roles.sql", "GRANT SELECT (member_count), UPDATE (member_count) ON public.conversations TO orphan_cleaner_owner")
+	is(t, found, "owners", "FAIL", "UPDATE (role) ON public.conversation_members")
+	if e := program(t, run, "run").expect(t, exitFailed); !strings.Contains(e.stderr, "psql -f sql/roles.sql") || w.Count("conversation_members_backup") != 0 {
+		t.Errorf("%s", e)
+	}
+	w.Roles(rolesFile)
+	found = findings(t, run, exitDone)
+	is(t, found, "counter", "ok", "runs and restores keep member_count")
+	is(t, found, "owners", "ok", "another member becomes owner")
+	is(t, found, "member-count", "warn", "1 have a wrong member_count", "member_counts.sql")
+	w.Exec("UPDATE conversations AS c SET member_count = (SELECT count(*) FROM conversation_members AS m WHERE m.conversation_id = c.id)")
+	is(t, findings(t, run, exitDone), "member-count", "ok")
+
+	// Two that keep the count, and none.
+	w.Exec(`CREATE FUNCTION count_members() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		UPDATE conversations SET member_count = member_count - 1 WHERE id = old.conversation_id; RETURN NULL; END $$`)
+	w.Exec("CREATE TRIGGER count_members AFTER DELETE ON conversation_members FOR EACH ROW EXECUTE FUNCTION count_members()")
+	is(t, findings(t, run, exitDone), "counter", "warn", "so does a trigger, it seems: count_members", "effects set counter=trigger")
+	program(t, w.env, "effects", "set", "counter=trigger").expect(t, exitDone)
+	is(t, findings(t, run, exitDone), "counter", "ok", "count_members")
+	w.Exec("DROP TRIGGER count_members ON conversation_members")
+	is(t, findings(t, run, exitDone), "counter", "warn", "none that fires at a delete names it")
+	w.Exec("ALTER TABLE conversations DROP COLUMN member_count")
+	is(t, findings(t, run, exitFailed), "counter", "FAIL", "conversations has no column member_count", "effects set counter=unread")
+}
+
+// Whoever empties the shadow table may delete messages: check says so.
+func TestShadowKeys(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 10, 1)
+	is(t, findings(t, w.env, exitDone), "shadow-keys", "ok")
+	w.Exec("CREATE TABLE messages (id uuid PRIMARY KEY, sender_id uuid CONSTRAINT messages_sender REFERENCES users (id) ON DELETE CASCADE)")
+	is(t, findings(t, w.env, exitDone), "shadow-keys", "warn", "messages by messages_sender ON DELETE CASCADE", "docs/effects.md")
+}
