@@ -225,7 +225,7 @@ GRANT SELECT ON
 -- Whether a month went without its partition.
 GRANT SELECT (run_id) ON public.conversation_members_audit_default TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION
-    orphan_cleaner.breakers(jsonb, jsonb),
+    orphan_cleaner.breakers(jsonb, jsonb, jsonb),
     orphan_cleaner.surroundings(),
     orphan_cleaner.run_totals()
     TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
