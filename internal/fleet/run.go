@@ -66,27 +66,32 @@ func (f *Fleet) Run(ctx context.Context) (Result, error) {
 
 // each does one thing with the shards that are named, or with all.
 func (f *Fleet) each(ctx context.Context, shards []Progress, names []string, do func(ctx context.Context, shard Shard, p *Progress)) error {
-	var group errgroup.Group
-	group.SetLimit(f.Workers)
-	for i := range shards {
-		if names != nil && !slices.Contains(names, shards[i].Name) {
-			continue
+	Each(f.Shards, f.Workers, func(i int, shard Shard) error {
+		if ctx.Err() == nil && (names == nil || slices.Contains(names, shard.Name)) {
+			do(ctx, shard, &shards[i])
 		}
-		group.Go(func() error {
-			if ctx.Err() != nil {
-				return run.ErrInterrupted
-			}
-			do(ctx, f.Shards[i], &shards[i])
-			return nil
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
+		return nil
+	})
 	if ctx.Err() != nil {
 		return run.ErrInterrupted
 	}
 	return nil
+}
+
+// Each does one thing with every shard, with at most so many at once, and returns what
+// came of it in their order.
+func Each[T any](shards []Shard, atOnce int, do func(i int, shard Shard) T) []T {
+	results := make([]T, len(shards))
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for i, shard := range shards {
+		group.Go(func() error {
+			results[i] = do(i, shard)
+			return nil
+		})
+	}
+	_ = group.Wait() // nothing here returns an error
+	return results
 }
 
 // Next judges what is known so far and gives the shards of the next wave their number.

@@ -132,6 +132,8 @@ func (f *Fleet) pass(ctx context.Context, shard Shard, isDry bool, cfg settings.
 			report.Run = ended.Ended(fence.State(err), err, 0)
 		}
 	}
+	log.Info(map[bool]string{true: "Shard verified", false: "Shard swept"}[isDry], "verdict", report.Verdict, "run_id", report.Run.RunID, //nolint:sloglint // one of two
+		"users_checked", report.Run.UsersChecked, "users_new", report.Run.UsersNew, "members_due", report.Run.MembersDue, "members_deleted", report.Run.MembersDeleted, "error", report.Run.Error)
 	return report
 }
 
