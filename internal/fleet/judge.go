@@ -29,9 +29,17 @@ func (r *Refusal) Error() string {
 // Is says that it is a [result.ErrRefused].
 func (r *Refusal) Is(target error) bool { return target == result.ErrRefused }
 
-// Approved are the facts of shards, by name, that an approval covers: they are judged no
-// more, and what is found beyond them is.
-type Approved map[string]Facts
+// Approved is what approvals cover: it is judged no more, and what is found beyond it is.
+type Approved struct {
+	Open map[string]Facts // by shard, of the approval that this run may use
+	Used []Used
+}
+
+// Used is what an approval let one shard do so many days ago.
+type Used struct {
+	DaysAgo int32
+	Facts   Facts
+}
 
 // less is what an approval leaves to be judged.
 func (f Facts) less(a Facts) Facts {
@@ -50,7 +58,7 @@ func (p *Progress) judged(approved Approved) Facts {
 		facts.RowsDue += max(0, after.MembersDue-before.MembersDue)
 		facts.Candidates += max(0, after.UsersMissing-before.UsersMissing)
 	}
-	return facts.less(approved[p.Name])
+	return facts.less(approved.Open[p.Name])
 }
 
 // sum is what one database would have found that had all rows.
@@ -70,6 +78,13 @@ func sum(verified []*Progress, approved Approved) (total Facts, history []db.Hou
 			days[day.DaysAgo] = db.HourDaysRow{
 				DaysAgo: day.DaysAgo, UsersNew: so.UsersNew + day.UsersNew, RowsTotal: so.RowsTotal + day.RowsTotal, RowsDeleted: so.RowsDeleted + day.RowsDeleted,
 			}
+		}
+	}
+	for _, used := range approved.Used {
+		total.Candidates = max(0, total.Candidates-used.Facts.UsersNew)
+		if so, is := days[used.DaysAgo]; is {
+			so.UsersNew, so.RowsDeleted = max(0, so.UsersNew-used.Facts.UsersNew), max(0, so.RowsDeleted-used.Facts.RowsDue)
+			days[used.DaysAgo] = so
 		}
 	}
 	history = []db.HourDaysRow{} // [] is a fleet without a past, null none

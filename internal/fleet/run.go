@@ -53,7 +53,7 @@ func (f *Fleet) Run(ctx context.Context) (Result, error) {
 	var sums Facts
 	for err == nil {
 		var wave []string
-		if wave, sums, err = f.Next(ctx, shards, nil); err != nil || len(wave) == 0 {
+		if wave, sums, err = f.Next(ctx, shards, Approved{}); err != nil || len(wave) == 0 {
 			break
 		}
 		err = f.each(ctx, shards, wave, func(ctx context.Context, shard Shard, p *Progress) {
