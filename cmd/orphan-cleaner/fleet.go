@@ -13,15 +13,21 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
+	"github.com/nova-social/orphan-cleaner/internal/fleet/queue"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
 // FleetCmd is `fleet`.
 type FleetCmd struct {
-	Check  FleetCheckCmd  `cmd:"" help:"Check every shard as check does one, and show them as one table."`
-	Run    FleetRunCmd    `cmd:"" help:"Verify all shards, judge the sums, then sweep in waves."`
-	Status FleetStatusCmd `cmd:"" help:"Show each shard: its last run, backlog, lag and refusals."`
+	Check   FleetCheckCmd   `cmd:"" help:"Check every shard as check does one, and show them as one table."`
+	Run     FleetRunCmd     `cmd:"" help:"Verify all shards, judge the sums, then sweep in waves; go on with an open run."`
+	Serve   FleetServeCmd   `cmd:"" help:"Work with others on a run per interval, and serve /metrics, /healthz and /readyz."`
+	Status  FleetStatusCmd  `cmd:"" help:"Show runs of the fleet, and each shard: its last run, backlog, lag and refusals."`
+	Approve FleetApproveCmd `cmd:"" help:"Admit what a refused run of the fleet found, once."`
+	Pause   FleetPauseCmd   `cmd:"" help:"Stop the fleet before its next run and its next shard."`
+	Resume  FleetResumeCmd  `cmd:"" help:"Allow runs of the fleet again."`
+	Migrate FleetMigrateCmd `cmd:"" help:"Make the tables of the control database, and River's."`
 }
 
 // FleetFlags say which databases there are.
@@ -53,27 +59,39 @@ type FleetRunFlags struct {
 	LogFlags     `group:"Log"`
 }
 
-// fleet reads the file and connects to auth-service, which closed ends.
-func (f *FleetRunFlags) fleet(ctx context.Context, s *streams) (of *fleet.Fleet, closed func(), err error) {
+// fleet reads the file and connects to auth-service, which closed ends, and to the control
+// database where there is one.
+func (f *FleetRunFlags) fleet(ctx context.Context, s *streams) (of *fleet.Fleet, c *queue.Control, closed func(), err error) {
 	cfg, err := f.config()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	file, err := f.load()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	latest, err := migrate.Latest()
 	if err != nil {
-		return nil, nil, err
-	}
-	if file.MaxQPS > 0 && (f.MaxQPS == 0 || file.MaxQPS < f.MaxQPS) {
-		f.MaxQPS = file.MaxQPS
+		return nil, nil, nil, err
 	}
 	log := f.logger(s)
-	client, err := f.dialAs(ctx, source.Config{Logger: log, Concurrency: cfg.Concurrency})
+	to := source.Config{Logger: log, Concurrency: cfg.Concurrency}
+	if file.ControlURL != "" {
+		if c, err = queue.Open(ctx, file.ControlURL, log); err != nil {
+			return nil, nil, nil, fmt.Errorf("%w: %w", errUsage, err)
+		}
+		if file.MaxQPS > 0 {
+			to.Limiter = c.Budget(file.MaxQPS) // with all other workers
+		}
+	} else if file.MaxQPS > 0 && (f.MaxQPS == 0 || file.MaxQPS < f.MaxQPS) {
+		f.MaxQPS = file.MaxQPS
+	}
+	client, err := f.dialAs(ctx, to)
 	if err != nil {
-		return nil, nil, err
+		if c != nil {
+			c.Close()
+		}
+		return nil, nil, nil, err
 	}
 	if len(cfg.CanaryAlive) == 0 {
 		log.Warn("No canary is configured: another environment's users may pass for the right ones", "hint", "set ORPHAN_CLEANER_CANARY_ALIVE to a user who must never be missing")
@@ -84,7 +102,12 @@ func (f *FleetRunFlags) fleet(ctx context.Context, s *streams) (of *fleet.Fleet,
 			return check.New(pool, log, latest, authProbe(client, f.AuthServiceURL)).ForRun(isDry)
 		},
 	}
-	return of, func() { closeClient(client, log) }, nil
+	return of, c, func() {
+		closeClient(client, log)
+		if c != nil {
+			c.Close()
+		}
+	}, nil
 }
 
 // FleetRunCmd is `fleet run`.
@@ -96,12 +119,20 @@ type FleetRunCmd struct {
 // Run makes one run of the fleet.
 func (cmd *FleetRunCmd) Run(ctx context.Context, s *streams) error {
 	limitMemory()
-	of, closed, err := cmd.fleet(ctx, s)
+	of, c, closed, err := cmd.fleet(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer closed()
-	ended, err := of.Run(ctx)
+	makeRun := of.Run
+	if c != nil {
+		worker, err := queue.NewWorker(of, c, queue.Options{})
+		if err != nil {
+			return err
+		}
+		makeRun = worker.Run
+	}
+	ended, err := makeRun(ctx)
 	logFleet(of.Log, ended, err)
 	if cmd.JSON {
 		if err := printJSONLine(s.out, ended); err != nil {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
+	"github.com/nova-social/orphan-cleaner/internal/fleet/queue"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 // FleetStatusCmd is `fleet status`.
@@ -19,12 +21,14 @@ type FleetStatusCmd struct {
 	Retention  Duration `help:"The retention that decides what is due." env:"ORPHAN_CLEANER_RETENTION" default:"30d"`
 	Interval   Duration `help:"Time between runs, which says when the next one is due." env:"ORPHAN_CLEANER_INTERVAL" default:"1h"`
 	WindowFlag
-	JSON bool `name:"json" help:"Print one JSON object."`
+	LogFlags `group:"Log"`
+	JSON     bool `name:"json" help:"Print one JSON object."`
 }
 
 // fleetStatus is what `fleet status` prints.
 type fleetStatus struct {
-	Shards []shardStatus `json:"shards"`
+	Control *queue.State  `json:"control"` // null: there is no control database
+	Shards  []shardStatus `json:"shards"`
 }
 
 // shardStatus has the status of a shard, or why there is none.
@@ -41,7 +45,20 @@ func (cmd *FleetStatusCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	of := StatusCmd{Retention: cmd.Retention, Runs: 10, Days: 31, Interval: cmd.Interval, WindowFlag: cmd.WindowFlag}
-	st := fleetStatus{Shards: fleet.Each(file.Shards, file.Workers, func(_ int, shard fleet.Shard) shardStatus {
+	st := fleetStatus{}
+	if file.ControlURL != "" {
+		c, err := openControl(ctx, file, cmd.logger(s))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		state, err := c.State(ctx, 5)
+		if err != nil {
+			return fmt.Errorf("reading the control database: %w", err)
+		}
+		st.Control = &state
+	}
+	st.Shards = fleet.Each(file.Shards, file.Workers, func(_ int, shard fleet.Shard) shardStatus {
 		pool, err := cmd.openShard(ctx, shard)
 		if err != nil {
 			return shardStatus{Shard: shard.Name, Error: oneLine(err)}
@@ -52,7 +69,7 @@ func (cmd *FleetStatusCmd) Run(ctx context.Context, s *streams) error {
 			return shardStatus{Shard: shard.Name, Error: oneLine(err)}
 		}
 		return shardStatus{Shard: shard.Name, Status: &read}
-	})}
+	})
 	if cmd.JSON {
 		return printJSON(s.out, st)
 	}
@@ -61,6 +78,9 @@ func (cmd *FleetStatusCmd) Run(ctx context.Context, s *streams) error {
 
 // print shows what differs from shard to shard. The lag is since the last check of a user.
 func (st fleetStatus) print(s *streams, now time.Time) error {
+	if err := printControl(s, st.Control, now); err != nil {
+		return err
+	}
 	t := newTable("", "shard", "state", "last run", "deleted", "due now", "waiting", "lag")
 	for _, one := range st.Shards {
 		if one.Status == nil {
@@ -97,6 +117,41 @@ func (st fleetStatus) print(s *streams, now time.Time) error {
 			continue
 		}
 		if _, err := fmt.Fprintf(s.out, "%s: %s\n", one.Shard, shown(said)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// printControl shows the last runs of the fleet, and what keeps it from the next.
+func printControl(s *streams, st *queue.State, now time.Time) error {
+	if st == nil {
+		return nil
+	}
+	t := newTable("Runs of the fleet", "run", "state", "started (UTC)", "seconds", "waves", "breaker")
+	for _, r := range st.Runs {
+		t.AppendRow(table.Row{r.FleetRun, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04"), fmt.Sprintf("%.1f", r.Seconds), r.Waves, textOf(r.Breaker)})
+	}
+	if err := printTable(s.out, t); err != nil {
+		return err
+	}
+	var lines []string
+	for i, r := range st.Runs {
+		if r.Error != "" {
+			lines = append(lines, fmt.Sprintf("run %d: %s", r.FleetRun, shown(r.Error)))
+		}
+		if i == 0 && r.Breaker != nil && settings.Approvable(*r.Breaker) {
+			lines = append(lines, fmt.Sprintf("REFUSED run %d of the fleet: orphan-cleaner fleet approve %d admits what it found", r.FleetRun, r.FleetRun))
+		}
+	}
+	for _, a := range st.Approvals {
+		lines = append(lines, fmt.Sprintf("APPROVED run %d of the fleet by %s until %s UTC; the next run uses it", a.FleetRun, shown(a.ApprovedBy), clock(now, a.ExpiresAt)))
+	}
+	for _, p := range st.Paused {
+		lines = append(lines, fmt.Sprintf("PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner fleet resume", shown(p.PausedBy), clock(now, p.PausedAt), shown(p.Reason)))
+	}
+	for _, line := range append(lines, "") {
+		if _, err := fmt.Fprintln(s.out, line); err != nil {
 			return err
 		}
 	}

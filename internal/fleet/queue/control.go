@@ -96,13 +96,20 @@ func (c *Control) write(ctx context.Context, doing string, do func(ctx context.C
 func (c *Control) once(ctx context.Context, mode pgx.TxAccessMode, do func(ctx context.Context, tx pgx.Tx, q *generated.Queries) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit+database.Grace)
 	defer cancel()
-	return pgx.BeginTxFunc(ctx, c.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: mode}, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, c.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: mode}, func(tx pgx.Tx) error {
 		bounds := db.SettingsApplyParams{LockTimeout: "10s", StatementTimeout: database.Milliseconds(limit), IdleTimeout: "5s", IsLocal: true}
 		if err := database.Queries(tx).SettingsApply(ctx, bounds); err != nil {
 			return err
 		}
 		return do(ctx, tx, generated.New(database.Naming(tx)))
 	})
+	switch database.Code(err) {
+	case "42P01", "3F000", "42883": // a table, a schema or a function is not there
+		err = fmt.Errorf("%w; the control database is not migrated to this version; fix: orphan-cleaner fleet migrate", err)
+	case database.NoPrivilege:
+		err = fmt.Errorf("%w; fix: psql -f sql/fleet_roles.sql in the control database, then GRANT orphan_cleaner_fleet TO the login", err)
+	}
+	return err
 }
 
 // read asks the control database something.

@@ -64,6 +64,7 @@ func NewWorker(of *fleet.Fleet, c *Control, o Options) (*Worker, error) {
 		// A job has no heartbeat: a killed worker's is given to another one after its time.
 		JobTimeout: of.JobTimeout, RescueStuckJobsAfter: of.JobTimeout + of.Settings.Lease,
 	}
+	cfg.ReindexerIndexNames = []string{} // that takes the owner, whom no worker is
 	if o.Every > 0 {
 		cfg.PeriodicJobs = []*river.PeriodicJob{river.NewPeriodicJob(river.PeriodicInterval(o.Every), func() (river.JobArgs, *river.InsertOpts) {
 			return beginArgs{}, &river.InsertOpts{Queue: queueName, UniqueOpts: river.UniqueOpts{ByPeriod: o.Every}}
