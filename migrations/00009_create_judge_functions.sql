@@ -7,21 +7,26 @@
 SET LOCAL lock_timeout = '3s';
 
 -- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.breakers(settings jsonb, facts jsonb)
+-- With a history, that of many databases, facts are their sums; users_all is among them.
+CREATE FUNCTION orphan_cleaner.breakers(settings jsonb, facts jsonb, history jsonb DEFAULT NULL)
 RETURNS TABLE (breaker text, target text, figure double precision, limit_value double precision, is_tripped boolean, can_be_approved boolean, message text)
 LANGUAGE sql
 STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
-    -- Of a run they are effective already; a dry run, which has none, is bound by pinned limits, too.
-    WITH e AS (SELECT orphan_cleaner.effective_settings(breakers.settings) AS settings),
+    -- Of a run they are effective already; a dry run, which has none, is bound by pinned limits, too. Those of one database say
+    -- nothing of many.
+    WITH e AS (SELECT CASE WHEN history IS NULL THEN orphan_cleaner.effective_settings(breakers.settings) ELSE breakers.settings END AS settings),
     f AS (
         SELECT
             (facts ->> 'alive_missing')::double precision AS alive_missing, (facts ->> 'dead_present')::double precision AS dead_present,
             (facts ->> 'users_active')::double precision AS active, (facts ->> 'users_checked')::double precision AS users,
             -- Where each run checks a part of the users, the others are known from the last time.
-            greatest((facts ->> 'users_checked')::double precision, (SELECT v.users FROM orphan_cleaner.coverage AS v)) AS all_users,
+            greatest(
+                (facts ->> 'users_checked')::double precision,
+                CASE WHEN history IS NULL THEN (SELECT v.users FROM orphan_cleaner.coverage AS v) ELSE (facts ->> 'users_all')::double precision END
+            ) AS all_users,
             (facts ->> 'users_new')::double precision AS users_new, (facts ->> 'candidates')::double precision AS candidates,
             (SELECT max(r.heartbeat_at) FROM orphan_cleaner.runs AS r WHERE r.run_id IS DISTINCT FROM (facts ->> 'run_id')::bigint) AS latest,
             (e.settings ->> 'new-missing-share')::double precision AS new_missing_share, (e.settings ->> 'new-missing-rate')::double precision AS new_missing_rate,
@@ -59,8 +64,12 @@ AS $$
     ),
     past AS (
         -- Days of 24 hours back from now; the first is not over. Refused runs are not in it: no refusal becomes usual.
-        SELECT floor(extract(EPOCH FROM now() - h.hour) / 86400)::integer AS days_ago, h.*
+        SELECT floor(extract(EPOCH FROM now() - h.hour) / 86400)::integer AS days_ago, h.target, h.hour, h.users_new, h.rows_total, h.rows_deleted
         FROM orphan_cleaner.hours AS h
+        WHERE history IS NULL
+        UNION ALL
+        SELECT d.days_ago, d.target, now() - d.days_ago * interval '1 day', d.users_new, d.rows_total, d.rows_deleted
+        FROM jsonb_to_recordset(history) AS d (target text, days_ago integer, users_new bigint, rows_total bigint, rows_deleted bigint)
     ),
     days AS (
         SELECT
@@ -343,7 +352,7 @@ $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.breakers IS 'Every breaker with its figure and its limit, in the order in which they are judged; the first one that is tripped refuses the run.';
+COMMENT ON FUNCTION orphan_cleaner.breakers IS 'Every breaker with its figure and its limit, in the order in which they are judged; the first one that is tripped refuses the run. With a history, the days of many databases, it judges their sums.';
 COMMENT ON FUNCTION orphan_cleaner.run_judge IS 'Judges what a run has staged. Refused: names the breaker, keeps what an approval would cover, leaves the ledger as it was. Passed: writes the ledger.';
 
 -- +goose Down

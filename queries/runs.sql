@@ -33,7 +33,8 @@ SELECT
 FROM orphan_cleaner.run_judge(@run_id::bigint, @token::uuid, @report::jsonb) AS j;
 
 -- name: RunBreakers :many
--- What the breakers say of these settings and facts: the judgement of a dry run, and the figures for a page.
+-- What the breakers say of these settings and facts: the judgement of a dry run, of a fleet by the sums of its history, and
+-- the figures for a page.
 -- Locks: ACCESS SHARE on hours, runs and conversation_members. Index: runs_heartbeat_at; hours is read whole.
 -- Rows: an hour each of the audit's window; all members, counted, where they are few or many are due.
 SELECT
@@ -42,7 +43,7 @@ SELECT
     coalesce(b.limit_value, 0)::float8 AS limit_value,
     b.is_tripped::boolean AS is_tripped,
     b.message::text AS message
-FROM orphan_cleaner.breakers(@settings::jsonb, @facts::jsonb) AS b;
+FROM orphan_cleaner.breakers(@settings::jsonb, @facts::jsonb, sqlc.narg('history')::jsonb) AS b;
 
 -- name: RunAssess :one
 -- What these missing users mean for a run, summed up; changes nothing: the staging of a dry run. Pinned limits are

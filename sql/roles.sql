@@ -244,7 +244,7 @@ GRANT SELECT ON
 -- Whether a month went without its partition.
 GRANT SELECT (run_id) ON public.conversation_members_audit_default TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION
-    orphan_cleaner.breakers(jsonb, jsonb),
+    orphan_cleaner.breakers(jsonb, jsonb, jsonb),
     orphan_cleaner.surroundings(),
     orphan_cleaner.effects_check(),
     orphan_cleaner.counter_sample(integer),

@@ -23,6 +23,7 @@ type CLI struct {
 	Status     StatusCmd     `cmd:"" group:"Runs" help:"Show recent runs and the backlog by due date."`
 	Report     ReportCmd     `cmd:"" group:"Runs" help:"Show what was deleted in a month: per day, and by the size of conversations."`
 	Bench      BenchCmd      `cmd:"" group:"Runs" help:"Measure the speed of your own database and auth-service; with --read-only, which changes nothing."`
+	Fleet      FleetCmd      `cmd:"" group:"Runs" help:"Many databases with one auth-service: check, run and status over all."`
 	Approve    ApproveCmd    `cmd:"" group:"On call" help:"Admit the users that a refused run found, once."`
 	Hold       HoldCmd       `cmd:"" group:"On call" help:"Keep users or conversations from being cleaned."`
 	Pause      PauseCmd      `cmd:"" group:"On call" help:"Stop every runner everywhere before its next transaction."`

@@ -20,7 +20,7 @@ func TestEachCommandHasJSON(t *testing.T) {
 	}
 	for _, leaf := range parser.Model.Leaves(true) {
 		command, _, _ := strings.Cut(strings.TrimPrefix(leaf.FullPath(), "orphan-cleaner "), " <")
-		if flagOf(leaf, "json") == nil && command != "serve" && command != "help" && command != "completion" {
+		if flagOf(leaf, "json") == nil && command != "serve" && command != "fleet serve" && command != "help" && command != "completion" {
 			t.Errorf("%s has no --json", command)
 		}
 	}

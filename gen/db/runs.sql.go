@@ -166,12 +166,13 @@ SELECT
     coalesce(b.limit_value, 0)::float8 AS limit_value,
     b.is_tripped::boolean AS is_tripped,
     b.message::text AS message
-FROM orphan_cleaner.breakers($1::jsonb, $2::jsonb) AS b
+FROM orphan_cleaner.breakers($1::jsonb, $2::jsonb, $3::jsonb) AS b
 `
 
 type RunBreakersParams struct {
 	Settings []byte `json:"settings"`
 	Facts    []byte `json:"facts"`
+	History  []byte `json:"history"`
 }
 
 type RunBreakersRow struct {
@@ -182,11 +183,12 @@ type RunBreakersRow struct {
 	Message    string  `json:"message"`
 }
 
-// What the breakers say of these settings and facts: the judgement of a dry run, and the figures for a page.
+// What the breakers say of these settings and facts: the judgement of a dry run, of a fleet by the sums of its history, and
+// the figures for a page.
 // Locks: ACCESS SHARE on hours, runs and conversation_members. Index: runs_heartbeat_at; hours is read whole.
 // Rows: an hour each of the audit's window; all members, counted, where they are few or many are due.
 func (q *Queries) RunBreakers(ctx context.Context, arg RunBreakersParams) ([]RunBreakersRow, error) {
-	rows, err := q.db.Query(ctx, runBreakers, arg.Settings, arg.Facts)
+	rows, err := q.db.Query(ctx, runBreakers, arg.Settings, arg.Facts, arg.History)
 	if err != nil {
 		return nil, err
 	}

@@ -133,6 +133,9 @@ func addressed(err error) error {
 // of one names it, and says all that the server does.
 func Queries(on db.DBTX) *db.Queries { return db.New(naming{on}) }
 
+// Naming does the same for queries of another database than a shard's.
+func Naming(on db.DBTX) db.DBTX { return naming{on} }
+
 type naming struct{ db.DBTX }
 
 func (n naming) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
@@ -171,8 +174,8 @@ func nameIn(sql string) string {
 	return name
 }
 
-// ourFunction is a function of our schema in the context of an error, in whatever language the server speaks.
-var ourFunction = regexp.MustCompile(`(^|[^\w.$"])orphan_cleaner\.[a-z_]+\(`)
+// ourFunction is a function of our schemas in the context of an error, in whatever language the server speaks.
+var ourFunction = regexp.MustCompile(`(^|[^\w.$"])orphan_cleaner(_fleet)?\.[a-z_]+\(`)
 
 // raisedElsewhere: by a RAISE of the application's, in a trigger of its own, which may
 // have chosen any SQLSTATE: one of ours, that of a deadlock, of a lost connection.

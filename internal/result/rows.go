@@ -45,6 +45,7 @@ const members = "conversation_members"
 // Target is what a run did with one table.
 type Target struct {
 	Name          string `json:"name"`
+	RowsTotal     int64  `json:"rows_total"` // of those checked
 	RowsDue       int64  `json:"rows_due"`
 	RowsDeleted   int64  `json:"rows_deleted"`
 	RowsKeptYoung int64  `json:"rows_kept_young"`
@@ -92,11 +93,13 @@ func (t *Tally) Facts(due Rows) map[string]any {
 	return facts
 }
 
-// Seen counts the rows of a page of one target; the result knows those of members.
+// Seen counts the rows of a page of one target.
 func (r *Run) Seen(target string, rows int64) {
-	if target == members {
-		r.MembersTotal += rows
+	if r.seen == nil {
+		r.seen = map[string]int64{}
 	}
+	r.seen[target] += rows
+	r.MembersTotal = r.seen[members]
 }
 
 // Counted fills in what is counted by target.
@@ -104,7 +107,7 @@ func (r Run) Counted(t *Tally) Run {
 	r.Targets = make([]Target, len(t.Targets))
 	for i, name := range t.Targets {
 		r.Targets[i] = Target{
-			Name: name, RowsDue: t.Due.at(i), RowsDeleted: t.Deleted.at(i), RowsKeptYoung: t.KeptYoung.at(i),
+			Name: name, RowsTotal: r.seen[name], RowsDue: t.Due.at(i), RowsDeleted: t.Deleted.at(i), RowsKeptYoung: t.KeptYoung.at(i),
 			RowsHeld: t.Held.at(i), RowsChanged: t.Changed.at(i), RowsBlocked: t.Blocked.at(i), RowsWaiting: t.Waiting.at(i),
 		}
 	}

@@ -113,6 +113,11 @@ func (c *Client) Retry(ctx context.Context, users int, attempt func() *BatchErro
 		if err := c.limiter.Wait(ctx); err != nil {
 			return struct{}{}, backoff.Permanent(err)
 		}
+		if c.cfg.Limiter != nil {
+			if err := c.cfg.Limiter.Wait(ctx); err != nil {
+				return struct{}{}, backoff.Permanent(err)
+			}
+		}
 		attempts++
 		last = attempt()
 		switch {

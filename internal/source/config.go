@@ -1,6 +1,7 @@
 package source
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -37,6 +38,8 @@ type Config struct {
 	BackoffInitial, BackoffMax time.Duration
 	// MaxQPS limits attempts per second over all goroutines. 0: no limit.
 	MaxQPS float64
+	// Limiter, where there is one, is asked before each attempt, too: it is shared with others.
+	Limiter Limiter
 	// Concurrency is the largest number of attempts in flight at once. It is
 	// lowered while their P99 is over TargetP99. 0: no limit.
 	Concurrency int
@@ -58,6 +61,12 @@ type Config struct {
 
 	Logger   *slog.Logger
 	Observer Observer
+}
+
+// Limiter says when the next attempt may be made.
+type Limiter interface {
+	// Wait returns when it may, or with the error of the context.
+	Wait(ctx context.Context) error
 }
 
 // DefaultQuery is Config.Query where it is not set.

@@ -70,6 +70,7 @@ FROM run, users
 \set facts '\'{}\''
 \set first_page 0
 \set from_run 0
+\set history NULL
 \set hold '\'30 days\''
 \set hold_id 1
 \set host '\'explain\''

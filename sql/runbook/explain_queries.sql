@@ -309,6 +309,26 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == EventBacklog, any values
 EXPLAIN (:options) EXECUTE "EventBacklog";
 
+-- What the hours say of each day, by target, '' for users, 24 hours back from now, for the sums of a fleet: 36 days, as far back as a breaker looks.
+-- Locks: ACCESS SHARE on hours. Index: none; hours is read whole. Rows: an hour each of the audit's window.
+PREPARE "HourDays" AS
+SELECT
+    h.target,
+    floor(extract(EPOCH FROM now() - h.hour) / 86400)::integer AS days_ago,
+    sum(h.users_new)::bigint AS users_new,
+    coalesce((array_agg(h.rows_total ORDER BY h.hour) FILTER (WHERE h.rows_total > 0))[1], 0)::bigint AS rows_total,
+    sum(h.rows_deleted)::bigint AS rows_deleted
+FROM orphan_cleaner.hours AS h
+WHERE h.hour > now() - interval '60 days'
+GROUP BY 1, 2
+ORDER BY 1, 2;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == HourDays, these values
+EXPLAIN (:options) EXECUTE "HourDays";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == HourDays, any values
+EXPLAIN (:options) EXECUTE "HourDays";
+
 -- Places a hold on a user or a conversation; 0 when it would be over already.
 -- Locks: ROW EXCLUSIVE on holds; waits for the chunks in flight, 5 s at most. Index: none. Rows: one.
 PREPARE "HoldAdd" AS
@@ -1860,7 +1880,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunJudge, any values
 EXPLAIN (:options) EXECUTE "RunJudge" (:run_id, :token, :report);
 
--- What the breakers say of these settings and facts: the judgement of a dry run, and the figures for a page.
+-- What the breakers say of these settings and facts: the judgement of a dry run, of a fleet by the sums of its history, and
+-- the figures for a page.
 -- Locks: ACCESS SHARE on hours, runs and conversation_members. Index: runs_heartbeat_at; hours is read whole.
 -- Rows: an hour each of the audit's window; all members, counted, where they are few or many are due.
 PREPARE "RunBreakers" AS
@@ -1870,13 +1891,13 @@ SELECT
     coalesce(b.limit_value, 0)::float8 AS limit_value,
     b.is_tripped::boolean AS is_tripped,
     b.message::text AS message
-FROM orphan_cleaner.breakers($1::jsonb, $2::jsonb) AS b;
+FROM orphan_cleaner.breakers($1::jsonb, $2::jsonb, $3::jsonb) AS b;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RunBreakers, these values
-EXPLAIN (:options) EXECUTE "RunBreakers" (:settings, :facts);
+EXPLAIN (:options) EXECUTE "RunBreakers" (:settings, :facts, :history);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RunBreakers, any values
-EXPLAIN (:options) EXECUTE "RunBreakers" (:settings, :facts);
+EXPLAIN (:options) EXECUTE "RunBreakers" (:settings, :facts, :history);
 
 -- What these missing users mean for a run, summed up; changes nothing: the staging of a dry run. Pinned limits are
 -- applied, as run_begin applies them.

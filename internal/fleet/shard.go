@@ -1,0 +1,214 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"slices"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/blocked"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/fence"
+	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/run"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
+)
+
+// Fleet is a file and what its shards are cleaned with.
+type Fleet struct {
+	File
+	Settings settings.Run // of each shard's runs
+	Users    run.Checker  // auth-service, one client for all
+	Log      *slog.Logger
+	// Open connects to a shard, and Preflight is what a run of it checks first.
+	Open      func(ctx context.Context, shard Shard) (*pgxpool.Pool, error)
+	Preflight func(pool *pgxpool.Pool, log *slog.Logger, isDry bool) func(ctx context.Context) error
+}
+
+// Facts are what the breakers judge, of one shard or summed over all.
+type Facts struct {
+	UsersChecked int64 `json:"users_checked"`
+	UsersAll     int64 `json:"users_all"` // with those whom this run did not check
+	UsersNew     int64 `json:"users_new"`
+	UsersActive  int64 `json:"users_active"`
+	Candidates   int64 `json:"candidates"`
+
+	Targets map[string]Rows `json:"targets"`
+}
+
+// Rows are those of a target, or of all.
+type Rows struct {
+	Due   int64 `json:"rows_due"`
+	Total int64 `json:"rows_total"`
+}
+
+// Rows are the sums over all targets.
+func (f Facts) Rows() (sum Rows) {
+	for _, rows := range f.Targets {
+		sum.Due, sum.Total = sum.Due+rows.Due, sum.Total+rows.Total
+	}
+	return sum
+}
+
+// Report is what became of one pass over one shard. Its JSON is kept with a fleet's run.
+type Report struct {
+	Shard string           `json:"shard"`
+	Run   result.Run       `json:"run"`
+	Facts *Facts           `json:"facts"` // of a first pass that came to its end, or nil
+	Days  []db.HourDaysRow `json:"days"`
+	// Verdict is what the error was, for who has only the JSON: one of those below.
+	Verdict string `json:"verdict"`
+}
+
+// What became of a pass. An approvable refusal is the shard's own business; one that
+// doubts auth-service or the clock is everybody's.
+const (
+	Done       = "done"
+	Incomplete = "incomplete"  // single users or rows are left for the next run
+	Refused    = "refused"     // by the shard's own breaker
+	Doubted    = "doubted"     // by one that nobody can approve
+	Paused     = "paused"      // the shard is
+	AnotherRun = "another-run" // is open: who cleans that shard is not this fleet
+	Failed     = "failed"
+)
+
+func verdict(err error, ended result.Run) string {
+	refusal, refused := errors.AsType[*result.Refusal](err)
+	switch {
+	case err == nil:
+		return Done
+	case refused && !settings.Approvable(refusal.Breaker):
+		return Doubted
+	case refused:
+		return Refused
+	case errors.Is(err, run.ErrPaused):
+		return Paused
+	case errors.Is(err, run.ErrAnotherRun):
+		return AnotherRun
+	case errors.Is(err, run.ErrIncomplete) && ended.UsersChecked > 0 && 10*ended.UsersUnknown <= ended.UsersChecked:
+		return Incomplete
+	default:
+		return Failed
+	}
+}
+
+// Verify is the first pass over a shard: a dry run, which changes nothing, and the facts
+// that the sums are made of.
+func (f *Fleet) Verify(ctx context.Context, shard Shard) Report {
+	return f.pass(ctx, shard, true, f.Settings)
+}
+
+// Sweep is the second pass: a run like any other, whose own breakers judge it, and whose
+// limits are no wider than what the fleet has judged.
+func (f *Fleet) Sweep(ctx context.Context, shard Shard, judged *Facts) Report {
+	cfg := f.Settings
+	cfg.Limits = bounded(cfg.Limits, judged)
+	return f.pass(ctx, shard, false, cfg)
+}
+
+// bounded allows what happens between the passes: a user's rows more, a few users more.
+func bounded(limits settings.Limits, judged *Facts) settings.Limits {
+	stricter := settings.Limits{}
+	for name, limit := range limits {
+		stricter[name] = limit
+	}
+	if judged != nil {
+		stricter["delete-rows"] = min(stricter["delete-rows"], float64(2*judged.Rows().Due+1000))
+		stricter["new-missing-share"] = min(stricter["new-missing-share"], float64(2*judged.UsersNew+5)/math.Max(1, float64(judged.UsersChecked)))
+	}
+	return stricter
+}
+
+func (f *Fleet) pass(ctx context.Context, shard Shard, isDry bool, cfg settings.Run) Report {
+	log := f.Log.With("shard", shard.Name)
+	cfg.DryRun = isDry
+	report := Report{Shard: shard.Name, Days: []db.HourDaysRow{}}
+	pool, err := f.Open(ctx, shard)
+	if err != nil {
+		report.Verdict = Failed
+		report.Run = result.Run{DryRun: isDry, Blocked: []blocked.User{}}.Ended("failed", err, 0)
+		return report
+	}
+	defer pool.Close()
+	seen := &collector{next: f.Users, canaries: slices.Concat(cfg.CanaryAlive, cfg.CanaryDead)}
+	ended, err := run.New(pool, seen, log, cfg, f.Preflight(pool, log, isDry)).Run(ctx)
+	report.Run, report.Verdict = ended, verdict(err, ended)
+	if isDry && slices.Contains([]string{Done, Incomplete, Refused}, report.Verdict) {
+		if err := f.facts(ctx, pool, cfg, seen.missing, &report); err != nil {
+			report.Verdict = Failed
+			report.Run = ended.Ended(fence.State(err), err, 0)
+		}
+	}
+	log.Info(map[bool]string{true: "Shard verified", false: "Shard swept"}[isDry], "verdict", report.Verdict, "run_id", report.Run.RunID, //nolint:sloglint // one of two
+		"users_checked", report.Run.UsersChecked, "users_new", report.Run.UsersNew, "members_due", report.Run.MembersDue, "members_deleted", report.Run.MembersDeleted, "error", report.Run.Error)
+	return report
+}
+
+// facts adds to a report what its shard has to say to the breakers.
+func (f *Fleet) facts(ctx context.Context, pool *pgxpool.Pool, cfg settings.Run, missing []uuid.UUID, report *Report) error {
+	patience := database.Patience{Log: f.Log, Attempts: cfg.Attempts, LockTimeout: cfg.LockTimeout}
+	_, err := database.Do(ctx, pool, patience, pgx.ReadOnly, database.ReadLimit, "summing up the shard", func(ctx context.Context, q *db.Queries) (struct{}, error) {
+		open, err := q.ApprovalOpen(ctx)
+		if err != nil {
+			return struct{}{}, err
+		}
+		params := db.RunAssessParams{UserIds: missing, Retention: cfg.Retention, MaxGap: cfg.MaxGap}
+		if len(open) > 0 {
+			params.ApprovedRun = &open[0].RunID
+		}
+		sum, err := q.RunAssess(ctx, params)
+		if err != nil {
+			return struct{}{}, err
+		}
+		facts := Facts{
+			UsersChecked: report.Run.UsersChecked, UsersAll: report.Run.UsersChecked, UsersNew: sum.UsersNewJudged, UsersActive: sum.UsersActive,
+			Candidates: sum.CandidatesJudged, Targets: map[string]Rows{},
+		}
+		for i, target := range report.Run.Targets {
+			facts.Targets[target.Name] = Rows{Due: sum.RowsDueJudged[i], Total: target.RowsTotal}
+		}
+		switch state, err := q.CoverageState(ctx); {
+		case err == nil:
+			facts.UsersAll = max(facts.UsersAll, state.Users)
+		case !errors.Is(err, pgx.ErrNoRows):
+			return struct{}{}, err
+		}
+		days, err := q.HourDays(ctx)
+		for _, day := range days { // where a part was checked, the rows of the others
+			if rows, is := facts.Targets[day.Target]; is && day.DaysAgo == days[0].DaysAgo {
+				facts.Targets[day.Target] = Rows{Due: rows.Due, Total: max(rows.Total, day.RowsTotal)}
+			}
+		}
+		report.Facts, report.Days = &facts, append([]db.HourDaysRow{}, days...)
+		return struct{}{}, err
+	})
+	return err
+}
+
+// collector notes who is missing, without canaries, which are no users of a shard.
+type collector struct {
+	next     run.Checker
+	canaries []uuid.UUID
+
+	mu      sync.Mutex
+	missing []uuid.UUID
+}
+
+func (c *collector) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+	missing, err := c.next.Missing(ctx, ids)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range missing {
+		if !slices.Contains(c.canaries, id) {
+			c.missing = append(c.missing, id)
+		}
+	}
+	return missing, err
+}
