@@ -73,11 +73,16 @@ AS $$
         WHERE d.ordinal BETWEEN 8 AND 35
         HAVING max(d.days_ago) - min(d.days_ago) >= 13
     ),
+    refused AS (
+        SELECT min(floor(extract(EPOCH FROM now() - date_trunc('hour', r.started_at)) / 86400))::integer AS days_ago
+        FROM orphan_cleaner.runs AS r
+        WHERE r.state = 'refused' AND r.kind = 'clean' AND date_trunc('hour', r.started_at) <= now() - interval '7 days'
+    ),
     window_sums AS (
         SELECT
             coalesce(sum(p.users_new) FILTER (WHERE p.days_ago < 7), 0) AS new_7d,
-            -- The days whose finds these are: seven, or more after an outage.
-            least(greatest(min(p.days_ago) FILTER (WHERE p.days_ago >= 7), 7), 14) AS new_days,
+            -- The days whose finds these are: seven, or more after an outage. A refused run is none: what it found was refused.
+            least(greatest(least(min(p.days_ago) FILTER (WHERE p.days_ago >= 7), (SELECT r.days_ago FROM refused AS r)), 7), 14) AS new_days,
             coalesce(sum(p.rows_deleted) FILTER (WHERE p.days_ago = 0), 0) AS deleted_24h,
             coalesce(sum(p.rows_deleted) FILTER (WHERE p.days_ago < 7), 0) AS deleted_7d,
             coalesce(sum(p.rows_deleted) FILTER (WHERE p.days_ago < 30), 0) AS deleted_30d,

@@ -92,6 +92,32 @@ func TestFirstRunIsNoRate(t *testing.T) {
 	w.refused("new-missing-rate", r, err)
 }
 
+// After ten days without a run one finds what gathers in ten, and may. After ten days on which runs were refused it may
+// not: else a loss that is refused for long enough passes.
+func TestRefusedDaysAreNoOutage(t *testing.T) {
+	for name, refused := range map[string]bool{"no run": false, "refused runs": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			users := w.people(1000, 1)
+			w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, users, users_new, rows_total)
+				SELECT date_trunc('hour', now()) - make_interval(days => n), 1000, 1, 1000 FROM generate_series(10, 50) AS n`)
+			if refused {
+				w.db.Exec(`INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings, breaker)
+					SELECT 'clean', 'refused', 'judge', now() - make_interval(days => n), now() - interval '1 hour', now(), '1 minute', 'test', 'test', '{}', 'new-missing-rate'
+					FROM generate_series(1, 9) AS n`)
+			}
+			// More than twice what is usual in seven days, and five; less than in ten.
+			w.die(0, users[:22]...)
+			r, err := w.run()
+			if refused {
+				w.refused("new-missing-rate", r, err)
+				return
+			}
+			w.must(r, err)
+		})
+	}
+}
+
 // Where no canary is configured a run chooses its own, once ten runs have succeeded. More
 // than a quarter of them missing is refused whatever the limits are; those missing
 // before are none of them.
