@@ -7,17 +7,17 @@ SELECT p.user_ids::uuid [] AS users, p.row_count::bigint AS members
 FROM orphan_cleaner.conversation_members_page(@from_user::uuid, @max_users::bigint) AS p;
 
 -- name: MemberCanaries :many
--- Users who were alive in every run so far: spread over all ids, members for longer than a month, no candidates. An
--- auth-service that misses many of them is wrong.
+-- Users who were alive in every run so far: members for longer than a month, no candidates; spread over all ids, over
+-- those who read messages and who do not, and over old and new members. An auth-service that misses many of them is wrong.
 -- Locks: ACCESS SHARE on conversation_members, candidates and unknowns.
--- Index: conversation_members_user_id, candidates_pkey. Rows: some for each of the users.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: 20 for each of the users.
 SELECT c.user_id::uuid AS user_id
 FROM orphan_cleaner.conversation_members_canaries(@users::integer) AS c (user_id);
 
 -- name: RunCanaries :many
 -- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
 -- Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
--- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+-- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, 20 for each of the users.
 SELECT c.user_id::uuid AS user_id
 FROM orphan_cleaner.conversation_members_canaries(@users::integer) AS c (user_id)
 WHERE (

@@ -388,10 +388,10 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == MemberUserPage, any values
 EXPLAIN (:options) EXECUTE "MemberUserPage" (:from_user, :max_users);
 
--- Users who were alive in every run so far: spread over all ids, members for longer than a month, no candidates. An
--- auth-service that misses many of them is wrong.
+-- Users who were alive in every run so far: members for longer than a month, no candidates; spread over all ids, over
+-- those who read messages and who do not, and over old and new members. An auth-service that misses many of them is wrong.
 -- Locks: ACCESS SHARE on conversation_members, candidates and unknowns.
--- Index: conversation_members_user_id, candidates_pkey. Rows: some for each of the users.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: 20 for each of the users.
 PREPARE "MemberCanaries" AS
 SELECT c.user_id::uuid AS user_id
 FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id);
@@ -404,7 +404,7 @@ EXPLAIN (:options) EXECUTE "MemberCanaries" (:users);
 
 -- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
 -- Locks: ACCESS SHARE on runs, conversation_members, candidates and unknowns.
--- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+-- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, 20 for each of the users.
 PREPARE "RunCanaries" AS
 SELECT c.user_id::uuid AS user_id
 FROM orphan_cleaner.conversation_members_canaries($1::integer) AS c (user_id)
