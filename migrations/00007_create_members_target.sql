@@ -316,23 +316,29 @@ SET enable_seqscan = off
 SET enable_sort = off
 SET jit = off
 AS $$
-    -- The first fit of a hundred members behind each of so many points, evenly spread over the ids.
+    -- One of twenty members behind each of so many points, evenly spread over the ids: in turn one who read a message within
+    -- a month and one who did not, of those who joined within a year and earlier, where there is such a one.
     SELECT DISTINCT f.user_id
     FROM generate_series(0, least($1, 1000) - 1) AS points (n)
     CROSS JOIN LATERAL (
         SELECT near.user_id
-        FROM (
+        -- A name that the inner query has no column of is found in the outer one.
+        FROM (SELECT NULL::timestamptz AS last_read_at) AS absent
+        CROSS JOIN LATERAL (
             SELECT
                 m.user_id,
-                m.joined_at
+                m.joined_at,
+                coalesce(last_read_at > now() - interval '30 days', false) AS is_active
             FROM public.conversation_members AS m
             WHERE m.user_id >= (lpad(to_hex(points.n * 65536 / least($1, 1000)), 4, '0') || repeat('0', 28))::uuid
             ORDER BY m.user_id
-            LIMIT 100
+            LIMIT 20
         ) AS near
         WHERE near.joined_at < now() - interval '30 days'
             AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
-        ORDER BY near.user_id
+        ORDER BY
+            (near.is_active = (points.n % 2 = 0))::integer + ((near.joined_at < now() - interval '1 year') = (points.n % 4 < 2))::integer DESC,
+            near.user_id
         LIMIT 1
     ) AS f
 $$;
@@ -451,7 +457,7 @@ COMMENT ON FUNCTION orphan_cleaner.conversation_members_leave IS 'What else is t
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_return IS 'The same for members who were restored: counts go up, successors are what they were. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_proof IS 'How many rows of a run were audited and backed up since its beginning, and how many conversations lost one. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids, activity and age.';
 COMMENT ON FUNCTION orphan_cleaner.event_sink IS 'Begins a cursor for a sink that has none: at this run, or behind the newest one that is finished.';
 COMMENT ON FUNCTION orphan_cleaner.event_page IS 'The next events of finished runs behind a sink''s cursor, in their order, of one run at a time; leases the cursor to the relay. Empty: there is none, or another relay is at work.';
 COMMENT ON FUNCTION orphan_cleaner.event_advance IS 'Moves a sink''s cursor to the last event of its page that was delivered, or records why none was; null: another relay has got the page since.';

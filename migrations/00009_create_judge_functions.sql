@@ -92,11 +92,18 @@ AS $$
         WHERE d.target = '' AND d.ordinal BETWEEN 8 AND 35
         HAVING max(d.days_ago) - min(d.days_ago) >= 13
     ),
+    refused AS (
+        SELECT floor(extract(EPOCH FROM now() - date_trunc('hour', r.started_at)) / 86400)::integer AS days_ago
+        FROM orphan_cleaner.runs AS r
+        WHERE history IS NULL AND r.state = 'refused' AND r.kind = 'clean' AND date_trunc('hour', r.started_at) <= now() - interval '7 days'
+        ORDER BY r.run_id DESC
+        LIMIT 1
+    ),
     window_sums AS (
         SELECT
             coalesce(sum(p.users_new) FILTER (WHERE p.days_ago < 7), 0) AS new_7d,
-            -- The days whose finds these are: seven, or more after an outage.
-            least(greatest(min(p.days_ago) FILTER (WHERE p.days_ago >= 7), 7), 14) AS new_days,
+            -- The days whose finds these are: seven, or more after an outage. A refused run is none: what it found was refused.
+            least(greatest(least(min(p.days_ago) FILTER (WHERE p.days_ago >= 7), (SELECT r.days_ago FROM refused AS r)), 7), 14) AS new_days,
             -- What the first run finds is no rate.
             count(*) > 0 AS is_known
         FROM past AS p

@@ -16,13 +16,21 @@ type SimulateCmd struct {
 	Large    bool   `help:"Play those of two million rows, too."`
 	Parallel int    `help:"Histories played at the same time." default:"2"`
 	Rows     int    `help:"Rows of a table that otherwise has 20,000: for a quick look."`
+	Results  string `help:"Keep what came of each history in a file, and play none that is in it." placeholder:"FILE"`
 	Markdown string `help:"Write the tables between the marks of a document." placeholder:"FILE"`
 }
 
 // Run plays and shows.
 func (cmd *SimulateCmd) Run(ctx context.Context, s *streams) error {
+	results := &simulate.Results{}
+	if cmd.Results != "" {
+		var err error
+		if results, err = simulate.OpenResults(cmd.Results); err != nil {
+			return err
+		}
+	}
 	outcomes, err := simulate.Run(ctx, simulate.Options{
-		Histories: simulate.Histories(cmd.Only, cmd.Large, cmd.Rows), Parallel: cmd.Parallel, Limits: settings.DefaultLimits(),
+		Histories: simulate.Histories(cmd.Only, cmd.Large, cmd.Rows), Parallel: cmd.Parallel, Limits: settings.DefaultLimits(), Results: results,
 		Say: func(format string, args ...any) { fmt.Fprintf(s.err, format+"\n", args...) },
 	})
 	// What was played before an error is shown, but written to no document.

@@ -17,7 +17,7 @@
 // row of each is in the audit and in the backup, once and whole.
 //
 // Not in it: the breaker history, which begins at a thousand members; which canaries
-// a revert chooses; a response that grows too old; prune; and the schedule of serve.
+// a run or a revert chooses; a response that grows too old; prune; and the schedule of serve.
 //
 // An ordinary test plays the same histories each time; any option of rapid's plays new
 // ones. A failed history is shrunk to a shorter one and written to a file, which is

@@ -633,7 +633,11 @@ func noLimits() settings.Limits {
 func (h *history) converge() {
 	h.lie, h.lost = "", nil
 	h.rules.limits = noLimits()
-	h.rules.alive, h.rules.dead = nil, nil
+	// Somebody who lives is the canary: a run that chose its own would refuse a history in which most were deleted.
+	if len(h.living) == 0 {
+		h.live(0)
+	}
+	h.rules.alive, h.rules.dead = h.sorted(h.living)[:1], nil
 	h.rules.checkEvery = 0
 	if h.paused {
 		h.setPaused(false)

@@ -2,6 +2,7 @@ package model_test
 
 import (
 	"maps"
+	"math"
 	"slices"
 )
 
@@ -92,7 +93,7 @@ func (m *model) rowsAtStart(window, later moment) int64 {
 func (m *model) hasRate() bool { return len(m.passed) > 0 }
 
 // usualFresh is how many users are newly missing in a week, or in up to two if no run
-// was judged for longer before it: by the 28 days before the last 7 of those on which a
+// was judged for longer before it, and none refused: by the 28 days before the last 7 of those on which a
 // run was judged or deleted something, by the calendar. 0.3 % of the users a day, while
 // these days do not span two weeks.
 func (m *model) usualFresh(users int64, later moment) float64 {
@@ -109,7 +110,7 @@ func (m *model) usualFresh(users int64, later moment) float64 {
 	days := slices.Sorted(maps.Keys(fresh))
 	length := 7.0
 	if before := slices.IndexFunc(days, func(ago moment) bool { return ago >= 7 }); before >= 0 {
-		length = float64(min(days[before], 14))
+		length = float64(min(days[before], m.refusedBefore(7*day, later)/day, 14))
 	}
 	days = days[min(skipped, len(days)):]
 	days = days[:min(most, len(days))]
@@ -121,6 +122,17 @@ func (m *model) usualFresh(users int64, later moment) float64 {
 		sum += fresh[ago]
 	}
 	return length * float64(sum) / float64(days[len(days)-1]-days[0]+1)
+}
+
+// refusedBefore is how long ago the newest run of before a window was refused.
+func (m *model) refusedBefore(window, later moment) moment {
+	newest := moment(math.MaxInt64)
+	for run := range m.refusals {
+		if age := m.age(m.started[run], later); age >= window {
+			newest = min(newest, age)
+		}
+	}
+	return newest
 }
 
 // withinLimits holds what runs have deleted, as the model has recorded it, against

@@ -291,6 +291,9 @@ type findings struct {
 	nothingSwept bool // too many invalid responses, or none about a canary
 	// More than a tenth of those are missing whom a revert chose as known to be alive.
 	chosenMissing bool
+	// May more than a quarter of those be missing whom a run chose as known to be alive? Which
+	// it chose lies in their ids: so many are missing that it may be so.
+	canariesMayMiss bool
 }
 
 // approves says whether an approval covers a person, and whether as one who is due.
@@ -338,7 +341,21 @@ func (m *model) findings(v *view, r rules) findings {
 	f.breaker, f.breakerLater = m.breaker(f, v, r, 0), m.breaker(f, v, r, hour)
 	users := int64(len(m.persons()))
 	f.fellByHalf = m.coveredAll && (r.checkEvery > 0 || 2*users < m.users && m.users-users > 10)
+	f.canariesMayMiss = len(r.alive) == 0 && len(m.passed) >= 10 && m.canariesMayMiss(v)
 	return f
+}
+
+// canariesMayMiss says whether there are enough persons for a run to choose canaries from, twenty,
+// and more of them missing than a quarter of so few.
+func (m *model) canariesMayMiss(v *view) bool {
+	alive := slices.DeleteFunc(m.persons(), func(p person) bool { return !m.seemsAlive(p) })
+	lost := 0
+	for _, p := range alive {
+		if v.scan(p) == missing {
+			lost++
+		}
+	}
+	return len(alive) >= 20 && lost > 20/4
 }
 
 // found adds what one missing person means.

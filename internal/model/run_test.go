@@ -208,7 +208,7 @@ func (f *findings) settle(got result.Run) {
 	switch breaker := breakerOf(got); {
 	case breaker == f.breakerLater:
 		f.breaker = f.breakerLater
-	case breaker == "user-count" && f.fellByHalf && !f.nothingSwept:
+	case breaker == "user-count" && f.fellByHalf && !f.nothingSwept, breaker == "canary-alive" && f.canariesMayMiss && !f.nothingSwept:
 		f.breaker = breaker
 	}
 }

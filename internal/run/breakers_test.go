@@ -14,6 +14,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
 // refused asserts that a run ended so, by this breaker.
@@ -93,6 +94,32 @@ func TestFirstRunIsNoRate(t *testing.T) {
 	w.refused("new-missing-rate", r, err)
 }
 
+// After ten days without a run one finds what gathers in ten, and may. After ten days on which runs were refused it may
+// not: else a loss that is refused for long enough passes.
+func TestRefusedDaysAreNoOutage(t *testing.T) {
+	for name, refused := range map[string]bool{"no run": false, "refused runs": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			users := w.people(1000, 1)
+			w.db.Exec(`INSERT INTO orphan_cleaner.hours (hour, users, users_new, rows_total)
+				SELECT date_trunc('hour', now()) - make_interval(days => n), 1000, 1, 1000 FROM generate_series(10, 50) AS n`)
+			if refused {
+				w.db.Exec(`INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings, breaker)
+					SELECT 'clean', 'refused', 'judge', now() - make_interval(days => n), now() - interval '1 hour', now(), '1 minute', 'test', 'test', '{}', 'new-missing-rate'
+					FROM generate_series(1, 9) AS n`)
+			}
+			// More than twice what is usual in seven days, and five; less than in ten.
+			w.die(0, users[:22]...)
+			r, err := w.run()
+			if refused {
+				w.refused("new-missing-rate", r, err)
+				return
+			}
+			w.must(r, err)
+		})
+	}
+}
+
 // Where no canary is configured a run chooses its own, once ten runs have succeeded. More
 // than a quarter of them missing is refused whatever the limits are; those missing
 // before are none of them.
@@ -131,6 +158,42 @@ func TestChosenCanaries(t *testing.T) {
 				t.Errorf("%d calls for %d users", calls, c.users)
 			}
 		})
+	}
+}
+
+// Canaries are of all kinds, however few of a kind there are: those who read messages and those who do not, old and new
+// members. Where nobody records who reads, they are spread over the rest.
+func TestCanariesAreSpread(t *testing.T) {
+	w := newWorld(t)
+	w.people(3000, 1)
+	w.db.Exec(`UPDATE conversation_members SET last_read_at = now() - interval '3 days' WHERE hashtext(user_id::text) % 6 = 0`)
+	w.db.Exec(`UPDATE conversation_members SET joined_at = now() - interval '3 years' WHERE hashtext(user_id::text || 'age') % 6 = 0`)
+	choose := func() []uuid.UUID {
+		chosen, err := db.New(w.db.Pool).MemberCanaries(t.Context(), 100)
+		if err != nil || len(chosen) < 80 {
+			t.Fatalf("%d canaries, %v", len(chosen), err)
+		}
+		return chosen
+	}
+	share := func(chosen []uuid.UUID, kind string) int64 {
+		return 100 * testdb.One[int64](w.db, `SELECT count(*) FROM conversation_members WHERE user_id = ANY ($1) AND `+kind, chosen) / int64(len(chosen))
+	}
+	chosen := choose()
+	ranges := int64(0)
+	for _, kind := range []string{"last_read_at IS NOT NULL", "last_read_at IS NULL", "joined_at < now() - interval '2 years'", "joined_at > now() - interval '2 years'"} {
+		if percent := share(chosen, kind); percent < 35 {
+			t.Errorf("%d %% of the canaries have %s", percent, kind)
+		}
+	}
+	for _, first := range "0123456789abcdef" {
+		ranges += min(share(chosen, fmt.Sprintf("user_id::text LIKE '%c%%'", first)), 1)
+	}
+	if ranges != 16 {
+		t.Errorf("the canaries lie in %d of 16 ranges of ids", ranges)
+	}
+	w.db.Exec(`ALTER TABLE conversation_members DROP COLUMN last_read_at`)
+	if percent := share(choose(), "joined_at < now() - interval '2 years'"); percent < 35 || percent > 65 {
+		t.Errorf("%d %% of the canaries are old members where nobody records who reads", percent)
 	}
 }
 

@@ -2477,10 +2477,11 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == UserPage, any values
 EXPLAIN (:options) EXECUTE "UserPage" (:target, :from_user, :max_users);
 
--- Users who were alive in every run so far: spread over all ids, with rows older than a month, no candidates. An
--- auth-service that misses many of them is wrong.
+-- Users who were alive in every run so far: with rows older than a month, no candidates; spread over all ids and, of
+-- members, over those who read messages and who do not, and over old and new ones. An auth-service that misses many of
+-- them is wrong.
 -- Locks: ACCESS SHARE on the targets, candidates and unknowns.
--- Index: conversation_members_user_id, candidates_pkey. Rows: some for each of the users.
+-- Index: conversation_members_user_id, candidates_pkey. Rows: 20 for each of the users.
 PREPARE "UserCanaries" AS
 SELECT DISTINCT c.user_id::uuid AS user_id
 FROM orphan_cleaner.target_canaries($1::integer) AS c (user_id);
@@ -2493,7 +2494,7 @@ EXPLAIN (:options) EXECUTE "UserCanaries" (:users);
 
 -- The same for a run: none before ten runs have succeeded, so that nobody was found alive only once.
 -- Locks: ACCESS SHARE on runs, the targets, candidates and unknowns.
--- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, some for each of the users.
+-- Index: runs_succeeded backwards, conversation_members_user_id, candidates_pkey. Rows: ten runs, 20 for each of the users.
 PREPARE "RunCanaries" AS
 SELECT DISTINCT c.user_id::uuid AS user_id
 FROM orphan_cleaner.target_canaries($1::integer) AS c (user_id)

@@ -3,7 +3,6 @@ package simulate
 import (
 	"context"
 	"fmt"
-	"math"
 
 	"github.com/google/uuid"
 )
@@ -47,6 +46,15 @@ func Dishonest() (all []History) {
 		add("the same, nobody reads", percent, perWeek, func(h *History) { h.Deaths, h.Readers = 0.003, false })
 		add("the same, 50 canaries", percent, perWeek, func(h *History) { h.Deaths, h.Readers, h.Canaries = 0.003, false, 50 })
 	}
+	slow := func(name string, change func(h *History)) {
+		all = append(all, loss("0.1 % a day at random", 0.1, perDay, func(h *History) {
+			h.Name, h.Readers = name, false
+			change(h)
+		}))
+	}
+	slow("users read", func(h *History) { h.Readers = true })
+	slow("nobody reads", func(*History) {})
+	slow("nobody reads, 50 canaries", func(h *History) { h.Canaries = 50 })
 	for _, rows := range []int{20, 200} {
 		for _, percent := range []float64{1, 4, 25} {
 			for _, period := range []float64{perDay, perWeek} {
@@ -54,7 +62,7 @@ func Dishonest() (all []History) {
 			}
 		}
 	}
-	all = append(all, oddities()...)
+	all = append(append(all, oddities()...), attacks()...)
 	add("2,000,000 rows, nobody reads", 1, perWeek, func(h *History) { h.Rows, h.Readers, h.Large = 2_000_000, false, true })
 	return all
 }
@@ -74,11 +82,6 @@ func loss(group string, percent, period float64, change func(h *History)) Histor
 // drip loses users of all, evenly.
 func drip(percent, period float64) func(p *play, days float64) {
 	return func(p *play, _ float64) { p.drip(p.perStep(percent, period), anybody) }
-}
-
-// growing loses 0.05 % a day, half as much more every four weeks.
-func growing(p *play, days float64) {
-	p.drip(p.perStep(0.05, perDay)*math.Pow(1.5, math.Floor(days/28)), anybody)
 }
 
 // dripSilent loses users who never read, as many.
@@ -124,29 +127,6 @@ func oddities() []History {
 		odd("0.9 % lost for 29 days, back for a day, others then", 200, func(h *History) { h.Day = flapping(0.009, 29, 30) }),
 		odd("a ledger filled by hand: 25 % due at once", 60, func(h *History) { h.Day = byHand(0.25, 1000) }),
 		odd("a ledger filled by hand: 0.9 % due each day", 60, func(h *History) { h.Day = byHand(0.009, 1) }),
-		odd("OWN: the loss grows by half every four weeks, from 0.05 % a day", 300, func(h *History) { h.Step = growing }),
-		odd("OWN: the loss grows by half every four weeks, users read", 300, func(h *History) { h.Step, h.Readers = growing, true }),
-		odd("OWN: from the first run on, 0.3 % a day", 300, func(h *History) { h.Warm, h.Step = 0, drip(0.3, perDay) }),
-		odd("OWN: from the first run on, 0.3 % a day, users read", 300, func(h *History) { h.Warm, h.Step, h.Readers = 0, drip(0.3, perDay), true }),
-		odd("OWN: 2 % lost on the day of an approved purge of 2 %", 120, func(h *History) {
-			h.Honest = true // an operator approves what looks like the purge
-			h.Day = func(ctx context.Context, p *play, day int) error {
-				if day != 0 {
-					return nil
-				}
-				p.lose(p.began/50, anybody)
-				return p.die(ctx, p.some(p.began/50, p.notLost), 1)
-			}
-		}),
-		odd("OWN: 5 users of 54 every eight days (200 rows)", 300, func(h *History) {
-			h.Rows = 200
-			h.Day = func(_ context.Context, p *play, day int) error {
-				if day%8 == 0 {
-					p.lose(5, anybody)
-				}
-				return nil
-			}
-		}),
 	}
 }
 

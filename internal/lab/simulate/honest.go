@@ -22,7 +22,7 @@ func Honest() []History {
 		year("0.05 % of the users deleted a day", 0.0005, nil),
 		year("0.1 % a day", 0.001, nil),
 		year("0.3 % a day", 0.003, nil),
-		year("0.3 % a day, hourly runs", 0.003, func(h *History) { h.Rows, h.Every, h.Days = 2000, 1, 120 }),
+		year("0.3 % a day, hourly runs", 0.003, func(h *History) { h.Rows, h.Every = 2000, 1 }),
 		year("a season: 0.05 % a day in winter, 0.3 % in summer", 0.0005, func(h *History) {
 			h.Day = func(_ context.Context, p *play, day int) error {
 				p.Deaths = 0.00175 - 0.00125*math.Cos(2*math.Pi*float64(day)/365)
@@ -57,6 +57,7 @@ func Honest() []History {
 		year("200 rows, one user deleted every week", 0, func(h *History) { h.Rows, h.Day = 200, oneEvery(7) }),
 		year("200 rows, 0.1 % a day", 0.001, func(h *History) { h.Rows = 200 }),
 		year("2,000 rows, 0.3 % a day", 0.003, func(h *History) { h.Rows = 2000 }),
+		year("1,000,000 rows, 0.1 % a day", 0.001, func(h *History) { h.Rows, h.Readers, h.Large = 1_000_000, false, true }),
 		year("2,000,000 rows, 0.1 % a day", 0.001, func(h *History) { h.Rows, h.Days, h.Readers, h.Large = 2_000_000, 90, false, true }),
 	}
 }

@@ -33,9 +33,9 @@ type History struct {
 
 	// Begin happens once, Day at the beginning of each day from 0 on, Step before
 	// each run with the days since the beginning.
-	Begin func(ctx context.Context, p *play) error
-	Day   func(ctx context.Context, p *play, day int) error
-	Step  func(p *play, days float64)
+	Begin func(ctx context.Context, p *play) error          `json:"-"`
+	Day   func(ctx context.Context, p *play, day int) error `json:"-"`
+	Step  func(p *play, days float64)                       `json:"-"`
 	// Honest: an operator approves what a run was refused for, once.
 	Honest bool
 	// Large histories take many minutes and are played when asked for.

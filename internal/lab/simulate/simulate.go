@@ -18,6 +18,7 @@ type Options struct {
 	Histories []History
 	Parallel  int // at the same time
 	Limits    settings.Limits
+	Results   *Results
 	// Say is told what came of each history.
 	Say func(format string, args ...any)
 }
@@ -63,6 +64,11 @@ func Run(ctx context.Context, options Options) (outcomes []Outcome, err error) {
 	group, playing := errgroup.WithContext(ctx)
 	group.SetLimit(max(options.Parallel, 1))
 	for i, h := range options.Histories {
+		known, isKnown := options.Results.of(h)
+		if isKnown {
+			outcomes[i] = known
+			continue
+		}
 		group.Go(func() error {
 			outcome, err := worlds.play(playing, h)
 			if err != nil {
@@ -70,7 +76,7 @@ func Run(ctx context.Context, options Options) (outcomes []Outcome, err error) {
 			}
 			outcomes[i] = outcome
 			options.Say("%s", outcome)
-			return nil
+			return options.Results.add(outcome)
 		})
 	}
 	return outcomes, group.Wait()

@@ -28,7 +28,8 @@ func TestBreakers(t *testing.T) {
 		by      int    // day on which it is refused at the latest
 		cost    int64  // rows of living users, at most
 	}{
-		{"everybody is lost", small(History{Every: 24, Deaths: 0.0005, Days: 10, Day: once(1, nil)}), "new-missing-share", 0, 0},
+		{"everybody is lost", small(History{Every: 24, Deaths: 0.0005, Days: 10, Day: once(1, nil)}), "canary-alive", 0, 0},
+		{"one in seven is lost", small(History{Every: 24, Deaths: 0.0005, Days: 10, Day: once(0.14, nil)}), "new-missing-share", 0, 0},
 		{"one in a hundred a day", small(loss("", 1, perDay, nil)), "new-missing-rate", 1, 0},
 		{"one in fifty a week, nobody reads", small(loss("", 2, perWeek, func(h *History) { h.Readers = false })), "new-missing-rate", 10, 0},
 		{"readers among the lost", small(loss("", 0, perWeek, func(h *History) { h.Begin, h.Step = nobodyDies, dripReaders })), "recently-active", 29, 0},
@@ -44,7 +45,7 @@ func TestBreakers(t *testing.T) {
 		test.history.Name = test.name
 		histories = append(histories, test.history)
 	}
-	outcomes, err := Run(context.Background(), Options{Histories: histories, Parallel: 2, Limits: settings.DefaultLimits(), Say: t.Logf})
+	outcomes, err := Run(context.Background(), Options{Histories: histories, Parallel: 2, Limits: settings.DefaultLimits(), Results: &Results{}, Say: t.Logf})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +73,43 @@ func nobodyDies(_ context.Context, p *play) error {
 // dripReaders loses users who read daily, three in ten days.
 func dripReaders(p *play, _ float64) {
 	p.drip(0.3, func(id uuid.UUID) bool { return p.reads[id] == 24 })
+}
+
+// What was played is not played again: nor is a half-written line taken for a history.
+func TestResults(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results.json")
+	played := Outcome{History: History{Group: "losses", Name: "4 % a day", Rows: 200}, RefusedDay: 2, Breaker: "canary-alive", LivingDeleted: 12}
+	results, err := OpenResults(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := results.add(played); err != nil {
+		t.Fatal(err)
+	}
+	outcomes, err := Run(t.Context(), Options{Histories: []History{played.History}, Limits: settings.DefaultLimits(), Results: reopened(t, path), Say: t.Logf})
+	if err != nil || len(outcomes) != 1 || outcomes[0].LivingDeleted != 12 || outcomes[0].Breaker != "canary-alive" {
+		t.Errorf("%v, %v", outcomes, err)
+	}
+	larger := played.History
+	larger.Rows = 2000
+	if o, isKnown := reopened(t, path).of(larger); isKnown {
+		t.Errorf("a table of another size: %v", o)
+	}
+	if err := os.WriteFile(path, []byte(`{"Group": "los`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenResults(path); err == nil {
+		t.Error("half a line was read")
+	}
+}
+
+func reopened(t *testing.T, path string) *Results {
+	t.Helper()
+	results, err := OpenResults(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results
 }
 
 // The tables stand between the marks of a document, also the second time.

@@ -34,3 +34,18 @@ var shadowSQL string
 
 //go:embed sql/rows.sql
 var rowsSQL string
+
+//go:embed sql/watch.sql
+var watchSQL string
+
+//go:embed sql/refresh_members.sql
+var refreshMembersSQL string
+
+//go:embed sql/moved.sql
+var movedSQL string
+
+//go:embed sql/unwatch.sql
+var unwatchSQL string
+
+//go:embed sql/vacuum.sql
+var vacuumSQL string

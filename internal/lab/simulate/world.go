@@ -29,6 +29,7 @@ type world struct {
 	reads map[uuid.UUID]int32 // hours between readings; 0: never
 	alive map[uuid.UUID]int   // place in users
 	lost  map[uuid.UUID]bool
+	seen  map[uuid.UUID]bool // were lost, now or earlier
 
 	canaries []uuid.UUID // live on
 }
@@ -37,7 +38,7 @@ type world struct {
 func (w *world) in(pool *pgxpool.Pool) *world {
 	other := *w
 	other.pool, other.users, other.reads, other.alive = pool, slices.Clone(w.users), maps.Clone(w.reads), maps.Clone(w.alive)
-	other.random, other.lost = newRandom(2), map[uuid.UUID]bool{}
+	other.random, other.lost, other.seen = newRandom(2), map[uuid.UUID]bool{}, map[uuid.UUID]bool{}
 	return &other
 }
 
@@ -48,7 +49,7 @@ func newWorld(pool *pgxpool.Pool, rows int, readers bool) *world {
 	return &world{
 		pool: pool, random: newRandom(1),
 		rows: rows, conversations: max(rows/8, 30), readers: readers,
-		reads: map[uuid.UUID]int32{}, alive: map[uuid.UUID]int{}, lost: map[uuid.UUID]bool{},
+		reads: map[uuid.UUID]int32{}, alive: map[uuid.UUID]int{}, lost: map[uuid.UUID]bool{}, seen: map[uuid.UUID]bool{},
 	}
 }
 
@@ -79,8 +80,12 @@ func (w *world) settle(ctx context.Context) error {
 	return w.vacuum(ctx)
 }
 
+// vacuum does by hand what autovacuum would do at moments that differ.
 func (w *world) vacuum(ctx context.Context) error {
-	_, err := w.pool.Exec(ctx, "VACUUM (ANALYZE)")
+	if _, err := w.pool.Exec(ctx, unwatchSQL); err != nil {
+		return err
+	}
+	_, err := w.pool.Exec(ctx, vacuumSQL)
 	return err
 }
 
@@ -115,7 +120,7 @@ func (w *world) join(ctx context.Context, users, daysAgo int) error {
 		w.alive[ids[i]] = len(w.users)
 		w.users = append(w.users, ids[i])
 	}
-	if _, err := w.pool.Exec(ctx, joinSQL, ids, every, shift, rows, w.conversations, daysAgo); err != nil {
+	if _, err := w.pool.Exec(ctx, joinSQL, ids, every, shift, rows, w.conversations, daysAgo, w.hour); err != nil {
 		return fmt.Errorf("joining: %w", err)
 	}
 	return nil
@@ -168,19 +173,48 @@ func (w *world) lose(n int, is func(uuid.UUID) bool) {
 	}
 }
 
+// week is so many hours.
+const week = 7 * 24
+
+// moveMembers moves the timestamps of whoever a run may look at: those who were ever
+// missing, and once a week everybody, of whom it may choose canaries.
+func (w *world) moveMembers(ctx context.Context, tx pgx.Tx, hours int, everybody bool) error {
+	var lost []uuid.UUID
+	for id := range w.lost {
+		if !w.seen[id] {
+			w.seen[id], lost = true, append(lost, id)
+		}
+	}
+	if len(lost) > 0 {
+		if _, err := tx.Exec(ctx, watchSQL, lost); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.Exec(ctx, shiftMembersSQL, hours, w.hour); err != nil {
+		return err
+	}
+	if everybody {
+		if _, err := tx.Exec(ctx, refreshMembersSQL, w.hour); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Exec(ctx, movedSQL, w.hour, everybody)
+	return err
+}
+
 // pass lets hours pass: the living read, some die, some join, all recorded moments
 // lie further back.
 func (w *world) pass(ctx context.Context, hours int, deaths, joins float64) error {
+	isWeek := (w.hour+hours)/week > w.hour/week
 	w.hour += hours
 	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, shiftMembersSQL, hours, w.hour)
-		if err != nil {
+		if err := w.moveMembers(ctx, tx, hours, isWeek); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "SELECT set_config('shift.by', $1, true)", fmt.Sprintf("%d hours", hours)); err != nil {
 			return err
 		}
-		_, err = tx.Conn().PgConn().Exec(ctx, shiftLedgerSQL).ReadAll()
+		_, err := tx.Conn().PgConn().Exec(ctx, shiftLedgerSQL).ReadAll()
 		return err
 	})
 	if err != nil {

@@ -2,6 +2,7 @@
 WITH dead AS (
     UPDATE public.simulated_users AS s
     SET is_alive = false,
+        is_watched = true,
         lingers = s.reads_shift % 20 = 0
     WHERE s.user_id = ANY ($1::uuid [])
     RETURNING s.user_id, s.reads_every, s.reads_shift

@@ -1,7 +1,6 @@
--- $1 hours pass, and it is hour $2: the living read, whatever auth-service says of them. What is older than a hundred
--- days is old enough.
+-- $1 hours pass, and it is hour $2: those who are watched read if they live, whatever auth-service says of them.
 UPDATE public.conversation_members AS m
-SET joined_at = m.joined_at - make_interval(hours => $1::integer),
+SET joined_at = m.joined_at - make_interval(hours => $2::integer - s.as_of),
     last_read_at = CASE
         WHEN s.is_alive AND s.reads_every IS NOT NULL THEN now() - make_interval(hours => ($2::integer + s.reads_shift) % s.reads_every, secs => 1)
         WHEN s.lingers THEN now() - make_interval(hours => $1::integer, mins => -30)
@@ -9,5 +8,4 @@ SET joined_at = m.joined_at - make_interval(hours => $1::integer),
     END
 FROM public.simulated_users AS s
 WHERE s.user_id = m.user_id
-    AND (m.joined_at > now() - interval '100 days' OR m.last_read_at IS NOT NULL OR s.reads_every IS NOT NULL);
-
+    AND s.is_watched
