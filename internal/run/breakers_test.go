@@ -169,7 +169,7 @@ func TestCanariesAreSpread(t *testing.T) {
 	w.db.Exec(`UPDATE conversation_members SET last_read_at = now() - interval '3 days' WHERE hashtext(user_id::text) % 6 = 0`)
 	w.db.Exec(`UPDATE conversation_members SET joined_at = now() - interval '3 years' WHERE hashtext(user_id::text || 'age') % 6 = 0`)
 	choose := func() []uuid.UUID {
-		chosen, err := db.New(w.db.Pool).MemberCanaries(t.Context(), 100)
+		chosen, err := db.New(w.db.Pool).UserCanaries(t.Context(), 100)
 		if err != nil || len(chosen) < 80 {
 			t.Fatalf("%d canaries, %v", len(chosen), err)
 		}
