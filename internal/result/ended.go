@@ -43,7 +43,7 @@ func (r Run) Counts(phase string, settled int64, waits bool, buckets []int64, sl
 // Proven takes what that function counted itself for the result.
 func (r *Run) Proven(row db.RunFinishRow) {
 	r.MembersDeleted, r.Conversations, r.Candidates = row.MembersDeleted, row.Conversations, row.Candidates
-	r.OwnersLost, r.ConversationsEmptied = row.OwnersLost, row.ConversationsEmptied
+	r.OwnersLost, r.OwnersKept, r.ConversationsEmptied = row.OwnersLost, row.OwnersKept, row.ConversationsEmptied
 	r.UsersNew, r.UsersReturned, r.UsersRestarted, r.UsersDue = row.UsersNew, row.UsersReturned, row.UsersRestarted, row.UsersDue
 	r.MembersDue, r.MembersKeptYoung, r.MembersHeld, r.MembersChanged = row.MembersDue, row.MembersKeptYoung, row.MembersHeld, row.MembersChanged
 }

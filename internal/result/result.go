@@ -8,34 +8,37 @@ import (
 
 // Run is what a run did; its JSON form is a contract.
 type Run struct {
-	RunID            int64    `json:"run_id"`
-	State            string   `json:"state"`
-	UsersChecked     int64    `json:"users_checked"`
-	UsersMissing     int64    `json:"users_missing"`
-	UsersUnknown     int64    `json:"users_unknown"`
-	UsersNew         int64    `json:"users_new"`
-	UsersReturned    int64    `json:"users_returned"`
-	UsersRestarted   int64    `json:"users_restarted"` // candidates whose clock restarted
-	UsersDue         int64    `json:"users_due"`
-	UsersBlocked     int64    `json:"users_blocked"`
-	UsersResurrected int64    `json:"users_resurrected"` // alive again while their deleted rows can be restored
-	Candidates       int64    `json:"candidates"`
-	MembersTotal     int64    `json:"members_total"`
-	MembersDue       int64    `json:"members_due"`
-	MembersDeleted   int64    `json:"members_deleted"`
-	MembersKeptYoung int64    `json:"members_kept_young"`
-	MembersHeld      int64    `json:"members_held"`
-	MembersChanged   int64    `json:"members_changed"` // due, and kept or gone by the time of the delete
-	MembersBlocked   int64    `json:"members_blocked"`
-	MembersWaiting   int64    `json:"members_waiting"` // due, and left for the next window
-	Conversations    int64    `json:"conversations"`
-	// Before the delete: conversations whose last owner is due, and those all of whose members are.
+	RunID            int64  `json:"run_id"`
+	State            string `json:"state"`
+	UsersChecked     int64  `json:"users_checked"`
+	UsersMissing     int64  `json:"users_missing"`
+	UsersUnknown     int64  `json:"users_unknown"`
+	UsersNew         int64  `json:"users_new"`
+	UsersReturned    int64  `json:"users_returned"`
+	UsersRestarted   int64  `json:"users_restarted"` // candidates whose clock restarted
+	UsersDue         int64  `json:"users_due"`
+	UsersBlocked     int64  `json:"users_blocked"`
+	UsersResurrected int64  `json:"users_resurrected"` // alive again while their deleted rows can be restored
+	Candidates       int64  `json:"candidates"`
+	MembersTotal     int64  `json:"members_total"`
+	MembersDue       int64  `json:"members_due"`
+	MembersDeleted   int64  `json:"members_deleted"`
+	MembersKeptYoung int64  `json:"members_kept_young"`
+	MembersHeld      int64  `json:"members_held"`
+	MembersChanged   int64  `json:"members_changed"` // due, and kept or gone by the time of the delete
+	MembersBlocked   int64  `json:"members_blocked"`
+	MembersWaiting   int64  `json:"members_waiting"` // due, and left for the next window
+	Conversations    int64  `json:"conversations"`
+	// As judged: conversations whose last owner is due, those of them where that one
+	// stays by choice, and conversations all of whose members are due.
 	OwnersLost           int64 `json:"owners_lost"`
+	OwnersKept           int64 `json:"owners_kept"`
 	ConversationsEmptied int64 `json:"conversations_emptied"`
-	BatchCalls       int64    `json:"batch_calls"`
-	Breaker          *string  `json:"breaker"`
-	Seconds          float64  `json:"seconds"`
-	Targets          []Target `json:"targets"`
+
+	BatchCalls int64    `json:"batch_calls"`
+	Breaker    *string  `json:"breaker"`
+	Seconds    float64  `json:"seconds"`
+	Targets    []Target `json:"targets"`
 	// Blocked are those of UsersBlocked who were found to be the cause, 1,000 at most.
 	Blocked []blocked.User `json:"blocked"`
 	DryRun  bool           `json:"dry_run"`
