@@ -74,7 +74,7 @@ func TestOwnersShown(t *testing.T) {
 	w := newWorld(t, 40, 5)
 	w.Exec("UPDATE conversation_members AS m SET role = 'owner' WHERE user_id = $1", w.dead[0])
 	owned := w.Count("conversation_members WHERE user_id = $1", w.dead[0])
-	line := fmt.Sprintf("conversations that lost their last owner: %d, ", owned)
+	line := fmt.Sprintf("conversations that lost their last owner: %d\n", owned)
 	if e := program(t, w.env, "run", "--dry-run").expect(t, exitDone); !regexp.MustCompile(fmt.Sprintf(`conversations that lose their last owner +\S* +\S? +%d`, owned)).MatchString(e.stdout) {
 		t.Errorf("%s", e)
 	}

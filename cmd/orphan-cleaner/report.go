@@ -178,8 +178,8 @@ func (r report) print(w io.Writer) error {
 	if err := printTable(w, sizes); err != nil {
 		return err
 	}
-	if n, m := r.Total.OwnersLost, r.Total.ConversationsEmptied; n+m > 0 {
-		if _, err := fmt.Fprintf(w, "conversations that lost their last owner: %d, their last member: %d\n", n, m); err != nil {
+	if text := ownersText(r.Total.OwnersLost, 0, r.Total.ConversationsEmptied); text != "" {
+		if _, err := fmt.Fprintln(w, text); err != nil {
 			return err
 		}
 	}

@@ -179,9 +179,8 @@ func printStatus(s *streams, st status) error {
 		}
 	}
 	for _, r := range st.Runs {
-		if r.OwnersLost+r.OwnersKept+r.ConversationsEmptied > 0 {
-			if _, err := fmt.Fprintf(s.out, "run %d: conversations that lost their last owner: %d, whose last owner stays: %d, that lost their last member: %d; list: psql -f sql/runbook/ownerless.sql\n",
-				r.RunID, r.OwnersLost, r.OwnersKept, r.ConversationsEmptied); err != nil {
+		if text := ownersText(r.OwnersLost, r.OwnersKept, r.ConversationsEmptied); text != "" {
+			if _, err := fmt.Fprintf(s.out, "run %d: %s\n", r.RunID, text); err != nil {
 				return err
 			}
 		}
