@@ -147,6 +147,7 @@ CREATE TABLE orphan_cleaner.runs (
     members_blocked bigint NOT NULL DEFAULT 0,
     conversations bigint NOT NULL DEFAULT 0,
     owners_lost bigint NOT NULL DEFAULT 0,
+    owners_kept bigint NOT NULL DEFAULT 0,
     conversations_emptied bigint NOT NULL DEFAULT 0,
     batch_calls bigint NOT NULL DEFAULT 0,
     call_ms_buckets bigint [],
@@ -212,6 +213,7 @@ COMMENT ON COLUMN orphan_cleaner.runs.members_changed IS 'Members judged due and
 COMMENT ON COLUMN orphan_cleaner.runs.members_blocked IS 'Members of blocked users.';
 COMMENT ON COLUMN orphan_cleaner.runs.conversations IS 'Distinct conversations that lost a member.';
 COMMENT ON COLUMN orphan_cleaner.runs.owners_lost IS 'Conversations whose last owner was due, and not all of their members; as judged.';
+COMMENT ON COLUMN orphan_cleaner.runs.owners_kept IS 'Conversations whose last owner was due and stays, by choice; as judged.';
 COMMENT ON COLUMN orphan_cleaner.runs.conversations_emptied IS 'Conversations all of whose members were due; as judged.';
 COMMENT ON COLUMN orphan_cleaner.runs.batch_calls IS 'Batches of up to 100 users that were checked; a retried batch counts once.';
 COMMENT ON COLUMN orphan_cleaner.runs.call_ms_buckets IS 'Batches by how long they took: element i counts those of at most 2^((i-1)/4) ms, the last one all others.';

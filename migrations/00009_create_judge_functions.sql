@@ -344,7 +344,7 @@ BEGIN
     END IF;
     UPDATE orphan_cleaner.runs AS r
     SET judged_at = now(), users_returned = returned, candidates = (SELECT count(*) FROM orphan_cleaner.candidates),
-        owners_lost = k.at_stake[1], conversations_emptied = k.at_stake[2]
+        owners_lost = k.at_stake[1], owners_kept = k.at_stake[2], conversations_emptied = k.at_stake[3]
     FROM (
         SELECT orphan_cleaner.members_at_stake(
             ARRAY(SELECT s.user_id FROM orphan_cleaner.sightings AS s WHERE s.run_id = of_run AND s.is_due),

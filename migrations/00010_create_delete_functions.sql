@@ -1,5 +1,6 @@
 -- Why:      the deletes of a run, chunk by chunk, and its end, which proves it.
--- Locks:    none here. At work, per chunk: ROW EXCLUSIVE on the targets, SHARE on holds and pauses. Placing a hold
+-- Locks:    ACCESS SHARE on conversation_members, while bodies are checked. At work, per chunk: ROW EXCLUSIVE on the targets,
+--           SHARE on holds and pauses. Placing a hold
 --           and pausing wait for the chunks in flight, and every chunk after them sees it.
 -- Duration: milliseconds.
 -- Rollback: drops the functions; runs refuse to start.
@@ -68,23 +69,27 @@ AS $$
         GROUP BY m.conversation_id
     )
     SELECT ARRAY[
-        count(*) FILTER (WHERE s.has_others AND d.has_owner AND NOT EXISTS (
-            SELECT
-            FROM (SELECT NULL AS role) AS absent
-            CROSS JOIN LATERAL (
-                SELECT role::text AS role
-                FROM public.conversation_members AS o
-                WHERE o.conversation_id = d.conversation_id AND o.user_id <> ALL (d.users)
-            ) AS m
-            WHERE m.role = 'owner'
-        )),
-        count(*) FILTER (WHERE NOT s.has_others)
+        count(*) FILTER (WHERE s.loses_owner AND s.has_others AND NOT c.stays),
+        count(*) FILTER (WHERE s.loses_owner AND c.stays),
+        count(*) FILTER (WHERE NOT s.has_others AND NOT (s.loses_owner AND c.stays))
     ]
-    FROM due AS d
+    FROM (SELECT EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice = 'keep') AS stays) AS c
+    CROSS JOIN due AS d
     CROSS JOIN LATERAL (
-        SELECT EXISTS (
-            SELECT FROM public.conversation_members AS o WHERE o.conversation_id = d.conversation_id AND o.user_id <> ALL (d.users)
-        ) AS has_others
+        SELECT
+            EXISTS (
+                SELECT FROM public.conversation_members AS o WHERE o.conversation_id = d.conversation_id AND o.user_id <> ALL (d.users)
+            ) AS has_others,
+            d.has_owner AND NOT EXISTS (
+                SELECT
+                FROM (SELECT NULL AS role) AS absent
+                CROSS JOIN LATERAL (
+                    SELECT role::text AS role
+                    FROM public.conversation_members AS o
+                    WHERE o.conversation_id = d.conversation_id AND o.user_id <> ALL (d.users)
+                ) AS m
+                WHERE m.role = 'owner'
+            ) AS loses_owner
     ) AS s
 $$;
 
@@ -381,7 +386,7 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
 COMMENT ON FUNCTION orphan_cleaner.run_retention IS 'The retention of a run for a target: its own, or the target''s where that is longer. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.run_count IS 'Counts what a run has deleted, by target in order, and brings the columns of runs about conversation_members in line. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.members_at_stake IS 'How many conversations lose their last owner, and how many their last member, with the rows of these users older than the horizon.';
+COMMENT ON FUNCTION orphan_cleaner.members_at_stake IS 'With the rows of these users older than the horizon: how many conversations lose their last owner, how many keep that one by choice, and how many lose their last member.';
 COMMENT ON FUNCTION orphan_cleaner.chunk_open IS 'What every chunk that deletes begins with: its locks, and that its run is open, judged and not paused, and triggers fire. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.sweep_rows IS 'Deletes rows of users in the targets, in their order, and proves of each that as many were audited and backed up. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.sweep_chunk IS 'One chunk: deletes at most max_rows rows of due users whom auth-service has just again left out, unchanged since checked_from; by target, in order.';

@@ -143,6 +143,7 @@ func TestLocksOfEachMigration(t *testing.T) {
 		3:              "conversation_members AccessShareLock, conversations AccessShareLock",
 		triggerVersion: "conversation_members ShareRowExclusiveLock",
 		7:              "conversation_members AccessShareLock",
+		10:             "conversation_members AccessShareLock",
 	}
 	db, m := upTo(t, 0)
 	ctx := context.WithoutCancel(t.Context())

@@ -18,7 +18,7 @@ begun AS (
     SELECT
         (r.started_at AT TIME ZONE 'UTC')::date AS day,
         r.run_id, r.kind, r.state, r.users_checked, r.batch_calls, r.members_deleted, r.members_restored,
-        r.members_held, r.members_kept_young, r.users_blocked, r.call_ms_buckets, r.call_ms_max
+        r.owners_lost, r.conversations_emptied, r.members_held, r.members_kept_young, r.users_blocked, r.call_ms_buckets, r.call_ms_max
     FROM span AS s
     JOIN orphan_cleaner.runs AS r ON r.started_at >= s.since AND r.started_at < s.until
 ),
@@ -45,6 +45,8 @@ counted AS (
         sum(b.batch_calls) FILTER (WHERE b.kind = 'clean') AS batch_calls,
         sum(b.members_deleted) FILTER (WHERE b.kind = 'clean') AS members_deleted,
         sum(b.members_restored) AS members_restored,
+        sum(b.owners_lost) AS owners_lost,
+        sum(b.conversations_emptied) AS conversations_emptied,
         max(b.call_ms_max) AS slowest_ms
     FROM begun AS b
     GROUP BY GROUPING SETS ((b.day), ())
@@ -96,6 +98,8 @@ SELECT
     coalesce(c.batch_calls, 0)::bigint AS batch_calls,
     coalesce(c.members_deleted, 0)::bigint AS members_deleted,
     coalesce(c.members_restored, 0)::bigint AS members_restored,
+    coalesce(c.owners_lost, 0)::bigint AS owners_lost,
+    coalesce(c.conversations_emptied, 0)::bigint AS conversations_emptied,
     coalesce(k.members_held, 0)::bigint AS members_held,
     coalesce(k.members_kept_young, 0)::bigint AS members_kept_young,
     coalesce(k.users_blocked, 0)::bigint AS users_blocked,

@@ -83,7 +83,7 @@ SELECT
     ARRAY(
         SELECT coalesce((SELECT sum(b.rows_held[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
     )::bigint [] AS rows_held,
-    -- Conversations that lose their last owner, and their last member.
+    -- Conversations that lose their last owner, that keep it by choice, and that lose their last member.
     orphan_cleaner.members_at_stake(
         coalesce(array_agg(a.user_id) FILTER (WHERE a.is_due), '{}'),
         now() - greatest(@retention::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention'))
@@ -138,6 +138,7 @@ SELECT
     r.members_changed::bigint AS members_changed,
     r.conversations::bigint AS conversations,
     r.owners_lost::bigint AS owners_lost,
+    r.owners_kept::bigint AS owners_kept,
     r.conversations_emptied::bigint AS conversations_emptied
 FROM orphan_cleaner.run_finish(
     @run_id::bigint, @token::uuid, @state::text, sqlc.narg('breaker')::text, sqlc.narg('error')::text, @counts::jsonb
@@ -184,7 +185,7 @@ LEFT JOIN orphan_cleaner.runs AS o ON o.state = 'running';
 -- Locks: ACCESS SHARE on runs. Index: runs_pkey, backwards. Rows: as asked.
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
-    r.conversations, r.owners_lost, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
+    r.conversations, r.owners_lost, r.owners_kept, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
     extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
 FROM orphan_cleaner.runs AS r
 ORDER BY r.run_id DESC

@@ -63,7 +63,10 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 		probes = append(probes, cmd.redisProbe(log))
 	}
 	if cmd.DatabaseURLFile != "" {
-		probes = append(probes, fileProbe(cmd.DatabaseURLFile))
+		probes = append(probes, fileProbe("DATABASE_URL_FILE", cmd.DatabaseURLFile))
+	}
+	if cmd.RedisURLFile != "" {
+		probes = append(probes, fileProbe("REDIS_URL_FILE", cmd.RedisURLFile))
 	}
 	if cmd.MetricsAddr != "" {
 		probes = append(probes, portProbe(cmd.MetricsAddr))

@@ -35,7 +35,7 @@ func secretURL(name, value, file string) (string, error) {
 	if file == "" {
 		return value, nil
 	}
-	if urlPattern.MatchString(file) {
+	if strings.Contains(file, "://") || urlPattern.MatchString(file) {
 		return "", fmt.Errorf("%w: %s_FILE is the name of a file that holds the URL, not the URL itself: that is %s", errUsage, name, name)
 	}
 	text, err := os.ReadFile(file)
@@ -43,7 +43,7 @@ func secretURL(name, value, file string) (string, error) {
 		return "", fmt.Errorf("%w: %s_FILE: %w", errUsage, name, err)
 	}
 	if value = trimmed(string(text)); value == "" {
-		return "", fmt.Errorf("%w: %s_FILE: %s is empty: it holds the URL, such as postgres://user@host:5432/messaging", errUsage, name, file)
+		return "", fmt.Errorf("%w: %s_FILE: %s is empty: it holds the URL, such as postgres://user@host:5432/messaging for DATABASE_URL", errUsage, name, file)
 	}
 	return value, nil
 }
@@ -74,14 +74,14 @@ func trimmed(text string) string { return strings.TrimSpace(strings.TrimPrefix(t
 
 const databaseHint = "check DATABASE_URL and that the server is up"
 
-// fileProbe tells who can read the password in DATABASE_URL_FILE.
-func fileProbe(path string) check.Probe {
-	const name = "database-url-file"
+// fileProbe tells who can read the password in a file that a setting names.
+func fileProbe(setting, path string) check.Probe {
+	name := strings.ReplaceAll(strings.ToLower(setting), "_", "-")
 	return func(context.Context) check.Finding {
 		info, err := os.Stat(path)
 		switch {
 		case err != nil:
-			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: "DATABASE_URL_FILE names the file that holds the URL"}
+			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: setting + " names the file that holds the URL"}
 		case info.Mode().Perm()&0o007 != 0:
 			return check.Finding{Name: name, Status: check.Warn, Message: path + " can be read by everybody on this machine", Hint: "chmod o-rwx " + path}
 		default:

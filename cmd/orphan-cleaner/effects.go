@@ -114,3 +114,20 @@ func (cmd *EffectsSetCmd) Run(ctx context.Context, s *streams) error {
 	}
 	return cmd.say(s, map[string]any{"set": set}, "%s; runs and restores go by it from their next chunk on; see: orphan-cleaner check", strings.Join(lines, "\n"))
 }
+
+// ownersText says what became of conversations, in words; empty: nothing did.
+func ownersText(lost, kept, emptied int64) string {
+	var parts []string
+	for _, part := range []struct {
+		text          string
+		conversations int64
+	}{{"lost their last owner", lost}, {"kept their last owner, who is due", kept}, {"lost their last member", emptied}} {
+		if part.conversations > 0 {
+			parts = append(parts, fmt.Sprintf("%s: %d", part.text, part.conversations))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return "conversations that " + strings.Join(parts, "; ")
+}

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"fmt"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Until somebody has chosen, check warns, and shows how wrong counts are; then it names what is
@@ -63,4 +66,31 @@ func TestShadowKeys(t *testing.T) {
 	is(t, findings(t, w.env, exitDone), "shadow-keys", "ok")
 	w.Exec("CREATE TABLE messages (id uuid PRIMARY KEY, sender_id uuid CONSTRAINT messages_sender REFERENCES users (id) ON DELETE CASCADE)")
 	is(t, findings(t, w.env, exitDone), "shadow-keys", "warn", "messages by messages_sender ON DELETE CASCADE", "docs/effects.md")
+}
+
+// Whose last owner is deleted is shown before the delete and after it, everywhere.
+func TestOwnersShown(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 40, 5)
+	w.Exec("UPDATE conversation_members AS m SET role = 'owner' WHERE user_id = $1", w.dead[0])
+	owned := w.Count("conversation_members WHERE user_id = $1", w.dead[0])
+	line := fmt.Sprintf("conversations that lost their last owner: %d\n", owned)
+	if e := program(t, w.env, "run", "--dry-run").expect(t, exitDone); !regexp.MustCompile(fmt.Sprintf(`conversations that lose their last owner +\S* +\S? +%d`, owned)).MatchString(e.stdout) {
+		t.Errorf("%s", e)
+	}
+	w.Exec("INSERT INTO orphan_cleaner.effects (name, choice) VALUES ('owners', 'keep')")
+	if e := program(t, w.env, "run", "--dry-run").expect(t, exitDone); !strings.Contains(e.stdout, "conversations whose last owner stays") || strings.Contains(e.stdout, "lose their last owner") {
+		t.Errorf("%s", e)
+	}
+	w.Exec("DELETE FROM orphan_cleaner.effects")
+	program(t, w.env, "run").expect(t, exitDone)
+	today := "--since=" + time.Now().UTC().Format(time.DateOnly)
+	for _, args := range [][]string{{"status"}, {"report", today}} {
+		if e := program(t, w.env, args...).expect(t, exitDone); !strings.Contains(e.stdout, line) {
+			t.Errorf("%s", e)
+		}
+	}
+	if e := program(t, w.env, "report", today, "--json").expect(t, exitDone); !strings.Contains(e.stdout, fmt.Sprintf(`"owners_lost": %d`, owned)) {
+		t.Errorf("%s", e)
+	}
 }

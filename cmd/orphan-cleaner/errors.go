@@ -56,7 +56,7 @@ func oneLine(err error) string {
 	return shown(strings.Join(parts, " "))
 }
 
-var urlPattern = regexp.MustCompile(`(?is)(postgres(ql)?://|password=).*`)
+var urlPattern = regexp.MustCompile(`(?is)(postgres(ql)?://|rediss?(\+\w+)?://|password=).*`)
 
 // hideURL cuts off what may be a database URL misplaced on the command
 // line, password included: its end cannot be told.

@@ -22,7 +22,8 @@ type EventFlags struct {
 	EventsStreamMaxlen int64    `help:"Redis: trim that stream to about so many entries; 0: do not." env:"ORPHAN_CLEANER_EVENTS_STREAM_MAXLEN" default:"0"`
 	EventsFanoutStream string   `help:"Redis: the stream that names each new entry." env:"ORPHAN_CLEANER_EVENTS_FANOUT_STREAM" default:"stream:fanout:all-conversations"`
 	EventsFanoutMaxlen int64    `help:"Redis: trim that stream to about so many entries; 0: do not." env:"ORPHAN_CLEANER_EVENTS_FANOUT_MAXLEN" default:"0"`
-	RedisURL           string   `help:"messaging-service's Redis, for --events redis; check looks at it." env:"REDIS_URL" placeholder:"URL"`
+	RedisURL           string   `help:"messaging-service's Redis, for --events redis; check looks at it. A password belongs in the environment or a file." env:"REDIS_URL" placeholder:"URL"`
+	RedisURLFile       string   `help:"File that holds the Redis URL." env:"REDIS_URL_FILE" placeholder:"FILE"`
 }
 
 func (f *EventFlags) streams() events.Streams {
@@ -41,13 +42,16 @@ func (f *EventFlags) sinks(out io.Writer, log *slog.Logger) (sinks []events.Sink
 	case f.EventsFrom != nil && *f.EventsFrom < 0:
 		return nil, fmt.Errorf("%w: EVENTS_FROM is the number of a run", errUsage)
 	}
+	if f.RedisURL, err = secretURL("REDIS_URL", f.RedisURL, f.RedisURLFile); err != nil {
+		return nil, err
+	}
 	seen := map[string]bool{}
 	for _, name := range f.Events {
 		var sink events.Sink
 		path, isFile := strings.CutPrefix(name, "file:")
 		switch {
 		case name == "redis" && f.RedisURL == "":
-			return nil, fmt.Errorf("%w: EVENTS is redis and REDIS_URL is not set: export REDIS_URL=redis://host:6379/0", errUsage)
+			return nil, fmt.Errorf("%w: EVENTS is redis and REDIS_URL is not set: export REDIS_URL=redis://host:6379/0, or name its file by REDIS_URL_FILE", errUsage)
 		case name == "redis":
 			events.LogRedis(log)
 			if sink, err = events.NewRedis(f.RedisURL, f.streams()); err != nil {

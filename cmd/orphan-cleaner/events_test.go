@@ -116,14 +116,52 @@ func TestEventsWait(t *testing.T) {
 	})
 }
 
+// The password of Redis is in a file, or in the environment, and never in ps.
+func TestRedisPassword(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100, 3)
+	url, client := redisOf(t)
+	file := filepath.Join(t.TempDir(), "redis-url")
+	if err := os.WriteFile(file, []byte("\ufeff"+url+"\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.env = append(w.env, "REDIS_URL=redis://u:s3cret@127.0.0.1:1", "REDIS_URL_FILE="+file)
+	program(t, w.env, "run", "--events=redis").expect(t, exitDone)
+	if n := client.XLen(t.Context(), "stream:fanout:all-conversations").Val(); n != 3 {
+		t.Errorf("%d events by the URL of the file", n)
+	}
+	found := findings(t, append(w.env, "ORPHAN_CLEANER_EVENTS=redis"), exitDone)
+	is(t, found, "redis", "ok", "events may be added")
+	is(t, found, "redis-url-file", "ok")
+	if err := os.Chmod(file, 0o644); err != nil { //nolint:gosec // that is what is warned of
+		t.Fatal(err)
+	}
+	is(t, findings(t, w.env, exitDone), "redis-url-file", "warn", "chmod o-rwx "+file)
+	for args, says := range map[string]string{
+		"--redis-url=redis://u:s3cret@h:6379":                                         "seen by everybody in ps: give it by the environment REDIS_URL or by --redis-url-file",
+		"--redis-url=rediss://:s3cret@h:6379":                                         "seen by everybody in ps",
+		"--redis-url=redis+sentinel://u@h:1/0?master_name=m&sentinel_password=s3cret": "seen by everybody in ps",
+		"--redis-url-file=redis://u:s3cret@h":                                         "REDIS_URL_FILE is the name of a file",
+		"--redis-url-file=/nowhere/url":                                               "/nowhere/url",
+		"--redis-urls=redis://u:s3cret@h":                                             "unknown flag",
+	} {
+		for _, command := range []string{"run", "check"} {
+			e := program(t, w.env, command, args).expect(t, exitUsage)
+			if !strings.Contains(e.stderr, says) || strings.Contains(e.stderr+e.stdout, "s3cret") || strings.Count(e.stderr, "\n") != 1 {
+				t.Errorf("%s %s: %s", command, args, e)
+			}
+		}
+	}
+}
+
 // Wrong settings of events are refused before anything is changed.
 func TestEventSettings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 100, 3)
 	for args, says := range map[string]string{
-		"--events=kafka": "no sink: redis, stdout or file:PATH",
-		"--events=redis": "REDIS_URL is not set",
-		"--events=redis --redis-url=http://u:x@h":  "not a Redis URL",
+		"--events=kafka":                           "no sink: redis, stdout or file:PATH",
+		"--events=redis":                           "REDIS_URL is not set",
+		"--events=redis --redis-url=http://u@h":    "not a Redis URL",
 		"--events=stdout,stdout":                   "twice",
 		"--events=stdout --json":                   "the last line of stdout is the run",
 		"--events=stdout --events-stream-maxlen=x": "events-stream-maxlen",

@@ -178,6 +178,11 @@ func (r report) print(w io.Writer) error {
 	if err := printTable(w, sizes); err != nil {
 		return err
 	}
+	if text := ownersText(r.Total.OwnersLost, 0, r.Total.ConversationsEmptied); text != "" {
+		if _, err := fmt.Fprintln(w, text); err != nil {
+			return err
+		}
+	}
 	if deleted != r.Total.MembersDeleted {
 		if _, err := fmt.Fprintf(w, "the audit holds %d of the %d members deleted: older months are pruned\n", deleted, r.Total.MembersDeleted); err != nil {
 			return err
@@ -199,12 +204,14 @@ func (r report) writeCSV(w io.Writer) error {
 	records := [][]string{{
 		"scope", "day", "size", "conversations", "runs", "refused", "incomplete", "failed", "users_checked", "batch_calls",
 		"members_deleted", "members_restored", "members_held", "members_kept_young", "p50_ms", "p99_ms", "slowest_ms", "users_blocked",
+		"owners_lost", "conversations_emptied",
 	}}
 	add := func(scope string, d db.ReportDaysRow) {
 		records = append(records, []string{
 			scope, d.Day, "", "", number(d.Runs), number(d.Refused), number(d.Incomplete), number(d.Failed),
 			number(d.UsersChecked), number(d.BatchCalls), number(d.MembersDeleted), number(d.MembersRestored),
 			number(d.MembersHeld), number(d.MembersKeptYoung), decimal(d.P50Ms), decimal(d.P99Ms), decimal(d.SlowestMs), number(d.UsersBlocked),
+			number(d.OwnersLost), number(d.ConversationsEmptied),
 		})
 	}
 	for _, d := range r.Days {

@@ -178,6 +178,13 @@ func printStatus(s *streams, st status) error {
 			}
 		}
 	}
+	for _, r := range st.Runs {
+		if text := ownersText(r.OwnersLost, r.OwnersKept, r.ConversationsEmptied); text != "" {
+			if _, err := fmt.Fprintf(s.out, "run %d: %s\n", r.RunID, text); err != nil {
+				return err
+			}
+		}
+	}
 	backlog := newTable("Backlog", "retention ends", "users", "members")
 	for _, b := range st.Backlog {
 		when := b.DueOn

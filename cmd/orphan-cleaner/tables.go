@@ -146,6 +146,18 @@ func printDryRun(w io.Writer, r result.Run) error {
 		{"kept: on hold", "", r.MembersHeld},
 		{"unknown, never touched", r.UsersUnknown, ""},
 	})
+	for _, row := range []struct {
+		what          string
+		conversations int64
+	}{
+		{"conversations that lose their last owner", r.OwnersLost},
+		{"conversations whose last owner stays", r.OwnersKept},
+		{"conversations that lose their last member", r.ConversationsEmptied},
+	} {
+		if row.conversations > 0 {
+			t.AppendRow(table.Row{row.what, "", row.conversations})
+		}
+	}
 	if r.Breaker != nil {
 		t.AppendFooter(table.Row{"a run would be refused by", *r.Breaker, ""})
 	}

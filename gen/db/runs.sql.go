@@ -46,7 +46,7 @@ SELECT
     ARRAY(
         SELECT coalesce((SELECT sum(b.rows_held[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
     )::bigint [] AS rows_held,
-    -- Conversations that lose their last owner, and their last member.
+    -- Conversations that lose their last owner, that keep it by choice, and that lose their last member.
     orphan_cleaner.members_at_stake(
         coalesce(array_agg(a.user_id) FILTER (WHERE a.is_due), '{}'),
         now() - greatest($1::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention'))
@@ -283,6 +283,7 @@ SELECT
     r.members_changed::bigint AS members_changed,
     r.conversations::bigint AS conversations,
     r.owners_lost::bigint AS owners_lost,
+    r.owners_kept::bigint AS owners_kept,
     r.conversations_emptied::bigint AS conversations_emptied
 FROM orphan_cleaner.run_finish(
     $1::bigint, $2::uuid, $3::text, $4::text, $5::text, $6::jsonb
@@ -314,6 +315,7 @@ type RunFinishRow struct {
 	MembersChanged       int64  `json:"members_changed"`
 	Conversations        int64  `json:"conversations"`
 	OwnersLost           int64  `json:"owners_lost"`
+	OwnersKept           int64  `json:"owners_kept"`
 	ConversationsEmptied int64  `json:"conversations_emptied"`
 }
 
@@ -346,6 +348,7 @@ func (q *Queries) RunFinish(ctx context.Context, arg RunFinishParams) (RunFinish
 		&i.MembersChanged,
 		&i.Conversations,
 		&i.OwnersLost,
+		&i.OwnersKept,
 		&i.ConversationsEmptied,
 	)
 	return i, err
@@ -407,7 +410,7 @@ func (q *Queries) RunJudge(ctx context.Context, arg RunJudgeParams) (RunJudgeRow
 const runRecent = `-- name: RunRecent :many
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
-    r.conversations, r.owners_lost, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
+    r.conversations, r.owners_lost, r.owners_kept, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
     extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
 FROM orphan_cleaner.runs AS r
 ORDER BY r.run_id DESC
@@ -434,6 +437,7 @@ type RunRecentRow struct {
 	MembersHeld          int64      `json:"members_held"`
 	Conversations        int64      `json:"conversations"`
 	OwnersLost           int64      `json:"owners_lost"`
+	OwnersKept           int64      `json:"owners_kept"`
 	ConversationsEmptied int64      `json:"conversations_emptied"`
 	BatchCalls           int64      `json:"batch_calls"`
 	Breaker              *string    `json:"breaker"`
@@ -472,6 +476,7 @@ func (q *Queries) RunRecent(ctx context.Context, maxRows int32) ([]RunRecentRow,
 			&i.MembersHeld,
 			&i.Conversations,
 			&i.OwnersLost,
+			&i.OwnersKept,
 			&i.ConversationsEmptied,
 			&i.BatchCalls,
 			&i.Breaker,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/events"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
@@ -89,6 +90,51 @@ func TestOrder(t *testing.T) {
 	}
 	if len(ids) != 36 {
 		t.Errorf("%d ids of 36 events", len(ids))
+	}
+}
+
+// Successors of a last owner are told with the run that made them so, and with the restore
+// that took it back; the backlog counts them.
+func TestPromotions(t *testing.T) {
+	p := newPlace(t)
+	sink := &memory{fails: func([]events.Event) (int, error) { return 0, errors.New("not now") }}
+	relay := p.relay(sink)
+	deleted := p.run("succeeded", 2, 2)
+	restore := testdb.One[int64](p.DB, `INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings, members_restored)
+		VALUES ('restore', 'succeeded', 'finish', now(), now(), now(), '1 minute', 'test:1', 'test', '{}', 1) RETURNING run_id`)
+	p.Exec(`INSERT INTO orphan_cleaner.promotions (run_id, conversation_id, user_id, role_before) SELECT $1, md5('conversation ' || c)::uuid, md5('user 9')::uuid, 'admin' FROM generate_series(1, 2) AS c`, deleted)
+	p.Exec(`UPDATE orphan_cleaner.promotions SET undone_by_run = $1, undone_at = now() WHERE conversation_id = md5('conversation 1')::uuid`, restore)
+	p.Exec(`INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state)
+		SELECT $1, user_id, conversation_id, $2, now(), 'restored' FROM conversation_members_audit WHERE run_id = $2 LIMIT 1`, restore, deleted)
+	backlog := func() int64 {
+		t.Helper()
+		rows, err := db.New(p.Pool).EventBacklog(t.Context())
+		if err != nil || len(rows) != 1 {
+			t.Fatalf("%v, %v", rows, err)
+		}
+		return rows[0].Events
+	}
+	relay.Flush(t.Context())
+	if n := backlog(); n != 8 {
+		t.Errorf("%d events wait", n)
+	}
+	sink.fails = nil
+	relay.Flush(t.Context())
+	if n := backlog(); n != 0 {
+		t.Errorf("%d events wait after all were told", n)
+	}
+	want := []string{
+		fmt.Sprintf("member.left %d", deleted), fmt.Sprintf("member.promoted %d", deleted),
+		fmt.Sprintf("member.demoted %d", restore), fmt.Sprintf("member.joined %d", restore),
+	}
+	if got := types(sink.got); !slices.Equal(got, want) || len(sink.got) != 8 {
+		t.Errorf("%d events, %v, not %v", len(sink.got), got, want)
+	}
+	roles := map[string]string{"member.promoted": "owner", "member.demoted": "admin"}
+	for _, e := range sink.got {
+		if e.Role != roles[e.Type] || e.At.IsZero() {
+			t.Errorf("%+v", e)
+		}
 	}
 }
 

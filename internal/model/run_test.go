@@ -719,7 +719,7 @@ func (u *underWay) compareCounts(got, want result.Run) {
 	}
 	want.Conversations = int64(len(distinct))
 	want.RunID, want.Seconds, want.Error, want.State, want.Breaker = got.RunID, got.Seconds, got.Error, got.State, got.Breaker
-	want.OwnersLost, want.ConversationsEmptied = got.OwnersLost, got.ConversationsEmptied
+	want.OwnersLost, want.OwnersKept, want.ConversationsEmptied = got.OwnersLost, got.OwnersKept, got.ConversationsEmptied
 	u.sameResult(got, want)
 	const figures = `users_checked || ' ' || users_missing || ' ' || users_unknown || ' ' || users_new || ' ' || users_returned || ' ' || users_restarted
 		|| ' ' || users_due || ' ' || candidates || ' ' || members_total || ' ' || members_due || ' ' || members_deleted || ' ' || members_changed`

@@ -71,5 +71,5 @@ func Finish(ctx context.Context, q *db.Queries, params db.RunFinishParams) (proo
 func (r *Run) Proven(row Proof) {
 	r.Conversations, r.Candidates = row.Conversations, row.Candidates
 	r.UsersNew, r.UsersReturned, r.UsersRestarted, r.UsersDue = row.UsersNew, row.UsersReturned, row.UsersRestarted, row.UsersDue
-	r.OwnersLost, r.ConversationsEmptied = row.OwnersLost, row.ConversationsEmptied
+	r.OwnersLost, r.OwnersKept, r.ConversationsEmptied = row.OwnersLost, row.OwnersKept, row.ConversationsEmptied
 }

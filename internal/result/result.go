@@ -29,13 +29,16 @@ type Run struct {
 	MembersBlocked   int64  `json:"members_blocked"`
 	MembersWaiting   int64  `json:"members_waiting"` // due, and left for the next window
 	Conversations    int64  `json:"conversations"`
-	// Before the delete: conversations whose last owner is due, and those all of whose members are.
-	OwnersLost           int64    `json:"owners_lost"`
-	ConversationsEmptied int64    `json:"conversations_emptied"`
-	BatchCalls           int64    `json:"batch_calls"`
-	Breaker              *string  `json:"breaker"`
-	Seconds              float64  `json:"seconds"`
-	Targets              []Target `json:"targets"`
+	// As judged: conversations whose last owner is due, those of them where that one
+	// stays by choice, and conversations all of whose members are due.
+	OwnersLost           int64 `json:"owners_lost"`
+	OwnersKept           int64 `json:"owners_kept"`
+	ConversationsEmptied int64 `json:"conversations_emptied"`
+
+	BatchCalls int64    `json:"batch_calls"`
+	Breaker    *string  `json:"breaker"`
+	Seconds    float64  `json:"seconds"`
+	Targets    []Target `json:"targets"`
 	// Blocked are those of UsersBlocked who were found to be the cause, 1,000 at most.
 	Blocked []blocked.User `json:"blocked"`
 	DryRun  bool           `json:"dry_run"`

@@ -288,7 +288,7 @@ func TestOwnersKept(t *testing.T) {
 	dry := w.must(w.run())
 	w.cfg.DryRun = false
 	r := w.must(w.run())
-	if dry.MembersHeld != 2 || r.MembersHeld != 2 || r.MembersDeleted != 4*6-3 || r.MembersChanged != 1 || r.OwnersLost != 3 {
+	if dry.MembersHeld != 2 || r.MembersHeld != 2 || r.MembersDeleted != 4*6-3 || r.MembersChanged != 1 || r.OwnersLost != 0 || r.OwnersKept != 3 || dry.OwnersKept != 3 {
 		t.Errorf("%+v", r)
 	}
 	if n := w.db.Count(ownerless); n != 0 {

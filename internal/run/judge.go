@@ -80,7 +80,7 @@ func (r *run) judgeDry(ctx context.Context, f *found) error {
 		}
 		r.did.UsersNew, r.did.UsersRestarted, r.did.UsersDue = sum.UsersNew, sum.UsersRestarted, sum.UsersDue
 		r.rows.Due, r.rows.KeptYoung, r.rows.Held = sum.RowsDue, sum.RowsYoung, sum.RowsHeld
-		r.did.OwnersLost, r.did.ConversationsEmptied = sum.AtStake[0], sum.AtStake[1]
+		r.did.OwnersLost, r.did.OwnersKept, r.did.ConversationsEmptied = sum.AtStake[0], sum.AtStake[1], sum.AtStake[2]
 		r.did.Candidates = r.did.UsersMissing
 		facts := r.facts(f)
 		facts["users_new"], facts["users_active"], facts["candidates"] = sum.UsersNewJudged, sum.UsersActive, sum.CandidatesJudged

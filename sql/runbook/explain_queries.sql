@@ -1456,7 +1456,7 @@ begun AS (
     SELECT
         (r.started_at AT TIME ZONE 'UTC')::date AS day,
         r.run_id, r.kind, r.state, r.users_checked, r.batch_calls, r.members_deleted, r.members_restored,
-        r.members_held, r.members_kept_young, r.users_blocked, r.call_ms_buckets, r.call_ms_max
+        r.owners_lost, r.conversations_emptied, r.members_held, r.members_kept_young, r.users_blocked, r.call_ms_buckets, r.call_ms_max
     FROM span AS s
     JOIN orphan_cleaner.runs AS r ON r.started_at >= s.since AND r.started_at < s.until
 ),
@@ -1483,6 +1483,8 @@ counted AS (
         sum(b.batch_calls) FILTER (WHERE b.kind = 'clean') AS batch_calls,
         sum(b.members_deleted) FILTER (WHERE b.kind = 'clean') AS members_deleted,
         sum(b.members_restored) AS members_restored,
+        sum(b.owners_lost) AS owners_lost,
+        sum(b.conversations_emptied) AS conversations_emptied,
         max(b.call_ms_max) AS slowest_ms
     FROM begun AS b
     GROUP BY GROUPING SETS ((b.day), ())
@@ -1534,6 +1536,8 @@ SELECT
     coalesce(c.batch_calls, 0)::bigint AS batch_calls,
     coalesce(c.members_deleted, 0)::bigint AS members_deleted,
     coalesce(c.members_restored, 0)::bigint AS members_restored,
+    coalesce(c.owners_lost, 0)::bigint AS owners_lost,
+    coalesce(c.conversations_emptied, 0)::bigint AS conversations_emptied,
     coalesce(k.members_held, 0)::bigint AS members_held,
     coalesce(k.members_kept_young, 0)::bigint AS members_kept_young,
     coalesce(k.users_blocked, 0)::bigint AS users_blocked,
@@ -1937,7 +1941,7 @@ SELECT
     ARRAY(
         SELECT coalesce((SELECT sum(b.rows_held[t.n]) FROM assessed AS b), 0)::bigint FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n
     )::bigint [] AS rows_held,
-    -- Conversations that lose their last owner, and their last member.
+    -- Conversations that lose their last owner, that keep it by choice, and that lose their last member.
     orphan_cleaner.members_at_stake(
         coalesce(array_agg(a.user_id) FILTER (WHERE a.is_due), '{}'),
         now() - greatest($2::interval, (SELECT make_interval(secs => l.value) FROM orphan_cleaner.limits AS l WHERE l.name = 'retention'))
@@ -2016,6 +2020,7 @@ SELECT
     r.members_changed::bigint AS members_changed,
     r.conversations::bigint AS conversations,
     r.owners_lost::bigint AS owners_lost,
+    r.owners_kept::bigint AS owners_kept,
     r.conversations_emptied::bigint AS conversations_emptied
 FROM orphan_cleaner.run_finish(
     $1::bigint, $2::uuid, $3::text, $4::text, $5::text, $6::jsonb
@@ -2080,7 +2085,7 @@ EXPLAIN (:options) EXECUTE "RunSchedule" (:every);
 PREPARE "RunRecent" AS
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
-    r.conversations, r.owners_lost, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
+    r.conversations, r.owners_lost, r.owners_kept, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
     extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
 FROM orphan_cleaner.runs AS r
 ORDER BY r.run_id DESC

@@ -270,6 +270,35 @@ func TestMemberCounts(t *testing.T) {
 	}
 }
 
+// Conversations that lost their last owner to a run get one, and lose it when the run is restored.
+func TestOwnerless(t *testing.T) {
+	p := newPlace(t)
+	const none = "conversations AS c WHERE NOT EXISTS (SELECT FROM conversation_members AS m WHERE m.conversation_id = c.id AND m.role = 'owner')"
+	run := p.run(false).RunID
+	before := p.Snapshot("conversation_members")
+	out := p.script("", "ownerless.sql")
+	day := `\d{4}-\d\d-\d\d`
+	want := []string{"Nothing was changed.*"}
+	for n := 1; n <= 8; n++ {
+		want = append(want, testdb.One[string](p.DB, "SELECT md5('conversation ' || $1::int)::uuid::text", n)+fmt.Sprintf(`\|%d\|[0-9a-f-]{36}\|member\|`, run)+day)
+	}
+	wantLines(t, out, want...)
+	if diff := before.Diff(p.Snapshot("conversation_members")); diff != "" || strings.Count(out, "\n") != 11 {
+		t.Errorf("a dry look:\n%s\n%s", out, diff)
+	}
+	if out := p.script("", "ownerless.sql", "run=999"); strings.Count(out, "\n") != 3 {
+		t.Errorf("of another run:\n%s", out)
+	}
+	wantLines(t, p.script("", "ownerless.sql", "execute=1", fmt.Sprintf("run=%d", run)), "8")
+	if n := p.Count(none); n != 1 { // it has no member
+		t.Errorf("%d conversations without an owner", n)
+	}
+	if n := p.Count("orphan_cleaner.promotions AS p JOIN conversation_members AS m USING (conversation_id, user_id) WHERE p.run_id = $1 AND m.role = 'owner' AND p.role_before = 'member'", run); n != 8 {
+		t.Errorf("%d promotions are recorded", n)
+	}
+	wantLines(t, p.script("", "ownerless.sql", "execute=1"), "0")
+}
+
 // What a run deleted in a span of time comes back as it was, and nothing else.
 func TestRestoreRange(t *testing.T) {
 	p := newPlace(t)
