@@ -28,7 +28,7 @@ type RestoreCmd struct {
 	Deleted       *int64   `name:"run" help:"What this run deleted." placeholder:"RUN"`
 	User          []string `help:"Members of these users." placeholder:"UUID,..." sep:"none"`
 	Conversation  []string `help:"Members of these conversations." placeholder:"UUID,..." sep:"none"`
-	Target        []string `help:"Rows of these targets only." placeholder:"NAME,..." sep:","`
+	Target        []string `help:"Rows of these targets only." placeholder:"NAME" sep:","`
 	Since         *string  `help:"Deleted at this time or later: 2026-01-31, '2026-01-31 10:00' (UTC) or RFC 3339." placeholder:"TIME"`
 	Until         *string  `help:"Deleted before this time." placeholder:"TIME"`
 	Resurrected   bool     `help:"Members of the users whom runs found alive again (see status)."`

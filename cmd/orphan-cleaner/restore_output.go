@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -68,19 +69,26 @@ func (cmd *RestoreCmd) preview(ctx context.Context, s *streams, r *restore.Resto
 		return err
 	}
 	p := preview{Parts: append([]db.RestorePreviewRow{}, parts...)}
-	t := newTable("Restore: nothing was changed", "run", "day (UTC)", "target", "restore", "there already", "there, differing", "conversation gone", "left since")
+	several := slices.ContainsFunc(parts, func(part db.RestorePreviewRow) bool { return part.Target != parts[0].Target })
+	what := func(target string, cells ...any) table.Row {
+		if several {
+			return append(table.Row{target}, cells...)
+		}
+		return cells
+	}
+	t := newTable("Restore: nothing was changed", what("target", "run", "day (UTC)", "restore", "there already", "there, differing", "conversation gone", "left since")...)
 	for _, part := range parts {
 		p.Restore += part.Restore
 		p.There += part.There
 		p.ThereDiffers += part.ThereDiffers
 		p.ConversationGone += part.ConversationGone
 		p.LeftSince += part.LeftSince
-		t.AppendRow(table.Row{part.DeletedRun, part.Day, part.Target, part.Restore, part.There, part.ThereDiffers, part.ConversationGone, part.LeftSince})
+		t.AppendRow(what(part.Target, part.DeletedRun, part.Day, part.Restore, part.There, part.ThereDiffers, part.ConversationGone, part.LeftSince))
 	}
 	if cmd.JSON {
 		return printJSON(s.out, p)
 	}
-	t.AppendFooter(table.Row{"all", "", "", p.Restore, p.There, p.ThereDiffers, p.ConversationGone, p.LeftSince})
+	t.AppendFooter(what("", "all", "", p.Restore, p.There, p.ThereDiffers, p.ConversationGone, p.LeftSince))
 	if err := printTable(s.out, t); err != nil {
 		return err
 	}
