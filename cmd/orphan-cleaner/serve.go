@@ -54,7 +54,7 @@ func (f *ServeFlags) listen(ctx context.Context) (net.Listener, error) {
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.MetricsAddr)
 	if err != nil {
-		return nil, fmt.Errorf("%w: ORPHAN_CLEANER_METRICS_ADDR: %w; choose another, such as --metrics-addr :9092", errUsage, err)
+		return nil, fmt.Errorf("%w: ORPHAN_CLEANER_METRICS_ADDR: %w; choose another with --metrics-addr", errUsage, err)
 	}
 	return listener, nil
 }
