@@ -66,6 +66,18 @@ func TestPackages(t *testing.T) {
 	if _, err := exec.LookPath("dpkg-deb"); err != nil {
 		t.Skip("there is no dpkg-deb here")
 	}
+	// In a clone without tags the version is a commit, and no version of dpkg.
+	untagged := filepath.Join(work, "untagged")
+	if err := os.Mkdir(untagged, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	do("tools/scripts/package.sh", "dd0803f-dirty", "amd64", program, manual, untagged, nfpm)
+	debs, err := filepath.Glob(untagged + "/*.deb")
+	if err != nil || len(debs) != 1 {
+		t.Fatalf("made %v, %v", debs, err)
+	}
+	do("dpkg", "--validate-version", strings.TrimSpace(do("dpkg-deb", "--field", debs[0], "Version")))
+
 	deb, root := filepath.Join(work, "one", "orphan-cleaner_1.2.3_amd64.deb"), filepath.Join(work, "root")
 	do("dpkg-deb", "--extract", deb, root)
 	list := do("dpkg-deb", "--contents", deb)

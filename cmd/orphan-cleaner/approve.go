@@ -78,7 +78,7 @@ func (cmd *ApproveCmd) show(ctx context.Context, pool *pgxpool.Pool, s *streams)
 		return sum, fmt.Errorf("reading run %d: %w; see: orphan-cleaner check", cmd.Refused, err)
 	}
 	if sum.State != "refused" || sum.Breaker == nil {
-		return sum, fmt.Errorf("%w: run %d was not refused, it is %s; see: orphan-cleaner status", errUsage, cmd.Refused, sum.State)
+		return sum, fmt.Errorf("%w: run %d was not refused (%s), and only a refused run can be approved; see: orphan-cleaner status", errUsage, cmd.Refused, sum.State)
 	}
 	if !settings.Approvable(*sum.Breaker) {
 		return sum, fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; correct that, then orphan-cleaner run",

@@ -69,7 +69,7 @@ func (f *AuthFlags) dialAs(ctx context.Context, cfg source.Config) (client users
 		return nil, err
 	}
 	if f.MaxQPS < 0 || math.IsNaN(f.MaxQPS) || math.IsInf(f.MaxQPS, 0) {
-		return nil, fmt.Errorf("%w: MAX_QPS must be 0 or more", errUsage)
+		return nil, fmt.Errorf("%w: ORPHAN_CLEANER_MAX_QPS must be 0 or more", errUsage)
 	}
 	cfg.URL, cfg.Method, cfg.Query, cfg.Proxy, cfg.MaxLag = f.AuthServiceURL, f.AuthServiceMethod, f.AuthServiceQuery, f.AuthServiceProxy, time.Duration(f.MaxAuthLag)
 	cfg.Timeout, cfg.TargetP99, cfg.MaxQPS = time.Duration(f.AuthServiceTimeout), time.Duration(f.AuthServiceTargetP99), f.MaxQPS

@@ -20,7 +20,7 @@ func (f *CanaryFlags) canaries() (alive, dead []uuid.UUID, err error) {
 		name string
 		from []string
 		to   *[]uuid.UUID
-	}{{"CANARY_ALIVE", f.CanaryAlive, &alive}, {"CANARY_DEAD", f.CanaryDead, &dead}} {
+	}{{settingPrefix + "CANARY_ALIVE", f.CanaryAlive, &alive}, {settingPrefix + "CANARY_DEAD", f.CanaryDead, &dead}} {
 		for _, text := range list.from {
 			id, err := uuid.Parse(strings.TrimSpace(text))
 			if err != nil {
@@ -31,7 +31,7 @@ func (f *CanaryFlags) canaries() (alive, dead []uuid.UUID, err error) {
 	}
 	for _, id := range alive {
 		if slices.Contains(dead, id) {
-			return nil, nil, fmt.Errorf("%w: %s is both in CANARY_ALIVE and in CANARY_DEAD", errUsage, id)
+			return nil, nil, fmt.Errorf("%w: %s is both in ORPHAN_CLEANER_CANARY_ALIVE and in ORPHAN_CLEANER_CANARY_DEAD", errUsage, id)
 		}
 	}
 	return alive, dead, nil

@@ -21,7 +21,7 @@ type CheckCmd struct {
 	EventFlags    `group:"Events"`
 	LogFlags      `group:"Log"`
 	MetricsAddr   string `help:"Check whether serve could listen here, such as :9091." env:"ORPHAN_CLEANER_METRICS_ADDR" placeholder:"ADDR"`
-	Source        bool   `help:"Test auth-service itself against the contract, for whoever writes one: with CANARY_ALIVE, a user who exists; needs no database."`
+	Source        bool   `help:"Test auth-service itself against the contract, for whoever writes one: with ORPHAN_CLEANER_CANARY_ALIVE, a user who exists; needs no database."`
 	JSON          bool   `name:"json" help:"Print a JSON array."`
 }
 

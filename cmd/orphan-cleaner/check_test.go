@@ -67,7 +67,7 @@ func TestCheckCanaries(t *testing.T) {
 	elsewhere := newAuth(t)
 	elsewhere.Add(w.dead[0], uuid.New())
 	is(t, findings(t, append(env, "AUTH_SERVICE_URL="+elsewhere.URL()), exitFailed), "canaries", "FAIL",
-		living.String()+" of CANARY_ALIVE is missing", w.dead[0].String()+" of CANARY_DEAD is present", "AUTH_SERVICE_URL")
+		living.String()+" of ORPHAN_CLEANER_CANARY_ALIVE is missing", w.dead[0].String()+" of ORPHAN_CLEANER_CANARY_DEAD is present", "AUTH_SERVICE_URL")
 	program(t, w.env, "check", "--canary-alive=who").expect(t, exitUsage)
 }
 

@@ -69,7 +69,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "orphan-cleaner: %s; see: orphan-cleaner --help\n", hideURL(oneLine(err)))
+		fmt.Fprintf(stderr, "orphan-cleaner: %s; see: %s --help\n", hideURL(plainly(oneLine(err))), commandMeant(err))
 		return exitUsage
 	}
 	kctx.BindTo(ctx, (*context.Context)(nil))

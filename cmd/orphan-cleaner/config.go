@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -158,7 +159,14 @@ func effectiveOf(kctx *kong.Context, flag *kong.Flag, at string) effective {
 	if slices.ContainsFunc(kctx.Path, func(p *kong.Path) bool { return p.Flag == flag && !p.Resolved }) {
 		e.From, e.At = "flag", ""
 	}
-	switch value := flag.Target.Interface().(type) {
+	target := flag.Target
+	if target.Kind() == reflect.Pointer {
+		if target.IsNil() {
+			return e
+		}
+		target = target.Elem()
+	}
+	switch value := target.Interface().(type) {
 	case []string:
 		e.Value = strings.Join(value, ",")
 	case Duration:

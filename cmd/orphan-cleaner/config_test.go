@@ -39,7 +39,7 @@ func TestConfig(t *testing.T) {
 	}
 	got := shownSettings(t, []string{
 		"DATABASE_URL=postgres://runner@h/messaging", "DATABASE_URL_FILE=" + file, "ORPHAN_CLEANER_RETENTION=40d", "ORPHAN_CLEANER_MAX_GAP=36h",
-		"ORPHAN_CLEANER_RESTORE_WINDOW=100d", "ORPHAN_CLEANER_LOG_FORMAT=",
+		"ORPHAN_CLEANER_RESTORE_WINDOW=100d", "ORPHAN_CLEANER_LOG_FORMAT=", "ORPHAN_CLEANER_EVENTS_FROM=7",
 	}, "--retention", "50d", "--canary-alive", "a,b", "--log-format=json")
 	for _, want := range []effective{
 		{Name: "database-url", Value: "postgres://filed@f/messaging", From: "file", At: file, Environment: "DATABASE_URL"},
@@ -51,11 +51,15 @@ func TestConfig(t *testing.T) {
 		{Name: "check-every", Value: "", From: "default", Environment: "ORPHAN_CLEANER_CHECK_EVERY"},
 		{Name: "log-format", Value: "json", From: "flag", Environment: "ORPHAN_CLEANER_LOG_FORMAT"},
 		{Name: "restore-window", Value: "100d", From: "environment", Environment: "ORPHAN_CLEANER_RESTORE_WINDOW"},
+		{Name: "events-from", Value: "7", From: "environment", Environment: "ORPHAN_CLEANER_EVENTS_FROM"},
 		{Name: "audit-window", Value: "400d", From: "default", Environment: "ORPHAN_CLEANER_AUDIT_WINDOW"},
 	} {
 		if got[want.Name] != want {
 			t.Errorf("%+v, want %+v", got[want.Name], want)
 		}
+	}
+	if from := shownSettings(t, nil)["events-from"]; from.Value != "" {
+		t.Errorf("what is not set is %+v", from)
 	}
 }
 

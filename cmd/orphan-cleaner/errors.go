@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/safetext"
 )
@@ -61,6 +63,37 @@ var urlPattern = regexp.MustCompile(`(?is)(postgres(ql)?://|rediss?(\+\w+)?://|p
 // hideURL cuts off what may be a database URL misplaced on the command
 // line, password included: its end cannot be told.
 func hideURL(text string) string { return urlPattern.ReplaceAllString(text, "[not shown]") }
+
+// plainly has what kong says of a value in the words of the reader.
+func plainly(text string) string {
+	for _, p := range inKongsWords {
+		text = p.said.ReplaceAllString(text, p.plain)
+	}
+	return text
+}
+
+var inKongsWords = []struct {
+	said  *regexp.Regexp
+	plain string
+}{
+	{regexp.MustCompile(`expected a valid \d+ bit u?int but got (".*?")`), "$1 is not a whole number"},
+	{regexp.MustCompile(`expected a float but got (".*?") \(\w+\)`), "$1 is not a number such as 0.05"},
+	{regexp.MustCompile(`expected \w+ value but got (".*?") \(short flag\); perhaps try .*\?`), "$1 begins with a dash, which no value does"},
+	{regexp.MustCompile(`^\[(<\w+>)\]`), "$1"},
+}
+
+// commandMeant is the command whose help has what a command line lacks.
+func commandMeant(err error) string {
+	meant := "orphan-cleaner"
+	if parse, is := errors.AsType[*kong.ParseError](err); is {
+		for _, step := range parse.Context.Path {
+			if step.Command != nil {
+				meant = step.Command.FullPath()
+			}
+		}
+	}
+	return meant
+}
 
 // errShown is wrapped by errors that the user has already been shown.
 var errShown = errors.New("shown")

@@ -18,7 +18,13 @@ type explained struct {
 	more string
 }
 
-func (e explained) Error() string { return e.error.Error() + e.more }
+func (e explained) Error() string {
+	said := e.error.Error()
+	if strings.Contains(e.more, "; fix: ") {
+		said = strings.Replace(said, "; see: orphan-cleaner check", "", 1)
+	}
+	return said + e.more
+}
 func (e explained) Unwrap() error { return e.error }
 
 // explain adds to an error of the database, in one line, the server's DETAIL and
@@ -39,7 +45,8 @@ func explain(err error, login, command string) error {
 	switch said.SQLState {
 	case database.NoPrivilege:
 		if said.Hint == "" {
-			fmt.Fprintf(&more, "; role %s may not do this; fix: GRANT %s TO %s, after psql -f sql/roles.sql", login, groupRole(command), login)
+			group := groupRole(command)
+			fmt.Fprintf(&more, "; role %s may not do this; fix: DATABASE_URL of a member of %s, or GRANT %s TO %s, after psql -f sql/roles.sql", login, group, group, login)
 		}
 	case undefinedTable, undefinedSchema, undefinedFunction:
 		switch ours := ourName.MatchString(said.Message); {

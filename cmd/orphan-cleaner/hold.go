@@ -35,13 +35,13 @@ func (cmd *HoldAddCmd) params() (p db.HoldAddParams, err error) {
 	if (cmd.User == "") == (cmd.Conversation == "") {
 		return p, fmt.Errorf("%w: give either --user or --conversation", errUsage)
 	}
-	subject, target := cmd.User, &p.UserID
+	flag, subject, target := "--user", cmd.User, &p.UserID
 	if cmd.Conversation != "" {
-		subject, target = cmd.Conversation, &p.ConversationID
+		flag, subject, target = "--conversation", cmd.Conversation, &p.ConversationID
 	}
 	id, err := uuid.Parse(subject)
 	if err != nil || len(subject) != len(uuid.Nil.String()) {
-		return p, fmt.Errorf("%w: %q is not a UUID", errUsage, subject)
+		return p, fmt.Errorf("%w: %s %q is not a UUID", errUsage, flag, subject)
 	}
 	*target = &id
 	if p.Reason = strings.TrimSpace(cmd.Reason); p.Reason == "" {
@@ -139,9 +139,9 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 	if below {
 		header = header[:4]
 	}
-	t := newTable("Holds in force", header...)
+	t, restored := newTable("Holds in force", header...), ""
 	for _, h := range holds {
-		subject, until := "", "lifted by hand"
+		number, subject, until := any(h.HoldID), "", "lifted by hand"
 		switch {
 		case h.UserID != nil:
 			subject = "user " + h.UserID.String()
@@ -149,18 +149,23 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 			subject = "conversation " + h.ConversationID.String()
 		case h.RunID != nil:
 			subject = fmt.Sprintf("%d users of restore %d", h.Users, *h.RunID)
+			number, restored = "", fmt.Sprint(*h.RunID) // each of them is a hold of its own
 		}
 		if h.Until != nil {
 			until = h.Until.UTC().Format("2006-01-02 15:04")
 		}
 		if !below {
-			t.AppendRow(table.Row{h.HoldID, subject, h.Members, until, h.Reason})
+			t.AppendRow(table.Row{number, subject, h.Members, until, h.Reason})
 			continue
 		}
-		t.AppendRow(table.Row{h.HoldID, subject, h.Members, until})
+		t.AppendRow(table.Row{number, subject, h.Members, until})
 		t.AppendRow(table.Row{"", h.Reason, "", ""})
 	}
-	return printTable(s.out, t)
+	if err := printTable(s.out, t); err != nil || restored == "" {
+		return err
+	}
+	_, err = fmt.Fprintf(s.out, "Lift those of a restore:  orphan-cleaner hold remove --restore %s\n", restored)
+	return err
 }
 
 // HoldRemoveCmd is `hold remove`.

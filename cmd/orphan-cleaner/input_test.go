@@ -109,6 +109,36 @@ func TestWrongUsage(t *testing.T) {
 		"unknown command": {args: []string{"clean"}, says: []string{"unexpected argument clean", "--help"}},
 		"half a command":  {args: []string{"migrate"}, says: []string{"up", "down", "status", "--help"}},
 		"status of none":  {args: []string{"status", "--runs=0"}, says: []string{"--runs", "1 or more"}},
+
+		// The help that is named has the flag, and an example of the command.
+		"no reason":        {args: []string{"hold", "add"}, says: []string{"--reason", "see: orphan-cleaner hold add --help"}},
+		"a bare user":      {args: []string{"hold", "add", "6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10"}, says: []string{"unexpected argument", "see: orphan-cleaner hold add --help"}},
+		"no run":           {args: []string{"approve"}, says: []string{"<run>", "see: orphan-cleaner approve --help"}},
+		"part of migrate":  {args: []string{"migrate"}, says: []string{`"up"`, "see: orphan-cleaner migrate --help"}},
+		"misspelt flag":    {args: []string{"run", "--retentoin=30d"}, says: []string{`did you mean "--retention"`, "see: orphan-cleaner run --help"}},
+		"misspelt command": {args: []string{"restroe"}, says: []string{`did you mean "restore"`, "see: orphan-cleaner --help"}},
+		// What a value must be, in words of the reader.
+		"batch in words":       {args: []string{"run", "--batch-size=ten"}, says: []string{`--batch-size: "ten" is not a whole number`, "see: orphan-cleaner run --help"}},
+		"run in words":         {args: []string{"approve", "two"}, says: []string{`<run>: "two" is not a whole number`}},
+		"hold by name":         {args: []string{"hold", "remove", "user"}, says: []string{`: <hold>: "user" is not a whole number`, "see: orphan-cleaner hold remove --help"}},
+		"share in percent":     {args: []string{"run", "--max-delete-share=5%"}, says: []string{`--max-delete-share: "5%" is not a number such as 0.05`}},
+		"rate in words, set":   {env: []string{"ORPHAN_CLEANER_MAX_QPS=fast"}, says: []string{`--max-qps: "fast" is not a number such as 0.05`, "ORPHAN_CLEANER_MAX_QPS"}},
+		"negative limit apart": {args: []string{"run", "--max-delete-share", "-0.1"}, says: []string{`--max-delete-share: "-0.1" begins with a dash, which no value does`}},
+		"negative run":         {args: []string{"restore", "--run", "-1"}, says: []string{`--run: "-1" begins with a dash, which no value does`, "see: orphan-cleaner restore --help"}},
+		// The example can be copied, and the name can be exported.
+		"no database, whole":  {unset: database, says: []string{"export DATABASE_URL=postgres://user@host:5432/messaging"}},
+		"mysql":               {env: []string{database + "mysql://u@h/messaging"}, says: []string{"want postgres://user@host:5432/messaging"}},
+		"auth-service, whole": {env: []string{auth + "auth-service:9080"}, says: []string{"postgresql://user@host:5432/auth"}},
+		"name of a setting":   {args: []string{"run", "--batch-size=101"}, says: []string{"ORPHAN_CLEANER_BATCH_SIZE is 101"}},
+		"name of retention":   {args: []string{"run", "--retention=12h"}, says: []string{"ORPHAN_CLEANER_RETENTION is 12h"}},
+		"name of a limit":     {args: []string{"run", "--max-delete-share=5"}, says: []string{"ORPHAN_CLEANER_MAX_DELETE_SHARE is 5"}},
+		"name of a canary":    {args: []string{"run", "--canary-alive=me"}, says: []string{`ORPHAN_CLEANER_CANARY_ALIVE: "me" is not a UUID`}},
+		"name of a window":    {args: []string{"prune", "--restore-window=1h"}, says: []string{"ORPHAN_CLEANER_RESTORE_WINDOW is 1h"}},
+		"name of an address":  {args: []string{"serve", "--metrics-addr=nonsense"}, says: []string{"ORPHAN_CLEANER_METRICS_ADDR: "}},
+		"a user of no UUID":   {args: []string{"hold", "add", "--user=me", "--reason=x"}, says: []string{`--user "me" is not a UUID`}},
+		// States that are not as the reader thinks.
+		"pin a short retention": {args: []string{"limits", "pin", "retention=1h"}, says: []string{"retention is 1h, under one day", "orphan-cleaner limits pin retention=1d"}},
+		"report of tomorrow":    {args: []string{"report", "--since=2999-01-01"}, says: []string{"2999-01-01", "is in the future"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -38,5 +38,5 @@ func (f *LimitFlags) limits() (settings.Limits, error) {
 
 // limitVariable is the environment name of a limit, as messages have it.
 func limitVariable(name string) string {
-	return "MAX_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
+	return settingPrefix + "MAX_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
 }

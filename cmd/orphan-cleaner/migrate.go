@@ -161,18 +161,22 @@ func (cmd *MigrateDownCmd) Run(ctx context.Context, s *streams) error {
 		switch {
 		case err != nil && !none:
 			return failedMigration("down", err)
-		case cmd.JSON:
-			version, err := m.GetDBVersion(ctx)
-			if err != nil {
-				return fmt.Errorf("reading the schema version: %w", err)
-			}
-			return printMigrated(s, version, result)
-		case none:
+		case none && !cmd.JSON:
 			_, err = fmt.Fprintln(s.out, "no migration is applied")
 			return err
-		default:
-			return printApplied(s, result)
 		}
+		version, err := m.GetDBVersion(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the schema version: %w", err)
+		}
+		if cmd.JSON {
+			return printMigrated(s, version, result)
+		}
+		if err := printApplied(s, result); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(s.out, "the schema is at migration %d; no run of this program begins until: orphan-cleaner migrate up\n", version)
+		return err
 	})
 }
 

@@ -171,6 +171,9 @@ func parsePin(text string) (name string, value float64, err error) {
 		if err := lasting.UnmarshalText([]byte(given)); err != nil {
 			return "", 0, fmt.Errorf("%w: %s: %w", errUsage, name, err)
 		}
+		if name == "retention" && time.Duration(lasting) < day {
+			return "", 0, fmt.Errorf("%w: retention is %s, under one day, which a pin does not allow: orphan-cleaner limits pin retention=1d, or unpin it", errUsage, given)
+		}
 		return name, time.Duration(lasting).Seconds(), nil
 	}
 	value, err = strconv.ParseFloat(given, 64)

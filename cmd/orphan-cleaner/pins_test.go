@@ -154,9 +154,20 @@ func TestExplained(t *testing.T) {
 		url := w.Login(c.group)
 		login, _, _ := strings.Cut(strings.TrimPrefix(url, "postgres://"), "@")
 		e := program(t, w.envOf(url), c.args...).expect(t, exitFailed)
-		if want := "GRANT " + c.needs + " TO " + login; !strings.Contains(e.stderr, want) || !strings.Contains(e.stderr, "SQLSTATE 42501") || strings.Count(e.stderr, "\n") != 1 {
+		want := "fix: DATABASE_URL of a member of " + c.needs + ", or GRANT " + c.needs + " TO " + login
+		if strings.Contains(e.stderr, "see:") {
+			t.Errorf("%q by the %s names another command than the one that helps: %s", c.args, c.group, e)
+		}
+		if !strings.Contains(e.stderr, want) || !strings.Contains(e.stderr, "SQLSTATE 42501") || strings.Count(e.stderr, "\n") != 1 {
 			t.Errorf("%q by the %s does not say %q: %s", c.args, c.group, want, e)
 		}
+	}
+	stranger := w.Login(reader)
+	login, _, _ := strings.Cut(strings.TrimPrefix(stranger, "postgres://"), "@")
+	w.Exec("REVOKE " + reader + " FROM " + login)
+	e := program(t, w.envOf(stranger), "check").expect(t, exitFailed)
+	if !strings.Contains(e.stdout, "hint: psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+login+"\n") || strings.Contains(e.stdout, "migrate up") {
+		t.Errorf("check by a stranger: %s", e)
 	}
 	bare := testdb.NewBare(t)
 	for _, command := range []string{"limits", "status", "report", "hold list", "resume", "pause --reason=x", "prune", "approve 1 --yes", "restore --run=1"} {

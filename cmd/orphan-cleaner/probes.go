@@ -129,10 +129,10 @@ func portProbe(address string) check.Probe {
 		case errors.Is(err, syscall.EADDRINUSE):
 			return check.Finding{
 				Name: name, Status: check.Fail, Message: address + " is taken by another program",
-				Hint: "choose another METRICS_ADDR, or end what listens there: ss -ltnp",
+				Hint: "choose another ORPHAN_CLEANER_METRICS_ADDR, or end what listens there: ss -ltnp",
 			}
 		default:
-			return check.Finding{Name: name, Status: check.Fail, Message: fmt.Sprint(err), Hint: "write METRICS_ADDR as :9091 or host:9091"}
+			return check.Finding{Name: name, Status: check.Fail, Message: fmt.Sprint(err), Hint: "write ORPHAN_CLEANER_METRICS_ADDR as :9091 or host:9091"}
 		}
 	}
 }

@@ -117,7 +117,7 @@ func sameDatabaseProbe(members, users *pgxpool.Pool) check.Probe {
 // not know it is another environment's.
 func canaryProbe(client users, alive, dead []uuid.UUID) check.Probe {
 	const name = "canaries"
-	const hint = "is this the auth-service of this database? check AUTH_SERVICE_URL, CANARY_ALIVE and CANARY_DEAD"
+	const hint = "is this the auth-service of this database? check AUTH_SERVICE_URL, ORPHAN_CLEANER_CANARY_ALIVE and ORPHAN_CLEANER_CANARY_DEAD"
 	return func(ctx context.Context) check.Finding {
 		if len(alive)+len(dead) == 0 {
 			return check.Finding{
@@ -137,9 +137,9 @@ func canaryProbe(client users, alive, dead []uuid.UUID) check.Probe {
 			for _, id := range batch {
 				switch gone := slices.Contains(missing, id); {
 				case gone && slices.Contains(alive, id):
-					wrong = append(wrong, id.String()+" of CANARY_ALIVE is missing")
+					wrong = append(wrong, id.String()+" of ORPHAN_CLEANER_CANARY_ALIVE is missing")
 				case !gone && slices.Contains(dead, id):
-					wrong = append(wrong, id.String()+" of CANARY_DEAD is present")
+					wrong = append(wrong, id.String()+" of ORPHAN_CLEANER_CANARY_DEAD is present")
 				}
 			}
 		}

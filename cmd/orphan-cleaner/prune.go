@@ -30,9 +30,9 @@ func (cmd *PruneCmd) config() (prune.Config, error) {
 	cfg.RestoreWindow, cfg.AuditWindow = time.Duration(cmd.RestoreWindow), time.Duration(cmd.AuditWindow)
 	switch {
 	case cfg.RestoreWindow < day:
-		return cfg, fmt.Errorf("%w: RESTORE_WINDOW is %s, under one day: backups would be dropped before anybody notices a mistake", errUsage, cmd.RestoreWindow)
+		return cfg, fmt.Errorf("%w: ORPHAN_CLEANER_RESTORE_WINDOW is %s, under one day: backups would be dropped before anybody notices a mistake", errUsage, cmd.RestoreWindow)
 	case cfg.AuditWindow < cfg.RestoreWindow:
-		return cfg, fmt.Errorf("%w: AUDIT_WINDOW is %s, shorter than RESTORE_WINDOW, %s: restoring a backup reads the audit of its time",
+		return cfg, fmt.Errorf("%w: ORPHAN_CLEANER_AUDIT_WINDOW is %s, shorter than ORPHAN_CLEANER_RESTORE_WINDOW, %s: restoring a backup reads the audit of its time",
 			errUsage, cmd.AuditWindow, cmd.RestoreWindow)
 	}
 	return cfg, nil

@@ -119,6 +119,9 @@ func readReport(ctx context.Context, q *db.Queries, since, until time.Time) (r r
 		until = known.DatabaseTime
 	}
 	r.Since, r.Until = since.UTC(), until.UTC()
+	if r.Until.Before(r.Since) {
+		return r, fmt.Errorf("%w: %s is in the future: no run has begun since; see: orphan-cleaner status", errUsage, r.Since.Format(time.DateOnly))
+	}
 	if r.Until.Sub(r.Since) > reportLimit {
 		return r, fmt.Errorf("%w: a report covers %s at most", errUsage, Duration(reportLimit))
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/restore"
+	"github.com/nova-social/orphan-cleaner/internal/run"
 )
 
 // same is the command line that the user gave, for the hint how to go on.
@@ -149,6 +150,9 @@ func (cmd *RestoreCmd) show(s *streams, log *slog.Logger, result restore.Result,
 		}
 	} else if err := cmd.table(s, result); err != nil {
 		return errors.Join(runErr, err)
+	}
+	if errors.Is(runErr, run.ErrPaused) { // nothing was done: unlike a run of cron, somebody wants it now
+		return shownError{errors.New(runErr.Error())}
 	}
 	if runErr != nil {
 		return shownError{runErr}

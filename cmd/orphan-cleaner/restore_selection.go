@@ -61,7 +61,7 @@ func (cmd *RestoreCmd) selection() (s restore.Selection, err error) {
 	case !s.Since.IsZero() && !s.Until.IsZero() && !s.Since.Before(s.Until):
 		return wrong("--since must be before --until")
 	case time.Duration(cmd.Lease) < time.Second:
-		return wrong("LEASE is %s, it must be 1s or more", cmd.Lease)
+		return wrong(settingPrefix+"LEASE is %s, it must be 1s or more", cmd.Lease)
 	}
 	return s, nil
 }

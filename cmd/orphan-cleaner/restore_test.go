@@ -164,7 +164,7 @@ func TestRevert(t *testing.T) {
 	// A revert deletes: no pause lets it through, and nobody loses a hold by it.
 	program(t, w.env, "pause", "--reason", "test").expect(t, exitDone)
 	all = contents(t, w.DB, "orphan_cleaner.runs")
-	paused := program(t, w.env, "restore", "--revert", restored, "--execute", "--json").expect(t, exitDone)
+	paused := program(t, w.env, "restore", "--revert", restored, "--execute", "--json").expect(t, exitFailed)
 	if paused.result(t)["state"] != "paused" || !strings.Contains(paused.stderr, "orphan-cleaner resume") || contents(t, w.DB, "orphan_cleaner.runs") != all {
 		t.Errorf("a revert while paused: %s", paused)
 	}

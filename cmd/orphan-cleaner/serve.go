@@ -49,12 +49,12 @@ type ServeFlags struct {
 func (f *ServeFlags) listen(ctx context.Context) (net.Listener, error) {
 	if f.MetricsWebConfig != "" {
 		if err := web.Validate(f.MetricsWebConfig); err != nil {
-			return nil, fmt.Errorf("%w: METRICS_WEB_CONFIG %s: %w", errUsage, f.MetricsWebConfig, err)
+			return nil, fmt.Errorf("%w: ORPHAN_CLEANER_METRICS_WEB_CONFIG %s: %w", errUsage, f.MetricsWebConfig, err)
 		}
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.MetricsAddr)
 	if err != nil {
-		return nil, fmt.Errorf("%w: METRICS_ADDR: %w; choose another with --metrics-addr or ORPHAN_CLEANER_METRICS_ADDR", errUsage, err)
+		return nil, fmt.Errorf("%w: ORPHAN_CLEANER_METRICS_ADDR: %w; choose another with --metrics-addr", errUsage, err)
 	}
 	return listener, nil
 }

@@ -44,25 +44,25 @@ func (f *CleanerFlags) config() (settings.Run, error) {
 	}
 	switch {
 	case f.BatchSize < 1 || f.BatchSize > source.MaxBatch:
-		return wrong("BATCH_SIZE is %d, it must be 1 to %d: auth-service takes no more", f.BatchSize, source.MaxBatch)
+		return wrong(settingPrefix+"BATCH_SIZE is %d, it must be 1 to %d: auth-service takes no more", f.BatchSize, source.MaxBatch)
 	case time.Duration(f.Retention) < day && !f.AllowShortRetention:
-		return wrong("RETENTION is %s, under one day: members would be deleted before anybody notices a mistake; add --allow-short-retention if you mean it", f.Retention)
+		return wrong(settingPrefix+"RETENTION is %s, under one day: members would be deleted before anybody notices a mistake; add --allow-short-retention if you mean it", f.Retention)
 	case f.Concurrency < 1 || f.Concurrency > 64:
-		return wrong("CONCURRENCY is %d, it must be 1 to 64", f.Concurrency)
+		return wrong(settingPrefix+"CONCURRENCY is %d, it must be 1 to 64", f.Concurrency)
 	case time.Duration(f.Interval) < time.Second:
-		return wrong("INTERVAL is %s, it must be 1s or more", f.Interval)
+		return wrong(settingPrefix+"INTERVAL is %s, it must be 1s or more", f.Interval)
 	case f.CheckEvery != 0 && (time.Duration(f.CheckEvery) < time.Minute || time.Duration(f.CheckEvery) > maxCheckEvery):
-		return wrong("CHECK_EVERY is %s, it must be 1m to 30d: that late a deleted user may be noticed; without it each run checks everybody", f.CheckEvery)
+		return wrong(settingPrefix+"CHECK_EVERY is %s, it must be 1m to 30d: that late a deleted user may be noticed; without it each run checks everybody", f.CheckEvery)
 	case time.Duration(f.Lease) < time.Second:
-		return wrong("LEASE is %s, it must be 1s or more", f.Lease)
+		return wrong(settingPrefix+"LEASE is %s, it must be 1s or more", f.Lease)
 	case f.ChunkRows < 1 || f.ChunkRows > 100_000:
-		return wrong("CHUNK_ROWS is %d, it must be 1 to 100000", f.ChunkRows)
+		return wrong(settingPrefix+"CHUNK_ROWS is %d, it must be 1 to 100000", f.ChunkRows)
 	case time.Duration(f.ChunkTime) < time.Millisecond || time.Duration(f.ChunkTime) > 10*time.Second:
-		return wrong("CHUNK_TIME is %s, it must be 1ms to 10s: for so long a chunk keeps its locks", f.ChunkTime)
+		return wrong(settingPrefix+"CHUNK_TIME is %s, it must be 1ms to 10s: for so long a chunk keeps its locks", f.ChunkTime)
 	case !(f.NiceRatio >= 0 && f.NiceRatio <= 100):
-		return wrong("NICE_RATIO is %v, it must be 0 to 100", f.NiceRatio)
+		return wrong(settingPrefix+"NICE_RATIO is %v, it must be 0 to 100", f.NiceRatio)
 	case time.Duration(f.Lease) > time.Hour:
-		return wrong("LEASE is %s, it must be 1h at most: for so long a killed run keeps others away", f.Lease)
+		return wrong(settingPrefix+"LEASE is %s, it must be 1h at most: for so long a killed run keeps others away", f.Lease)
 	}
 	cfg := settings.DefaultRun()
 	cfg.BatchSize, cfg.Concurrency = f.BatchSize, f.Concurrency

@@ -89,7 +89,7 @@ func (t *titled) fit(width int) {
 	for i, c := range t.columns {
 		configs[i].Number = i + 1
 		if !c.isText && c.content > 0 {
-			configs[i].Align, configs[i].AlignHeader = text.AlignRight, text.AlignRight
+			configs[i].Align, configs[i].AlignHeader, configs[i].AlignFooter = text.AlignRight, text.AlignRight, text.AlignRight
 		}
 		total += max(c.header, c.content) + padding
 	}

@@ -105,7 +105,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 		*f = append(*f, *hidden)
 		return
 	}
-	if !c.checkSchema(ctx, objects.HasGoose, f) {
+	if !c.checkSchema(ctx, objects.HasGoose, server.RoleName, f) {
 		return
 	}
 	if !f.verdict(objects.ObjectsMissing == "", "tables", "all of ours are there", objects.ObjectsMissing+" not there, though its migration was applied",
@@ -114,7 +114,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 	}
 	f.verdict(objects.GrantsMissing == "", "grants", "all that a run needs", "role "+server.RoleName+" lacks "+objects.GrantsMissing,
 		"psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+server.RoleName)
-	c.checkPause(ctx, f)
+	c.checkPause(ctx, server.RoleName, f)
 	*f = append(*f, around...)
 	c.checkDrift(ctx, f)
 	// A detached one stands in the way of those that would be made, and its hint helps.
@@ -165,7 +165,7 @@ func Clock(ctx context.Context, pool *pgxpool.Pool) error {
 	return found.Err()
 }
 
-func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, f *Findings) bool {
+func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, role string, f *Findings) bool {
 	const up = "orphan-cleaner migrate up"
 	if !hasGoose {
 		return f.verdict(false, "schema", "", "no migration has been applied", up)
@@ -173,7 +173,7 @@ func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, f *Findings)
 	version, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PreflightVersion(ctx) })
 	switch want := c.schemaVersion; {
 	case err != nil:
-		return f.verdict(false, "schema", "", "orphan_cleaner_goose cannot be read: "+err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
+		return f.verdict(false, "schema", "", "orphan_cleaner_goose cannot be read: "+err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+role)
 	case version > want:
 		return f.verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program knows %d", version, want),
 			"use the newer orphan-cleaner that migrated it")
@@ -184,11 +184,11 @@ func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, f *Findings)
 	}
 }
 
-func (c *Preflight) checkPause(ctx context.Context, f *Findings) {
+func (c *Preflight) checkPause(ctx context.Context, role string, f *Findings) {
 	pauses, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.PauseInForceRow, error) { return q.PauseInForce(ctx) })
 	switch {
 	case err != nil:
-		f.add("pause", Fail, err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
+		f.add("pause", Fail, err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+role)
 	case len(pauses) > 0:
 		p := pauses[0]
 		f.add("pause", Warn, "runs are paused by "+p.PausedBy+" since "+p.PausedAt.UTC().Format(time.RFC3339)+": "+p.Reason, "orphan-cleaner resume")

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
@@ -15,7 +16,11 @@ func (c *Preflight) Limits(ctx context.Context) Finding {
 	const name = "limits"
 	pins, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.OrphanCleanerLimit, error) { return q.LimitList(ctx) })
 	if err != nil {
-		return Finding{name, Warn, "whether they are pinned cannot be read: " + err.Error(), "orphan-cleaner migrate up; psql -f sql/roles.sql"}
+		hint := "orphan-cleaner migrate up; psql -f sql/roles.sql"
+		if database.Code(err) == database.NoPrivilege {
+			hint = "psql -f sql/roles.sql, then the GRANT to the role as above"
+		}
+		return Finding{name, Warn, "whether they are pinned cannot be read: " + err.Error(), hint}
 	}
 	var free []string
 	for _, name := range settings.BoundNames() {

@@ -13,7 +13,7 @@ var ErrRefused = errors.New("refused by a breaker")
 type Refusal struct{ Breaker, Message string }
 
 func (r *Refusal) Error() string {
-	hint := "orphan-cleaner status, then orphan-cleaner approve if what it found is right"
+	hint := "if what it found is right: orphan-cleaner approve RUN; if not, correct auth-service or AUTH_SERVICE_URL"
 	if !settings.Approvable(r.Breaker) {
 		hint = "correct the cause, then orphan-cleaner run; this cannot be approved"
 	}

@@ -17,12 +17,20 @@ const ellipsis = "…"
 // much is better than showing the end of a password.
 var userInfo = regexp.MustCompile(`://\S*@`)
 
+// placeholder is the user info of the examples in our own messages, to be copied.
+const placeholder = "://user@"
+
 // Line is text on one line of at most most bytes, which is 3 or more. It is valid
 // UTF-8; what is not graphic is escaped as in a Go string: control characters (ESC,
 // CR, LF, C1), bidirectional overrides, zero-width characters and bytes that are
 // not UTF-8. The user info of URLs is hidden. Line of a Line is the same Line.
 func Line(text string, most int) string {
-	line := userInfo.ReplaceAllString(escape(text), "://[hidden]@")
+	line := userInfo.ReplaceAllStringFunc(escape(text), func(found string) string {
+		if found == placeholder {
+			return found
+		}
+		return "://[hidden]@"
+	})
 	if len(line) <= most {
 		return line
 	}

@@ -4,6 +4,11 @@
 # orphan-cleaner.1 and completion/. SOURCE_DATE_EPOCH is the time of all files.
 set -eu
 version=$1 arch=$2 program=$3 manual=$4 out=$5 nfpm=$6
+# A version of a package begins with a digit; that of a clone without tags is a commit.
+case $version in
+    v[0-9]* | [0-9]*.*) ;;
+    *) version=0.0.0-g$version ;;
+esac
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
