@@ -138,7 +138,7 @@ func (s *Scan) addUsers(ctx context.Context, users []uuid.UUID) error {
 func (s *Scan) scanRange(ctx context.Context) error {
 	from := uuid.Nil
 	if s.After != nil {
-		from = following(*s.After)
+		from = Following(*s.After)
 	}
 	for s.Covered < s.Limit {
 		most := min(s.PageUsers, s.Limit-s.Covered)
@@ -155,7 +155,7 @@ func (s *Scan) scanRange(ctx context.Context) error {
 			return nil
 		}
 		s.Through = &page[len(page)-1]
-		from = following(*s.Through)
+		from = Following(*s.Through)
 	}
 	return nil
 }
@@ -172,7 +172,7 @@ func (s *Scan) scanOthers(ctx context.Context) error {
 		}
 		last := isLast(page, s.PageUsers)
 		if !last {
-			from = following(page[len(page)-1])
+			from = Following(page[len(page)-1])
 		}
 		holders, err := s.Source.Holders(ctx, slices.DeleteFunc(page, inRange))
 		if err != nil {
@@ -218,8 +218,8 @@ func isLast(page []uuid.UUID, most int64) bool {
 	return int64(len(page)) < most || page[len(page)-1] == uuid.Max
 }
 
-// following is the next id in the order of the database, byte by byte.
-func following(id uuid.UUID) uuid.UUID {
+// Following is the next id in the order of the database, byte by byte.
+func Following(id uuid.UUID) uuid.UUID {
 	for i := len(id) - 1; i >= 0; i-- {
 		id[i]++
 		if id[i] != 0 {
