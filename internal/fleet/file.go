@@ -31,6 +31,7 @@ type File struct {
 	Limits     settings.Limits // over the sums; all of them are there
 	Outlier    float64         // a shard may find this many times the share of the others; 0: no limit
 	MaxQPS     float64         // calls a second of all workers; 0: no limit
+	Once       bool            // each user is checked once, however many shards have them
 	Workers    int             // shards at once in one process
 	JobTimeout time.Duration   // of one pass over one shard
 }
@@ -52,6 +53,7 @@ type content struct {
 	Waves          []int              `yaml:"waves"`
 	Limits         map[string]float64 `yaml:"limits"`
 	MaxQPS         float64            `yaml:"max_qps"`
+	Once           bool               `yaml:"check_users_once"`
 	Workers        int                `yaml:"workers"`
 	JobTimeout     settings.Duration  `yaml:"job_timeout"`
 }
@@ -147,6 +149,9 @@ func Load(path string) (File, error) {
 	}
 	if f.MaxQPS = c.MaxQPS; !(f.MaxQPS >= 0 && f.MaxQPS <= 1e6) {
 		return wrong("max_qps", "max_qps is %v: it must be 0, for no limit, to 1000000 calls a second", c.MaxQPS)
+	}
+	if f.Once = c.Once; f.Once && f.ControlURL != "" {
+		return wrong("check_users_once", "it works in one process only: remove it, or control_url")
 	}
 	if c.Workers < 0 || c.Workers > 256 {
 		return wrong("workers", "workers is %d: it must be 1 to 256 shards at once", c.Workers)

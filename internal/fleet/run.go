@@ -46,10 +46,16 @@ func (f *Fleet) Run(ctx context.Context) (Result, error) {
 	for i, shard := range f.Shards {
 		shards[i].Name = shard.Name
 	}
-	err := f.each(ctx, shards, nil, func(ctx context.Context, shard Shard, p *Progress) {
-		report := f.Verify(ctx, shard)
-		p.Verified = &report
-	})
+	var err error
+	if f.answers = nil; f.Once {
+		f.answers, err = f.askOnce(ctx)
+	}
+	if err == nil {
+		err = f.each(ctx, shards, nil, func(ctx context.Context, shard Shard, p *Progress) {
+			report := f.Verify(ctx, shard)
+			p.Verified = &report
+		})
+	}
 	var sums Facts
 	for err == nil {
 		var wave []string

@@ -30,6 +30,8 @@ type Fleet struct {
 	// Open connects to a shard, and Preflight is what a run of it checks first.
 	Open      func(ctx context.Context, shard Shard) (*pgxpool.Pool, error)
 	Preflight func(pool *pgxpool.Pool, log *slog.Logger, isDry bool) func(ctx context.Context) error
+
+	answers *answers // of all shards, where each user is checked once
 }
 
 // Facts are what the breakers judge, of one shard or summed over all.
@@ -138,7 +140,13 @@ func (f *Fleet) pass(ctx context.Context, shard Shard, isDry bool, cfg settings.
 	}
 	defer pool.Close()
 	seen := &collector{next: f.Users, canaries: slices.Concat(cfg.CanaryAlive, cfg.CanaryDead)}
-	ended, err := run.New(pool, seen, log, cfg, f.Preflight(pool, log, isDry)).Run(ctx)
+	runner := run.New(pool, seen, log, cfg, f.Preflight(pool, log, isDry))
+	if f.answers != nil {
+		by := &told{answers: f.answers, next: f.Users}
+		seen.next = by
+		runner.Observe(by)
+	}
+	ended, err := runner.Run(ctx)
 	report.Run, report.Verdict = ended, verdict(err, ended)
 	if isDry && slices.Contains([]string{Done, Incomplete, Refused}, report.Verdict) {
 		if err := f.facts(ctx, pool, cfg, seen.missing, &report); err != nil {

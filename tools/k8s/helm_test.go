@@ -87,7 +87,7 @@ func plain(t *testing.T, o object) string {
 // The chart makes what kustomize makes, object by object, in both ways to run.
 func TestChartIsKustomize(t *testing.T) {
 	t.Parallel()
-	for overlay, mode := range map[string]string{"deployment": "serve", "cronjob": "cron"} {
+	for overlay, mode := range map[string]string{"deployment": "serve", "cronjob": "cron", "fleet": "fleet", "indexed": "indexed"} {
 		byName := func(objects []object) map[string]string {
 			all := map[string]string{}
 			for _, o := range objects {

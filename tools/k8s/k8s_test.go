@@ -14,6 +14,7 @@ import (
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -66,7 +67,8 @@ func decode(t *testing.T, text []byte) object {
 	types := map[string]any{
 		"v1/ServiceAccount": corev1.ServiceAccount{}, "v1/ConfigMap": corev1.ConfigMap{}, "v1/Service": corev1.Service{},
 		"apps/v1/Deployment": appsv1.Deployment{}, "batch/v1/Job": batchv1.Job{}, "batch/v1/CronJob": batchv1.CronJob{},
-		"networking.k8s.io/v1/NetworkPolicy": networkingv1.NetworkPolicy{}, "policy/v1/PodDisruptionBudget": policyv1.PodDisruptionBudget{},
+		"autoscaling/v2/HorizontalPodAutoscaler": autoscalingv2.HorizontalPodAutoscaler{},
+		"networking.k8s.io/v1/NetworkPolicy":     networkingv1.NetworkPolicy{}, "policy/v1/PodDisruptionBudget": policyv1.PodDisruptionBudget{},
 		"monitoring.coreos.com/v1/ServiceMonitor": monitoringv1.ServiceMonitor{}, "monitoring.coreos.com/v1/PrometheusRule": monitoringv1.PrometheusRule{},
 	}
 	blank, known := types[meta.APIVersion+"/"+meta.Kind]

@@ -21,6 +21,8 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
 	"github.com/nova-social/orphan-cleaner/internal/fleet/queue"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp/dbsetup"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
@@ -119,9 +121,11 @@ func (w *world) worker(o queue.Options) (*queue.Worker, *queue.Control) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(c.Close)
-	client, err := authclient.Dial(source.Config{
-		URL: w.auth.URL(), BackoffInitial: time.Millisecond, BackoffMax: 5 * time.Millisecond, Timeout: 2 * time.Second, MaxAttempts: 2, Logger: log,
-	})
+	to := source.Config{URL: w.auth.URL(), BackoffInitial: time.Millisecond, BackoffMax: 5 * time.Millisecond, Timeout: 2 * time.Second, MaxAttempts: 2, Logger: log}
+	if w.file.MaxQPS > 0 {
+		to.Limiter = c.Budget(w.file.MaxQPS)
+	}
+	client, err := authclient.Dial(to)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -357,4 +361,141 @@ func TestServe(t *testing.T) {
 		t.Errorf("%d runs succeeded", n)
 	}
 	w.cleaned(1)
+}
+
+// The control database goes away in mid-run and comes back: what was done meanwhile is
+// kept, and nothing is done twice.
+func TestControlAway(t *testing.T) {
+	t.Parallel()
+	t.Run("the report of a sweep waits", func(t *testing.T) { controlAway(t, 0, "keeping the report of a shard") })
+	t.Run("the calls of a sweep wait", func(t *testing.T) { controlAway(t, 200, "No calls are made while the control database is away") })
+}
+
+func controlAway(t *testing.T, maxQPS float64, says string) {
+	t.Helper()
+	w := newWorld(t, 4, 100)
+	w.due(2)
+	w.file.MaxQPS = maxQPS
+	cluster := startCluster(t)
+	// A control database that has messaging-service's tables, too.
+	w.control = testdb.NewBareOn(t, cluster)
+	if err := queue.Migrate(t.Context(), w.control.URL, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	gone, once := make(chan struct{}), sync.Once{}
+	// The first call of a sweep takes the control database away.
+	w.auth.SetFaultFunc(func(_ context.Context, _ int, _ []string, honest func() (*authfake.Response, error)) (*authfake.Response, error) {
+		if w.shards[0].Count("orphan_cleaner.runs") > 0 {
+			once.Do(func() {
+				if err := cluster.Crash(); err != nil {
+					t.Error(err)
+				}
+				close(gone)
+			})
+		}
+		return honest()
+	})
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		<-gone
+		testdb.Eventually(t, limit, "a worker meets that the control database is away", func() bool {
+			return strings.Contains(w.logged(), says)
+		})
+		if err := cluster.Restart(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}()
+	r, err := w.run(2)
+	<-back
+	if err != nil || r.State != "succeeded" {
+		t.Fatalf("%s: %v\n%s", r.State, err, w.logged())
+	}
+	w.cleaned(2)
+}
+
+// The server of two shards is killed in mid-wave and comes back: each shard is cleaned.
+func TestServerOfShardsKilled(t *testing.T) {
+	w := newWorld(t, 4, 100)
+	cluster := startCluster(t)
+	for i := 2; i < 4; i++ {
+		name := fmt.Sprintf("shard%d", i)
+		if err := errors.Join(dbsetup.CreateDatabase(t.Context(), cluster.URL("postgres"), name, ""), dbsetup.Schema(t.Context(), cluster.URL(name)), dbsetup.Migrate(t.Context(), cluster.URL(name))); err != nil {
+			t.Fatal(err)
+		}
+		w.file.Shards[i].URL = cluster.URL(name)
+		pool, err := pgxpool.New(t.Context(), cluster.URL(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pool.Close)
+		exec(t, pool, `INSERT INTO conversations (name) VALUES ('c')`)
+		exec(t, pool, `INSERT INTO conversation_members (conversation_id, user_id, joined_at) SELECT c.id, u, now() - interval '90 days' FROM unnest($1::uuid[]) AS u, conversations AS c`, w.users[i])
+		exec(t, pool, `INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+			SELECT u, now() - interval '40 days', now() - interval '1 minute', 0, 'sightings' FROM unnest($1::uuid[]) AS u`, w.users[i][:2])
+		w.auth.Delete(w.users[i][:2]...)
+	}
+	crashed, once := make(chan struct{}), sync.Once{}
+	w.auth.SetFaultFunc(func(_ context.Context, _ int, ids []string, honest func() (*authfake.Response, error)) (*authfake.Response, error) {
+		// The second check of the two who are due: the sweep is about to delete.
+		if len(ids) == 2 && slices.Contains(ids, w.users[2][0].String()) {
+			once.Do(func() {
+				if err := cluster.Crash(); err != nil {
+					t.Error(err)
+				}
+				close(crashed)
+			})
+		}
+		return honest()
+	})
+	back := make(chan struct{})
+	go func() {
+		defer close(back)
+		<-crashed
+		if err := cluster.Restart(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}()
+	r, err := w.run(2)
+	<-back
+	if err != nil || r.State != "succeeded" {
+		t.Fatalf("%s: %v\n%s", r.State, err, w.logged())
+	}
+	for i := 2; i < 4; i++ {
+		pool, err := pgxpool.New(t.Context(), w.file.Shards[i].URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(pool.Close)
+		var left, audited, backedUp int64
+		if err := pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM conversation_members), (SELECT count(*) FROM conversation_members_audit WHERE run_id IS NOT NULL),
+			(SELECT count(*) FROM conversation_members_backup)`).Scan(&left, &audited, &backedUp); err != nil {
+			t.Fatal(err)
+		}
+		if left != 98 || audited != 2 || backedUp != 2 {
+			t.Errorf("shard %d: %d left, %d audited, %d backed up", i, left, audited, backedUp)
+		}
+	}
+}
+
+func exec(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// startCluster starts a cluster of the test's own, which it may crash.
+func startCluster(t *testing.T) *pgtemp.Cluster {
+	t.Helper()
+	cluster, err := pgtemp.Start(t.Context(), pgtemp.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cluster.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return cluster
 }
