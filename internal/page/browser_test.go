@@ -75,7 +75,7 @@ func TestInBrowser(t *testing.T) {
 	on := func(name, url string, screens ...screen) {
 		t.Helper()
 		for _, s := range screens {
-			look(t, ctx, string(axe), name, url, s)
+			look(ctx, t, string(axe), name, url, s)
 		}
 	}
 	healthy := site(t, d)
@@ -90,14 +90,14 @@ func TestInBrowser(t *testing.T) {
 	on("-refused-run", refused.URL+"/runs/"+last(d), phone)
 }
 
-func look(t *testing.T, ctx context.Context, axe, name, url string, s screen) {
+func look(ctx context.Context, t *testing.T, axe, name, url string, s screen) {
 	t.Helper()
 	if strings.HasPrefix(url, "http") && s.lang != "en" {
 		url += "?lang=" + s.lang
 	}
 	ctx, cancel := chromedp.NewContext(ctx)
 	defer cancel()
-	heard := listen(t, ctx)
+	heard := listen(ctx, t)
 	scheme := map[bool]string{false: "light", true: "dark"}[s.dark]
 	if err := chromedp.Do(ctx,
 		chromedp.EmulateViewport(s.width, s.height),
@@ -143,12 +143,12 @@ func look(t *testing.T, ctx context.Context, axe, name, url string, s screen) {
 			t.Errorf("page%s on %s: %s", name, s.name, line)
 		}
 	}
-	shoot(t, ctx, name, s)
+	shoot(ctx, t, name, s)
 }
 
 // listen returns what was said on the console, what went wrong, and what was asked of
 // other hosts, so far.
-func listen(t *testing.T, ctx context.Context) func() []string {
+func listen(ctx context.Context, t *testing.T) func() []string {
 	t.Helper()
 	var mu sync.Mutex
 	var heard []string
@@ -185,7 +185,7 @@ func listen(t *testing.T, ctx context.Context) func() []string {
 }
 
 // shoot writes a picture, where that is asked for and docs/ shows it.
-func shoot(t *testing.T, ctx context.Context, name string, s screen) {
+func shoot(ctx context.Context, t *testing.T, name string, s screen) {
 	t.Helper()
 	dir := os.Getenv(shotsEnv)
 	shown := map[string]bool{"/desktop": true, "/phone": true, "/dark": true, "/zh": true, "-refused/desktop": true, "-run/desktop": true, "-report/desktop": true}

@@ -69,7 +69,7 @@ func serve(t *testing.T, pool *pgxpool.Pool) *httptest.Server {
 }
 
 // answer is what a browser with this Accept-Language gets.
-func answer(t *testing.T, url, accepted string) (*http.Response, string) {
+func answer(t *testing.T, url, accepted string) (code int, header http.Header, body string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -82,19 +82,19 @@ func answer(t *testing.T, url, accepted string) (*http.Response, string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
+	text, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response, string(body)
+	return response.StatusCode, response.Header, string(text)
 }
 
 // get is a page in English.
 func get(t *testing.T, url string) string {
 	t.Helper()
-	response, body := answer(t, url, "en")
-	if response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %d\n%s", url, response.StatusCode, body)
+	code, _, body := answer(t, url, "en")
+	if code != http.StatusOK {
+		t.Fatalf("%s: %d\n%s", url, code, body)
 	}
 	return body
 }

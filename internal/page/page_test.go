@@ -35,12 +35,12 @@ func TestOverview(t *testing.T) {
 	for accepted, want := range map[string]string{
 		"": "en", "de, fr;q=0.5": "en", "zh-CN,zh;q=0.9,en;q=0.8": "zh", "en;q=0.4, zh-SG;q=0.9": "zh", "*": "en", ";;q=x": "en",
 	} {
-		response, body := answer(t, server.URL+"/", accepted)
-		if got := response.Header.Get("Content-Language"); got != want || !strings.Contains(body, `<html lang="`+want+`">`) {
+		_, header, body := answer(t, server.URL+"/", accepted)
+		if got := header.Get("Content-Language"); got != want || !strings.Contains(body, `<html lang="`+want+`">`) {
 			t.Errorf("%q gets %s, not %s", accepted, got, want)
 		}
 	}
-	response, mandarin := answer(t, server.URL+"/?lang=zh&range=day", "en")
+	_, header, mandarin := answer(t, server.URL+"/?lang=zh&range=day", "en")
 	wants(t, mandarin, "正常 上一个 run", "候选用户，按到期日", "保全: 2")
 	if !regexp.MustCompile(`href="\./runs/\d+\?lang=zh"`).MatchString(mandarin) || !strings.Contains(mandarin, `href="./?lang=zh&amp;range=year"`) {
 		t.Error("its links lead out of the language")
@@ -49,7 +49,7 @@ func TestOverview(t *testing.T) {
 		"Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 		"X-Content-Type-Options":  "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store", "Vary": "Accept-Language",
 	} {
-		if got := response.Header.Get(name); got != want {
+		if got := header.Get(name); got != want {
 			t.Errorf("%s is %q, not %q", name, got, want)
 		}
 	}
@@ -59,13 +59,13 @@ func TestOverview(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/style.css", "/icon.svg"} {
-		if response, _ := answer(t, server.URL+path, ""); response.StatusCode != http.StatusOK {
-			t.Errorf("%s: %d", path, response.StatusCode)
+		if code, _, _ := answer(t, server.URL+path, ""); code != http.StatusOK {
+			t.Errorf("%s: %d", path, code)
 		}
 	}
 	for _, path := range []string{"/runs/0", "/runs/99999999", "/runs/x", "/runs/99999999999999999999"} {
-		if response, body := answer(t, server.URL+path, "zh"); response.StatusCode != http.StatusNotFound || !strings.Contains(body, "没有这个编号的 run") {
-			t.Errorf("%s: %d\n%s", path, response.StatusCode, body)
+		if code, _, body := answer(t, server.URL+path, "zh"); code != http.StatusNotFound || !strings.Contains(body, "没有这个编号的 run") {
+			t.Errorf("%s: %d\n%s", path, code, body)
 		}
 	}
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
@@ -145,7 +145,7 @@ func TestHostileText(t *testing.T) {
 	server := site(t, db)
 	failed := testdb.One[string](db, "SELECT max(run_id)::text FROM orphan_cleaner.runs WHERE state = 'failed'")
 	for _, path := range []string{"/", "/?lang=zh", "/runs/" + failed, `/?lang="><script>&range="><script>`, "/runs/%3Cscript%3E"} {
-		_, body := answer(t, server.URL+path, "")
+		_, _, body := answer(t, server.URL+path, "")
 		if strings.Contains(body, "<script") || strings.ContainsAny(body, "\x1b\u202e") || strings.Contains(body, "\nWARN") || len(body) > 200_000 {
 			t.Errorf("%s: %d bytes\n%.2000s", path, len(body), body)
 		}
@@ -159,9 +159,9 @@ func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	server := siteAt(t, "postgres://runner:open-sesame@127.0.0.1:1/messaging")
 	for _, path := range []string{"/", "/runs/1"} {
-		response, body := answer(t, server.URL+path, "en")
-		if response.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "orphan-cleaner check") || strings.Contains(body, "sesame") {
-			t.Errorf("%s: %d\n%s", path, response.StatusCode, body)
+		code, _, body := answer(t, server.URL+path, "en")
+		if code != http.StatusServiceUnavailable || !strings.Contains(body, "orphan-cleaner check") || strings.Contains(body, "sesame") {
+			t.Errorf("%s: %d\n%s", path, code, body)
 		}
 	}
 }

@@ -193,14 +193,23 @@ func (r run) Figures() (list []Figure) {
 		Figure
 		always bool
 	}{
-		{Figure{"Users checked", r.UsersChecked}, true}, {Figure{"Users missing", r.UsersMissing}, true},
-		{Figure{"Users unknown", r.UsersUnknown}, false}, {Figure{"Users newly missing", r.UsersNew}, true},
-		{Figure{"Users returned", r.UsersReturned}, false}, {Figure{"Clocks restarted", r.UsersRestarted}, false},
-		{Figure{"Candidates", r.Candidates}, true}, {Figure{"Users due", r.UsersDue}, true}, {Figure{"Users blocked", r.UsersBlocked}, false},
-		{Figure{"Members due", r.MembersDue}, true}, {Figure{"Members deleted", r.MembersDeleted}, true},
-		{Figure{"Members restored", r.MembersRestored}, false}, {Figure{"Members kept: on hold", r.MembersHeld}, false},
-		{Figure{"Members kept: young", r.MembersKeptYoung}, false}, {Figure{"Members kept: changed since", r.MembersChanged}, false},
-		{Figure{"Members kept: blocked", r.MembersBlocked}, false}, {Figure{"Conversations", r.RunOneRow.Conversations}, true},
+		{Figure{"Users checked", r.UsersChecked}, true},
+		{Figure{"Users missing", r.UsersMissing}, true},
+		{Figure{"Users unknown", r.UsersUnknown}, false},
+		{Figure{"Users newly missing", r.UsersNew}, true},
+		{Figure{"Users returned", r.UsersReturned}, false},
+		{Figure{"Clocks restarted", r.UsersRestarted}, false},
+		{Figure{"Candidates", r.Candidates}, true},
+		{Figure{"Users due", r.UsersDue}, true},
+		{Figure{"Users blocked", r.UsersBlocked}, false},
+		{Figure{"Members due", r.MembersDue}, true},
+		{Figure{"Members deleted", r.MembersDeleted}, true},
+		{Figure{"Members restored", r.MembersRestored}, false},
+		{Figure{"Members kept: on hold", r.MembersHeld}, false},
+		{Figure{"Members kept: young", r.MembersKeptYoung}, false},
+		{Figure{"Members kept: changed since", r.MembersChanged}, false},
+		{Figure{"Members kept: blocked", r.MembersBlocked}, false},
+		{Figure{"Conversations", r.RunOneRow.Conversations}, true},
 		{Figure{"Batches", r.BatchCalls}, true},
 	} {
 		if f.always || f.Value != 0 {
