@@ -188,7 +188,7 @@ func listen(ctx context.Context, t *testing.T) func() []string {
 func shoot(ctx context.Context, t *testing.T, name string, s screen) {
 	t.Helper()
 	dir := os.Getenv(shotsEnv)
-	shown := map[string]bool{"/desktop": true, "/phone": true, "/dark": true, "/zh": true, "-refused/desktop": true, "-run/desktop": true, "-report/desktop": true}
+	shown := map[string]bool{"/desktop": true, "/phone": true, "/dark": true, "-refused/zh": true, "-run/desktop": true, "-report/desktop": true}
 	if dir == "" || !shown[name+"/"+s.name] {
 		return
 	}
