@@ -151,7 +151,7 @@ func printStatus(s *streams, st status.Status) error {
 		}
 	}
 	for _, r := range st.Refused {
-		admits := fmt.Sprintf("orphan-cleaner approve %d admits its users", r.RunID)
+		admits := st.ApproveCommand(time.Now(), r.RunID) + " admits its users"
 		if r.Breaker != nil && !settings.Approvable(*r.Breaker) {
 			admits = "it cannot be approved: correct what " + *r.Breaker + " doubts"
 		}

@@ -54,6 +54,7 @@ type refusal struct {
 	Largest    []db.RefusalLargestRow
 	Error      string
 	CanApprove bool
+	Approve    string              // the command
 	Approval   *db.ApprovalOpenRow // given, and not used yet
 }
 
@@ -81,6 +82,7 @@ func readOverview(ctx context.Context, q *db.Queries, ask status.Ask) (o overvie
 		o.Refusal, err = readRefusal(ctx, q, o.Refused[0].RunID, o.Refused[0].Error)
 	}
 	if o.Refusal != nil {
+		o.Refusal.Approve = o.ApproveCommand(o.Now, o.Refusal.RunID)
 		for i, a := range o.Approvals {
 			if a.RunID == o.Refusal.RunID {
 				o.Refusal.Approval = &o.Approvals[i]

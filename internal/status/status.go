@@ -92,6 +92,21 @@ func Read(ctx context.Context, q *db.Queries, ask Ask) (st Status, err error) {
 	return st, nil
 }
 
+// approvalLasts is how long an approval waits for a run unless it says more.
+const approvalLasts = 24 * time.Hour
+
+// ApproveCommand approves what a refused run found. A run outside the window uses no
+// approval: where the window opens too late for the usual one, it says how long.
+func (st Status) ApproveCommand(now time.Time, run int64) string {
+	command := fmt.Sprintf("orphan-cleaner approve %d", run)
+	if st.Window != nil && !st.Window.Open {
+		if wait := st.Window.OpensAt.Sub(now); wait > approvalLasts-time.Hour {
+			command += fmt.Sprintf(" --expires %dd", int(wait/(24*time.Hour))+2)
+		}
+	}
+	return command
+}
+
 // WindowState is the setting and what it means now.
 type WindowState struct {
 	Window  string    `json:"setting"`

@@ -56,3 +56,22 @@ func TestVerdict(t *testing.T) {
 		}
 	}
 }
+
+// An approval must live until the window opens: a run outside it uses none.
+func TestApproveCommand(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 12, 1, 22, 40, 0, 0, time.UTC)
+	for wait, want := range map[time.Duration]string{
+		-time.Minute: "orphan-cleaner approve 7", 20 * time.Hour: "orphan-cleaner approve 7",
+		23*time.Hour + time.Minute: "orphan-cleaner approve 7 --expires 2d", 24 * time.Hour: "orphan-cleaner approve 7 --expires 3d",
+		6*24*time.Hour + time.Hour: "orphan-cleaner approve 7 --expires 8d",
+	} {
+		st := status.Status{Window: &status.WindowState{Open: wait < 0, OpensAt: now.Add(wait)}}
+		if got := st.ApproveCommand(now, 7); got != want {
+			t.Errorf("%s before it opens: %s, want %s", wait, got, want)
+		}
+	}
+	if got := (status.Status{}).ApproveCommand(now, 7); got != "orphan-cleaner approve 7" {
+		t.Errorf("without a window: %s", got)
+	}
+}
