@@ -73,10 +73,11 @@ postgres: ## install PostgreSQL where it is missing
 
 # The programs that the tests use, where they are there.
 TEST_ENV     = ORPHAN_CLEANER_TEST_GOOSE=$(CURDIR)/$(TOOLS)/goose ORPHAN_CLEANER_TEST_GRPCURL=$(CURDIR)/$(TOOLS)/grpcurl \
-	ORPHAN_CLEANER_TEST_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus ORPHAN_CLEANER_TEST_NFPM=$(CURDIR)/$(TOOLS)/nfpm
+	ORPHAN_CLEANER_TEST_PROMETHEUS=$(CURDIR)/$(TOOLS)/prometheus ORPHAN_CLEANER_TEST_NFPM=$(CURDIR)/$(TOOLS)/nfpm \
+	ORPHAN_CLEANER_TEST_AXE=$(CURDIR)/$(TOOLS)/axe.min.js
 
 .PHONY: test
-test: postgres plpgsql-check fault-tools prometheus $(TOOLS)/goose $(TOOLS)/grpcurl $(TOOLS)/nfpm ## run all tests, on a real PostgreSQL
+test: postgres plpgsql-check fault-tools prometheus browser $(TOOLS)/goose $(TOOLS)/grpcurl $(TOOLS)/nfpm ## run all tests, on a real PostgreSQL
 	$(if $(RACE),,@echo "no C compiler: testing without the race detector")
 	$(TEST_ENV) \
 		$(GO) test $(RACE) -count=1 -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PACKAGES)
@@ -171,6 +172,15 @@ k8s-rules: # write deploy/prometheus/rules.yaml for the Prometheus operator and 
 .PHONY: plpgsql-check
 plpgsql-check: # installs plpgsql_check, where that is easy, for the test of the functions' bodies
 	@./tools/scripts/plpgsql-check.sh
+
+.PHONY: browser
+browser: # a headless Chromium and axe-core, where they can be installed, for the tests of the status page
+	@./tools/scripts/browser.sh $(TOOLS)
+
+.PHONY: screenshots
+screenshots: postgres ## take the pictures of the status page in docs/ anew
+	@./tools/scripts/browser.sh $(TOOLS) --fonts
+	CI=true ORPHAN_CLEANER_TEST_SCREENSHOTS=$(CURDIR)/docs $(TEST_ENV) $(GO) test -count=1 -timeout 10m -run '^TestInBrowser$$' ./internal/page
 
 .PHONY: clean
 clean: ## remove what was built, except the tools

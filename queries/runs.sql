@@ -190,3 +190,106 @@ SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, 
 FROM orphan_cleaner.runs AS r
 ORDER BY r.run_id DESC
 LIMIT @max_rows;
+
+-- name: RunSpans :many
+-- What runs did in each of so many spans of one length, UTC, of which the last is under way: users as the last run that
+-- began in it found them, and by the sums that every finished run has on it what all of them did.
+-- Locks: ACCESS SHARE on runs. Index: runs_started_at, backwards. Rows: a few for each span, however many runs there were.
+WITH asked AS (
+    SELECT @span::interval AS span, @spans::integer AS spans
+),
+sums AS (
+    SELECT
+        n.ordinal,
+        b.since,
+        coalesce(r.started_at >= b.since, false) AS is_run,
+        r.users_checked,
+        r.users_missing,
+        -- A run that was given up has no sums: those before it hold.
+        coalesce(max(t.runs) OVER spans, 0) AS runs,
+        coalesce(max((r.totals ->> 'clean refused')::bigint) OVER spans, 0) AS refused,
+        coalesce(max((r.totals ->> 'members_deleted')::bigint) OVER spans, 0) AS deleted,
+        coalesce(max((r.totals ->> 'members_restored')::bigint) OVER spans, 0) AS restored
+    FROM asked AS a
+        -- The first is the one before, which has what to subtract.
+    CROSS JOIN LATERAL generate_series(0, a.spans) AS n (ordinal)
+        -- A Monday, so that weeks begin on one.
+    CROSS JOIN LATERAL (
+        SELECT date_bin(a.span, now(), timestamptz '2001-01-01 00:00:00+00') - (a.spans - n.ordinal) * a.span AS since
+    ) AS b
+    LEFT JOIN LATERAL (
+        SELECT l.started_at, l.users_checked, l.users_missing, l.totals
+        FROM orphan_cleaner.runs AS l
+        WHERE l.started_at < b.since + a.span
+            AND l.kind = 'clean'
+            AND l.state <> 'running'
+        ORDER BY l.started_at DESC
+        LIMIT 1
+    ) AS r ON true
+    CROSS JOIN LATERAL (
+        SELECT sum(s.value::bigint) AS runs
+        FROM jsonb_each_text(r.totals) AS s (name, value)
+        WHERE s.name LIKE 'clean %'
+    ) AS t
+    WINDOW spans AS (ORDER BY n.ordinal)
+),
+differences AS (
+    SELECT
+        s.ordinal, s.since, s.is_run, s.users_checked, s.users_missing,
+        s.runs - lag(s.runs) OVER spans AS runs,
+        s.refused - lag(s.refused) OVER spans AS refused,
+        s.deleted - lag(s.deleted) OVER spans AS deleted,
+        s.restored - lag(s.restored) OVER spans AS restored
+    FROM sums AS s
+    WINDOW spans AS (ORDER BY s.ordinal)
+)
+SELECT
+    d.since::timestamptz AS since,
+    d.is_run::boolean AS is_run,
+    coalesce(CASE WHEN d.is_run THEN d.users_checked END, 0)::bigint AS users_checked,
+    coalesce(CASE WHEN d.is_run THEN d.users_missing END, 0)::bigint AS users_missing,
+    coalesce(d.runs, 0)::bigint AS runs,
+    coalesce(d.refused, 0)::bigint AS refused,
+    coalesce(d.deleted, 0)::bigint AS members_deleted,
+    coalesce(d.restored, 0)::bigint AS members_restored
+FROM differences AS d
+WHERE d.ordinal > 0
+ORDER BY d.ordinal;
+
+-- name: RunOne :one
+-- All that is known of one run, but its token.
+-- Locks: ACCESS SHARE on runs. Index: runs_pkey. Rows: one.
+SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.heartbeat_at, r.finished_at, r.scheduled_for, r.judged_at, r.host, r.version,
+    r.settings, r.approved_run, r.users_checked, r.users_missing, r.users_unknown, r.users_new, r.users_returned, r.users_restarted,
+    r.users_due, r.users_blocked, r.candidates, r.members_total, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young,
+    r.members_held, r.members_changed, r.members_blocked, r.conversations, r.batch_calls, r.call_ms_max, r.breaker, r.error,
+    now()::timestamptz AS database_time
+FROM orphan_cleaner.runs AS r
+WHERE r.run_id = @run_id;
+
+-- name: RunConversations :many
+-- The conversations that lost the most members to a run, by the audit of the time in which it was open.
+-- Locks: ACCESS SHARE on the audit. Index: conversation_members_audit_deleted_at (BRIN). Rows: what was deleted in that time.
+SELECT a.conversation_id, count(*) AS members
+FROM public.conversation_members_audit AS a
+WHERE a.deleted_at >= @since::timestamptz
+    AND a.deleted_at <= @until::timestamptz
+    AND a.run_id = @run_id::bigint
+GROUP BY a.conversation_id
+ORDER BY count(*) DESC, a.conversation_id
+LIMIT @max_rows;
+
+-- name: RunRestores :many
+-- The restores that brought back rows which a run deleted, newest first.
+-- Locks: ACCESS SHARE on restores. Index: restores_pkey. Rows: the rows of all restores since.
+SELECT
+    g.run_id,
+    count(*) FILTER (WHERE g.state = 'restored') AS restored,
+    count(*) FILTER (WHERE g.state = 'reverted') AS reverted
+FROM orphan_cleaner.restores AS g
+WHERE g.run_id > @run_id::bigint
+    AND g.deleted_run = @run_id::bigint
+    AND g.state <> 'planned'
+GROUP BY g.run_id
+ORDER BY g.run_id DESC
+LIMIT @max_rows;

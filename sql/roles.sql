@@ -243,6 +243,8 @@ GRANT SELECT ON
     TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 -- Whether a month went without its partition.
 GRANT SELECT (run_id) ON public.conversation_members_audit_default TO orphan_cleaner_runner;
+-- Which conversations a run took members from, for the page of the run; not whom.
+GRANT SELECT (conversation_id, deleted_at, run_id) ON public.conversation_members_audit TO orphan_cleaner_runner;
 GRANT EXECUTE ON FUNCTION
     orphan_cleaner.breakers(jsonb, jsonb, jsonb),
     orphan_cleaner.surroundings(),

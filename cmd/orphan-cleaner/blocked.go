@@ -1,48 +1,20 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
-	"github.com/nova-social/orphan-cleaner/gen/db"
-	"github.com/nova-social/orphan-cleaner/internal/blocked"
+	"github.com/nova-social/orphan-cleaner/internal/status"
 )
 
-// blockedUser is a user whose rows something in the database refuses to delete.
-type blockedUser struct {
-	BlockedSince time.Time `json:"blocked_since"`
-	blocked.User
-}
-
-// maxBlocked bounds how many of them are read, and shownBlocked how many a table has.
-const (
-	maxBlocked   = 1000
-	shownBlocked = 10
-)
-
-// readBlocked reads them, longest first.
-func readBlocked(ctx context.Context, q *db.Queries) ([]blockedUser, error) {
-	rows, err := q.CandidateBlocked(ctx, maxBlocked)
-	if err != nil {
-		return nil, err
-	}
-	users := make([]blockedUser, len(rows))
-	for i, row := range rows {
-		if err := json.Unmarshal(row.BlockedBy, &users[i].User); err != nil {
-			return nil, fmt.Errorf("reading why user %s is blocked: %w", row.UserID, err)
-		}
-		users[i].UserID, users[i].BlockedSince = row.UserID, row.BlockedSince.UTC()
-	}
-	return users, nil
-}
+// shownBlocked is how many of them a table has.
+const shownBlocked = 10
 
 // printBlocked names the first of them; nothing where nobody is.
-func printBlocked(w io.Writer, users []blockedUser) error {
+func printBlocked(w io.Writer, users []status.BlockedUser) error {
 	if len(users) == 0 {
 		return nil
 	}
@@ -75,7 +47,7 @@ func printBlocked(w io.Writer, users []blockedUser) error {
 	more := ""
 	if len(users) > len(first) {
 		more = fmt.Sprintf(" and %d more", len(users)-len(first))
-		if len(users) == maxBlocked {
+		if len(users) == status.MaxBlocked {
 			more += ", or even more"
 		}
 		more += ": orphan-cleaner status --json"

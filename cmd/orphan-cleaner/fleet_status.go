@@ -13,6 +13,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
 	"github.com/nova-social/orphan-cleaner/internal/fleet/queue"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/status"
 )
 
 // FleetStatusCmd is `fleet status`.
@@ -34,7 +35,7 @@ type fleetStatus struct {
 // shardStatus has the status of a shard, or why there is none.
 type shardStatus struct {
 	Shard  string  `json:"shard"`
-	Status *status `json:"status"`
+	Status *status.Status `json:"status"`
 	Error  string  `json:"error,omitempty"`
 }
 
@@ -88,8 +89,8 @@ func (st fleetStatus) print(s *streams, now time.Time) error {
 			continue
 		}
 		line := table.Row{one.Shard, one.Status.Verdict.State, "never", "", int64(0), int64(0), ""}
-		if last := lastClean(one.Status.Runs); last != nil {
-			line[2], line[3] = clock(now, last.StartedAt), last.MembersDeleted
+		if last := one.Status.LastClean(); last != nil {
+			line[2], line[3] = status.Clock{Now: now, At: last.StartedAt}, last.MembersDeleted
 		}
 		var due, waiting int64
 		for _, b := range one.Status.Backlog {
@@ -110,7 +111,7 @@ func (st fleetStatus) print(s *streams, now time.Time) error {
 	}
 	for _, one := range st.Shards {
 		said := one.Error
-		if one.Status != nil && one.Status.Verdict.color() != text.FgGreen {
+		if one.Status != nil && verdictColor(one.Status.Verdict) != text.FgGreen {
 			said = one.Status.Verdict.Text
 		}
 		if said == "" {
@@ -130,7 +131,7 @@ func printControl(s *streams, st *queue.State, now time.Time) error {
 	}
 	t := newTable("Runs of the fleet", "run", "state", "started (UTC)", "seconds", "waves", "breaker")
 	for _, r := range st.Runs {
-		t.AppendRow(table.Row{r.FleetRun, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04"), fmt.Sprintf("%.1f", r.Seconds), r.Waves, textOf(r.Breaker)})
+		t.AppendRow(table.Row{r.FleetRun, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04"), fmt.Sprintf("%.1f", r.Seconds), r.Waves, status.TextOf(r.Breaker)})
 	}
 	if err := printTable(s.out, t); err != nil {
 		return err
@@ -145,10 +146,10 @@ func printControl(s *streams, st *queue.State, now time.Time) error {
 		}
 	}
 	for _, a := range st.Approvals {
-		lines = append(lines, fmt.Sprintf("APPROVED run %d of the fleet by %s until %s UTC; the next run uses it", a.FleetRun, shown(a.ApprovedBy), clock(now, a.ExpiresAt)))
+		lines = append(lines, fmt.Sprintf("APPROVED run %d of the fleet by %s until %s UTC; the next run uses it", a.FleetRun, shown(a.ApprovedBy), status.Clock{Now: now, At: a.ExpiresAt}))
 	}
 	for _, p := range st.Paused {
-		lines = append(lines, fmt.Sprintf("PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner fleet resume", shown(p.PausedBy), clock(now, p.PausedAt), shown(p.Reason)))
+		lines = append(lines, fmt.Sprintf("PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner fleet resume", shown(p.PausedBy), status.Clock{Now: now, At: p.PausedAt}, shown(p.Reason)))
 	}
 	for _, line := range append(lines, "") {
 		if _, err := fmt.Fprintln(s.out, line); err != nil {

@@ -9,11 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jedib0t/go-pretty/v6/text"
-
-	"github.com/nova-social/orphan-cleaner/gen/db"
 )
 
 // what differs from one test to the next, and what stands for it, of the same width.
@@ -102,55 +99,6 @@ func picture(t *testing.T, name, got string) {
 	}
 	if want := readFile(t, path); got != want {
 		t.Errorf("%s is\n%s\nwant\n%s", name, got, want)
-	}
-}
-
-func TestVerdict(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 12, 1, 22, 40, 0, 0, time.UTC)
-	run := func(kind, state string, ago time.Duration) db.RunRecentRow {
-		return db.RunRecentRow{RunID: 7, Kind: kind, State: state, Phase: "sweep", StartedAt: now.Add(-ago), MembersDeleted: 240}
-	}
-	breaker := "delete-rows"
-	backlog := []db.CandidateBacklogRow{{DueOn: "2026-12-01", IsDue: true, Users: 9}, {DueOn: "2026-12-28", Users: 40}}
-	for _, c := range []struct {
-		st   status
-		due  time.Duration
-		want verdict
-	}{
-		{status{}, 0, verdict{"new", "no run was made yet; first: orphan-cleaner check, then orphan-cleaner run --dry-run"}},
-		{
-			status{Runs: []db.RunRecentRow{run("clean", "succeeded", 40*time.Minute)}, Backlog: backlog},
-			20 * time.Minute,
-			verdict{"healthy", "last run 22:00 deleted 240; next 23:00; 49 users due by 28 Dec"},
-		},
-		{
-			status{Runs: []db.RunRecentRow{run("restore", "failed", time.Minute), run("clean", "succeeded", 40*time.Minute)}},
-			20 * time.Minute,
-			verdict{"healthy", "last run 22:00 deleted 240; next 23:00; nobody is due"},
-		},
-		{
-			status{Runs: []db.RunRecentRow{run("clean", "succeeded", 26*time.Hour)}},
-			-25 * time.Hour,
-			verdict{"late", "the last run was 30 Nov 20:40, the next one was due 30 Nov 21:40; does cron or serve run? nobody is due"},
-		},
-		{
-			status{Runs: []db.RunRecentRow{run("clean", "incomplete", 40*time.Minute)}, Backlog: backlog[:1]},
-			20 * time.Minute,
-			verdict{"failing", "the last run, 22:00, is incomplete; see below; 9 users due now"},
-		},
-		{status{Runs: []db.RunRecentRow{run("clean", "running", 40*time.Minute)}}, 20 * time.Minute, verdict{"running", "run 7 since 22:00, in sweep"}},
-		{
-			status{Runs: []db.RunRecentRow{run("clean", "refused", 40*time.Minute)}, Refused: []db.RefusalUnsettledRow{{RunID: 7, Breaker: &breaker}}},
-			0,
-			verdict{"refused", "run 7 was refused by delete-rows; see below"},
-		},
-		{status{Paused: []db.PauseInForceRow{{PausedAt: now.Add(-time.Hour)}}}, 0, verdict{"paused", "no run begins since 21:40; see below; nobody is due"}},
-		{status{Alive: []db.RecheckAliveRow{{}}}, 0, verdict{"alive-again", "1 users whose members were deleted are alive again; see below"}},
-	} {
-		if got := c.st.judge(now, db.RunScheduleRow{DueIn: c.due.Seconds()}); got != c.want {
-			t.Errorf("%+v, want %+v", got, c.want)
-		}
 	}
 }
 

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"time"
 
@@ -14,6 +16,8 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	pages "github.com/nova-social/orphan-cleaner/internal/page"
+	"github.com/nova-social/orphan-cleaner/internal/status"
 )
 
 // ReportCmd is `report`.
@@ -25,6 +29,8 @@ type ReportCmd struct {
 	Until         string `help:"Up to this day or time, which is not in it; without it up to now." placeholder:"WHEN"`
 	JSON          bool   `name:"json" help:"Print one JSON object." xor:"format"`
 	CSV           bool   `name:"csv" help:"Print CSV: a record per day, the total, and a record per size." xor:"format"`
+	HTML          string `name:"html" help:"Write one HTML file, with charts; - is stdout." placeholder:"FILE" xor:"format"`
+	Lang          string `help:"The language of that file: en or zh." enum:"en,zh" default:"en"`
 }
 
 // reportLimit is the longest span: the audit is not kept for longer.
@@ -38,7 +44,7 @@ type report struct {
 	Total db.ReportDaysRow    `json:"total"`
 	Sizes []db.ReportSizesRow `json:"sizes"`
 	// Blocked are those of now, whenever the span was.
-	Blocked []blockedUser `json:"blocked"`
+	Blocked []status.BlockedUser `json:"blocked"`
 }
 
 // span reads the arguments; both times are zero where the last month is meant,
@@ -102,9 +108,27 @@ func (cmd *ReportCmd) Run(ctx context.Context, s *streams) error {
 		return printJSON(s.out, r)
 	case cmd.CSV:
 		return r.writeCSV(s.out)
+	case cmd.HTML != "":
+		return cmd.writeHTML(s, r)
 	default:
 		return r.print(s.out)
 	}
+}
+
+// writeHTML writes the file once all of it is there.
+func (cmd *ReportCmd) writeHTML(s *streams, r report) error {
+	var page bytes.Buffer
+	if err := pages.Report(r).Write(&page, cmd.Lang, version); err != nil {
+		return err
+	}
+	if cmd.HTML == "-" {
+		_, err := page.WriteTo(s.out)
+		return err
+	}
+	if err := os.WriteFile(cmd.HTML, page.Bytes(), 0o600); err != nil {
+		return fmt.Errorf("%w: writing the report: %w; name another file: --html FILE", errUsage, err)
+	}
+	return nil
 }
 
 func readReport(ctx context.Context, q *db.Queries, since, until time.Time) (r report, err error) {
@@ -133,7 +157,7 @@ func readReport(ctx context.Context, q *db.Queries, since, until time.Time) (r r
 	if r.Sizes, err = q.ReportSizes(ctx, db.ReportSizesParams{Since: r.Since, Until: r.Until}); err != nil {
 		return r, err
 	}
-	r.Blocked, err = readBlocked(ctx, q)
+	r.Blocked, err = status.ReadBlocked(ctx, q)
 	return r, err
 }
 

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/csv"
 	"encoding/json"
 	"fmt"
+	"html"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -303,5 +307,42 @@ func TestReportOfARun(t *testing.T) {
 	}
 	if deleted != 15 || float64(conversations) != result["conversations"] {
 		t.Errorf("%+v", r.Sizes)
+	}
+}
+
+// report --html writes one file, which loads nothing, whose style is the one that its
+// policy lets in, and which has the figures of the report.
+func TestReportHTML(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 300, 15)
+	program(t, w.env, "run").expect(t, exitDone)
+	path := filepath.Join(t.TempDir(), "report.html")
+	today := time.Now().UTC().Format(time.DateOnly)
+	e := program(t, w.env, "report", "--since="+today, "--html="+path).expect(t, exitDone)
+	if e.stdout != "" {
+		t.Errorf("it prints, too: %q", e.stdout)
+	}
+	text := readFile(t, path)
+	style := regexp.MustCompile(`(?s)<style>(.*)</style>`).FindStringSubmatch(text)
+	if style == nil {
+		t.Fatal("it has no style")
+	}
+	hash := sha256.Sum256([]byte(style[1]))
+	policy := "default-src &#39;none&#39;; style-src &#39;sha256-" + html.EscapeString(base64.StdEncoding.EncodeToString(hash[:])) + "&#39;"
+	for _, want := range []string{html.UnescapeString(policy), "<dt>Members deleted</dt><dd>15</dd>", "<svg", today + "</th>"} {
+		if !strings.Contains(html.UnescapeString(text), want) {
+			t.Errorf("the report has no %s", want)
+		}
+	}
+	if found := regexp.MustCompile(`<script|<link|<img| src=|href=|https?:`).FindString(text); found != "" {
+		t.Errorf("the report has %s", found)
+	}
+	if again := program(t, w.env, "report", "--since="+today, "--html=-", "--lang=zh").expect(t, exitDone).stdout; !strings.Contains(again, "删除的成员") {
+		t.Errorf("in Chinese it is\n%s", again)
+	}
+	for _, args := range [][]string{{"--html=/nowhere/report.html"}, {"--html=-", "--json"}, {"--html=-", "--lang=fr"}} {
+		if e := program(t, w.env, append([]string{"report"}, args...)...); e.status != exitUsage {
+			t.Errorf("%q: %s", args, e)
+		}
 	}
 }

@@ -21,10 +21,12 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/events"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
+	pages "github.com/nova-social/orphan-cleaner/internal/page"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/serve"
 	"github.com/nova-social/orphan-cleaner/internal/source"
+	"github.com/nova-social/orphan-cleaner/internal/status"
 	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
 
@@ -39,9 +41,9 @@ type ServeCmd struct {
 	LogFlags         `group:"Log"`
 }
 
-// ServeFlags say where the metrics are served.
+// ServeFlags say where the status page and the metrics are served.
 type ServeFlags struct {
-	MetricsAddr      string `help:"Where /metrics, /healthz and /readyz are served." env:"ORPHAN_CLEANER_METRICS_ADDR" default:":9091"`
+	MetricsAddr      string `help:"Where the status page, /metrics, /healthz and /readyz are served." env:"ORPHAN_CLEANER_METRICS_ADDR" default:":9091"`
 	MetricsWebConfig string `help:"TLS and basic authentication of that address: a web configuration file of Prometheus's exporter-toolkit." env:"ORPHAN_CLEANER_METRICS_WEB_CONFIG" placeholder:"FILE"`
 }
 
@@ -65,6 +67,8 @@ const (
 	endLimit = 9500 * time.Millisecond
 	// lastScrape is what a scrape in flight gets of it.
 	lastScrape = 500 * time.Millisecond
+	// pageRuns and pageDays are how much the status page shows of runs and of the backlog.
+	pageRuns, pageDays = 20, 31
 )
 
 // Run serves until it is told to end.
@@ -146,7 +150,15 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 		Progress: runner.Progress, Interval: cfg.Every, Log: log,
 	}
 	logf(ctx, log, "Starting orphan cleaner (interval: %s, batch: %d, retention: %s)", cmd.Interval, cmd.BatchSize, cmd.Retention)
-	handler := service.Handler(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}))
+	overview := &pages.Page{
+		Pool: pool, Version: version, Log: log,
+		Ask: status.Ask{Retention: cfg.Retention, Interval: cfg.Every, Runs: pageRuns, Days: pageDays, Window: cfg.Window},
+	}
+	browsed, err := overview.Handler()
+	if err != nil {
+		return err
+	}
+	handler := service.Handler(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}), browsed)
 	return cmd.serve(ctx, log, service, events.New(pool, log, cmd.EventsFrom, sinks...), handler, listener, pool)
 }
 
@@ -171,7 +183,7 @@ func (cmd *ServeCmd) serve(ctx context.Context, log *slog.Logger, service *serve
 			stop()
 		}
 	}()
-	log.Info("Serving /metrics, /healthz and /readyz", "address", listener.Addr().String())
+	log.Info("Serving the status page, /metrics, /healthz and /readyz", "address", listener.Addr().String())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

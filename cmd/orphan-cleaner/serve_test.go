@@ -496,17 +496,43 @@ func TestServeWebConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := startServe(t, w.env, "--metrics-web-config="+path)
-	if status, _ := get(t, r.url+"/metrics"); status != http.StatusUnauthorized {
-		t.Errorf("without a password: %d", status)
+	for _, path := range []string{"/metrics", "/", "/style.css", "/runs/1"} {
+		if status, _ := get(t, r.url+path); status != http.StatusUnauthorized {
+			t.Errorf("%s without a password: %d", path, status)
+		}
 	}
-	if status, _ := get(t, strings.Replace(r.url, "//", "//prometheus:open%20sesame@", 1)+"/metrics"); status != http.StatusOK {
-		t.Errorf("with the password: %d", status)
+	for _, path := range []string{"/metrics", "/", "/style.css"} {
+		if status, _ := get(t, strings.Replace(r.url, "//", "//prometheus:open%20sesame@", 1)+path); status != http.StatusOK {
+			t.Errorf("%s with the password: %d", path, status)
+		}
 	}
 	if err := os.WriteFile(path, []byte("tls_server_config: [not, a, map]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if e := program(t, w.env, "serve", "--metrics-addr=127.0.0.1:0", "--metrics-web-config="+path).expect(t, exitUsage); !strings.Contains(e.stderr, "METRICS_WEB_CONFIG") {
 		t.Errorf("%s", e)
+	}
+	r.signal(t, syscall.SIGTERM)
+	r.wait(t).expect(t, exitDone)
+}
+
+// The status page of serve tells of the run that serve made, as the role of a runner.
+func TestServePage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 300, 15)
+	w.Roles("../../sql/roles.sql")
+	r := startServe(t, append(w.env, "DATABASE_URL="+w.Login("orphan_cleaner_runner"), "ORPHAN_CLEANER_RETENTION=30d"))
+	eventually(t, "the first run has ended", func() bool { return w.runsEnded() == 1 })
+	status, run := get(t, r.url+"/runs/1")
+	if status != http.StatusOK || !regexp.MustCompile(`Members deleted</th><td class="n">15<`).MatchString(run) {
+		t.Errorf("the page of run 1: %d\n%s", status, run)
+	}
+	status, page := get(t, r.url+"/")
+	if status != http.StatusOK || !strings.Contains(page, "<b>healthy</b> last run ") || !strings.Contains(page, `href="./runs/1">`) {
+		t.Errorf("the status page: %d\n%s", status, page)
+	}
+	if status, _ := get(t, r.url+"/nothing"); status != http.StatusNotFound {
+		t.Errorf("what is not there: %d", status)
 	}
 	r.signal(t, syscall.SIGTERM)
 	r.wait(t).expect(t, exitDone)

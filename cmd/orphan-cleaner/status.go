@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/status"
 	"github.com/nova-social/orphan-cleaner/internal/wait"
 )
 
@@ -25,21 +25,6 @@ type StatusCmd struct {
 	WindowFlag
 	Watch Duration `help:"Show it again this often, such as 5s, until interrupted." placeholder:"DURATION"`
 	JSON  bool     `name:"json" help:"Print one JSON object."`
-}
-
-type status struct {
-	Verdict   verdict                  `json:"verdict"`
-	Refused   []db.RefusalUnsettledRow `json:"refused"`
-	Approvals []db.ApprovalOpenRow     `json:"approvals"`
-	Paused    []db.PauseInForceRow     `json:"paused"`
-	Holds     int                      `json:"holds"`
-	Alive     []db.RecheckAliveRow     `json:"resurrected"`
-	Coverage  []db.CoverageStateRow    `json:"coverage"`
-	Runs      []db.RunRecentRow        `json:"runs"`
-	Backlog   []db.CandidateBacklogRow `json:"backlog"`
-	Blocked   []blockedUser            `json:"blocked"`
-	Window    *windowState             `json:"window"`
-	Events    []db.EventBacklogRow     `json:"events"` // what each sink lacks
 }
 
 // Run shows recent runs and the backlog; it only reads.
@@ -75,63 +60,10 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 
 const clearScreen = "\x1b[H\x1b[2J"
 
-func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (st status, err error) {
-	if st.Runs, err = q.RunRecent(ctx, cmd.Runs); err != nil {
-		return st, fmt.Errorf("reading the runs: %w; see: orphan-cleaner check", err)
-	}
-	if st.Backlog, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: time.Duration(cmd.Retention), MaxRows: cmd.Days}); err != nil {
-		return st, fmt.Errorf("reading the backlog: %w; see: orphan-cleaner check", err)
-	}
-	if st.Blocked, err = readBlocked(ctx, q); err != nil {
-		return st, fmt.Errorf("reading who is blocked: %w; see: orphan-cleaner check", err)
-	}
-	if st.Refused, err = q.RefusalUnsettled(ctx); err != nil {
-		return st, fmt.Errorf("reading refusals: %w; see: orphan-cleaner check", err)
-	}
-	if st.Approvals, err = q.ApprovalOpen(ctx); err != nil {
-		return st, fmt.Errorf("reading approvals: %w; see: orphan-cleaner check", err)
-	}
-	if st.Paused, err = q.PauseInForce(ctx); err != nil {
-		return st, fmt.Errorf("reading the pause: %w; see: orphan-cleaner check", err)
-	}
-	if st.Events, err = q.EventBacklog(ctx); err != nil {
-		return st, fmt.Errorf("reading the backlog of events: %w; see: orphan-cleaner check", err)
-	}
-	holds, err := q.HoldList(ctx)
-	if err != nil {
-		return st, fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
-	}
-	st.Holds = len(holds)
-	if st.Alive, err = q.RecheckAlive(ctx); err != nil {
-		return st, fmt.Errorf("reading who is alive again: %w; see: orphan-cleaner check", err)
-	}
-	switch coverage, err := q.CoverageState(ctx); {
-	case err == nil:
-		st.Coverage = append(st.Coverage, coverage)
-	case !errors.Is(err, pgx.ErrNoRows):
-		return st, fmt.Errorf("reading when users were checked: %w; see: orphan-cleaner check", err)
-	}
-	schedule, err := q.RunSchedule(ctx, time.Duration(cmd.Interval))
-	if err != nil {
-		return st, fmt.Errorf("reading the schedule: %w; see: orphan-cleaner check", err)
-	}
-	if cmd.Window.String() != "" {
-		st.Window = &windowState{cmd.Window.String(), cmd.Window.Open(time.Now()), cmd.Window.Next(time.Now()).UTC()}
-	}
-	st.Verdict = st.judge(time.Now(), schedule)
-	// An empty list is [], never null.
-	st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
-	st.Refused, st.Approvals = append([]db.RefusalUnsettledRow{}, st.Refused...), append([]db.ApprovalOpenRow{}, st.Approvals...)
-	st.Paused, st.Alive = append([]db.PauseInForceRow{}, st.Paused...), append([]db.RecheckAliveRow{}, st.Alive...)
-	st.Coverage, st.Events = append([]db.CoverageStateRow{}, st.Coverage...), append([]db.EventBacklogRow{}, st.Events...)
-	return st, nil
-}
-
-// windowState is the setting and what it means now.
-type windowState struct {
-	Window  string    `json:"setting"`
-	Open    bool      `json:"is_open"`
-	OpensAt time.Time `json:"opens_at"` // now where it is open
+func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (status.Status, error) {
+	return status.Read(ctx, q, status.Ask{
+		Retention: time.Duration(cmd.Retention), Interval: time.Duration(cmd.Interval), Runs: cmd.Runs, Days: cmd.Days, Window: cmd.Window,
+	})
 }
 
 // runsTable leaves out what no run has, so that the usual table fits 80 columns.
@@ -164,8 +96,8 @@ func runsTable(runs []db.RunRecentRow) *titled {
 	return t
 }
 
-func printStatus(s *streams, st status) error {
-	if _, err := fmt.Fprintf(s.out, "%s; %s (UTC)\n\n", paint(s.out, st.Verdict.color(), st.Verdict.State), st.Verdict.Text); err != nil {
+func printStatus(s *streams, st status.Status) error {
+	if _, err := fmt.Fprintf(s.out, "%s; %s (UTC)\n\n", paint(s.out, verdictColor(st.Verdict), st.Verdict.State), st.Verdict.Text); err != nil {
 		return err
 	}
 	if err := printTable(s.out, runsTable(st.Runs)); err != nil {
@@ -226,7 +158,7 @@ func printStatus(s *streams, st status) error {
 		}
 	}
 	for _, r := range st.Refused {
-		admits := fmt.Sprintf("orphan-cleaner approve %d admits its users", r.RunID)
+		admits := st.ApproveCommand(time.Now(), r.RunID) + " admits its users"
 		if r.Breaker != nil && !settings.Approvable(*r.Breaker) {
 			admits = "it cannot be approved: correct what " + *r.Breaker + " doubts"
 		}

@@ -213,6 +213,56 @@ func (q *Queries) RunBreakers(ctx context.Context, arg RunBreakersParams) ([]Run
 	return items, nil
 }
 
+const runConversations = `-- name: RunConversations :many
+SELECT a.conversation_id, count(*) AS members
+FROM public.conversation_members_audit AS a
+WHERE a.deleted_at >= $1::timestamptz
+    AND a.deleted_at <= $2::timestamptz
+    AND a.run_id = $3::bigint
+GROUP BY a.conversation_id
+ORDER BY count(*) DESC, a.conversation_id
+LIMIT $4
+`
+
+type RunConversationsParams struct {
+	Since   time.Time `json:"since"`
+	Until   time.Time `json:"until"`
+	RunID   int64     `json:"run_id"`
+	MaxRows int32     `json:"max_rows"`
+}
+
+type RunConversationsRow struct {
+	ConversationID uuid.UUID `json:"conversation_id"`
+	Members        int64     `json:"members"`
+}
+
+// The conversations that lost the most members to a run, by the audit of the time in which it was open.
+// Locks: ACCESS SHARE on the audit. Index: conversation_members_audit_deleted_at (BRIN). Rows: what was deleted in that time.
+func (q *Queries) RunConversations(ctx context.Context, arg RunConversationsParams) ([]RunConversationsRow, error) {
+	rows, err := q.db.Query(ctx, runConversations,
+		arg.Since,
+		arg.Until,
+		arg.RunID,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RunConversationsRow
+	for rows.Next() {
+		var i RunConversationsRow
+		if err := rows.Scan(&i.ConversationID, &i.Members); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const runDuePage = `-- name: RunDuePage :many
 SELECT s.user_id, coalesce(s.rows_due, '{}')::bigint [] AS rows_due, $1::boolean AS is_blocked
 FROM orphan_cleaner.sightings AS s
@@ -407,6 +457,101 @@ func (q *Queries) RunJudge(ctx context.Context, arg RunJudgeParams) (RunJudgeRow
 	return i, err
 }
 
+const runOne = `-- name: RunOne :one
+SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.heartbeat_at, r.finished_at, r.scheduled_for, r.judged_at, r.host, r.version,
+    r.settings, r.approved_run, r.users_checked, r.users_missing, r.users_unknown, r.users_new, r.users_returned, r.users_restarted,
+    r.users_due, r.users_blocked, r.candidates, r.members_total, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young,
+    r.members_held, r.members_changed, r.members_blocked, r.conversations, r.batch_calls, r.call_ms_max, r.breaker, r.error,
+    now()::timestamptz AS database_time
+FROM orphan_cleaner.runs AS r
+WHERE r.run_id = $1
+`
+
+type RunOneRow struct {
+	RunID            int64      `json:"run_id"`
+	Kind             string     `json:"kind"`
+	State            string     `json:"state"`
+	Phase            string     `json:"phase"`
+	StartedAt        time.Time  `json:"started_at"`
+	HeartbeatAt      time.Time  `json:"heartbeat_at"`
+	FinishedAt       *time.Time `json:"finished_at"`
+	ScheduledFor     *time.Time `json:"scheduled_for"`
+	JudgedAt         *time.Time `json:"judged_at"`
+	Host             string     `json:"host"`
+	Version          string     `json:"version"`
+	Settings         []byte     `json:"settings"`
+	ApprovedRun      *int64     `json:"approved_run"`
+	UsersChecked     int64      `json:"users_checked"`
+	UsersMissing     int64      `json:"users_missing"`
+	UsersUnknown     int64      `json:"users_unknown"`
+	UsersNew         int64      `json:"users_new"`
+	UsersReturned    int64      `json:"users_returned"`
+	UsersRestarted   int64      `json:"users_restarted"`
+	UsersDue         int64      `json:"users_due"`
+	UsersBlocked     int64      `json:"users_blocked"`
+	Candidates       int64      `json:"candidates"`
+	MembersTotal     int64      `json:"members_total"`
+	MembersDue       int64      `json:"members_due"`
+	MembersDeleted   int64      `json:"members_deleted"`
+	MembersRestored  int64      `json:"members_restored"`
+	MembersKeptYoung int64      `json:"members_kept_young"`
+	MembersHeld      int64      `json:"members_held"`
+	MembersChanged   int64      `json:"members_changed"`
+	MembersBlocked   int64      `json:"members_blocked"`
+	Conversations    int64      `json:"conversations"`
+	BatchCalls       int64      `json:"batch_calls"`
+	CallMsMax        *float64   `json:"call_ms_max"`
+	Breaker          *string    `json:"breaker"`
+	Error            *string    `json:"error"`
+	DatabaseTime     time.Time  `json:"database_time"`
+}
+
+// All that is known of one run, but its token.
+// Locks: ACCESS SHARE on runs. Index: runs_pkey. Rows: one.
+func (q *Queries) RunOne(ctx context.Context, runID int64) (RunOneRow, error) {
+	row := q.db.QueryRow(ctx, runOne, runID)
+	var i RunOneRow
+	err := row.Scan(
+		&i.RunID,
+		&i.Kind,
+		&i.State,
+		&i.Phase,
+		&i.StartedAt,
+		&i.HeartbeatAt,
+		&i.FinishedAt,
+		&i.ScheduledFor,
+		&i.JudgedAt,
+		&i.Host,
+		&i.Version,
+		&i.Settings,
+		&i.ApprovedRun,
+		&i.UsersChecked,
+		&i.UsersMissing,
+		&i.UsersUnknown,
+		&i.UsersNew,
+		&i.UsersReturned,
+		&i.UsersRestarted,
+		&i.UsersDue,
+		&i.UsersBlocked,
+		&i.Candidates,
+		&i.MembersTotal,
+		&i.MembersDue,
+		&i.MembersDeleted,
+		&i.MembersRestored,
+		&i.MembersKeptYoung,
+		&i.MembersHeld,
+		&i.MembersChanged,
+		&i.MembersBlocked,
+		&i.Conversations,
+		&i.BatchCalls,
+		&i.CallMsMax,
+		&i.Breaker,
+		&i.Error,
+		&i.DatabaseTime,
+	)
+	return i, err
+}
+
 const runRecent = `-- name: RunRecent :many
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
@@ -493,6 +638,53 @@ func (q *Queries) RunRecent(ctx context.Context, maxRows int32) ([]RunRecentRow,
 	return items, nil
 }
 
+const runRestores = `-- name: RunRestores :many
+SELECT
+    g.run_id,
+    count(*) FILTER (WHERE g.state = 'restored') AS restored,
+    count(*) FILTER (WHERE g.state = 'reverted') AS reverted
+FROM orphan_cleaner.restores AS g
+WHERE g.run_id > $1::bigint
+    AND g.deleted_run = $1::bigint
+    AND g.state <> 'planned'
+GROUP BY g.run_id
+ORDER BY g.run_id DESC
+LIMIT $2
+`
+
+type RunRestoresParams struct {
+	RunID   int64 `json:"run_id"`
+	MaxRows int32 `json:"max_rows"`
+}
+
+type RunRestoresRow struct {
+	RunID    int64 `json:"run_id"`
+	Restored int64 `json:"restored"`
+	Reverted int64 `json:"reverted"`
+}
+
+// The restores that brought back rows which a run deleted, newest first.
+// Locks: ACCESS SHARE on restores. Index: restores_pkey. Rows: the rows of all restores since.
+func (q *Queries) RunRestores(ctx context.Context, arg RunRestoresParams) ([]RunRestoresRow, error) {
+	rows, err := q.db.Query(ctx, runRestores, arg.RunID, arg.MaxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RunRestoresRow
+	for rows.Next() {
+		var i RunRestoresRow
+		if err := rows.Scan(&i.RunID, &i.Restored, &i.Reverted); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const runSchedule = `-- name: RunSchedule :one
 SELECT
     coalesce(
@@ -538,6 +730,117 @@ func (q *Queries) RunSchedule(ctx context.Context, every time.Duration) (RunSche
 		&i.Paused,
 	)
 	return i, err
+}
+
+const runSpans = `-- name: RunSpans :many
+WITH asked AS (
+    SELECT $1::interval AS span, $2::integer AS spans
+),
+sums AS (
+    SELECT
+        n.ordinal,
+        b.since,
+        coalesce(r.started_at >= b.since, false) AS is_run,
+        r.users_checked,
+        r.users_missing,
+        -- A run that was given up has no sums: those before it hold.
+        coalesce(max(t.runs) OVER spans, 0) AS runs,
+        coalesce(max((r.totals ->> 'clean refused')::bigint) OVER spans, 0) AS refused,
+        coalesce(max((r.totals ->> 'members_deleted')::bigint) OVER spans, 0) AS deleted,
+        coalesce(max((r.totals ->> 'members_restored')::bigint) OVER spans, 0) AS restored
+    FROM asked AS a
+        -- The first is the one before, which has what to subtract.
+    CROSS JOIN LATERAL generate_series(0, a.spans) AS n (ordinal)
+        -- A Monday, so that weeks begin on one.
+    CROSS JOIN LATERAL (
+        SELECT date_bin(a.span, now(), timestamptz '2001-01-01 00:00:00+00') - (a.spans - n.ordinal) * a.span AS since
+    ) AS b
+    LEFT JOIN LATERAL (
+        SELECT l.started_at, l.users_checked, l.users_missing, l.totals
+        FROM orphan_cleaner.runs AS l
+        WHERE l.started_at < b.since + a.span
+            AND l.kind = 'clean'
+            AND l.state <> 'running'
+        ORDER BY l.started_at DESC
+        LIMIT 1
+    ) AS r ON true
+    CROSS JOIN LATERAL (
+        SELECT sum(s.value::bigint) AS runs
+        FROM jsonb_each_text(r.totals) AS s (name, value)
+        WHERE s.name LIKE 'clean %'
+    ) AS t
+    WINDOW spans AS (ORDER BY n.ordinal)
+),
+differences AS (
+    SELECT
+        s.ordinal, s.since, s.is_run, s.users_checked, s.users_missing,
+        s.runs - lag(s.runs) OVER spans AS runs,
+        s.refused - lag(s.refused) OVER spans AS refused,
+        s.deleted - lag(s.deleted) OVER spans AS deleted,
+        s.restored - lag(s.restored) OVER spans AS restored
+    FROM sums AS s
+    WINDOW spans AS (ORDER BY s.ordinal)
+)
+SELECT
+    d.since::timestamptz AS since,
+    d.is_run::boolean AS is_run,
+    coalesce(CASE WHEN d.is_run THEN d.users_checked END, 0)::bigint AS users_checked,
+    coalesce(CASE WHEN d.is_run THEN d.users_missing END, 0)::bigint AS users_missing,
+    coalesce(d.runs, 0)::bigint AS runs,
+    coalesce(d.refused, 0)::bigint AS refused,
+    coalesce(d.deleted, 0)::bigint AS members_deleted,
+    coalesce(d.restored, 0)::bigint AS members_restored
+FROM differences AS d
+WHERE d.ordinal > 0
+ORDER BY d.ordinal
+`
+
+type RunSpansParams struct {
+	Span  time.Duration `json:"span"`
+	Spans int32         `json:"spans"`
+}
+
+type RunSpansRow struct {
+	Since           time.Time `json:"since"`
+	IsRun           bool      `json:"is_run"`
+	UsersChecked    int64     `json:"users_checked"`
+	UsersMissing    int64     `json:"users_missing"`
+	Runs            int64     `json:"runs"`
+	Refused         int64     `json:"refused"`
+	MembersDeleted  int64     `json:"members_deleted"`
+	MembersRestored int64     `json:"members_restored"`
+}
+
+// What runs did in each of so many spans of one length, UTC, of which the last is under way: users as the last run that
+// began in it found them, and by the sums that every finished run has on it what all of them did.
+// Locks: ACCESS SHARE on runs. Index: runs_started_at, backwards. Rows: a few for each span, however many runs there were.
+func (q *Queries) RunSpans(ctx context.Context, arg RunSpansParams) ([]RunSpansRow, error) {
+	rows, err := q.db.Query(ctx, runSpans, arg.Span, arg.Spans)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RunSpansRow
+	for rows.Next() {
+		var i RunSpansRow
+		if err := rows.Scan(
+			&i.Since,
+			&i.IsRun,
+			&i.UsersChecked,
+			&i.UsersMissing,
+			&i.Runs,
+			&i.Refused,
+			&i.MembersDeleted,
+			&i.MembersRestored,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const runStage = `-- name: RunStage :one

@@ -53,16 +53,14 @@ func (c Conditions) String() string {
 	return b.String()
 }
 
-// Handler serves /metrics, /healthz and /readyz.
-func (s *Service) Handler(metrics http.Handler) http.Handler {
+// Handler serves /metrics, /healthz and /readyz, and the status page at all else.
+func (s *Service) Handler(metrics, page http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", s.healthz)
 	ready := &readiness{ask: s.Ready}
 	mux.HandleFunc("GET /readyz", ready.serve)
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		write(w, http.StatusOK, "orphan-cleaner: /metrics /healthz /readyz\n")
-	})
+	mux.Handle("GET /", page)
 	return mux
 }
 

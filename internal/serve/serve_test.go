@@ -66,7 +66,7 @@ func (s *service) start(t *testing.T) {
 
 func (s *service) status(path string) int {
 	answer := httptest.NewRecorder()
-	s.Handler(http.NotFoundHandler()).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
+	s.Handler(http.NotFoundHandler(), http.NotFoundHandler()).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, path, nil))
 	return answer.Code
 }
 

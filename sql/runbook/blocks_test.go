@@ -142,8 +142,21 @@ func (p *place) reads(q *db.Queries) {
 			_, err := q.RunDuePage(ctx, db.RunDuePageParams{RunID: last, MaxUsers: 5000})
 			return err
 		},
+		func() error {
+			_, err := q.RunConversations(ctx, db.RunConversationsParams{RunID: last, Since: since, Until: until, MaxRows: 20})
+			return err
+		},
+		func() error { _, err := q.RunOne(ctx, last); return err },
 		func() error { _, err := q.RunRecent(ctx, 20); return err },
+		func() error {
+			_, err := q.RunRestores(ctx, db.RunRestoresParams{RunID: last - 100, MaxRows: 20})
+			return err
+		},
 		func() error { _, err := q.RunSchedule(ctx, time.Hour); return err },
+		func() error {
+			_, err := q.RunSpans(ctx, db.RunSpansParams{Span: 7 * 24 * time.Hour, Spans: 52})
+			return err
+		},
 		func() error { _, err := q.RunTargets(ctx, last); return err },
 		func() error { _, err := q.UserTargets(ctx); return err },
 	} {
@@ -209,15 +222,18 @@ const (
 // in the order of an index, or by it, that is one for each of its rows, and by another plan one for each page.
 func atMost() map[string]string {
 	const refused = "(SELECT count(*) FROM orphan_cleaner.refusals WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE state = 'refused'))"
+	// The month's partition, where its BRIN does not look worth while.
+	const month = "(SELECT max(pg_relation_size(c.oid)) / 8192 FROM pg_class AS c WHERE c.relname LIKE 'conversation_members_audit_2%')"
 	return map[string]string{
-		"RefusalLargest": refused,
-		"RefusalSummary": "3 * " + refused,
-		"RestoreSummary": "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
-		"RunDuePage":     "(SELECT count(*) FROM orphan_cleaner.sightings)",
-		"PartitionRows":  "(SELECT count(*) FROM orphan_cleaner.refusals) + (SELECT count(*) FROM orphan_cleaner.restores)",
-		// The month's partition, where its BRIN does not look worth while.
-		"ReportSizes": "(SELECT max(pg_relation_size(c.oid)) / 8192 FROM pg_class AS c WHERE c.relname LIKE 'conversation_members_audit_2%')",
-		"RunStage":    refused,
+		"RefusalLargest":   refused,
+		"RefusalSummary":   "3 * " + refused,
+		"RestoreSummary":   "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
+		"RunDuePage":       "(SELECT count(*) FROM orphan_cleaner.sightings)",
+		"PartitionRows":    "(SELECT count(*) FROM orphan_cleaner.refusals) + (SELECT count(*) FROM orphan_cleaner.restores)",
+		"ReportSizes":      month,
+		"RunConversations": month,
+		"RunRestores":      "(SELECT count(*) FROM orphan_cleaner.restores)",
+		"RunStage":         refused,
 		// In each of the 44 rows of the chunk, as much as the whole of that index at worst.
 		"RevertChunk": "(SELECT 44 * pg_relation_size('orphan_cleaner.restores_pkey') / 8192)",
 		// A table of unknown size is counted once a run, as one where much is due is.
@@ -319,6 +335,24 @@ func TestYearOfMinutes(t *testing.T) {
 		func() error { _, err := q.RunSchedule(ctx, time.Hour); return err },
 		func() error { _, err := q.CoverageState(ctx); return err },
 		func() error { _, err := q.RecheckPage(ctx, 100); return err },
+		// What the status page asks: of a day, a month and a year.
+		func() error {
+			_, err := q.RunSpans(ctx, db.RunSpansParams{Span: time.Hour, Spans: 24})
+			return err
+		},
+		func() error {
+			_, err := q.RunSpans(ctx, db.RunSpansParams{Span: 24 * time.Hour, Spans: 30})
+			return err
+		},
+		func() error {
+			_, err := q.RunSpans(ctx, db.RunSpansParams{Span: 7 * 24 * time.Hour, Spans: 52})
+			return err
+		},
+		func() error { _, err := q.RunOne(ctx, runs/2); return err },
+		func() error {
+			_, err := q.RunRestores(ctx, db.RunRestoresParams{RunID: runs / 2, MaxRows: 20})
+			return err
+		},
 		func() error {
 			_, err := q.ReportDays(ctx, db.ReportDaysParams{Since: time.Now().Add(-24 * time.Hour), Until: time.Now()})
 			return err

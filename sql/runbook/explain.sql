@@ -113,6 +113,8 @@ FROM run, users
 \set settings '\'{}\''
 \set since 'now() - interval \'1 day\''
 \set sink '\'redis\''
+\set span '\'1 day\''
+\set spans 30
 \set target '\'conversation_members\''
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''

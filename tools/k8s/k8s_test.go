@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -399,5 +400,35 @@ func TestDecodingIsStrict(t *testing.T) {
 	t.Parallel()
 	if err := yaml.UnmarshalStrict([]byte(strings.Replace("spec: {replicas: 2}", "replicas", "replica", 1)), &appsv1.Deployment{}); err == nil {
 		t.Error("a field that there is not was accepted")
+	}
+}
+
+// The two services that more replicas help scale at the figures of the runbook's
+// chapter 7.1, from the replicas that it gives them; orphan-cleaner does not.
+func TestAutoscaling(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(root + "docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := buildIn(t, root+"deploy/k8s/autoscaling")
+	if len(objects) != 2 {
+		t.Fatalf("there are %d objects", len(objects))
+	}
+	for _, name := range []string{"messaging-service", "auth-service"} {
+		spec := find[autoscalingv2.HorizontalPodAutoscaler](t, objects, name).Spec
+		row := regexp.MustCompile(`(?m)^\| ` + name + ` \| .* \| (\d) \|$`).FindStringSubmatch(string(text))
+		if row == nil || spec.MinReplicas == nil || strconv.Itoa(int(*spec.MinReplicas)) != row[1] || spec.MaxReplicas <= *spec.MinReplicas {
+			t.Errorf("%s has replicas %v to %d; the runbook says %q", name, spec.MinReplicas, spec.MaxReplicas, row)
+		}
+		for _, m := range spec.Metrics {
+			threshold := regexp.MustCompile(`(?i)(?m)^- ` + string(m.Resource.Name) + ` > (\d+)%`).FindStringSubmatch(string(text))
+			if threshold == nil || strconv.Itoa(int(*m.Resource.Target.AverageUtilization)) != threshold[1] {
+				t.Errorf("%s scales at %d of %s; the runbook says %q", name, *m.Resource.Target.AverageUtilization, m.Resource.Name, threshold)
+			}
+		}
+		if len(spec.Metrics) != 2 || spec.ScaleTargetRef.Name != name || spec.ScaleTargetRef.Kind != "Deployment" {
+			t.Errorf("%s: %+v", name, spec)
+		}
 	}
 }
