@@ -209,7 +209,7 @@ BEGIN
             AND orphan_b.ctid >= $4 AND orphan_b.ctid < $5
             -- Missing when the run was judged, and just again.
             AND orphan_m.user_id = ANY ($6)
-            AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = $9 AND s.user_id = orphan_m.user_id)
+            AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = $9 AND s.user_id = orphan_m.user_id OFFSET 0)
             -- As it was restored: a row that was used since is somebody's.
             AND ROW(%1$s)::text = ROW(%2$s)::text
             AND (orphan_m.xmin::text::bigint - $7 %% 4294967296 + 4294967296) %% 4294967296 >= $8
@@ -258,10 +258,17 @@ BEGIN
     UPDATE orphan_cleaner.restores AS r
     SET state = 'reverted',
         reverted_by_run = of_revert
-    FROM unnest(users, conversations) AS d (user_id, conversation_id)
-    WHERE r.run_id = reverted_run
-        AND r.user_id = d.user_id
-        AND r.conversation_id = d.conversation_id;
+    -- Each looked up by its key, and not hashed from the whole restore for each chunk.
+    WHERE r.ctid = ANY (ARRAY(
+        SELECT o.ctid
+        FROM unnest(users, conversations) AS d (user_id, conversation_id)
+        CROSS JOIN LATERAL (
+            SELECT l.ctid
+            FROM orphan_cleaner.restores AS l
+            WHERE l.run_id = reverted_run AND l.user_id = d.user_id AND l.conversation_id = d.conversation_id
+            LIMIT 1
+        ) AS o
+    ));
     INSERT INTO orphan_cleaner.rechecks AS o (user_id)
     SELECT DISTINCT d.user_id
     FROM unnest(users) AS d (user_id)

@@ -150,8 +150,17 @@ DECLARE
         marked AS (
             UPDATE orphan_cleaner.restores AS r
             SET state = 'restored'
-            FROM restored AS g
-            WHERE r.run_id = $1 AND r.user_id = g.user_id AND r.conversation_id = g.conversation_id
+            -- As in revert_chunk.
+            WHERE r.ctid = ANY (ARRAY(
+                SELECT o.ctid
+                FROM restored AS g
+                CROSS JOIN LATERAL (
+                    SELECT l.ctid
+                    FROM orphan_cleaner.restores AS l
+                    WHERE l.run_id = $1 AND l.user_id = g.user_id AND l.conversation_id = g.conversation_id
+                    LIMIT 1
+                ) AS o
+            ))
             RETURNING r.user_id
         ),
         held AS (
