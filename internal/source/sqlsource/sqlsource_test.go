@@ -142,6 +142,27 @@ func TestInvalidAnswers(t *testing.T) {
 	}
 }
 
+// Functions of others named like those of PostgreSQL, and found first, change nothing.
+func TestFunctionsNamedLikeBuiltIns(t *testing.T) {
+	t.Parallel()
+	ids := people(2)
+	db := auth(t, ids...)
+	role := testdb.One[string](db, `SELECT 'shadowed_' || oid FROM pg_database WHERE datname = current_database()`)
+	db.Exec(`CREATE ROLE ` + role)
+	login := db.Login(role)
+	db.Exec(`GRANT SELECT ON users TO ` + role)
+	db.Exec(`ALTER TABLE users ENABLE ROW LEVEL SECURITY`)
+	db.Exec(`CREATE POLICY none ON users USING (false)`)
+	db.Exec(`CREATE FUNCTION public.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT text 'lies' $$`)
+	db.Exec(`CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS $$ SELECT false $$`)
+	db.Exec(`ALTER DATABASE "` + db.Name + `" SET search_path = public, pg_catalog`)
+	client := dial(t, source.Config{URL: login})
+	missing, err := client.Missing(t.Context(), ids)
+	if failed, ok := errors.AsType[*source.BatchError](err); !ok || failed.Reason != "status_permission_denied" {
+		t.Errorf("missing %v, error %v", missing, err)
+	}
+}
+
 // What a query must be is seen before it is asked anything.
 func TestRefusesQueries(t *testing.T) {
 	t.Parallel()
