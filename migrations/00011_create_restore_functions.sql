@@ -195,8 +195,17 @@ DECLARE
         marked AS (
             UPDATE orphan_cleaner.restores AS r
             SET state = 'restored'
-            FROM restored AS g
-            WHERE r.run_id = $1 AND r.user_id = g.user_id AND r.conversation_id = g.conversation_id
+            -- As in revert_chunk.
+            WHERE r.ctid = ANY (ARRAY(
+                SELECT o.ctid
+                FROM restored AS g
+                CROSS JOIN LATERAL (
+                    SELECT l.ctid
+                    FROM orphan_cleaner.restores AS l
+                    WHERE l.run_id = $1 AND l.user_id = g.user_id AND l.conversation_id = g.conversation_id AND l.target = 'conversation_members'
+                    LIMIT 1
+                ) AS o
+            ))
             RETURNING r.user_id
         ),
         held AS (
@@ -375,7 +384,7 @@ BEGIN
             AND orphan_b.ctid >= $4 AND orphan_b.ctid < $5
             -- Missing when the run was judged, and just again.
             AND orphan_m.user_id = ANY ($6)
-            AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = $9 AND s.user_id = orphan_m.user_id)
+            AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = $9 AND s.user_id = orphan_m.user_id OFFSET 0)
             -- As it was restored: a row that was used since is somebody's.
             AND ROW(%1$s)::text = ROW(%2$s)::text
             AND (orphan_m.xmin::text::bigint - $7 %% 4294967296 + 4294967296) %% 4294967296 >= $8
@@ -418,10 +427,17 @@ BEGIN
     UPDATE orphan_cleaner.restores AS r
     SET state = 'reverted',
         reverted_by_run = run.run_id
-    FROM unnest(user_ids, conversations) AS d (user_id, conversation_id)
-    WHERE r.run_id = reverted_run
-        AND r.user_id = d.user_id
-        AND r.conversation_id = d.conversation_id;
+    -- Each looked up by its key, and not hashed from the whole restore for each chunk.
+    WHERE r.ctid = ANY (ARRAY(
+        SELECT o.ctid
+        FROM unnest(user_ids, conversations) AS d (user_id, conversation_id)
+        CROSS JOIN LATERAL (
+            SELECT l.ctid
+            FROM orphan_cleaner.restores AS l
+            WHERE l.run_id = reverted_run AND l.user_id = d.user_id AND l.conversation_id = d.conversation_id AND l.target = 'conversation_members'
+            LIMIT 1
+        ) AS o
+    ));
     RETURN NEXT;
 END
 $$;

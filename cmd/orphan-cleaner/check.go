@@ -46,7 +46,7 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 	if _, err := cmd.sinks(s.out, log); err != nil {
 		return err
 	}
-	client, err := cmd.dial(ctx, log)
+	client, err := cmd.dialAs(ctx, source.Config{Logger: log, Known: alive})
 	if err != nil {
 		return err
 	}

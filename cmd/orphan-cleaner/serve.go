@@ -101,7 +101,7 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
-	client, err := cmd.dialAs(ctx, source.Config{Logger: log, Observer: metrics, Concurrency: cfg.Concurrency})
+	client, err := cmd.dialAs(ctx, source.Config{Logger: log, Observer: metrics, Concurrency: cfg.Concurrency, Known: cfg.CanaryAlive})
 	if err != nil {
 		return err
 	}

@@ -256,6 +256,7 @@ func TestWrongSource(t *testing.T) {
 	if err := os.WriteFile(file, []byte(password+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	canary := "ORPHAN_CLEANER_CANARY_ALIVE=" + testdb.One[string](w.DB, "SELECT min(id::text) FROM users")
 	for name, test := range map[string]struct {
 		env, args []string
 		says      []string
@@ -263,6 +264,8 @@ func TestWrongSource(t *testing.T) {
 		"scheme":           {[]string{"AUTH_SERVICE_URL=mysql://u:" + secretCore + "@db/users"}, nil, []string{"AUTH_SERVICE_URL", "scheme other than http, https, postgresql, rest+http and rest+https"}},
 		"writes":           {[]string{"AUTH_SERVICE_URL=" + password, "AUTH_SERVICE_QUERY=DELETE FROM users WHERE id = ANY($1) RETURNING id"}, nil, []string{"AUTH_SERVICE_QUERY: it writes"}},
 		"another type":     {[]string{"AUTH_SERVICE_URL=" + password, "AUTH_SERVICE_QUERY=SELECT id FROM guests WHERE id = ANY($1)"}, nil, []string{"AUTH_SERVICE_QUERY: it must have one parameter"}},
+		"NULL":             {[]string{"AUTH_SERVICE_URL=" + password, "AUTH_SERVICE_QUERY=SELECT NULL::uuid FROM users WHERE id = ANY($1)", canary}, nil, []string{"AUTH_SERVICE_QUERY: the query returns NULL"}},
+		"too many rows":    {[]string{"AUTH_SERVICE_URL=" + password, "AUTH_SERVICE_QUERY=SELECT u.id FROM users AS u, users AS o WHERE u.id = ANY($1)", canary}, nil, []string{"AUTH_SERVICE_QUERY: the query returns more than the 1 users"}},
 		"no table":         {[]string{"AUTH_SERVICE_URL=" + password, "AUTH_SERVICE_QUERY=SELECT id FROM accounts WHERE id = ANY($1)"}, []string{"serve", "--metrics-addr=127.0.0.1:0"}, []string{"AUTH_SERVICE_QUERY", "does not exist"}},
 		"password in ps":   {nil, []string{"run", "--auth-service-url=" + password}, []string{"seen by everybody in ps", "AUTH_SERVICE_URL", "--auth-service-url-file"}},
 		"file of a writer": {[]string{"AUTH_SERVICE_URL_FILE=" + file, "AUTH_SERVICE_QUERY=SELECT id FROM users WHERE id = ANY($1) FOR UPDATE"}, nil, []string{"AUTH_SERVICE_QUERY: it writes, or locks rows"}},

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Config says where auth-service is and how patiently it is called. The zero
@@ -18,6 +20,8 @@ type Config struct {
 	// Query has one parameter, an array of uuid, and returns those of them that
 	// exist; SQL only. Default: DefaultQuery.
 	Query string
+	// Known are users who exist: for them, too, the query is checked when it begins; SQL only.
+	Known []uuid.UUID
 	// MaxLag is how far the standby that is asked may be behind; SQL only. Default: 1m.
 	MaxLag time.Duration
 	// Proxy is the URL of a proxy; HTTP only. Default: none, whatever the environment says.

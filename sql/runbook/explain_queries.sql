@@ -2290,30 +2290,31 @@ EXPLAIN (:options) EXECUTE "ReplicationLag";
 
 -- Opens every transaction on the database that is asked for users, where that is the source of truth: bounds it, and has
 -- a row-level security policy raise an error, where it would hide users. All of it is local to the transaction.
+-- Names are qualified: search_path is the other database's, and may find a function named like a built-in first.
 -- Says by how many seconds what is read may be out of date: 0 on a primary, infinity where nobody knows.
 -- Locks: none.
 PREPARE "SourceBegin" AS
 SELECT
-    set_config('statement_timeout', $1::text, true),
-    set_config('lock_timeout', $1::text, true),
-    set_config('idle_in_transaction_session_timeout', $1::text, true),
-    set_config('row_security', 'off', true),
-    set_config('jit', 'off', true),
+    pg_catalog.set_config('statement_timeout', $1::text, true),
+    pg_catalog.set_config('lock_timeout', $1::text, true),
+    pg_catalog.set_config('idle_in_transaction_session_timeout', $1::text, true),
+    pg_catalog.set_config('row_security', 'off', true),
+    pg_catalog.set_config('jit', 'off', true),
     (CASE
-        WHEN pg_is_in_recovery()
+        WHEN pg_catalog.pg_is_in_recovery()
             -- Two bounds, each of them safe. Whatever was committed up to the last replayed commit is here; after an
             -- idle hour that is an hour ago.
             THEN coalesce(least(
-                abs(extract(EPOCH FROM clock_timestamp() - pg_last_xact_replay_timestamp())),
+                pg_catalog.abs(extract(EPOCH FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp())),
                 -- All that the primary had when it was last heard of is here, too. Only a receiver that is
                 -- streaming has heard of it, and only pg_read_all_stats shows that. The view over this function would
                 -- take 0.2 ms to plan, for each batch.
                 (
-                    SELECT extract(EPOCH FROM clock_timestamp() - w.last_msg_receipt_time)
+                    SELECT extract(EPOCH FROM pg_catalog.clock_timestamp() - w.last_msg_receipt_time)
                     FROM pg_catalog.pg_stat_get_wal_receiver() AS w
                     WHERE w.status = 'streaming'
-                        AND pg_last_wal_replay_lsn() >= w.latest_end_lsn
-                        AND pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn()
+                        AND pg_catalog.pg_last_wal_replay_lsn() >= w.latest_end_lsn
+                        AND pg_catalog.pg_last_wal_replay_lsn() >= pg_catalog.pg_last_wal_receive_lsn()
                 )
             ), 'infinity')
         ELSE 0

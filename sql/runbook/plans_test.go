@@ -233,7 +233,7 @@ func (p *place) plansInFunctions() map[string][]plan {
 
 // calls runs each query that calls a function of ours, in the order of a run, a restore
 // and its revert, within the transaction of conn. q sends to conn.
-func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run func() error)) {
+func (p *place) calls(conn db.DBTX, q *db.Queries, take func(query string, run func() error)) {
 	p.t.Helper()
 	ctx := p.t.Context()
 	last := testdb.One[int64](p.DB, "SELECT max(run_id) FROM orphan_cleaner.runs")
@@ -416,6 +416,14 @@ func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run
 		chunks, err = q.RestoreChunks(ctx, db.RestoreChunksParams{RunID: run, State: "planned", Pages: 64})
 		return err
 	})
+	// A chunk is a small part of a large restore.
+	large := func(statement string) {
+		if _, err := conn.Exec(ctx, statement, run); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	large(`INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at)
+		SELECT $1, gen_random_uuid(), gen_random_uuid(), $1, now() FROM generate_series(1, 10000)`)
 	// A run's rows may lie in two chunks.
 	chunk := slices.MaxFunc(chunks, func(a, b db.RestoreChunksRow) int { return cmp.Compare(a.Members, b.Members) })
 	take("RestoreChunk", func() error {
@@ -443,6 +451,7 @@ func (p *place) calls(conn *pgx.Conn, q *db.Queries, take func(query string, run
 		return err
 	})
 	inThePast(run)
+	large("UPDATE orphan_cleaner.restores SET state = 'restored' WHERE run_id = $1")
 	take("RevertChunk", func() error {
 		gone, err := q.RevertChunk(ctx, db.RevertChunkParams{
 			RunID: run, Token: token, RevertedRun: run, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: 64, UserIds: chunk.UserIds,

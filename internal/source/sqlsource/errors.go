@@ -26,8 +26,8 @@ const IndexHint = "CREATE UNIQUE INDEX CONCURRENTLY on the column of the ids, as
 // maxQuoted bounds what the server can put into a message of ours, in bytes.
 const maxQuoted = 300
 
-// CheckQuery checks what the query is, by description, plan and one execution for a user
-// who does not exist. It returns the large tables that are read from end to end for each
+// CheckQuery checks what the query is, by description, plan, one execution for a user
+// who does not exist, and one for the Known. It returns the large tables that are read from end to end for each
 // batch; an [ErrQuery]; a BatchError about a standby; or the error of the database.
 func (s *Source) CheckQuery(ctx context.Context) (scanned string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
@@ -72,6 +72,9 @@ func (s *Source) CheckQuery(ctx context.Context) (scanned string, err error) {
 		if err := rows.Err(); err != nil {
 			return err
 		}
+		if err := s.checkKnown(ctx, tx, cancel); err != nil {
+			return err
+		}
 		if behind > s.cfg.MaxLag {
 			return s.lagging(behind, 0)
 		}
@@ -81,6 +84,25 @@ func (s *Source) CheckQuery(ctx context.Context) (scanned string, err error) {
 		return "", wrong("the database refuses it: " + quoted(err))
 	}
 	return scanned, err
+}
+
+// checkKnown checks what the query returns for users who exist, as far as any are known.
+// Whether it finds them is no question of the query: that is what canaries are for.
+func (s *Source) checkKnown(ctx context.Context, tx pgx.Tx, cancel func()) error {
+	known := s.cfg.Known[:min(len(s.cfg.Known), source.MaxBatch)]
+	if len(known) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, s.cfg.Query, known)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	err = take(rows, known, source.NewAnswer(known), cancel)
+	if invalid, ok := errors.AsType[*source.BatchError](err); ok {
+		return wrong(invalid.Err.Error())
+	}
+	return err
 }
 
 func wrong(what string) error { return fmt.Errorf("%w: %s", ErrQuery, what) }

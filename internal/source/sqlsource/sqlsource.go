@@ -80,27 +80,31 @@ func (s *Source) Close() error {
 func (s *Source) attempt(ctx context.Context, ids []uuid.UUID, answer *source.Answer) *source.BatchError {
 	call, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	err := s.ask(call, ids, func(rows pgx.Rows) error {
-		for n := 1; rows.Next(); n++ {
-			if n > len(ids) {
-				cancel() // or Close would read on to the end, if there is one
-				return source.Failed(source.TooManyUsers, len(ids), fmt.Errorf("the query returns more than the %d users asked for; it must return each of them once at most", len(ids)))
-			}
-			var id *uuid.UUID
-			switch err := rows.Scan(&id); {
-			case rows.FieldDescriptions()[0].DataTypeOID != pgtype.UUIDOID: // it was when the query was checked
-				return source.Failed(source.Malformed, len(ids), errors.New("the query does not return a column of type uuid any more"))
-			case err != nil:
-				return source.Failed(source.Malformed, len(ids), err)
-			case id == nil:
-				return source.Failed(source.UnparsableID, len(ids), errors.New("the query returns NULL in place of a user's id"))
-			case !answer.AddID(*id):
-				return source.Failed(source.ForeignID, len(ids), fmt.Errorf("the query returns user %s, who was not asked for", id))
-			}
-		}
-		return rows.Err()
-	})
+	err := s.ask(call, ids, func(rows pgx.Rows) error { return take(rows, ids, answer, cancel) })
 	return s.failed(ctx, call, len(ids), err)
+}
+
+// take reads who exists of the ids, or a BatchError about what is wrong with that. It
+// cancels where there may be no end to what the query returns: Close would read on to it.
+func take(rows pgx.Rows, ids []uuid.UUID, answer *source.Answer, cancel func()) error {
+	for n := 1; rows.Next(); n++ {
+		if n > len(ids) {
+			cancel()
+			return source.Failed(source.TooManyUsers, len(ids), fmt.Errorf("the query returns more than the %d users asked for; it must return each of them once at most", len(ids)))
+		}
+		var id *uuid.UUID
+		switch err := rows.Scan(&id); {
+		case rows.FieldDescriptions()[0].DataTypeOID != pgtype.UUIDOID: // it was when the query was checked
+			return source.Failed(source.Malformed, len(ids), errors.New("the query does not return a column of type uuid any more"))
+		case err != nil:
+			return source.Failed(source.Malformed, len(ids), err)
+		case id == nil:
+			return source.Failed(source.UnparsableID, len(ids), errors.New("the query returns NULL in place of a user's id"))
+		case !answer.AddID(*id):
+			return source.Failed(source.ForeignID, len(ids), fmt.Errorf("the query returns user %s, who was not asked for", id))
+		}
+	}
+	return rows.Err()
 }
 
 // ask is the same transaction as that of read, in one round trip: BEGIN, the settings and

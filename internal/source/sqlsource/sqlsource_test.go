@@ -142,6 +142,27 @@ func TestInvalidAnswers(t *testing.T) {
 	}
 }
 
+// Functions of others named like those of PostgreSQL, and found first, change nothing.
+func TestFunctionsNamedLikeBuiltIns(t *testing.T) {
+	t.Parallel()
+	ids := people(2)
+	db := auth(t, ids...)
+	role := testdb.One[string](db, `SELECT 'shadowed_' || oid FROM pg_database WHERE datname = current_database()`)
+	db.Exec(`CREATE ROLE ` + role)
+	login := db.Login(role)
+	db.Exec(`GRANT SELECT ON users TO ` + role)
+	db.Exec(`ALTER TABLE users ENABLE ROW LEVEL SECURITY`)
+	db.Exec(`CREATE POLICY none ON users USING (false)`)
+	db.Exec(`CREATE FUNCTION public.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT text 'lies' $$`)
+	db.Exec(`CREATE FUNCTION public.pg_is_in_recovery() RETURNS boolean LANGUAGE sql AS $$ SELECT false $$`)
+	db.Exec(`ALTER DATABASE "` + db.Name + `" SET search_path = public, pg_catalog`)
+	client := dial(t, source.Config{URL: login})
+	missing, err := client.Missing(t.Context(), ids)
+	if failed, ok := errors.AsType[*source.BatchError](err); !ok || failed.Reason != "status_permission_denied" {
+		t.Errorf("missing %v, error %v", missing, err)
+	}
+}
+
 // What a query must be is seen before it is asked anything.
 func TestRefusesQueries(t *testing.T) {
 	t.Parallel()
@@ -192,6 +213,30 @@ func TestRefusesQueries(t *testing.T) {
 	} {
 		dial(t, source.Config{URL: db.URL, Query: query})
 	}
+}
+
+// What it returns for users who exist is seen before it is asked anything, where one is known.
+func TestRefusesQueriesByTheKnown(t *testing.T) {
+	t.Parallel()
+	ids := people(2)
+	db := auth(t, ids...)
+	db.Exec(`UPDATE users SET deleted_at = now() WHERE id = $1`, ids[1])
+	for query, says := range map[string]string{
+		`SELECT NULL::uuid FROM users WHERE id = ANY($1)`:                                       "NULL in place of a user's id",
+		`SELECT u.id FROM users AS u, generate_series(1, 3) WHERE u.id = ANY($1)`:               "more than the 1 users asked for",
+		`SELECT o.id FROM users AS u, users AS o WHERE u.id = ANY($1) AND o.id <> u.id`:         "who was not asked for",
+		`SELECT id FROM users WHERE id = ANY($1) AND 1 / (length(coalesce(name, '1')) - 1) > 0`: "division by zero",
+	} {
+		client, err := sqlsource.Dial(t.Context(), source.Config{URL: db.URL, Query: query, Known: ids[:1]})
+		if err == nil {
+			_ = client.Close()
+		}
+		if !errors.Is(err, sqlsource.ErrQuery) || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: error %v, want it to say %q", query, err, says)
+		}
+	}
+	// Whether they exist is for the canaries to say.
+	dial(t, source.Config{URL: db.URL, Known: ids[1:]})
 }
 
 // A large table without an index is read for each batch: a warning, once.
