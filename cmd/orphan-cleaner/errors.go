@@ -66,20 +66,15 @@ func hideURL(text string) string { return urlPattern.ReplaceAllString(text, "[no
 
 // plainly has what kong says of a value in the words of the reader.
 func plainly(text string) string {
-	for _, p := range inKongsWords {
-		text = p.said.ReplaceAllString(text, p.plain)
+	for _, p := range []struct{ said, plain string }{
+		{`expected a valid \d+ bit u?int but got (".*?")`, "$1 is not a whole number"},
+		{`expected a float but got (".*?") \(\w+\)`, "$1 is not a number such as 0.05"},
+		{`expected \w+ value but got (".*?") \(short flag\); perhaps try .*\?`, "$1 begins with a dash, which no value does"},
+		{`^\[(<\w+>)\]`, "$1"},
+	} {
+		text = regexp.MustCompile(p.said).ReplaceAllString(text, p.plain)
 	}
 	return text
-}
-
-var inKongsWords = []struct {
-	said  *regexp.Regexp
-	plain string
-}{
-	{regexp.MustCompile(`expected a valid \d+ bit u?int but got (".*?")`), "$1 is not a whole number"},
-	{regexp.MustCompile(`expected a float but got (".*?") \(\w+\)`), "$1 is not a number such as 0.05"},
-	{regexp.MustCompile(`expected \w+ value but got (".*?") \(short flag\); perhaps try .*\?`), "$1 begins with a dash, which no value does"},
-	{regexp.MustCompile(`^\[(<\w+>)\]`), "$1"},
 }
 
 // commandMeant is the command whose help has what a command line lacks.

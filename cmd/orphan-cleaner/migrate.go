@@ -145,7 +145,11 @@ func (cmd *MigrateUpCmd) Run(ctx context.Context, s *streams) error {
 		if cmd.JSON {
 			return printMigrated(s, version, results...)
 		}
-		_, err = fmt.Fprintf(s.out, "the schema is at migration %d\n", version)
+		next := ""
+		if len(results) > 0 {
+			next = "; next, as a superuser: psql -f sql/roles.sql"
+		}
+		_, err = fmt.Fprintf(s.out, "the schema is at migration %d%s\n", version, next)
 		return err
 	})
 }

@@ -375,12 +375,15 @@ func TestMigrate(t *testing.T) {
 	if e := program(t, env, "migrate", "down").expect(t, exitDone); !strings.Contains(e.stdout, "no migration is applied") {
 		t.Errorf("%s", e)
 	}
-	if e := program(t, env, "migrate", "up").expect(t, exitDone); !strings.Contains(e.stdout, "the schema is at migration ") {
+	const next = "; next, as a superuser: psql -f sql/roles.sql\n"
+	if e := program(t, env, "migrate", "up").expect(t, exitDone); !strings.Contains(e.stdout, "the schema is at migration ") || !strings.HasSuffix(e.stdout, next) {
 		t.Errorf("%s", e)
 	}
 	program(t, env, "check").expect(t, exitDone)
 	before := contents(t, db)
-	program(t, env, "migrate", "up").expect(t, exitDone)
+	if e := program(t, env, "migrate", "up").expect(t, exitDone); strings.HasSuffix(e.stdout, next) {
+		t.Errorf("nothing was applied: %s", e)
+	}
 	if contents(t, db) != before {
 		t.Error("migrate up, once more, changed the database")
 	}
