@@ -170,8 +170,9 @@ func TestDatabaseAway(t *testing.T) {
 func TestSpans(t *testing.T) {
 	t.Parallel()
 	d := newHistory(t)
-	// Given up, without sums; and one that began on the hour.
-	d.Exec("UPDATE orphan_cleaner.runs SET state = 'abandoned', totals = NULL WHERE run_id % 300 = 0 AND state = 'failed' OR run_id = (SELECT max(run_id) - 30 FROM orphan_cleaner.runs)")
+	// Runs that were given up, and so have no sums, and a restore: each is the last of an hour.
+	d.Exec("UPDATE orphan_cleaner.runs SET state = 'abandoned', totals = NULL WHERE members_deleted = 0 AND (run_id % 300 = 0 OR run_id > (SELECT max(run_id) - 3 FROM orphan_cleaner.runs)) AND run_id < (SELECT max(run_id) FROM orphan_cleaner.runs)")
+	d.Exec("UPDATE orphan_cleaner.runs SET kind = 'restore', users_checked = 0 WHERE run_id = (SELECT max(run_id) - 6 FROM orphan_cleaner.runs)")
 	for _, c := range []struct {
 		span  time.Duration
 		count int32
@@ -180,7 +181,7 @@ func TestSpans(t *testing.T) {
 		if err != nil || len(rows) != int(c.count) {
 			t.Fatalf("%d rows: %v", len(rows), err)
 		}
-		var deleted, inRows int64
+		var deleted, refused int64
 		for i, row := range rows {
 			until := row.Since.Add(c.span)
 			type sums struct{ deleted, checked, missing int64 }
@@ -189,20 +190,19 @@ func TestSpans(t *testing.T) {
 			want.deleted = testdb.One[int64](d, "SELECT coalesce(sum(members_deleted), 0)::bigint"+in, row.Since, until)
 			want.checked = testdb.One[int64](d, "SELECT coalesce((array_agg(users_checked ORDER BY run_id DESC) FILTER (WHERE kind = 'clean'))[1], 0)"+in, row.Since, until)
 			want.missing = testdb.One[int64](d, "SELECT coalesce((array_agg(users_missing ORDER BY run_id DESC) FILTER (WHERE kind = 'clean'))[1], 0)"+in, row.Since, until)
-			deleted, inRows = deleted+want.deleted, inRows+row.MembersDeleted
+			deleted, refused = deleted+want.deleted, refused+row.Refused
 			if row.UsersChecked != want.checked || row.UsersMissing != want.missing || row.IsRun != (want.checked > 0) {
 				t.Errorf("%s, bar %d: %+v, want %+v", c.span, i, row, want)
 			}
 			if i > 0 && !row.Since.Equal(rows[i-1].Since.Add(c.span)) {
 				t.Errorf("bar %d begins at %s", i, row.Since)
 			}
-			// The last bar's runs are not over; the one before a run that was given up has its neighbour's.
-			if c.span > time.Hour && row.MembersDeleted != want.deleted && i < len(rows)-1 {
+			if row.MembersDeleted != want.deleted {
 				t.Errorf("%s, bar %d: %d deleted, want %d", c.span, i, row.MembersDeleted, want.deleted)
 			}
 		}
-		if deleted != inRows {
-			t.Errorf("%s: %d deleted in all bars, want %d", c.span, inRows, deleted)
+		if deleted == 0 || refused != testdb.One[int64](d, "SELECT count(*) FROM orphan_cleaner.runs WHERE state = 'refused' AND started_at >= $1", rows[0].Since) {
+			t.Errorf("%s: %d deleted, %d refused", c.span, deleted, refused)
 		}
 		if at := rows[0].Since.UTC(); c.span > time.Hour && at.Truncate(24*time.Hour) != at || c.span > 24*time.Hour && at.Weekday() != time.Monday {
 			t.Errorf("%s begins %s", c.span, at)
