@@ -96,6 +96,16 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'the fleet is paused by %: %', paused.paused_by, paused.reason USING ERRCODE = 'OC002', HINT = 'Run: orphan-cleaner fleet resume';
     END IF;
+    -- Reports are kept for three days, those of an approved run for as long as it counts in a window.
+    DELETE FROM orphan_cleaner_fleet.shards AS s
+    USING orphan_cleaner_fleet.runs AS r
+    WHERE r.fleet_run = s.fleet_run
+        AND r.finished_at < now() - interval '3 days'
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_cleaner_fleet.approvals AS a
+            WHERE a.fleet_run = s.fleet_run AND coalesce(a.used_at, a.expires_at) > now() - interval '36 days'
+        );
     INSERT INTO orphan_cleaner_fleet.runs AS r (host, approved_run)
     SELECT by_host, (
         SELECT a.fleet_run
