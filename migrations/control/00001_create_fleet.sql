@@ -15,7 +15,7 @@ CREATE TABLE orphan_cleaner_fleet.runs (
     started_at timestamptz NOT NULL DEFAULT now(),
     progressed_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
-    waves integer NOT NULL DEFAULT 0,
+    waves bigint NOT NULL DEFAULT 0,
     host text NOT NULL,
     breaker text,
     error text,
@@ -30,8 +30,8 @@ CREATE UNIQUE INDEX runs_one_open ON orphan_cleaner_fleet.runs (state) WHERE sta
 CREATE TABLE orphan_cleaner_fleet.shards (
     fleet_run bigint NOT NULL,
     shard text NOT NULL,
-    ordinal integer NOT NULL,
-    wave integer NOT NULL DEFAULT 0,
+    ordinal bigint NOT NULL,
+    wave bigint NOT NULL DEFAULT 0,
     verified jsonb,
     swept jsonb,
     CONSTRAINT shards_pkey PRIMARY KEY (fleet_run, shard),
@@ -166,7 +166,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner_fleet.wave_begin(of_run bigint, of_wave integer, shards text [], new_sums jsonb)
+CREATE FUNCTION orphan_cleaner_fleet.wave_begin(of_run bigint, of_wave bigint, shards text [], new_sums jsonb)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER

@@ -95,4 +95,4 @@ SELECT orphan_cleaner_fleet.take_calls(@wanted::integer, @per_second::float8)::f
 -- name: FleetWaveBegin :exec
 -- Begins the next wave; OC008 where it is begun already.
 -- Locks: the row of the run. Index: shards_pkey. Rows: the shards of the wave.
-SELECT orphan_cleaner_fleet.wave_begin(@fleet_run::bigint, @wave::integer, @shards::text [], @sums::jsonb);
+SELECT orphan_cleaner_fleet.wave_begin(@fleet_run::bigint, @wave::bigint, @shards::text [], @sums::jsonb);

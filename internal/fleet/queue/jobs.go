@@ -258,7 +258,7 @@ func (w *judgeWorker) Work(ctx context.Context, job *river.Job[judgeArgs]) error
 	}
 	return w.control.write(ctx, "ending a wave", func(ctx context.Context, tx pgx.Tx, q *generated.Queries) error {
 		if len(names) > 0 {
-			wave := generated.FleetWaveBeginParams{FleetRun: job.Args.FleetRun, Wave: int32(job.Args.Wave + 1), Shards: names, Sums: text}
+			wave := generated.FleetWaveBeginParams{FleetRun: job.Args.FleetRun, Wave: int64(job.Args.Wave + 1), Shards: names, Sums: text}
 			if err := q.FleetWaveBegin(ctx, wave); err != nil {
 				return err
 			}
