@@ -3,7 +3,9 @@ package control_test
 import (
 	"log/slog"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
@@ -96,5 +98,57 @@ func TestDown(t *testing.T) {
 	}
 	if err := handle.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Of two workers that end the last two shards at once one sees both ended: the other waits for it.
+func TestLastTwoShards(t *testing.T) {
+	t.Parallel()
+	db := migrated(t)
+	run := testdb.One[int64](db, "SELECT orphan_cleaner_fleet.run_begin('{a,b}', 'test:1', '1 hour')")
+	done := func(on pgx.Tx, shard string) (isLast bool) {
+		t.Helper()
+		if err := on.QueryRow(t.Context(), "SELECT orphan_cleaner_fleet.shard_done($1, $2, false, '{}')", run, shard).Scan(&isLast); err != nil {
+			t.Error(err)
+		}
+		return isLast
+	}
+	begin := func() pgx.Tx {
+		t.Helper()
+		tx, err := db.Pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	first, second := begin(), begin()
+	if done(first, "a") {
+		t.Error("the first is not the last")
+	}
+	last := make(chan bool)
+	go func() { last <- done(second, "b") }()
+	testdb.Eventually(t, time.Minute, "the second waits for the first", func() bool {
+		return db.Count("pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == 1
+	})
+	if err := first.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !<-last {
+		t.Error("nobody saw that all shards are done")
+	}
+	if err := second.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// A report that comes again, as from a job that was given to somebody else, too, changes nothing.
+	before := db.Fingerprint("orphan_cleaner_fleet.shards")
+	if isLast := testdb.One[bool](db, "SELECT orphan_cleaner_fleet.shard_done($1, 'a', false, '{\"other\": 1}')", run); !isLast || db.Fingerprint("orphan_cleaner_fleet.shards") != before {
+		t.Error("a second report replaced the first")
+	}
+	// A run with which nobody goes on is given up; whoever comes late with it changes nothing.
+	if testdb.One[int64](db, "SELECT orphan_cleaner_fleet.run_begin('{a}', 'test:2', '-1 second')") != run+1 {
+		t.Error("the run was not given up")
+	}
+	if _, err := db.Pool.Exec(t.Context(), "SELECT orphan_cleaner_fleet.wave_begin($1, 1, '{a}', '{}')", run); err == nil {
+		t.Error("a run that was given up went on")
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	generated "github.com/nova-social/orphan-cleaner/gen/control"
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/blocked"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
@@ -177,7 +178,7 @@ func (w *Worker) shard(ctx context.Context, args shardArgs) (known *fleet.Progre
 
 // told is a report of a pass that was not made.
 func told(shard, verdict string, err error) fleet.Report {
-	return fleet.Report{Shard: shard, Verdict: verdict, Run: result.Run{Blocked: []blocked.User{}}.Ended(fence.State(err), err, 0)}
+	return fleet.Report{Shard: shard, Verdict: verdict, Days: []db.HourDaysRow{}, Run: result.Run{Blocked: []blocked.User{}}.Ended(fence.State(err), err, 0)}
 }
 
 // done keeps a report. That the job is done, and the judgement that follows the last
