@@ -399,11 +399,11 @@ func (q *Queries) FleetShards(ctx context.Context, fleetRun int64) ([]FleetShard
 }
 
 const fleetTakeCalls = `-- name: FleetTakeCalls :one
-SELECT orphan_cleaner_fleet.take_calls($1::integer, $2::float8)::float8 AS starts_in
+SELECT orphan_cleaner_fleet.take_calls($1::bigint, $2::float8)::float8 AS starts_in
 `
 
 type FleetTakeCallsParams struct {
-	Wanted    int32   `json:"wanted"`
+	Wanted    int64   `json:"wanted"`
 	PerSecond float64 `json:"per_second"`
 }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/internal/canary"
@@ -44,27 +43,14 @@ func (a *answers) has(id uuid.UUID) bool {
 // user once, in full batches.
 func (f *Fleet) askOnce(ctx context.Context) (*answers, error) {
 	a := &answers{missing: map[uuid.UUID]bool{}, until: time.Now().Add(f.JobTimeout)}
-	var source merged
-	for _, opened := range Each(f.Shards, f.Workers, func(_ int, shard Shard) *pgxpool.Pool {
-		pool, err := f.Open(ctx, shard)
-		if err != nil {
-			f.Log.Warn("A shard is away, its users are not checked with the others", "shard", shard.Name, "error", err)
-			return nil
-		}
-		return pool
-	}) {
-		if opened != nil {
-			defer opened.Close()
-			patience := database.Patience{Log: f.Log, Attempts: f.Settings.Attempts, LockTimeout: f.Settings.LockTimeout}
-			source.streams = append(source.streams, &stream{of: &scan.Database{Pool: opened, Patience: patience, Seen: func(int64) {}}})
-		}
-	}
+	source := f.merge(ctx)
+	defer source.close()
 	batches := make(chan scan.Batch, f.Settings.Concurrency)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(batches)
 		all := scan.Scan{
-			Source: &source, Canaries: canary.New(nil, nil), BatchSize: f.Settings.BatchSize, PageUsers: int64(f.Settings.PageUsers),
+			Source: source, Canaries: canary.New(nil, nil), BatchSize: f.Settings.BatchSize, PageUsers: int64(f.Settings.PageUsers),
 			Limit: math.MaxInt64, NoRechecks: true,
 		}
 		return all.Run(ctx, batches)
@@ -139,6 +125,26 @@ func (t *told) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error
 		return nil, err
 	}
 	return append(missing, more...), nil
+}
+
+// merge opens all shards that can be reached.
+func (f *Fleet) merge(ctx context.Context) *merged {
+	patience := database.Patience{Log: f.Log, Attempts: f.Settings.Attempts, LockTimeout: f.Settings.LockTimeout}
+	streams := Each(f.Shards, f.Workers, func(_ int, shard Shard) *stream {
+		pool, err := f.Open(ctx, shard)
+		if err != nil {
+			f.Log.Warn("A shard is away, its users are not checked with the others", "shard", shard.Name, "error", err)
+			return nil
+		}
+		return &stream{of: &scan.Database{Pool: pool, Patience: patience, Seen: func(int64) {}}}
+	})
+	return &merged{slices.DeleteFunc(streams, func(s *stream) bool { return s == nil })}
+}
+
+func (m *merged) close() {
+	for _, s := range m.streams {
+		s.of.Pool.Close()
+	}
 }
 
 // stream is one shard's users from a page on.

@@ -265,7 +265,7 @@ AS $$
     RETURNING p.pause_id
 $$;
 
-CREATE FUNCTION orphan_cleaner_fleet.take_calls(wanted integer, per_second double precision)
+CREATE FUNCTION orphan_cleaner_fleet.take_calls(wanted bigint, per_second double precision)
 RETURNS double precision
 LANGUAGE plpgsql
 SECURITY DEFINER
