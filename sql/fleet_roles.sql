@@ -22,9 +22,9 @@ GRANT SELECT ON
 GRANT EXECUTE ON FUNCTION
     orphan_cleaner_fleet.run_begin(text [], text, interval),
     orphan_cleaner_fleet.shard_done(bigint, text, boolean, jsonb),
-    orphan_cleaner_fleet.wave_begin(bigint, integer, text [], jsonb),
+    orphan_cleaner_fleet.wave_begin(bigint, bigint, text [], jsonb),
     orphan_cleaner_fleet.run_end(bigint, text, text, text, jsonb),
-    orphan_cleaner_fleet.take_calls(integer, double precision),
+    orphan_cleaner_fleet.take_calls(bigint, double precision),
     orphan_cleaner_fleet.pause(text, text),
     orphan_cleaner_fleet.resume(text)
     TO orphan_cleaner_fleet;

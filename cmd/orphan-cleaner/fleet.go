@@ -234,6 +234,9 @@ func (cmd *FleetCheckCmd) Run(ctx context.Context, s *streams) error {
 	for _, probe := range []check.Probe{authProbe(client, cmd.AuthServiceURL), plaintextProbe(cmd.AuthServiceURL), canaryProbe(client, alive, dead)} {
 		ofAuth = append(ofAuth, probe(ctx))
 	}
+	if file.ControlURL != "" {
+		all = append(all, shardFindings{"control database", check.Findings{controlFinding(ctx, file, log)}})
+	}
 	return cmd.print(s, append(all, shardFindings{"", ofAuth}))
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
 	"github.com/nova-social/orphan-cleaner/internal/fleet/queue"
@@ -22,6 +23,20 @@ func openControl(ctx context.Context, file fleet.File, log *slog.Logger) (*queue
 		return nil, fmt.Errorf("%w: control_url: %w", errUsage, err)
 	}
 	return c, nil
+}
+
+// controlFinding says whether the control database is there, migrated and ours to read.
+func controlFinding(ctx context.Context, file fleet.File, log *slog.Logger) check.Finding {
+	const name = "control"
+	c, err := openControl(ctx, file, log)
+	if err == nil {
+		defer c.Close()
+		_, err = c.State(ctx, 1)
+	}
+	if err != nil {
+		return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: "check control_url, and: orphan-cleaner fleet migrate"}
+	}
+	return fine(name, "its tables are there")
 }
 
 // FleetControlFlags are those of the commands that work on the control database.

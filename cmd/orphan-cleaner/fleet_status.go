@@ -34,9 +34,9 @@ type fleetStatus struct {
 
 // shardStatus has the status of a shard, or why there is none.
 type shardStatus struct {
-	Shard  string  `json:"shard"`
+	Shard  string         `json:"shard"`
 	Status *status.Status `json:"status"`
-	Error  string  `json:"error,omitempty"`
+	Error  string         `json:"error,omitempty"`
 }
 
 // Run shows a line per shard; it only reads.

@@ -68,7 +68,11 @@ func TestFleet(t *testing.T) {
 		t.Errorf("%s", e)
 	}
 	living := worlds[2].living()
-	r := program(t, env, "fleet", "run", "--json").expect(t, exitDone).object(t)
+	e = program(t, env, "fleet", "run", "--json").expect(t, exitDone)
+	if null := regexp.MustCompile(`"(shards|days|blocked|targets)":null`).FindString(e.stdout); null != "" {
+		t.Errorf("a list is null: %s", null)
+	}
+	r := e.object(t)
 	if r["state"] != "succeeded" || r["waves"] != 2.0 || len(r["shards"].([]any)) != 3 {
 		t.Errorf("%v", r)
 	}
@@ -155,6 +159,9 @@ func withControl(t *testing.T, path string) (control *testdb.DB, env []string) {
 	write(control.URL)
 	env = []string{"ORPHAN_CLEANER_FLEET=" + path}
 	if e := program(t, env, "fleet", "status").expect(t, exitFailed); !strings.Contains(e.stderr, "fix: orphan-cleaner fleet migrate") {
+		t.Errorf("%s", e)
+	}
+	if e := program(t, append(env, "AUTH_SERVICE_URL=http://127.0.0.1:1"), "fleet", "check").expect(t, exitFailed); !strings.Contains(e.stdout, "FAIL  control database: control: ") {
 		t.Errorf("%s", e)
 	}
 	program(t, env, "fleet", "migrate").expect(t, exitDone)
@@ -302,4 +309,23 @@ func TestFleetServe(t *testing.T) {
 	}
 	p.signal(t, syscall.SIGTERM)
 	p.wait(t).expect(t, exitDone)
+}
+
+// Workers and River work behind PgBouncer in transaction mode.
+func TestFleetPooled(t *testing.T) {
+	t.Parallel()
+	testdb.Needed(t, "make fault-tools", "pgbouncer", "/usr/sbin/pgbouncer")
+	worlds := newFleet(t, 2)
+	path := fleetOf(t, wide+"max_qps: 500\n", worlds...)
+	control, env := withControl(t, path)
+	pooled := bounced(t, &world{DB: control}, "transaction")
+	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "control"), []byte(pooled), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env = slices.Concat(env, []string{"AUTH_SERVICE_URL=" + worlds[0].auth.URL()}, wideLimits())
+	living := worlds[1].living()
+	if r := program(t, env, "fleet", "run", "--json").expect(t, exitDone).object(t); r["state"] != "succeeded" {
+		t.Errorf("%v", r)
+	}
+	gone(t, worlds[1], living, 15)
 }

@@ -254,7 +254,7 @@ type FleetRunStateRow struct {
 	FleetRun    int64     `json:"fleet_run"`
 	State       string    `json:"state"`
 	StartedAt   time.Time `json:"started_at"`
-	Waves       int32     `json:"waves"`
+	Waves       int64     `json:"waves"`
 	Host        string    `json:"host"`
 	Breaker     *string   `json:"breaker"`
 	Error       string    `json:"error"`
@@ -296,7 +296,7 @@ type FleetRunsRow struct {
 	FleetRun  int64     `json:"fleet_run"`
 	State     string    `json:"state"`
 	StartedAt time.Time `json:"started_at"`
-	Waves     int32     `json:"waves"`
+	Waves     int64     `json:"waves"`
 	Breaker   *string   `json:"breaker"`
 	Error     string    `json:"error"`
 	Seconds   float64   `json:"seconds"`
@@ -366,7 +366,7 @@ ORDER BY s.ordinal
 
 type FleetShardsRow struct {
 	Shard    string `json:"shard"`
-	Wave     int32  `json:"wave"`
+	Wave     int64  `json:"wave"`
 	Verified []byte `json:"verified"`
 	Swept    []byte `json:"swept"`
 }
@@ -399,11 +399,11 @@ func (q *Queries) FleetShards(ctx context.Context, fleetRun int64) ([]FleetShard
 }
 
 const fleetTakeCalls = `-- name: FleetTakeCalls :one
-SELECT orphan_cleaner_fleet.take_calls($1::integer, $2::float8)::float8 AS starts_in
+SELECT orphan_cleaner_fleet.take_calls($1::bigint, $2::float8)::float8 AS starts_in
 `
 
 type FleetTakeCallsParams struct {
-	Wanted    int32   `json:"wanted"`
+	Wanted    int64   `json:"wanted"`
 	PerSecond float64 `json:"per_second"`
 }
 
@@ -417,12 +417,12 @@ func (q *Queries) FleetTakeCalls(ctx context.Context, arg FleetTakeCallsParams) 
 }
 
 const fleetWaveBegin = `-- name: FleetWaveBegin :exec
-SELECT orphan_cleaner_fleet.wave_begin($1::bigint, $2::integer, $3::text [], $4::jsonb)
+SELECT orphan_cleaner_fleet.wave_begin($1::bigint, $2::bigint, $3::text [], $4::jsonb)
 `
 
 type FleetWaveBeginParams struct {
 	FleetRun int64    `json:"fleet_run"`
-	Wave     int32    `json:"wave"`
+	Wave     int64    `json:"wave"`
 	Shards   []string `json:"shards"`
 	Sums     []byte   `json:"sums"`
 }

@@ -87,7 +87,7 @@ var shardName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
 // directory. Its error is a *[target.Error] and shows no URL.
 func Load(path string) (File, error) {
 	f := File{
-		Path: path, Limits: settings.DefaultLimits(), Outlier: 10, Workers: 4, JobTimeout: time.Hour,
+		Path: path, Limits: settings.DefaultLimits(), Outlier: 10, Workers: 4, JobTimeout: 15 * time.Minute,
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -44,29 +44,10 @@ func (a *answers) has(id uuid.UUID) bool {
 // user once, in full batches.
 func (f *Fleet) askOnce(ctx context.Context) (*answers, error) {
 	a := &answers{missing: map[uuid.UUID]bool{}, until: time.Now().Add(f.JobTimeout)}
-	source, shards := everybody{}, 0
-	for i, opened := range Each(f.Shards, f.Workers, func(_ int, shard Shard) *pgxpool.Pool {
-		pool, err := f.Open(ctx, shard)
-		if err != nil {
-			f.Log.Warn("A shard is away, its users are not checked with the others", "shard", shard.Name, "error", err)
-			return nil
-		}
-		return pool
-	}) {
-		if opened == nil {
-			continue
-		}
-		defer opened.Close()
-		patience := database.Patience{Log: f.Log, Attempts: f.Settings.Attempts, LockTimeout: f.Settings.LockTimeout}
-		of := &scan.Database{Pool: opened, Patience: patience, Seen: func(string, int64) {}}
-		targets, err := of.Targets(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, target := range targets {
-			source[f.Shards[i].Name+" "+target] = shardTarget{of, target}
-		}
-		shards++
+	source, shards, closeAll, err := f.merge(ctx)
+	defer closeAll()
+	if err != nil {
+		return nil, err
 	}
 	batches := make(chan scan.Batch, f.Settings.Concurrency)
 	group, ctx := errgroup.WithContext(ctx)
@@ -148,6 +129,41 @@ func (t *told) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error
 		return nil, err
 	}
 	return append(missing, more...), nil
+}
+
+// merge opens all shards that can be reached. Call closeAll at the end, whatever the error.
+func (f *Fleet) merge(ctx context.Context) (users everybody, shards int, closeAll func(), err error) {
+	pools := Each(f.Shards, f.Workers, func(_ int, shard Shard) *pgxpool.Pool {
+		pool, err := f.Open(ctx, shard)
+		if err != nil {
+			f.Log.Warn("A shard is away, its users are not checked with the others", "shard", shard.Name, "error", err)
+		}
+		return pool
+	})
+	users = everybody{}
+	closeAll = func() {
+		for _, pool := range pools {
+			if pool != nil {
+				pool.Close()
+			}
+		}
+	}
+	patience := database.Patience{Log: f.Log, Attempts: f.Settings.Attempts, LockTimeout: f.Settings.LockTimeout}
+	for i, pool := range pools {
+		if pool == nil {
+			continue
+		}
+		of := &scan.Database{Pool: pool, Patience: patience, Seen: func(string, int64) {}}
+		targets, err := of.Targets(ctx)
+		if err != nil {
+			return users, shards, closeAll, err
+		}
+		for _, target := range targets {
+			users[f.Shards[i].Name+" "+target] = shardTarget{of, target}
+		}
+		shards++
+	}
+	return users, shards, closeAll, nil
 }
 
 // everybody is the users of all shards: each target of each shard is a stream, and

@@ -217,7 +217,7 @@ func firstError(shards []Progress) string {
 
 // Ended is the result of a run that came to an end, with an error or without.
 func Ended(shards []Progress, sums Facts, err error, took time.Duration) Result {
-	r := Result{State: fence.State(err, run.ErrIncomplete, run.ErrInterrupted), Sums: sums, Seconds: took.Seconds(), Shards: shards}
+	r := Result{State: fence.State(err, run.ErrIncomplete, run.ErrInterrupted), Sums: sums, Seconds: took.Seconds(), Shards: append([]Progress{}, shards...)}
 	if refusal, is := errors.AsType[*Refusal](err); is {
 		r.Breaker = &refusal.Breaker
 	}

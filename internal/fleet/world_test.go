@@ -29,9 +29,6 @@ import (
 
 func TestMain(m *testing.M) { testdb.Main(m) }
 
-// limit bounds whatever a test waits for.
-const limit = 60 * time.Second
-
 // world is a fleet: real databases, and one auth-service for all.
 type world struct {
 	t      *testing.T

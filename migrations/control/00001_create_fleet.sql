@@ -15,7 +15,7 @@ CREATE TABLE orphan_cleaner_fleet.runs (
     started_at timestamptz NOT NULL DEFAULT now(),
     progressed_at timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
-    waves integer NOT NULL DEFAULT 0,
+    waves bigint NOT NULL DEFAULT 0,
     host text NOT NULL,
     breaker text,
     error text,
@@ -30,8 +30,8 @@ CREATE UNIQUE INDEX runs_one_open ON orphan_cleaner_fleet.runs (state) WHERE sta
 CREATE TABLE orphan_cleaner_fleet.shards (
     fleet_run bigint NOT NULL,
     shard text NOT NULL,
-    ordinal integer NOT NULL,
-    wave integer NOT NULL DEFAULT 0,
+    ordinal bigint NOT NULL,
+    wave bigint NOT NULL DEFAULT 0,
     verified jsonb,
     swept jsonb,
     CONSTRAINT shards_pkey PRIMARY KEY (fleet_run, shard),
@@ -96,6 +96,16 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'the fleet is paused by %: %', paused.paused_by, paused.reason USING ERRCODE = 'OC002', HINT = 'Run: orphan-cleaner fleet resume';
     END IF;
+    -- Reports are kept for three days, those of an approved run for as long as it counts in a window.
+    DELETE FROM orphan_cleaner_fleet.shards AS s
+    USING orphan_cleaner_fleet.runs AS r
+    WHERE r.fleet_run = s.fleet_run
+        AND r.finished_at < now() - interval '3 days'
+        AND NOT EXISTS (
+            SELECT
+            FROM orphan_cleaner_fleet.approvals AS a
+            WHERE a.fleet_run = s.fleet_run AND coalesce(a.used_at, a.expires_at) > now() - interval '36 days'
+        );
     INSERT INTO orphan_cleaner_fleet.runs AS r (host, approved_run)
     SELECT by_host, (
         SELECT a.fleet_run
@@ -156,7 +166,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner_fleet.wave_begin(of_run bigint, of_wave integer, shards text [], new_sums jsonb)
+CREATE FUNCTION orphan_cleaner_fleet.wave_begin(of_run bigint, of_wave bigint, shards text [], new_sums jsonb)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -255,7 +265,7 @@ AS $$
     RETURNING p.pause_id
 $$;
 
-CREATE FUNCTION orphan_cleaner_fleet.take_calls(wanted integer, per_second double precision)
+CREATE FUNCTION orphan_cleaner_fleet.take_calls(wanted bigint, per_second double precision)
 RETURNS double precision
 LANGUAGE plpgsql
 SECURITY DEFINER

@@ -90,9 +90,9 @@ SELECT orphan_cleaner_fleet.shard_done(@fleet_run::bigint, @shard::text, @is_swe
 -- name: FleetTakeCalls :one
 -- Takes a bundle of calls; returns in how many seconds the first may be made.
 -- Locks: the row of the budget. Index: budget_pkey. Rows: one.
-SELECT orphan_cleaner_fleet.take_calls(@wanted::integer, @per_second::float8)::float8 AS starts_in;
+SELECT orphan_cleaner_fleet.take_calls(@wanted::bigint, @per_second::float8)::float8 AS starts_in;
 
 -- name: FleetWaveBegin :exec
 -- Begins the next wave; OC008 where it is begun already.
 -- Locks: the row of the run. Index: shards_pkey. Rows: the shards of the wave.
-SELECT orphan_cleaner_fleet.wave_begin(@fleet_run::bigint, @wave::integer, @shards::text [], @sums::jsonb);
+SELECT orphan_cleaner_fleet.wave_begin(@fleet_run::bigint, @wave::bigint, @shards::text [], @sums::jsonb);

@@ -107,6 +107,7 @@ func (p *place) reads(q *db.Queries) {
 		func() error { _, err := q.MetricsPartitions(ctx); return err },
 		func() error { _, err := q.MetricsDue(ctx, month); return err },
 		func() error { _, err := q.MetricsBreakers(ctx, 1000); return err },
+		func() error { _, err := q.HourDays(ctx); return err },
 		func() error { _, err := q.MetricsCandidateMembers(ctx); return err },
 		func() error { _, err := q.PartitionsThere(ctx); return err },
 		func() error {

@@ -8,9 +8,9 @@ squawk=$1
 cd "$(dirname "$0")/../.."
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
-mkdir "$temp/migrations"
+mkdir -p "$temp/migrations/control"
 failed=0
-for file in migrations/*.sql; do
+for file in migrations/*.sql migrations/control/*.sql; do
     awk '/^-- \+goose Up/ { up = 1 } /^-- \+goose Down/ { up = 0 } { print (up ? $0 : "") }' "$file" >"$temp/$file"
     transaction=--assume-in-transaction
     if grep -q '^-- +goose NO TRANSACTION' "$file"; then

@@ -72,7 +72,7 @@ func (c *Control) takeCalls(ctx context.Context, calls int, perSecond float64) (
 	var seconds float64
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		err := c.once(ctx, pgx.ReadWrite, func(ctx context.Context, _ pgx.Tx, q *generated.Queries) (err error) {
-			seconds, err = q.FleetTakeCalls(ctx, generated.FleetTakeCallsParams{Wanted: int32(calls), PerSecond: perSecond})
+			seconds, err = q.FleetTakeCalls(ctx, generated.FleetTakeCallsParams{Wanted: int64(calls), PerSecond: perSecond})
 			return err
 		})
 		if err != nil && !database.Transient(err) {

@@ -174,6 +174,7 @@ func (c *Control) Approve(ctx context.Context, fleetRun int64, by string, lastin
 // returns, without the causes.
 func (c *Control) Result(ctx context.Context, fleetRun int64) (fleet.Result, error, error) {
 	r, err := read(ctx, c, func(ctx context.Context, q *generated.Queries) (r fleet.Result, err error) {
+		r.Shards = []fleet.Progress{}
 		row, err := q.FleetRunState(ctx, fleetRun)
 		if err != nil {
 			return r, err

@@ -12,6 +12,7 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	generated "github.com/nova-social/orphan-cleaner/gen/control"
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/blocked"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
@@ -177,7 +178,7 @@ func (w *Worker) shard(ctx context.Context, args shardArgs) (known *fleet.Progre
 
 // told is a report of a pass that was not made.
 func told(shard, verdict string, err error) fleet.Report {
-	return fleet.Report{Shard: shard, Verdict: verdict, Run: result.Run{Blocked: []blocked.User{}}.Ended(fence.State(err), err, 0)}
+	return fleet.Report{Shard: shard, Verdict: verdict, Days: []db.HourDaysRow{}, Run: result.Run{Blocked: []blocked.User{}}.Ended(fence.State(err), err, 0)}
 }
 
 // done keeps a report. That the job is done, and the judgement that follows the last
@@ -258,7 +259,7 @@ func (w *judgeWorker) Work(ctx context.Context, job *river.Job[judgeArgs]) error
 	}
 	return w.control.write(ctx, "ending a wave", func(ctx context.Context, tx pgx.Tx, q *generated.Queries) error {
 		if len(names) > 0 {
-			wave := generated.FleetWaveBeginParams{FleetRun: job.Args.FleetRun, Wave: int32(job.Args.Wave + 1), Shards: names, Sums: text}
+			wave := generated.FleetWaveBeginParams{FleetRun: job.Args.FleetRun, Wave: int64(job.Args.Wave + 1), Shards: names, Sums: text}
 			if err := q.FleetWaveBegin(ctx, wave); err != nil {
 				return err
 			}
