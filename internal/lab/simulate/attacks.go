@@ -16,15 +16,16 @@ func attacks() (all []History) {
 	}
 	// Each as somebody meets it who records no activity, who does, and who has canaries.
 	add := func(name string, change func(h *History)) {
-		all = append(all, own(name, change))
-		all = append(all, own(name+", users read", func(h *History) {
-			change(h)
-			h.Readers = true
-		}))
-		all = append(all, own(name+", 50 canaries", func(h *History) {
-			change(h)
-			h.Canaries = 50
-		}))
+		all = append(all,
+			own(name, change),
+			own(name+", users read", func(h *History) {
+				change(h)
+				h.Readers = true
+			}),
+			own(name+", 50 canaries", func(h *History) {
+				change(h)
+				h.Canaries = 50
+			}))
 	}
 	add("grows by half every four weeks, from 0.05 % a day", func(h *History) { h.Step = growing(math.Inf(1)) })
 	add("grows as fast to 0.35 % a day, and stays", func(h *History) { h.Step = growing(0.35) })
