@@ -64,6 +64,13 @@ func TestCheckCanaries(t *testing.T) {
 	env := append(slices.Clone(w.env), "ORPHAN_CLEANER_CANARY_ALIVE="+living.String(), "ORPHAN_CLEANER_CANARY_DEAD="+w.dead[0].String())
 	is(t, findings(t, w.env, exitDone), "canaries", "warn", "none is configured", "ORPHAN_CLEANER_CANARY_ALIVE=")
 	is(t, findings(t, env, exitDone), "canaries", "ok", "1 living and 1 deleted")
+	// So does each run.
+	for _, environment := range [][]string{w.env, env} {
+		e := program(t, environment, "run", "--dry-run").expect(t, exitDone)
+		if warns := strings.Contains(e.stderr, "No canary is configured"); warns != (len(environment) == len(w.env)) {
+			t.Errorf("the run warns: %t; %s", warns, e)
+		}
+	}
 	elsewhere := newAuth(t)
 	elsewhere.Add(w.dead[0], uuid.New())
 	is(t, findings(t, append(env, "AUTH_SERVICE_URL="+elsewhere.URL()), exitFailed), "canaries", "FAIL",

@@ -363,6 +363,31 @@ func TestPruneAndTheClock(t *testing.T) {
 	}
 }
 
+// What runs recorded while the database's clock was ahead refuses all others until then, or
+// until the migrator settles it. Nobody becomes due by that.
+func TestSettleClock(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100, 0)
+	w.auth.Delete(w.users(t, "deleted_at IS NULL LIMIT 1")...)
+	program(t, w.env, "run").expect(t, exitDone)
+	w.Exec("UPDATE orphan_cleaner.runs SET started_at = now() + interval '95 days', heartbeat_at = now() + interval '95 days', finished_at = now() + interval '95 days'")
+	w.Exec("UPDATE orphan_cleaner.hours SET hour = date_trunc('hour', now()) + interval '95 days'")
+	w.Exec("UPDATE orphan_cleaner.candidates SET first_missing_at = now() + interval '95 days', last_missing_at = now() + interval '95 days'")
+	if e := program(t, w.env, "run"); e.status == exitDone || !strings.Contains(e.stderr, "clock") {
+		t.Errorf("beside a run of the future: %s", e)
+	}
+	if e := program(t, w.env, "migrate", "settle-clock").expect(t, exitDone); !strings.Contains(e.stdout, "1 runs") {
+		t.Errorf("%s", e)
+	}
+	program(t, w.env, "run").expect(t, exitDone)
+	if n := w.Count("orphan_cleaner.candidates WHERE first_missing_at BETWEEN now() - interval '1 hour' AND now()"); n != 1 {
+		t.Errorf("%d clocks started when it was settled", n)
+	}
+	if n := w.Count("orphan_cleaner.hours WHERE hour > now()"); n != 0 {
+		t.Errorf("%d hours of the future are left", n)
+	}
+}
+
 // dropBeside does something while a drop, which has looked, waits for whoever
 // reads the partition. It returns how the drop ended.
 func (w *world) dropBeside(ctx context.Context, t *testing.T, drop, meanwhile string) (code string) {

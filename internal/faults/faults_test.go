@@ -93,7 +93,7 @@ func faults() []struct {
 		}},
 		{"restore", []string{
 			"the member is back, other role", "its conversation is gone", "half was restored before", "the same restore twice",
-			"the table has a new column",
+			"the table has a new column", "nobody exists to a revert", "pruned 95 days ahead",
 		}},
 	}
 }

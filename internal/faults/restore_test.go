@@ -3,9 +3,11 @@ package faults
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/google/uuid"
 
+	"github.com/nova-social/orphan-cleaner/internal/authfake"
 	"github.com/nova-social/orphan-cleaner/internal/restore"
 )
 
@@ -17,6 +19,8 @@ func restoreRows() []row {
 		{"half was restored before", halfRestored},
 		{"the same restore twice", restoredTwice},
 		{"the table has a new column", newColumn},
+		{"nobody exists to a revert", revertOfTheLiving},
+		{"pruned 95 days ahead", prunedAhead},
 	}
 }
 
@@ -149,4 +153,47 @@ func newColumn(w *world) {
 	w.exec(`ALTER TABLE conversation_members_backup ADD pinned boolean`)
 	w.note.shows = "the new column has its default"
 	w.restored()
+}
+
+// revertOfTheLiving: users who live again would lose what was restored, with canaries
+// configured and without. An approval is no way around.
+func revertOfTheLiving(w *world) {
+	restored := fmt.Sprint(w.restore("--run", w.cleaned()).RunID)
+	w.auth.Add(w.dead...)
+	w.auth.SetFaultFunc(authfake.Nothing)
+	for _, canaries := range [][]string{nil, {"--canary-alive", w.living[100].String()}} {
+		e := spawn(w.t, w.settings(), w.program, append([]string{"restore", "--revert", restored, "--execute", "--json"}, canaries...)...).wait()
+		var r restore.Result
+		if err := json.Unmarshal([]byte(e.stdout), &r); err != nil || e.status != 3 || r.State != "refused" || r.MembersReverted != 0 || !strings.Contains(e.stderr, "canary-alive") {
+			w.t.Errorf("canaries %v: %v, %s", canaries, err, e)
+		}
+		if ok := spawn(w.t, w.settings(), w.program, "approve", fmt.Sprint(r.RunID), "--yes").wait(); ok.status == 0 {
+			w.t.Errorf("approved: %s", ok)
+		}
+	}
+	w.holds("I2")
+	w.auth.SetFaultFunc(nil)
+	w.auth.Delete(w.dead...)
+	w.restored()
+	w.note.exit, w.note.state, w.note.shows = "3", "refused", "breaker canary-alive"
+}
+
+// prunedAhead: by a clock that far ahead each backup is old. None is dropped, and with
+// the clock right again runs go on.
+func prunedAhead(w *world) {
+	clock := w.ownClock()
+	w.cleaned()
+	kept := w.count("conversation_members_backup")
+	clock.jump("+95d", 95*day)
+	e := spawn(w.t, w.settings(), w.program, "prune", "--execute").wait()
+	clock.jump("+0", -95*day)
+	if e.status == 0 || !strings.Contains(e.stderr, "clock") {
+		w.t.Errorf("pruned by a clock 95 days ahead: %s", e)
+	}
+	if n := w.count("conversation_members_backup"); n != kept || kept == 0 {
+		w.t.Errorf("%d backups are left of %d", n, kept)
+	}
+	w.holds("I2")
+	w.converges()
+	w.note.exit, w.note.state, w.note.shows = fmt.Sprint(e.status), "", "clock-skew"
 }

@@ -78,6 +78,24 @@ func (w *world) ranBefore() {
 		SELECT date_trunc('hour', now()) - interval '2 days', t.target, 300, 6000 FROM unnest(ARRAY['', 'conversation_members']) AS t (target)`)
 }
 
+// A floor is no licence: in a small table everybody who goes missing is refused, and so are the rows of everybody.
+func TestSmallTables(t *testing.T) {
+	for _, c := range []struct{ users, perUser int }{{50, 18}, {4, 5}, {2, 2}} {
+		for breaker, sinceDays := range map[string]int{"new-missing-share": 0, "delete-share": 40} {
+			t.Run(fmt.Sprintf("%s of %d users", breaker, c.users), func(t *testing.T) {
+				w := newWorld(t)
+				users := w.people(c.users, c.perUser)
+				w.lenient()
+				w.cfg.Limits[breaker] = settings.DefaultLimits()[breaker]
+				w.die(sinceDays, users...)
+				r, err := w.run()
+				w.refused(breaker, r, err)
+				w.invariant(0)
+			})
+		}
+	}
+}
+
 // What the first run finds has gathered over years: it is no rate. What comes to it
 // within a week is one, by several runs too: more than 2 * 7 * 0.3 % of the users and five, while two weeks are not known.
 func TestFirstRunIsNoRate(t *testing.T) {

@@ -39,6 +39,7 @@ func attacks() (all []History) {
 				p.drip(p.perStep(0.6, perWeek), func(id uuid.UUID) bool { return p.reads[id] == 0 && p.notCanary(id) })
 			}
 		}),
+		own("a stolen runner login, and its thief is auth-service too", func(h *History) { h.Days, h.Readers, h.Stolen = 90, true, true }),
 		own("2 % lost on the day of an approved purge of 2 %", func(h *History) {
 			h.Days, h.Honest = 120, true // an operator approves what looks like the purge
 			h.Day = func(ctx context.Context, p *play, day int) error {

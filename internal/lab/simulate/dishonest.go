@@ -46,15 +46,17 @@ func Dishonest() (all []History) {
 		add("the same, nobody reads", percent, perWeek, func(h *History) { h.Deaths, h.Readers = 0.003, false })
 		add("the same, 50 canaries", percent, perWeek, func(h *History) { h.Deaths, h.Readers, h.Canaries = 0.003, false, 50 })
 	}
-	slow := func(name string, change func(h *History)) {
-		all = append(all, loss("0.1 % a day at random", 0.1, perDay, func(h *History) {
-			h.Name, h.Readers = name, false
-			change(h)
-		}))
+	for _, percent := range []float64{0.1, 0.05} {
+		slow := func(name string, readers bool, canaries int) {
+			add(fmt.Sprintf("%g %% a day at random", percent), percent, perDay, func(h *History) {
+				h.Name, h.Readers, h.Canaries = name, readers, canaries
+			})
+		}
+		slow("users read", true, 0)
+		slow("nobody reads", false, 0)
+		slow("nobody reads, 50 canaries", false, 50)
 	}
-	slow("users read", func(h *History) { h.Readers = true })
-	slow("nobody reads", func(*History) {})
-	slow("nobody reads, 50 canaries", func(h *History) { h.Canaries = 50 })
+	add("200 rows, 10 canaries", 1, perWeek, func(h *History) { h.Rows, h.Canaries = 200, 10 })
 	for _, rows := range []int{20, 200} {
 		for _, percent := range []float64{1, 4, 25} {
 			for _, period := range []float64{perDay, perWeek} {

@@ -38,6 +38,8 @@ type History struct {
 	Step  func(p *play, days float64)                       `json:"-"`
 	// Honest: an operator approves what a run was refused for, once.
 	Honest bool
+	// Stolen: runs are those of a thief, see [thief].
+	Stolen bool
 	// Large histories take many minutes and are played when asked for.
 	Large bool
 }
@@ -70,6 +72,7 @@ type play struct {
 	skip    bool // the runner is down
 	began   int  // users when it began
 	owed    float64
+	thief   *thief
 }
 
 // patience is how many days on end a dishonest history is refused before it ends:
@@ -182,10 +185,15 @@ func (p *play) step(ctx context.Context, hours int) error {
 	return nil
 }
 
-// run is one run of the product.
+// run is one run of the product, or of a thief.
 func (p *play) run(ctx context.Context) (result.Run, error) {
-	runner := run.New(p.pool, p.world, slog.New(slog.DiscardHandler), p.cfg, func(context.Context) error { return nil })
-	ended, err := runner.Run(ctx)
+	var ended result.Run
+	var err error
+	if p.Stolen && p.begun {
+		ended, err = p.steal(ctx)
+	} else {
+		ended, err = run.New(p.pool, p.world, slog.New(slog.DiscardHandler), p.cfg, func(context.Context) error { return nil }).Run(ctx)
+	}
 	p.out.Runs++
 	if p.out.Runs%30 == 0 {
 		if err := p.vacuum(ctx); err != nil {

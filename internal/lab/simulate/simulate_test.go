@@ -65,6 +65,24 @@ func TestBreakers(t *testing.T) {
 	}
 }
 
+// A thief who has the runner's login and is auth-service as well gets nothing for a month,
+// and then no more than the limits of a week and a month let go.
+func TestStolenLogin(t *testing.T) {
+	h := History{Name: "a thief", Rows: 5000, Every: 24, Deaths: 0.0005, Readers: true, Stolen: true, Warm: 20}
+	month, longer := h, h
+	month.Days, longer.Days = 30, 50
+	outcomes, err := Run(t.Context(), Options{Histories: []History{month, longer}, Parallel: 1, Limits: settings.DefaultLimits(), Results: &Results{}, Say: t.Logf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := outcomes[0]; o.LivingDeleted != 0 {
+		t.Errorf("within the retention: %s", o)
+	}
+	if o := outcomes[1]; o.LivingDeleted == 0 || o.Cost() > 15 {
+		t.Errorf("within a month of its end: %s", o)
+	}
+}
+
 func nobodyDies(_ context.Context, p *play) error {
 	p.Deaths, p.Joins = 0, 0
 	return nil

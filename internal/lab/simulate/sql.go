@@ -49,3 +49,6 @@ var unwatchSQL string
 
 //go:embed sql/vacuum.sql
 var vacuumSQL string
+
+//go:embed sql/victims.sql
+var victimsSQL string
