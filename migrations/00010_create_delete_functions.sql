@@ -163,10 +163,9 @@ BEGIN
         -- With an approval, nobody but those it covers.
         AND (run.approved_run IS NULL OR f.user_id IS NOT NULL);
     SELECT * INTO judged FROM orphan_cleaner.sweep_rows(run, due, checked_from, max_rows);
-    -- One of both: a transaction locks conversations once, in the order of their ids.
-    SELECT * INTO approved FROM orphan_cleaner.sweep_rows(run, CASE judged.rows_deleted WHEN 0 THEN due_approved END, checked_from, max_rows);
+    SELECT * INTO approved FROM orphan_cleaner.sweep_rows(run, due_approved, checked_from, max_rows);
     rows_deleted := judged.rows_deleted + approved.rows_deleted;
-    is_whole := judged.is_whole AND approved.is_whole AND (judged.rows_deleted = 0 OR due_approved IS NULL);
+    is_whole := judged.is_whole AND approved.is_whole;
     IF is_whole THEN
         due := due || due_approved;
         PERFORM orphan_cleaner.candidates_leave(ARRAY(
@@ -309,6 +308,7 @@ BEGIN
             cardinality(chosen), deleted, current_setting('orphan_cleaner.audited'), current_setting('orphan_cleaner.backed_up')
             USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
     END IF;
+    PERFORM orphan_cleaner.conversations_count(conversations, -1);
     UPDATE orphan_cleaner.restores AS r
     SET state = 'reverted',
         reverted_by_run = of_revert

@@ -1468,7 +1468,6 @@ counted AS (
         sum(b.batch_calls) FILTER (WHERE b.kind = 'clean') AS batch_calls,
         sum(b.members_deleted) FILTER (WHERE b.kind = 'clean') AS members_deleted,
         sum(b.members_restored) AS members_restored,
-        -- What a breaker refused was not deleted.
         sum(b.owners_lost) AS owners_lost,
         sum(b.conversations_emptied) AS conversations_emptied,
         max(b.call_ms_max) AS slowest_ms
