@@ -128,22 +128,19 @@ AS $$
     GROUP BY r.user_id
 $$;
 
--- The effects of a delete and a restore on the conversation: docs/effects.md. Conversations are locked first, and in the
--- order of their ids: two that delete cannot deadlock, nor one with the delete of a conversation.
+-- The effects of a delete and a restore on the conversation: docs/effects.md. One chunk at a time writes to conversations: two
+-- cannot deadlock. What the application holds is waited for so shortly that PostgreSQL takes nobody for a part of a deadlock.
 CREATE FUNCTION orphan_cleaner.conversations_lock(conversations uuid [])
 RETURNS boolean
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
--- As long as nobody waits for us whom PostgreSQL would take for a part of a deadlock.
+SET enable_seqscan = off
 SET lock_timeout = '500ms'
 AS $$
 #variable_conflict use_variable
 BEGIN
-    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice IN ('on', 'trigger', 'keep', 'promote')) THEN
-        PERFORM FROM public.conversations AS c WHERE c.id = ANY (conversations) ORDER BY c.id FOR NO KEY UPDATE;
-        RETURN true;
-    END IF;
-    RETURN false;
+    PERFORM FROM public.conversations AS c WHERE c.id = ANY (conversations) ORDER BY c.id FOR NO KEY UPDATE;
+    RETURN true;
 END
 $$;
 
@@ -151,65 +148,53 @@ CREATE FUNCTION orphan_cleaner.conversation_members_leave(chosen tid [])
 RETURNS tid []
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
-SET enable_hashjoin = off
-SET enable_mergejoin = off
-SET enable_nestloop = on
 SET jit = off
 AS $$
 #variable_conflict use_variable
+DECLARE
+    chooses_owners boolean := EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice IN ('keep', 'promote'));
 BEGIN
-    IF NOT orphan_cleaner.conversations_lock(ARRAY(
-        SELECT DISTINCT m.conversation_id FROM public.conversation_members AS m WHERE m.ctid = ANY (chosen)
-    )) THEN
-        RETURN chosen;
+    IF chooses_owners THEN
+        chooses_owners := EXISTS (SELECT FROM public.conversation_members AS m WHERE m.ctid = ANY (chosen) AND m.role = 'owner');
     END IF;
-    -- A member whom somebody holds is being changed, and stays: nobody is waited for with conversations locked.
-    chosen := ARRAY(
-        SELECT l.ctid
-        FROM (SELECT m.ctid FROM public.conversation_members AS m WHERE m.ctid = ANY (chosen) FOR UPDATE SKIP LOCKED) AS l
-        INTERSECT
-        SELECT unnest(chosen)
-    );
-    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice IN ('keep', 'promote')) THEN
-        chosen := orphan_cleaner.owners_leave(chosen);
+    IF chooses_owners OR EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice = 'trigger') THEN
+        LOCK TABLE orphan_cleaner.effects IN SHARE UPDATE EXCLUSIVE MODE;
+        PERFORM orphan_cleaner.conversations_lock(ARRAY(
+            SELECT DISTINCT m.conversation_id FROM public.conversation_members AS m WHERE m.ctid = ANY (chosen)
+        ));
+        -- A member whom somebody holds is being changed, and stays: nobody is waited for with conversations locked.
+        chosen := ARRAY(
+            SELECT l.ctid
+            FROM (SELECT m.ctid FROM public.conversation_members AS m WHERE m.ctid = ANY (chosen) FOR UPDATE SKIP LOCKED) AS l
+            INTERSECT
+            SELECT unnest(chosen)
+        );
     END IF;
-    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on') THEN
-        -- Triggers of messaging-service fire in here, and may qualify nothing.
-        PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
-        -- A difference and no recount: the application changes the count in a transaction of its own.
-        UPDATE public.conversations AS c
-        SET member_count = greatest(c.member_count - d.members, 0)
-        FROM (
-            SELECT m.conversation_id, count(*) AS members
-            FROM public.conversation_members AS m
-            WHERE m.ctid = ANY (chosen)
-            GROUP BY m.conversation_id
-        ) AS d
-        WHERE c.id = d.conversation_id AND c.member_count IS NOT NULL;
-    END IF;
-    RETURN chosen;
+    RETURN CASE WHEN chooses_owners THEN orphan_cleaner.owners_leave(chosen) ELSE chosen END;
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.conversation_members_return(of_restore bigint, users uuid [], conversations uuid [])
+CREATE FUNCTION orphan_cleaner.conversations_count(conversations uuid [], sign integer)
 RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '200ms'
+SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
-SET jit = off
+SET enable_nestloop = on
 AS $$
 #variable_conflict use_variable
 BEGIN
-    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on') THEN
+    IF cardinality(conversations) > 0 AND EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on') THEN
+        LOCK TABLE orphan_cleaner.effects IN SHARE UPDATE EXCLUSIVE MODE;
+        -- Triggers of messaging-service fire in here, and may qualify nothing.
         PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+        -- A difference and no recount: the application changes the count in a transaction of its own. In the order of the ids.
         UPDATE public.conversations AS c
-        SET member_count = c.member_count + d.members
-        FROM (SELECT u.id, count(*) AS members FROM unnest(conversations) AS u (id) GROUP BY u.id) AS d
-        WHERE c.id = d.id;
-    END IF;
-    IF EXISTS (SELECT FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run IS NULL) THEN
-        PERFORM orphan_cleaner.owners_return(of_restore, users, conversations);
+        SET member_count = greatest(c.member_count + d.difference, 0)
+        FROM (SELECT u.id, sign * count(*) AS difference FROM unnest(conversations) AS u (id) GROUP BY u.id ORDER BY u.id OFFSET 0) AS d
+        WHERE c.id = d.id AND c.member_count IS NOT NULL;
     END IF;
 END
 $$;
@@ -242,6 +227,7 @@ DECLARE
     first_xid bigint := checked_from::text::bigint;
     window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
     chosen tid [];
+    conversations uuid [];
 BEGIN
     SELECT coalesce(array_agg(d.ctid), '{}') INTO chosen
     FROM (SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent
@@ -272,10 +258,13 @@ BEGIN
     PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
     -- A row that was changed since lies elsewhere, and stays. The guard once more, for one that changed while this waited
     -- for it: what is found in its place must not be deleted unseen.
-    DELETE FROM public.conversation_members AS m
-    WHERE m.ctid = ANY (chosen)
-        AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size;
-    GET DIAGNOSTICS rows_deleted = ROW_COUNT;
+    WITH gone AS (
+        DELETE FROM public.conversation_members AS m
+        WHERE m.ctid = ANY (chosen)
+            AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size
+        RETURNING m.conversation_id
+    )
+    SELECT count(*), array_agg(g.conversation_id) INTO rows_deleted, conversations FROM gone AS g;
     -- Deferred triggers of messaging-service too: at COMMIT they would run as the login, and find no table of public.
     SET CONSTRAINTS ALL IMMEDIATE;
     IF rows_deleted <> cardinality(chosen) THEN
@@ -283,6 +272,7 @@ BEGIN
             cardinality(chosen), rows_deleted
             USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
     END IF;
+    PERFORM orphan_cleaner.conversations_count(conversations, -1);
     RETURN NEXT;
 END
 $$;
@@ -452,9 +442,9 @@ COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders IS 'Those of the
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_total IS 'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.is_kept_owner IS 'Whether an owner is the only one of a conversation, and such stay. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts IS 'Of each user: rows older than the horizon, younger ones, rows in conversations on hold, and the last activity.';
-COMMENT ON FUNCTION orphan_cleaner.conversations_lock IS 'Locks conversations in the order of their ids, if their counts or owners are kept. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_leave IS 'What else is true once these rows are deleted, and it is made so: counts go down, owners stay or have successors. Returns the rows that may be deleted. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_return IS 'The same for members who were restored: counts go up, successors are what they were. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversations_lock IS 'Locks conversations in the order of their ids. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_leave IS 'Of rows that are about to be deleted those that may be: where a trigger counts or owners are kept, with their conversations locked. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversations_count IS 'Adds members who were restored, or takes those who were deleted, a conversation each, from member_count, if it is kept. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_proof IS 'How many rows of a run were audited and backed up since its beginning, and how many conversations lost one. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids, activity and age.';
@@ -468,7 +458,7 @@ SET LOCAL lock_timeout = '3s';
 DROP FUNCTION
     orphan_cleaner.event_advance, orphan_cleaner.event_page, orphan_cleaner.event_sink,
     orphan_cleaner.conversation_members_canaries, orphan_cleaner.conversation_members_proof,
-    orphan_cleaner.conversation_members_delete, orphan_cleaner.conversation_members_return, orphan_cleaner.conversation_members_leave,
+    orphan_cleaner.conversation_members_delete, orphan_cleaner.conversations_count, orphan_cleaner.conversation_members_leave,
     orphan_cleaner.conversations_lock, orphan_cleaner.conversation_members_facts, orphan_cleaner.is_kept_owner,
     orphan_cleaner.conversation_members_total, orphan_cleaner.conversation_members_holders,
     orphan_cleaner.conversation_members_page;

@@ -220,11 +220,9 @@ BEGIN
         -- With an approval, nobody but those it covers.
         AND (run.approved_run IS NULL OR f.user_id IS NOT NULL);
     SELECT * INTO judged FROM orphan_cleaner.sweep_rows(run, due, checked_from, max_rows);
-    -- One of both: a transaction locks conversations once, in the order of their ids.
-    SELECT * INTO approved
-    FROM orphan_cleaner.sweep_rows(run, CASE WHEN 0 = ALL (judged.rows_deleted) THEN due_approved END, checked_from, max_rows);
+    SELECT * INTO approved FROM orphan_cleaner.sweep_rows(run, due_approved, checked_from, max_rows);
     rows_deleted := ARRAY(SELECT d.judged + d.approved FROM unnest(judged.rows_deleted, approved.rows_deleted) AS d (judged, approved));
-    is_whole := judged.is_whole AND approved.is_whole AND (0 = ALL (judged.rows_deleted) OR due_approved IS NULL);
+    is_whole := judged.is_whole AND approved.is_whole;
     IF is_whole THEN
         due := due || due_approved;
         PERFORM orphan_cleaner.candidates_leave(ARRAY(

@@ -22,25 +22,22 @@ DECLARE
     losing uuid [] := ARRAY(
         SELECT DISTINCT m.conversation_id
         FROM public.conversation_members AS m
-        WHERE m.ctid = ANY (chosen)
-            AND m.role = 'owner'
-            AND NOT EXISTS (
-                SELECT FROM public.conversation_members AS o
-                WHERE o.conversation_id = m.conversation_id AND o.role = 'owner' AND o.ctid <> ALL (chosen)
-            )
+        WHERE m.ctid = ANY (chosen) AND m.role = 'owner' AND NOT EXISTS (
+            SELECT FROM public.conversation_members AS o
+            WHERE o.conversation_id = m.conversation_id AND o.role = 'owner' AND o.ctid <> ALL (chosen)
+        )
     );
 BEGIN
     IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice = 'keep') THEN
         RETURN ARRAY(
             SELECT unnest(chosen)
             EXCEPT
-            SELECT k.ctid
-            FROM (
+            (
                 SELECT DISTINCT ON (m.conversation_id) m.ctid
                 FROM public.conversation_members AS m
                 WHERE m.ctid = ANY (chosen) AND m.role = 'owner' AND m.conversation_id = ANY (losing)
                 ORDER BY m.conversation_id, m.joined_at, m.user_id
-            ) AS k
+            )
         );
     END IF;
     PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
@@ -84,18 +81,19 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     undone record;
+    successors uuid [] := ARRAY(SELECT p.conversation_id FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run IS NULL AND p.conversation_id = ANY (conversations));
 BEGIN
+    IF cardinality(successors) = 0 THEN
+        RETURN;
+    END IF;
     PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
     FOR undone IN
-        UPDATE orphan_cleaner.promotions AS p
-        SET undone_by_run = of_restore,
-            undone_at = now()
+        UPDATE orphan_cleaner.promotions AS p SET undone_by_run = of_restore, undone_at = now()
         FROM unnest(users, conversations) AS u (user_id, conversation_id)
         JOIN public.conversation_members AS o ON o.user_id = u.user_id AND o.conversation_id = u.conversation_id AND o.role = 'owner'
         JOIN orphan_cleaner.restores AS r ON r.run_id = of_restore AND r.user_id = u.user_id AND r.conversation_id = u.conversation_id
-        WHERE p.run_id = r.deleted_run
-            AND p.conversation_id = u.conversation_id
-            AND p.undone_by_run IS NULL
+        WHERE p.run_id = r.deleted_run AND p.conversation_id = u.conversation_id AND p.undone_by_run IS NULL
+            AND u.conversation_id = ANY (successors)
         RETURNING p.conversation_id, p.user_id, p.role_before
     LOOP
         -- Unless somebody has changed it since. By a literal: the column may be of an enum.
@@ -187,7 +185,8 @@ DECLARE
             INSERT INTO public.conversation_members AS orphan_m (%1$s) OVERRIDING SYSTEM VALUE
             SELECT %1$s FROM page
             -- Once, before the first row.
-            WHERE (SELECT orphan_cleaner.conversations_lock(array_agg(orphan_p.conversation_id)) FROM page AS orphan_p) IS NOT NULL
+            WHERE CASE WHEN EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice = 'trigger')
+                THEN (SELECT orphan_cleaner.conversations_lock(array_agg(orphan_p.conversation_id)) FROM page AS orphan_p) ELSE true END
             -- A row that is there is newer, and stays as it is.
             ON CONFLICT DO NOTHING
             RETURNING orphan_m.user_id, orphan_m.conversation_id, ROW(%2$s)::text AS row_restored
@@ -248,7 +247,8 @@ BEGIN
         RAISE EXCEPTION 'restore proof failed: % restored, % recorded, % other than they were', restored, marked, differing
             USING ERRCODE = 'OC005', HINT = 'Does a trigger on conversation_members change rows on their way in? Run: orphan-cleaner check';
     END IF;
-    PERFORM orphan_cleaner.conversation_members_return(of_restore, users, conversations);
+    PERFORM orphan_cleaner.owners_return(of_restore, users, conversations);
+    PERFORM orphan_cleaner.conversations_count(conversations, 1);
     UPDATE orphan_cleaner.runs AS r
     SET members_restored = r.members_restored + restored,
         heartbeat_at = clock_timestamp()
@@ -424,6 +424,7 @@ BEGIN
     WHERE m.ctid = ANY (chosen);
     GET DIAGNOSTICS rows_deleted = ROW_COUNT;
     SET CONSTRAINTS ALL IMMEDIATE;
+    PERFORM orphan_cleaner.conversations_count(conversations, -1);
     UPDATE orphan_cleaner.restores AS r
     SET state = 'reverted',
         reverted_by_run = run.run_id

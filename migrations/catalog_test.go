@@ -99,7 +99,7 @@ func TestFunctionsAreClosed(t *testing.T) {
 	// what is for the owner of the schema.
 	invokers := names(t, db, "SELECT proname FROM "+functions+" AND NOT prosecdef ORDER BY 1")
 	want := testdb.Snapshot{
-		"approve", "candidates_block", "candidates_leave", "chunk_open", "conversation_members_leave", "conversation_members_return", "conversations_lock", "effective_settings", "is_kept_owner", "lacks_standby", "members_columns", "members_shape", "merge", "owners_leave", "owners_return", "partition_add",
+		"approve", "candidates_block", "candidates_leave", "chunk_open", "conversation_members_leave", "conversations_count", "conversations_lock", "effective_settings", "is_kept_owner", "lacks_standby", "members_columns", "members_shape", "merge", "owners_leave", "owners_return", "partition_add",
 		"partition_need", "partitions", "prune_drop", "prune_look", "prune_rows", "refuse_truncate", "revoke_approval", "run_count", "run_open", "run_retention",
 		"settle_clock", "stricter_settings", "sweep_rows", "target_facts", "target_facts_statement", "target_total", "targets_change",
 	}

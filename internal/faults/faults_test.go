@@ -91,6 +91,9 @@ func faults() []struct {
 		{"the application", []string{
 			"a malformed setting of ours", "500 deletes in one transaction", "a delete that finds nothing", "the audit is locked",
 		}},
+		{"an event sink", []string{
+			"Redis is gone", "killed before its cursor moves", "failed over after it had told",
+		}},
 		{"restore", []string{
 			"the member is back, other role", "its conversation is gone", "half was restored before", "the same restore twice",
 			"the table has a new column", "nobody exists to a revert", "pruned 95 days ahead",
@@ -107,6 +110,7 @@ func rows() map[string][]row {
 		"between check and delete": betweenRows(),
 		"the runner":               runnerRows(),
 		"the application":          applicationRows(),
+		"an event sink":            eventRows(),
 		"restore":                  restoreRows(),
 	}
 }

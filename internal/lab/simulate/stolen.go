@@ -90,7 +90,7 @@ func (p *play) steal(ctx context.Context) (ended result.Run, err error) {
 			if err != nil {
 				return ended, fmt.Errorf("sweeping for a thief: %w", err)
 			}
-			ended.MembersDeleted += swept.RowsDeleted
+			ended.MembersDeleted += result.Rows(swept.RowsDeleted).Sum()
 		}
 	}
 	if _, finishErr := q.RunFinish(ctx, db.RunFinishParams{RunID: begun.RunID, Token: token, State: state, Counts: []byte("{}")}); finishErr != nil {

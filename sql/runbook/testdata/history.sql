@@ -119,6 +119,15 @@ FROM orphan_cleaner.runs AS r, conversation_members_backup AS b
 WHERE r.kind = 'restore'
     AND b.run_id > :last - 100;
 
+-- All that a delete and a restore may do, and what they did.
+INSERT INTO orphan_cleaner.effects (name, choice) VALUES ('counter', 'on'), ('owners', 'promote');
+INSERT INTO orphan_cleaner.promotions (run_id, conversation_id, user_id, role_before, undone_by_run)
+SELECT DISTINCT ON (b.run_id, b.conversation_id) b.run_id, b.conversation_id, gen_random_uuid(), 'member',
+    CASE WHEN b.run_id > :last - 50 THEN (SELECT max(r.run_id) FROM orphan_cleaner.runs AS r WHERE r.kind = 'restore') END
+FROM conversation_members_backup AS b
+WHERE b.run_id > :last - 100
+    AND left(b.conversation_id::text, 1) = '0';
+
 RESET session_replication_role;
 -- A large sample: the plans must not depend on which rows it happens to be.
 SET default_statistics_target = 500;

@@ -1,0 +1,187 @@
+package faults
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/nova-social/orphan-cleaner/internal/events"
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+// eventRows are what may go wrong with those who are told of deletes.
+func eventRows() []row {
+	return []row{
+		{"Redis is gone", redisGone},
+		{"killed before its cursor moves", killedBeforeTheCursor},
+		{"failed over after it had told", toldOfALostTail},
+	}
+}
+
+// told reads a file of events.
+func (w *world) told(path string) (list []events.Event) {
+	w.t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var e events.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			w.t.Fatalf("%s: %v", line, err)
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// tells asserts that events were told, at least once each, of exactly what the audit says of runs.
+func (w *world) tells(list []events.Event) {
+	w.t.Helper()
+	told := map[string]string{}
+	for _, e := range list {
+		what := fmt.Sprintf("%d %s %s %s", e.RunID, e.Type, e.ConversationID, e.UserID)
+		if id, is := told[what]; is && id != e.ID.String() {
+			w.t.Errorf("%s was told with two ids", what)
+		}
+		told[what] = e.ID.String()
+	}
+	want := collect[string](w, `SELECT format('%s member.left %s %s', run_id, conversation_id, user_id) FROM conversation_members_audit WHERE run_id IS NOT NULL`)
+	for _, what := range want {
+		if _, is := told[what]; !is {
+			w.t.Errorf("not told: %s", what)
+		}
+		delete(told, what)
+	}
+	for what := range told {
+		w.t.Errorf("told, and did not happen: %s", what)
+	}
+	w.holds("I4")
+}
+
+// redisGone: the run is as good as ever, and does not wait; what happened is told once Redis is back.
+func redisGone(w *world) {
+	server := testdb.Needed(w.t, "make fault-tools", "redis-server")
+	port := testdb.FreePort(w.t)
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	w.env = append(w.env, "ORPHAN_CLEANER_EVENTS=redis", "REDIS_URL=redis://"+address)
+	e := w.run()
+	w.within(e, 30*time.Second)
+	w.expect(e, want{exit: 0, state: "succeeded", shows: "Events wait", gone: all})
+	if n := w.count(`orphan_cleaner.event_cursors WHERE error IS NOT NULL`); n != 1 {
+		w.t.Error("the cursor does not say why events wait")
+	}
+	w.holds("I7")
+	spawn(w.t, nil, server, "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--save", "", "--dir", w.t.TempDir())
+	client := redis.NewClient(&redis.Options{Addr: address, DisableIdentity: true})
+	w.t.Cleanup(func() { _ = client.Close() })
+	ctx := context.Background()
+	eventually(w.t, "Redis answers", func() bool { return client.Ping(ctx).Err() == nil })
+	w.converges()
+	var list []events.Event
+	for _, conversation := range collect[string](w, `SELECT DISTINCT conversation_id::text FROM conversation_members_audit WHERE run_id IS NOT NULL`) {
+		entries, err := client.XRange(ctx, "stream:conversation:"+conversation, "-", "+").Result()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, entry := range entries {
+			var e events.Event
+			if err := json.Unmarshal([]byte(fmt.Sprint(entry.Values["payload"])), &e); err != nil {
+				w.t.Fatal(err)
+			}
+			list = append(list, e)
+		}
+	}
+	w.tells(list)
+}
+
+// killedBeforeTheCursor: the next relay tells the page again, with the same ids.
+func killedBeforeTheCursor(w *world) {
+	path := filepath.Join(w.t.TempDir(), "events.jsonl")
+	w.env = append(w.env, "ORPHAN_CLEANER_EVENTS=file:"+path)
+	e := w.failing("delivered=kill").wait()
+	if e.status != -1 || !strings.Contains(e.stderr, "failpoint: after delivered: kill") {
+		w.t.Fatalf("it was to be killed: %s", e)
+	}
+	w.note.exit, w.note.state, w.note.shows = "killed", "succeeded", "the same events again, with the same ids"
+	w.sound()
+	w.amount(all)
+	first := len(w.told(path))
+	w.exec(`UPDATE orphan_cleaner.event_cursors SET leased_until = now() - interval '1 s'`)
+	w.converges()
+	list := w.told(path)
+	if first == 0 || len(list) != 2*first {
+		w.t.Errorf("%d lines, and %d when it was killed", len(list), first)
+	}
+	w.tells(list)
+}
+
+// toldOfALostTail: to an asynchronous standby that never heard of a run whose events were
+// told. They are all that was told and did not happen; the next run deletes the same members,
+// and tells it. No event is left out.
+func toldOfALostTail(w *world) {
+	primary := w.ownCluster(pgtemp.Options{})
+	path := filepath.Join(w.t.TempDir(), "events.jsonl")
+	tell := "ORPHAN_CLEANER_EVENTS=file:" + path
+	w.env = append(w.env, tell)
+	// Before the tail the sink has all of a run.
+	w.exec(`INSERT INTO orphan_cleaner.holds (user_id, reason) SELECT u, 'later' FROM unnest($1::uuid[]) AS u`, w.dead[1:])
+	if e := w.run(); e.status != 0 || w.gone() != perUser {
+		w.t.Fatalf("the first run: %s", e)
+	}
+	w.exec(`UPDATE orphan_cleaner.holds SET lifted_at = now() WHERE reason = 'later'`)
+	replica := standby(w.t, primary)
+	there := open(w.t, replica.URL("messaging"))
+	ctx := context.Background()
+	for _, statement := range []string{`ALTER SYSTEM SET primary_conninfo = ''`, `SELECT pg_reload_conf()`} {
+		if _, err := there.Exec(ctx, statement); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	eventually(w.t, "nothing arrives at the standby any more", func() bool {
+		var receivers int
+		return there.QueryRow(ctx, `SELECT count(*) FROM pg_stat_wal_receiver`).Scan(&receivers) == nil && receivers == 0
+	})
+	known := len(w.told(path))
+	e := w.run()
+	w.expect(e, want{exit: 0, state: "succeeded", gone: all})
+	lost := one[int64](w, `SELECT max(run_id) FROM orphan_cleaner.runs`)
+	told := w.told(path)
+	if err := primary.Crash(); err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := there.Exec(ctx, `SELECT pg_promote()`); err != nil {
+		w.t.Fatal(err)
+	}
+	w.url, w.pool, w.env = replica.URL("messaging"), there, []string{"DATABASE_URL=" + replica.URL("messaging"), tell}
+	// As docs/events.md has it: what was told beyond the database, before the next run begins.
+	newest := one[int64](w, `SELECT max(run_id) FROM orphan_cleaner.runs`)
+	var beyond []events.Event
+	for _, event := range told {
+		if event.RunID > newest {
+			beyond = append(beyond, event)
+		}
+	}
+	if len(beyond) != len(told)-known || len(beyond) == 0 || beyond[0].RunID != lost {
+		w.t.Errorf("%d of %d events are of a run over %d", len(beyond), len(told), newest)
+	}
+	w.note.shows = "run_id over that of the last run"
+	w.converges()
+	again := w.told(path)[len(told):]
+	if len(again) != len(beyond) {
+		w.t.Errorf("%d events of the lost tail, %d of the run that did it again", len(beyond), len(again))
+	}
+	w.tells(append(told[:known:known], again...))
+	for i, event := range again {
+		if event.ConversationID != beyond[i].ConversationID || event.UserID != beyond[i].UserID {
+			w.t.Errorf("%+v and %+v", event, beyond[i])
+		}
+	}
+}
