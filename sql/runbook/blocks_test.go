@@ -133,6 +133,10 @@ func (p *place) reads(q *db.Queries) {
 			_, err := q.ReportSizes(ctx, db.ReportSizesParams{Since: since, Until: until})
 			return err
 		},
+		func() error {
+			_, err := q.ReportTargets(ctx, db.ReportTargetsParams{Since: since, Until: until})
+			return err
+		},
 		func() error { _, err := q.RestoreLeft(ctx, restore); return err },
 		func() error { _, err := q.RestoreSummary(ctx, restore); return err },
 		func() error {
@@ -318,6 +322,10 @@ func TestYearOfMinutes(t *testing.T) {
 		func() error { _, err := q.RecheckPage(ctx, 100); return err },
 		func() error {
 			_, err := q.ReportDays(ctx, db.ReportDaysParams{Since: time.Now().Add(-24 * time.Hour), Until: time.Now()})
+			return err
+		},
+		func() error {
+			_, err := q.ReportTargets(ctx, db.ReportTargetsParams{Since: time.Now().Add(-24 * time.Hour), Until: time.Now()})
 			return err
 		},
 	} {
