@@ -214,6 +214,7 @@ func atMost() map[string]string {
 		"RefusalLargest": refused,
 		"RefusalSummary": "3 * " + refused,
 		"RestoreSummary": "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
+		"ReportTargets":  "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
 		"RunDuePage":     "(SELECT count(*) FROM orphan_cleaner.sightings)",
 		"PartitionRows":  "(SELECT count(*) FROM orphan_cleaner.refusals) + (SELECT count(*) FROM orphan_cleaner.restores)",
 		// The month's partition, where its BRIN does not look worth while.

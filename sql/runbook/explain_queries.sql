@@ -1481,17 +1481,16 @@ WITH begun AS MATERIALIZED (
 SELECT
     t.name AS target,
     coalesce((
-        SELECT sum(d.rows_deleted)
-        FROM begun AS b
-            -- Run by run, by the index.
-        CROSS JOIN LATERAL (
-            SELECT r.rows_deleted
-            FROM orphan_cleaner.run_targets AS r
-            WHERE r.run_id = b.run_id
-                AND r.target = t.name
+        SELECT sum(r.rows_deleted)
+        FROM (
+            -- In one piece, not run by run; while the clock was wrong others began between them.
+            SELECT a.run_id, a.target, a.rows_deleted
+            FROM orphan_cleaner.run_targets AS a
+            WHERE a.run_id BETWEEN (SELECT min(b.run_id) FROM begun AS b) AND (SELECT max(b.run_id) FROM begun AS b)
             OFFSET 0
-        ) AS d
-        WHERE b.kind = 'clean'
+        ) AS r
+        WHERE r.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+            AND r.target = t.name
     ), 0)::bigint AS rows_deleted,
     (
         SELECT count(*) FILTER (WHERE o.target = t.name)
