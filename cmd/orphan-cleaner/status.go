@@ -117,6 +117,15 @@ func printStatus(s *streams, st status.Status) error {
 			}
 		}
 	}
+	if len(st.Targets) > 1 {
+		targets := newTable("Targets, in the last run", "target", "due", "deleted", "young", "held", "changed", "blocked", "deleted by all")
+		for _, t := range st.Targets {
+			targets.AppendRow(table.Row{t.Target, t.Due, t.Deleted, t.KeptYoung, t.Held, t.Changed, t.Blocked, t.DeletedTotal})
+		}
+		if err := printTable(s.out, targets); err != nil {
+			return err
+		}
+	}
 	backlog := newTable("Backlog", "retention ends", "users", "members")
 	for _, b := range st.Backlog {
 		when := b.DueOn

@@ -78,6 +78,8 @@ func chinese() map[string]string {
 		"To see what could be restored; this changes nothing:": "查看可以还原的内容（不做任何改动）：",
 		"Settings in force": "生效的设置", "Setting": "设置", "Value": "值", "All runs": "全部 run",
 
+		"Targets": "目标表", "Target": "目标表", "Rows deleted": "删除的行", "Rows restored": "还原的行",
+
 		// The report.
 		"Report": "报告", "Runs that began from %s until %s, UTC": "自 %s 起、至 %s 止（UTC）开始的 run", "refused: %d, incomplete: %d, failed: %d": "被拒绝 %d，未完成 %d，失败 %d",
 		"in %d batches": "（%d 批）", "Calls": "调用", "slowest": "最慢", "By day": "按日", "Conversations by their size before that": "按此前规模统计的会话",

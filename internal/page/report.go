@@ -19,7 +19,8 @@ type Report struct {
 	Days    []db.ReportDaysRow
 	Total   db.ReportDaysRow
 	Sizes   []db.ReportSizesRow
-	Blocked []status.BlockedUser // now
+	Targets []db.ReportTargetsRow // in the order of the sweep
+	Blocked []status.BlockedUser  // now
 }
 
 // styled is a report with its style in it: one file, which loads nothing.

@@ -25,6 +25,7 @@ type Status struct {
 	Alive     []db.RecheckAliveRow     `json:"resurrected"`
 	Coverage  []db.CoverageStateRow    `json:"coverage"`
 	Runs      []db.RunRecentRow        `json:"runs"`
+	Targets   []db.MetricsTargetsRow   `json:"targets"` // of all runs, and of the last one that was judged
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
 	Blocked   []BlockedUser            `json:"blocked"`
 	Window    *WindowState             `json:"window"`
@@ -44,6 +45,9 @@ type Ask struct {
 func Read(ctx context.Context, q *db.Queries, ask Ask) (st Status, err error) {
 	if st.Runs, err = q.RunRecent(ctx, ask.Runs); err != nil {
 		return st, fmt.Errorf("reading the runs: %w; see: orphan-cleaner check", err)
+	}
+	if st.Targets, err = q.MetricsTargets(ctx); err != nil {
+		return st, fmt.Errorf("reading the targets: %w; see: orphan-cleaner check", err)
 	}
 	if st.Backlog, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: ask.Retention, MaxRows: ask.Days}); err != nil {
 		return st, fmt.Errorf("reading the backlog: %w; see: orphan-cleaner check", err)
@@ -88,6 +92,7 @@ func Read(ctx context.Context, q *db.Queries, ask Ask) (st Status, err error) {
 	st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
 	st.Refused, st.Approvals = append([]db.RefusalUnsettledRow{}, st.Refused...), append([]db.ApprovalOpenRow{}, st.Approvals...)
 	st.Paused, st.Alive = append([]db.PauseInForceRow{}, st.Paused...), append([]db.RecheckAliveRow{}, st.Alive...)
+	st.Targets = append([]db.MetricsTargetsRow{}, st.Targets...)
 	st.Coverage, st.Events = append([]db.CoverageStateRow{}, st.Coverage...), append([]db.EventBacklogRow{}, st.Events...)
 	return st, nil
 }

@@ -137,6 +137,10 @@ func (p *place) reads(q *db.Queries) {
 			_, err := q.ReportSizes(ctx, db.ReportSizesParams{Since: since, Until: until})
 			return err
 		},
+		func() error {
+			_, err := q.ReportTargets(ctx, db.ReportTargetsParams{Since: since, Until: until})
+			return err
+		},
 		func() error { _, err := q.RestoreLeft(ctx, restore); return err },
 		func() error { _, err := q.RestoreSummary(ctx, restore); return err },
 		func() error {
@@ -229,6 +233,7 @@ func atMost() map[string]string {
 		"RefusalLargest":   refused,
 		"RefusalSummary":   "3 * " + refused,
 		"RestoreSummary":   "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
+		"ReportTargets":    "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
 		"RunDuePage":       "(SELECT count(*) FROM orphan_cleaner.sightings)",
 		"PartitionRows":    "(SELECT count(*) FROM orphan_cleaner.refusals) + (SELECT count(*) FROM orphan_cleaner.restores)",
 		"ReportSizes":      month,
@@ -358,6 +363,10 @@ func TestYearOfMinutes(t *testing.T) {
 		},
 		func() error {
 			_, err := q.ReportDays(ctx, db.ReportDaysParams{Since: time.Now().Add(-24 * time.Hour), Until: time.Now()})
+			return err
+		},
+		func() error {
+			_, err := q.ReportTargets(ctx, db.ReportTargetsParams{Since: time.Now().Add(-24 * time.Hour), Until: time.Now()})
 			return err
 		},
 	} {
