@@ -59,6 +59,8 @@ func exampleOf(command string) string {
 		"status":               "orphan-cleaner status --runs 20",
 		"target":               "orphan-cleaner target check targets.yaml",
 		"target check":         "orphan-cleaner target check\n  orphan-cleaner target check targets.yaml --json",
+		"target list":          "orphan-cleaner target list",
+		"target print":         "orphan-cleaner target print targets.yaml --dir targets",
 		"bench":                "orphan-cleaner bench --read-only",
 		"config":               "orphan-cleaner config\n  orphan-cleaner config --json",
 		"version":              "orphan-cleaner version",
