@@ -53,26 +53,27 @@ $$;
 
 CREATE FUNCTION orphan_cleaner.conversation_members_total(rows_due bigint, users bigint)
 RETURNS double precision
-LANGUAGE plpgsql
+LANGUAGE sql
 STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
 SET jit = off
 AS $$
-DECLARE
-    total double precision;
-BEGIN
     -- Exact in a small table, whose statistics lag behind, and where the figure may matter.
-    SELECT count(*)::double precision INTO total FROM (SELECT FROM public.conversation_members LIMIT 10000) AS m;
-    IF total = 10000 THEN
-        SELECT c.reltuples::double precision INTO total FROM pg_class AS c WHERE c.oid = 'public.conversation_members'::regclass;
-        IF total < 10000 OR users > total OR rows_due > 50 AND rows_due > 0.005 * total THEN
-            SELECT count(*)::double precision INTO total FROM public.conversation_members;
-        END IF;
-    END IF;
-    RETURN total;
-END
+    SELECT CASE
+        WHEN t.few < 10000 THEN t.few
+        WHEN t.estimate < 10000 OR $2 > t.estimate OR $1 > 50 AND $1 > 0.005 * t.estimate
+            THEN (SELECT count(*)::double precision FROM public.conversation_members)
+        ELSE t.estimate
+    END
+    FROM (
+        SELECT
+            (SELECT count(*)::double precision FROM (SELECT FROM public.conversation_members LIMIT 10000) AS m) AS few,
+            (SELECT c.reltuples::double precision FROM pg_class AS c WHERE c.oid = 'public.conversation_members'::regclass) AS estimate
+        -- Worked out once, however often it is named.
+        OFFSET 0
+    ) AS t
 $$;
 
 CREATE FUNCTION orphan_cleaner.conversation_members_facts(user_ids uuid [], horizon timestamptz)
@@ -215,21 +216,19 @@ SET enable_seqscan = off
 SET enable_sort = off
 SET jit = off
 AS $$
-    -- The first fit of a hundred members behind each of so many points, evenly spread over the ids.
+    -- The first fit of a hundred rows behind each of so many points, evenly spread over the ids.
     SELECT DISTINCT f.user_id
     FROM generate_series(0, least($1, 1000) - 1) AS points (n)
     CROSS JOIN LATERAL (
         SELECT near.user_id
         FROM (
-            SELECT
-                m.user_id,
-                m.joined_at
+            SELECT m.user_id, m.joined_at AS made_at
             FROM public.conversation_members AS m
             WHERE m.user_id >= (lpad(to_hex(points.n * 65536 / least($1, 1000)), 4, '0') || repeat('0', 28))::uuid
             ORDER BY m.user_id
             LIMIT 100
         ) AS near
-        WHERE near.joined_at < now() - interval '30 days'
+        WHERE near.made_at < now() - interval '30 days'
             AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
         ORDER BY near.user_id
         LIMIT 1

@@ -78,8 +78,8 @@ func (f TargetsFlag) targetsProbes(pool *pgxpool.Pool) []check.Probe {
 		if err != nil {
 			return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: hint}
 		}
-		if lines := append(disagree, unapplied...); len(lines) > 0 {
-			return check.Finding{Name: name, Status: check.Fail, Message: strings.Join(lines, "; "), Hint: hint}
+		if disagree = append(disagree, unapplied...); len(disagree) > 0 {
+			return check.Finding{Name: name, Status: check.Fail, Message: strings.Join(disagree, "; "), Hint: hint}
 		}
 		return fine(name, fmt.Sprintf("%d targets, as in %s", len(file.Targets), f.Targets))
 	}}

@@ -32,7 +32,7 @@ type printed struct {
 var (
 	migrationName = regexp.MustCompile(`^(\d{5,})_[a-z0-9_]+\.sql$`)
 	header        = regexp.MustCompile(`(?m)^-- (Target|Dropped|Order|Index): (.+)$`)
-	function      = regexp.MustCompile(`(?ms)^CREATE OR REPLACE FUNCTION orphan_cleaner\.([a-z0-9_]+)\(.*?^AS \$\$$.*?^\$\$;\n`)
+	function      = regexp.MustCompile(`(?s)\bCREATE OR REPLACE FUNCTION orphan_cleaner\.([a-z0-9_]+)\(.*?\nAS \$\$\n.*?\n\$\$;\n`)
 	comment       = regexp.MustCompile(`(?m)^COMMENT ON FUNCTION orphan_cleaner\.([a-z0-9_]+) IS '(.*)';$`)
 	droppedNames  = regexp.MustCompile(`(?s)\nDROP FUNCTION IF EXISTS([^;]*);`)
 )

@@ -71,11 +71,12 @@ func shapeOf(text string) string {
 		shape += strings.Repeat("x", strings.Count(text, part)) + "|"
 	}
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(strings.TrimSpace(line), "--") {
+		switch {
+		case strings.HasPrefix(strings.TrimSpace(line), "--"):
 			shape += "comment\n"
-		} else if strings.Count(line, "'")%2 == 1 || strings.Count(line, `"`)%2 == 1 {
+		case strings.Count(line, "'")%2 == 1 || strings.Count(line, `"`)%2 == 1:
 			shape += "open\n"
-		} else {
+		default:
 			shape += "\n"
 		}
 	}

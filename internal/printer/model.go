@@ -45,8 +45,10 @@ type Set struct {
 	Expression target.Expression
 }
 
-// The names of a target's evidence.
-func (m Model) AuditTable() string  { return "orphan_cleaner." + m.Name + "_audit" }
+// AuditTable is its audit.
+func (m Model) AuditTable() string { return "orphan_cleaner." + m.Name + "_audit" }
+
+// BackupTable is its backup.
 func (m Model) BackupTable() string { return "orphan_cleaner." + m.Name + "_backup" }
 
 // Index is the index by which the table is scanned, in the schema of the table.

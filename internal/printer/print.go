@@ -19,9 +19,13 @@ type Migration struct {
 
 // Digests are those of the functions of each target of a file, by its name.
 func Digests(file target.File, shapes []target.Shape) (map[string]string, error) {
+	r, err := newRenderer()
+	if err != nil {
+		return nil, err
+	}
 	digests := map[string]string{}
 	for i, t := range file.Targets {
-		next, err := rendered(t, shapes[i])
+		next, err := r.rendered(t, shapes[i])
 		if err != nil {
 			return nil, err
 		}
@@ -31,11 +35,11 @@ func Digests(file target.File, shapes []target.Shape) (map[string]string, error)
 }
 
 // rendered is a target as it is printed anew.
-func rendered(t target.Target, s target.Shape) (p printed, err error) {
+func (r renderer) rendered(t target.Target, s target.Shape) (p printed, err error) {
 	if p.Model, err = newModel(t, s); err != nil {
 		return p, err
 	}
-	if p.functions, err = functions(p.Model); err != nil {
+	if p.functions, err = r.functions(p.Model); err != nil {
 		return p, err
 	}
 	p.Digest = digest(p.functions)
@@ -46,9 +50,13 @@ func rendered(t target.Target, s target.Shape) (p printed, err error) {
 // shapes are given; nothing where it does. The error is a *[target.Error] where the file
 // has to be changed.
 func (f Folder) Print(file target.File, shapes []target.Shape) ([]Migration, error) {
+	r, err := newRenderer()
+	if err != nil {
+		return nil, err
+	}
 	var files []Migration
 	add := func(name, template string, data any) error {
-		text, err := render(template, data)
+		text, err := r.render(template, data)
 		f.version++
 		files = append(files, Migration{fmt.Sprintf("%05d_%s.sql", f.version, name), strings.TrimRight(text, "\n") + "\n"})
 		return err
@@ -64,7 +72,7 @@ func (f Folder) Print(file target.File, shapes []target.Shape) ([]Migration, err
 	var wanted []string
 	for i, t := range file.Targets {
 		wanted = append(wanted, t.Name)
-		next, err := rendered(t, shapes[i])
+		next, err := r.rendered(t, shapes[i])
 		if err != nil {
 			return nil, err
 		}
@@ -118,7 +126,7 @@ func (f Folder) Write(files []Migration) error {
 	if len(files) == 0 {
 		return nil
 	}
-	if err := os.MkdirAll(f.Path, 0o755); err != nil {
+	if err := os.MkdirAll(f.Path, 0o755); err != nil { //nolint:gosec // as any folder of sources: others review it
 		return fmt.Errorf("making the folder: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(f.Path, ".env")); errors.Is(err, os.ErrNotExist) {
@@ -137,7 +145,7 @@ func (f Folder) Write(files []Migration) error {
 }
 
 func writeNew(path, text string) (err error) {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) //nolint:gosec // as any source
 	if err != nil {
 		return err
 	}

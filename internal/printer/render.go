@@ -53,10 +53,10 @@ func functionsOf(action string) []made {
 }
 
 // functions renders the functions of a target.
-func functions(m Model) ([]Function, error) {
+func (r renderer) functions(m Model) ([]Function, error) {
 	var rendered []Function
 	for _, f := range functionsOf(m.Action) {
-		text, err := render(f.template, m)
+		text, err := r.render(f.template, m)
 		if err != nil {
 			return nil, err
 		}
@@ -84,74 +84,86 @@ func (f Function) body() string {
 	return body
 }
 
-var parsed = template.Must(template.New("").Funcs(helpers).ParseFS(templates, "templates/*.sql"))
+// renderer has the templates.
+type renderer struct{ *template.Template }
 
-func render(name string, data any) (string, error) {
+func newRenderer() (renderer, error) {
+	parsed, err := template.New("").Funcs(helpers()).ParseFS(templates, "templates/*.sql")
+	if err != nil {
+		return renderer{}, fmt.Errorf("reading the templates: %w", err)
+	}
+	return renderer{parsed}, nil
+}
+
+func (r renderer) render(name string, data any) (string, error) {
 	var text strings.Builder
-	if err := parsed.ExecuteTemplate(&text, name, data); err != nil {
+	if err := r.ExecuteTemplate(&text, name, data); err != nil {
 		return "", fmt.Errorf("printing %s: %w", name, err)
 	}
 	return text.String(), nil
 }
 
-var helpers = template.FuncMap{
-	"literal": literal,
-	"add":     func(a, b int) int { return a + b },
-	"json": func(m Model) (string, error) {
-		text, err := json.Marshal(m)
-		return string(text), err
-	},
-	"array": func(columns []Column) string {
-		return `{"` + strings.Join(sortedNames(columns), `","`) + `"}`
-	},
-	"list": func(prefix string, columns any) string {
-		return joined(columns, ", ", func(c Column) string { return prefix + c.Ident })
-	},
-	"listed": func(prefix string, columns any) string {
-		return joined(columns, ",\n            ", func(c Column) string { return prefix + c.Ident })
-	},
-	"equal": func(one, other string, key []Column) string {
-		return joined(key, " AND ", func(c Column) string { return one + c.Ident + " = " + other + c.Ident })
-	},
-	// Keys by numbers, where a name of ours could be that of a column.
-	"numbered": func(prefix string, key []Column) string {
-		return numbers(key, func(i int, c Column) string { return fmt.Sprintf("%s%s AS k%d", prefix, c.Ident, i) }, ", ")
-	},
-	"numbers": func(prefix string, key []Column) string {
-		return numbers(key, func(i int, _ Column) string { return fmt.Sprintf("%sk%d", prefix, i) }, ", ")
-	},
-	"matched": func(one, other string, key []Column) string {
-		return numbers(key, func(i int, c Column) string { return fmt.Sprintf("%s%s = %sk%d", one, c.Ident, other, i) }, " AND ")
-	},
-	// What a column was set to, and what it was before. One that is set since is as it is.
-	"setTo": func(backup string, sets []Set) string {
-		return joined(sets, ", ", func(c Column) string { return setTo(backup, c) })
-	},
-	"was": func(backup, row string, sets []Set) string {
-		return joined(sets, ", ", func(c Column) string { return was(backup, row, c) })
-	},
-	"wasOne": func(backup, row string, s Set) string { return was(backup, row, s.Column) },
-	"wasSet": func(backup, row string, sets []Set) string {
-		return joined(sets, ", ", func(c Column) string {
-			return fmt.Sprintf("CASE WHEN %sset_to ? %s THEN %s ELSE %s%s END", backup, literal(c.Name), setTo(backup, c), row, c.Ident)
-		})
-	},
-	"join": func(functions []Function) string {
-		texts := make([]string, len(functions))
-		for i, f := range functions {
-			texts[i] = f.Text
-		}
-		return strings.Join(texts, "\n")
-	},
-	"owned": func(functions []Function, tables ...string) any {
-		return struct {
-			Functions []Function
-			Tables    []string
-		}{functions, tables}
-	},
-	"names": func(functions []Function) string { return functionNames(functions, false) },
-	// Those that call others first.
-	"backwards": func(functions []Function) string { return functionNames(functions, true) },
+// helpers write what the templates cannot say.
+func helpers() template.FuncMap {
+	return template.FuncMap{
+		"literal": literal,
+		"add":     func(a, b int) int { return a + b },
+		"json": func(m Model) (string, error) {
+			text, err := json.Marshal(m)
+			return string(text), err
+		},
+		"array": func(columns []Column) string {
+			return `{"` + strings.Join(sortedNames(columns), `","`) + `"}`
+		},
+		"list": func(prefix string, columns any) string {
+			return joined(columns, ", ", func(c Column) string { return prefix + c.Ident })
+		},
+		"listed": func(prefix string, columns any) string {
+			return joined(columns, ",\n            ", func(c Column) string { return prefix + c.Ident })
+		},
+		"equal": func(one, other string, key []Column) string {
+			return joined(key, " AND ", func(c Column) string { return one + c.Ident + " = " + other + c.Ident })
+		},
+		// Keys by numbers, where a name of ours could be that of a column.
+		"numbered": func(prefix string, key []Column) string {
+			return numbers(key, func(i int, c Column) string { return fmt.Sprintf("%s%s AS k%d", prefix, c.Ident, i) }, ", ")
+		},
+		"numbers": func(prefix string, key []Column) string {
+			return numbers(key, func(i int, _ Column) string { return fmt.Sprintf("%sk%d", prefix, i) }, ", ")
+		},
+		"matched": func(one, other string, key []Column) string {
+			return numbers(key, func(i int, c Column) string { return fmt.Sprintf("%s%s = %sk%d", one, c.Ident, other, i) }, " AND ")
+		},
+		// What a column was set to, and what it was before. One that is set since is as it is.
+		"setTo": func(backup string, sets []Set) string {
+			return joined(sets, ", ", func(c Column) string { return setTo(backup, c) })
+		},
+		"was": func(backup, row string, sets []Set) string {
+			return joined(sets, ", ", func(c Column) string { return was(backup, row, c) })
+		},
+		"wasOne": func(backup, row string, s Set) string { return was(backup, row, s.Column) },
+		"wasSet": func(backup, row string, sets []Set) string {
+			return joined(sets, ", ", func(c Column) string {
+				return fmt.Sprintf("CASE WHEN %sset_to ? %s THEN %s ELSE %s%s END", backup, literal(c.Name), setTo(backup, c), row, c.Ident)
+			})
+		},
+		"join": func(functions []Function) string {
+			texts := make([]string, len(functions))
+			for i, f := range functions {
+				texts[i] = f.Text
+			}
+			return strings.Join(texts, "\n")
+		},
+		"owned": func(functions []Function, tables ...string) any {
+			return struct {
+				Functions []Function
+				Tables    []string
+			}{functions, tables}
+		},
+		"names": func(functions []Function) string { return functionNames(functions, false) },
+		// Those that call others first.
+		"backwards": func(functions []Function) string { return functionNames(functions, true) },
+	}
 }
 
 func setTo(backup string, c Column) string {

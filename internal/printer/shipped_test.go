@@ -1,6 +1,7 @@
 package printer_test
 
 import (
+	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
@@ -35,7 +36,7 @@ func TestTargetsOfTestsArePrinted(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if kept, err := os.ReadFile(golden); err != nil || string(kept) != string(text) {
+		if kept, err := os.ReadFile(golden); err != nil || !bytes.Equal(kept, text) {
 			t.Errorf("%s is not what is printed, %v: go test ./internal/printer -run %s -update", golden, err, t.Name())
 		}
 	}

@@ -61,7 +61,7 @@ BEGIN
         ORDER BY a.attname
     ) THEN
         RAISE EXCEPTION '{{.Name}}: % has other columns than those that its backup was printed for', TG_RELID::regclass
-            USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner target print, and apply what it prints';
+            USING ERRCODE = 'OC007', HINT = 'Run: orphan-cleaner target print, and apply what it prints';
     END IF;
 
     INSERT INTO {{.AuditTable}} ({{list "" .Audited}}, deleted_at, deleted_by, application, run_id, txid)

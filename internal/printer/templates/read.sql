@@ -70,6 +70,8 @@ AS $$
         SELECT
             (SELECT count(*)::double precision FROM (SELECT FROM {{.Table}} LIMIT 10000) AS m) AS few,
             (SELECT c.reltuples::double precision FROM pg_class AS c WHERE c.oid = {{literal .Table}}::regclass) AS estimate
+        -- Worked out once, however often it is named.
+        OFFSET 0
     ) AS t
 {{- end}}
 $$;
@@ -129,10 +131,8 @@ AS $$
             ORDER BY m.{{.Owner}}
             LIMIT 100
         ) AS near
-        WHERE NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
-{{- if .Aged}}
-            AND near.made_at < now() - interval '30 days'
-{{- end}}
+        WHERE {{if .Aged}}near.made_at < now() - interval '30 days'
+            AND {{end}}NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
         ORDER BY near.user_id
         LIMIT 1
     ) AS f

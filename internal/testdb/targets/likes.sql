@@ -4,7 +4,7 @@
 -- Duration: milliseconds, whatever the size of the table.
 -- Rollback: refused while audit or backup holds a row: they are evidence, and the only copy of what was deleted.
 -- Printed by `orphan-cleaner target print`: change targets.yaml and print again, not this file.
--- Target: {"name":"likes","table":"public.likes","user":"user_id","action":"delete","retention":"NULL","limits":"{}","digest":"f662810c800898275fb6a902a4cb74c28152c72f9dab994c261a169cd2ec87a9","audit":[{"name":"post_id","ident":"post_id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"}],"backup":[{"name":"post_id","ident":"post_id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"},{"name":"kind","ident":"kind","type":"text"}]}
+-- Target: {"name":"likes","table":"public.likes","user":"user_id","action":"delete","retention":"NULL","limits":"{}","digest":"31d2b5b30a15b70a1d446c1c213c607a21416eb32bfc0a040f9f5bf578b6a9c0","audit":[{"name":"post_id","ident":"post_id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"}],"backup":[{"name":"post_id","ident":"post_id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"},{"name":"kind","ident":"kind","type":"text"}]}
 -- The types are those of the table.
 -- squawk-ignore-file prefer-bigint-over-int, prefer-bigint-over-smallint, prefer-text-field, prefer-timestamp-tz, ban-char-field
 
@@ -142,6 +142,8 @@ AS $$
         SELECT
             (SELECT count(*)::double precision FROM (SELECT FROM public.likes LIMIT 10000) AS m) AS few,
             (SELECT c.reltuples::double precision FROM pg_class AS c WHERE c.oid = 'public.likes'::regclass) AS estimate
+        -- Worked out once, however often it is named.
+        OFFSET 0
     ) AS t
 $$;
 
@@ -191,8 +193,8 @@ AS $$
             ORDER BY m.user_id
             LIMIT 100
         ) AS near
-        WHERE NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
-            AND near.made_at < now() - interval '30 days'
+        WHERE near.made_at < now() - interval '30 days'
+            AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
         ORDER BY near.user_id
         LIMIT 1
     ) AS f
@@ -509,7 +511,7 @@ BEGIN
         ORDER BY a.attname
     ) THEN
         RAISE EXCEPTION 'likes: % has other columns than those that its backup was printed for', TG_RELID::regclass
-            USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner target print, and apply what it prints';
+            USING ERRCODE = 'OC007', HINT = 'Run: orphan-cleaner target print, and apply what it prints';
     END IF;
 
     INSERT INTO orphan_cleaner.likes_audit (post_id, user_id, created_at, deleted_at, deleted_by, application, run_id, txid)
@@ -731,7 +733,7 @@ INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, acti
 SELECT
     'likes', max(t.ordinal) + 1, 'public.likes', 'user_id', 'delete', NULL, '{}',
     'orphan_cleaner.likes_audit', 'orphan_cleaner.likes_backup',
-    'f662810c800898275fb6a902a4cb74c28152c72f9dab994c261a169cd2ec87a9'
+    '31d2b5b30a15b70a1d446c1c213c607a21416eb32bfc0a040f9f5bf578b6a9c0'
 FROM orphan_cleaner.targets AS t;
 
 SELECT orphan_cleaner.partitions_ensure(7);

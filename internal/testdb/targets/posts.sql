@@ -3,7 +3,7 @@
 -- Duration: milliseconds, whatever the size of the table.
 -- Rollback: refused while audit or backup holds a row: they are evidence, and the only copy of what was updated.
 -- Printed by `orphan-cleaner target print`: change targets.yaml and print again, not this file.
--- Target: {"name":"posts","table":"public.posts","user":"user_id","action":"update","retention":"NULL","limits":"{}","digest":"a4d0efc09bfd6cd64b2533ea6ef07d6b68217da09e22db6aecc853bb654de668","audit":[{"name":"id","ident":"id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"}],"backup":[{"name":"id","ident":"id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"body","ident":"body","type":"text"},{"name":"deleted_at","ident":"deleted_at","type":"timestamptz"}]}
+-- Target: {"name":"posts","table":"public.posts","user":"user_id","action":"update","retention":"NULL","limits":"{}","digest":"d9e685d458f7049c4a87afa4341b283f6af78e067fa46198dace21f1269e4950","audit":[{"name":"id","ident":"id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"}],"backup":[{"name":"id","ident":"id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"body","ident":"body","type":"text"},{"name":"deleted_at","ident":"deleted_at","type":"timestamptz"}]}
 -- The types are those of the table.
 -- squawk-ignore-file prefer-bigint-over-int, prefer-bigint-over-smallint, prefer-text-field, prefer-timestamp-tz, ban-char-field
 
@@ -182,8 +182,8 @@ AS $$
             ORDER BY m.user_id
             LIMIT 100
         ) AS near
-        WHERE NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
-            AND near.made_at < now() - interval '30 days'
+        WHERE near.made_at < now() - interval '30 days'
+            AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
         ORDER BY near.user_id
         LIMIT 1
     ) AS f
@@ -692,7 +692,7 @@ INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, acti
 SELECT
     'posts', max(t.ordinal) + 1, 'public.posts', 'user_id', 'update', NULL, '{}',
     'orphan_cleaner.posts_audit', 'orphan_cleaner.posts_backup',
-    'a4d0efc09bfd6cd64b2533ea6ef07d6b68217da09e22db6aecc853bb654de668'
+    'd9e685d458f7049c4a87afa4341b283f6af78e067fa46198dace21f1269e4950'
 FROM orphan_cleaner.targets AS t;
 
 SELECT orphan_cleaner.partitions_ensure(7);
