@@ -47,6 +47,14 @@ BEGIN
         RETURN NULL;
     END IF;
 
+    IF run IS NOT NULL AND EXISTS (
+        SELECT
+        FROM orphan_cleaner.targets AS t
+        WHERE t.name = current_setting('orphan_cleaner.target', true) AND t.name <> {{literal .Name}} AND to_regclass(t.table_name) = TG_RELID
+    ) THEN
+        -- By another column of this table: audited here, and backed up there.
+        run := NULL;
+    END IF;
     -- A cascade or a trigger: the rows may be those of somebody who lives.
     IF run IS NOT NULL AND current_setting('orphan_cleaner.target', true) IS DISTINCT FROM {{literal .Name}} THEN
         RAISE EXCEPTION 'a delete from another table would delete % rows of {{.Name}}, whoever they belong to', (SELECT count(*) FROM gone)

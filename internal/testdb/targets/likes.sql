@@ -4,7 +4,7 @@
 -- Duration: milliseconds, whatever the size of the table.
 -- Rollback: refused while audit or backup holds a row: they are evidence, and the only copy of what was deleted.
 -- Printed by `orphan-cleaner target print`: change targets.yaml and print again, not this file.
--- Target: {"name":"likes","table":"public.likes","user":"user_id","action":"delete","retention":"NULL","limits":"{}","digest":"31d2b5b30a15b70a1d446c1c213c607a21416eb32bfc0a040f9f5bf578b6a9c0","audit":[{"name":"post_id","ident":"post_id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"}],"backup":[{"name":"post_id","ident":"post_id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"},{"name":"kind","ident":"kind","type":"text"}]}
+-- Target: {"name":"likes","table":"public.likes","user":"user_id","action":"delete","retention":"NULL","limits":"{}","digest":"d969caa23f5daa1ef7f1829a9f5ffe88fd6c336fdeb2f14d76ed55dc93b00c51","audit":[{"name":"post_id","ident":"post_id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"}],"backup":[{"name":"post_id","ident":"post_id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"},{"name":"kind","ident":"kind","type":"text"}]}
 -- The types are those of the table.
 -- squawk-ignore-file prefer-bigint-over-int, prefer-bigint-over-smallint, prefer-text-field, prefer-timestamp-tz, ban-char-field
 
@@ -497,6 +497,14 @@ BEGIN
         RETURN NULL;
     END IF;
 
+    IF run IS NOT NULL AND EXISTS (
+        SELECT
+        FROM orphan_cleaner.targets AS t
+        WHERE t.name = current_setting('orphan_cleaner.target', true) AND t.name <> 'likes' AND to_regclass(t.table_name) = TG_RELID
+    ) THEN
+        -- By another column of this table: audited here, and backed up there.
+        run := NULL;
+    END IF;
     -- A cascade or a trigger: the rows may be those of somebody who lives.
     IF run IS NOT NULL AND current_setting('orphan_cleaner.target', true) IS DISTINCT FROM 'likes' THEN
         RAISE EXCEPTION 'a delete from another table would delete % rows of likes, whoever they belong to', (SELECT count(*) FROM gone)
@@ -733,7 +741,7 @@ INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, acti
 SELECT
     'likes', max(t.ordinal) + 1, 'public.likes', 'user_id', 'delete', NULL, '{}',
     'orphan_cleaner.likes_audit', 'orphan_cleaner.likes_backup',
-    '31d2b5b30a15b70a1d446c1c213c607a21416eb32bfc0a040f9f5bf578b6a9c0'
+    'd969caa23f5daa1ef7f1829a9f5ffe88fd6c336fdeb2f14d76ed55dc93b00c51'
 FROM orphan_cleaner.targets AS t;
 
 SELECT orphan_cleaner.partitions_ensure(7);
