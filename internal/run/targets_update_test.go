@@ -152,3 +152,24 @@ func TestUpdateThatATriggerChanges(t *testing.T) {
 		})
 	}
 }
+
+// What is changed between the plan of a restore and the restore itself stays, too.
+func TestUpdatedSinceThePlan(t *testing.T) {
+	w := newPosts(t)
+	users := w.people(60, 2)
+	w.post(90, 3, users[0])
+	w.die(40, users[0])
+	first := w.must(w.run())
+	w.db.Exec(`CREATE FUNCTION public.meanwhile() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			UPDATE public.posts SET body = 'newer' WHERE id = (SELECT min(id::text)::uuid FROM public.posts);
+			RETURN NULL;
+		END $$`)
+	w.db.Exec(`CREATE TRIGGER meanwhile AFTER INSERT ON orphan_cleaner.restores FOR EACH STATEMENT EXECUTE FUNCTION public.meanwhile()`)
+	if r, err := w.restorer().Restore(t.Context(), restore.Selection{Run: first.RunID, Targets: []string{"posts"}}); r.RowsRestored != 2 {
+		t.Errorf("%v, %+v", err, r)
+	}
+	if n := w.db.Count(`posts WHERE body = 'newer' AND deleted_at IS NOT NULL`); n != 1 {
+		t.Errorf("%d newer posts are as they were", n)
+	}
+}
