@@ -44,32 +44,45 @@ SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $$
     WITH target AS (
-        SELECT c.* FROM pg_class AS c WHERE c.oid = to_regclass('public.conversation_members')
+        SELECT
+            t.ordinal AS n, t.name, t.user_column, t.action, t.table_name, t.digest IS NULL AS is_shipped,
+            regexp_replace(t.table_name, '^public\.', '') AS shown, CASE WHEN t.digest IS NULL THEN 'members' ELSE 'rows' END AS what,
+            c.oid, c.relkind, c.relrowsecurity
+        FROM orphan_cleaner.targets AS t
+        LEFT JOIN pg_class AS c ON c.oid = to_regclass(t.table_name)
+        -- What is wrong with the shipped one is in members_shape.
+        WHERE c.oid IS NOT NULL OR t.digest IS NOT NULL
+    ),
+    evidence AS (
+        SELECT to_regclass(e.name) AS id, split_part(e.name, '.', 1) AS home, split_part(e.name, '.', 2) AS name, e.digits
+        FROM orphan_cleaner.targets AS t
+        CROSS JOIN LATERAL (VALUES (t.audit_table, 6), (t.backup_table, 8)) AS e (name, digits)
     ),
     ours AS (
         SELECT c.*, i.inhparent
         FROM pg_class AS c
         LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid
-        CROSS JOIN (SELECT to_regclass('public.conversation_members_audit') AS audit, to_regclass('public.conversation_members_backup') AS backup) AS p
         WHERE c.relkind IN ('r', 'p')
-            AND (c.relnamespace = 'orphan_cleaner'::regnamespace OR i.inhparent IN (p.audit, p.backup)
-                OR c.oid IN (p.audit, p.backup, to_regclass('public.orphan_cleaner_goose')))
+            AND (c.relnamespace = 'orphan_cleaner'::regnamespace OR i.inhparent IN (SELECT e.id FROM evidence AS e)
+                OR c.oid IN (SELECT e.id FROM evidence AS e)
+                OR c.oid IN (to_regclass('public.orphan_cleaner_goose'), to_regclass('public.orphan_cleaner_targets_goose')))
     ),
     foreign_triggers AS (
-        -- Those that fire in a run's delete or in a restore's insert. Bits of tgtype: 1 for each row, 2 before, 4 insert, 8 delete.
+        -- Those that fire in what a run or a restore does. Bits of tgtype: 1 for each row, 2 before, 4 insert, 8 delete, 16 update.
         SELECT
-            t.tgname, p.prosecdef, p.prosrc, t.tgtype & 11 = 11 AS may_keep,
+            m.n, t.tgname, p.prosecdef, p.prosrc, t.tgtype & 3 = 3 AND t.tgtype & b.does <> 0 AS may_keep,
             format('%s (%s %s)', t.tgname, CASE t.tgtype & 2 WHEN 2 THEN 'BEFORE' ELSE 'AFTER' END,
-                CASE t.tgtype & 12 WHEN 12 THEN 'INSERT OR DELETE' WHEN 8 THEN 'DELETE' ELSE 'INSERT' END) AS shown
+                CASE t.tgtype & (b.does | b.undoes) WHEN 12 THEN 'INSERT OR DELETE' WHEN 8 THEN 'DELETE' WHEN 4 THEN 'INSERT' ELSE 'UPDATE' END) AS shown
         FROM target AS m
-        JOIN pg_trigger AS t ON t.tgrelid = m.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 12 <> 0
+        CROSS JOIN LATERAL (SELECT CASE m.action WHEN 'delete' THEN 8 ELSE 16 END AS does, CASE m.action WHEN 'delete' THEN 4 ELSE 16 END AS undoes) AS b
+        JOIN pg_trigger AS t ON t.tgrelid = m.oid AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & (b.does | b.undoes) <> 0
         JOIN pg_proc AS p ON p.oid = t.tgfoid AND p.pronamespace <> 'orphan_cleaner'::regnamespace
     ),
     lacking AS (
         -- What the text of their functions evidently writes to, and this role may not. A name without a schema is looked
         -- for in public, as in the deleting function.
         SELECT DISTINCT
-            t.tgname, w.privilege, c.oid::regclass AS relation,
+            t.n, t.tgname, w.privilege, c.oid::regclass AS relation,
             CASE WHEN NOT has_schema_privilege(c.relnamespace, 'USAGE')
                 THEN format('GRANT USAGE ON SCHEMA %s TO %I; ', c.relnamespace::regnamespace, current_user) ELSE '' END
             || format('GRANT SELECT, %s ON %s TO %I', w.privilege, c.oid::regclass, current_user) AS grants
@@ -84,7 +97,11 @@ AS $$
     ),
     published AS (
         SELECT p.pubname, p.pubdelete OR p.pubupdate AS sends_changes, r.prattrs, o.oid, o.relkind, o.relreplident, o.is_ours
-        FROM (SELECT s.*, true AS is_ours FROM ours AS s UNION ALL SELECT m.*, NULL, false FROM target AS m) AS o
+        FROM (
+            SELECT s.*, true AS is_ours FROM ours AS s
+            UNION ALL
+            SELECT c.*, NULL, false FROM pg_class AS c WHERE c.oid IN (SELECT m.oid FROM target AS m)
+        ) AS o
         CROSS JOIN pg_publication AS p
         LEFT JOIN pg_publication_rel AS r ON r.prpubid = p.oid AND r.prrelid IN (o.oid, o.inhparent)
         WHERE o.relpersistence = 'p'
@@ -94,145 +111,158 @@ AS $$
     detached AS (
         -- Named as partitions of ours, and not attached, or not for long.
         SELECT
-            c.relname, n.parts[1] AS parent, i.inhrelid IS NOT NULL AS is_pending, b.lower_bound,
+            c.relname, e.home, e.name AS parent, i.inhrelid IS NOT NULL AS is_pending, b.lower_bound,
             (b.lower_bound + b.width)::date AS upper_bound,
             b.lower_bound + b.width > now() AT TIME ZONE 'UTC' AS is_needed
-        FROM pg_class AS c
-        CROSS JOIN LATERAL regexp_match(c.relname, '^(conversation_members_(?:backup(?=_\d{8}$)|audit(?=_\d{6}$)))_(\d+)$') AS n (parts)
+        FROM evidence AS e
+        JOIN pg_class AS c ON c.relnamespace = to_regnamespace(e.home) AND c.relname ~ ('^' || e.name || '_\d{' || e.digits || '}$')
+        CROSS JOIN LATERAL (SELECT right(c.relname, e.digits) AS day) AS n
         CROSS JOIN LATERAL (
             -- Not to_date, which fails where there is no such day.
-            SELECT (timestamp '0001-01-01' + make_interval(left(n.parts[2], 4)::integer - 1, substr(n.parts[2], 5, 2)::integer - 1, 0,
-                coalesce(nullif(substr(n.parts[2], 7), ''), '1')::integer - 1))::date AS lower_bound,
-                CASE length(n.parts[2]) WHEN 6 THEN interval '1 month' ELSE interval '1 day' END AS width
+            SELECT (timestamp '0001-01-01' + make_interval(left(n.day, 4)::integer - 1, substr(n.day, 5, 2)::integer - 1, 0,
+                coalesce(nullif(substr(n.day, 7), ''), '1')::integer - 1))::date AS lower_bound,
+                CASE e.digits WHEN 6 THEN interval '1 month' ELSE interval '1 day' END AS width
         ) AS b
-        LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhparent = to_regclass('public.' || n.parts[1])
-        WHERE c.relnamespace = 'public'::regnamespace
-            AND c.relkind = 'r'
-            AND n.parts[2] IN (to_char(b.lower_bound, 'YYYYMM'), to_char(b.lower_bound, 'YYYYMMDD'))
+        LEFT JOIN pg_inherits AS i ON i.inhrelid = c.oid AND i.inhparent = e.id
+        WHERE c.relkind = 'r'
+            AND n.day IN (to_char(b.lower_bound, 'YYYYMM'), to_char(b.lower_bound, 'YYYYMMDD'))
             AND i.inhdetachpending IS DISTINCT FROM false
     ),
-    checks (ordinal, check_name, status, fine, wrong, hint) AS (
+    checks (ordinal, n, check_name, status, fine, wrong, hint) AS (
         SELECT
-            1, 'table-kind', CASE WHEN m.relkind = 'r' AND NOT i.is_tree THEN 'ok' ELSE 'FAIL' END,
-            'conversation_members is an ordinary table',
-            format('conversation_members is %s: deletes by way of another table would escape the audit',
-                CASE m.relkind WHEN 'r' THEN 'part of an inheritance tree' WHEN 'p' THEN 'partitioned' WHEN 'f' THEN 'a foreign table' ELSE 'a view' END),
-            'keep the members in one ordinary table: orphan-cleaner supports no other, see docs/surroundings.md'
+            1, m.n, 'table-kind', CASE WHEN m.relkind = 'r' AND NOT i.is_tree THEN 'ok' ELSE 'FAIL' END,
+            m.shown || ' is an ordinary table',
+            m.shown || CASE WHEN m.oid IS NULL THEN ' is registered as a target, and not there' ELSE format(' is %s: deletes by way of another table would escape the audit',
+                CASE m.relkind WHEN 'r' THEN 'part of an inheritance tree' WHEN 'p' THEN 'partitioned' WHEN 'f' THEN 'a foreign table' ELSE 'a view' END) END,
+            format('keep the %s in one ordinary table: orphan-cleaner supports no other, see docs/surroundings.md', m.what)
         FROM target AS m
         CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_inherits AS h WHERE m.oid IN (h.inhrelid, h.inhparent)) AS is_tree) AS i
         UNION ALL
         SELECT
-            2, 'row-security', CASE WHEN s.is_bound THEN 'FAIL' WHEN m.relrowsecurity AND NOT s.sees_all THEN 'warn' ELSE 'ok' END,
-            'hides no member from a run',
-            'row-level security of conversation_members is on: ' || CASE WHEN s.is_bound
-                THEN format('role %s, whose functions a run calls, would see a part of the members, or none', current_user)
-                ELSE format('runs see every member, status and report count those that role %s sees', session_user) END,
+            2, m.n, 'row-security', CASE WHEN s.is_bound THEN 'FAIL' WHEN m.relrowsecurity AND NOT s.sees_all THEN 'warn' ELSE 'ok' END,
+            CASE WHEN m.is_shipped THEN 'hides no member from a run' ELSE 'no row of ' || m.shown END,
+            format('row-level security of %s is on: ', m.shown) || CASE WHEN s.is_bound
+                THEN format('role %s, whose functions a run calls, would see a part of the %s, or none', current_user, m.what)
+                ELSE format('runs see every %s, status and report count those that role %s sees', rtrim(m.what, 's'), session_user) END,
             format('as a superuser: ALTER ROLE %I BYPASSRLS', CASE WHEN s.is_bound THEN current_user ELSE session_user END)
-            || '; or, as the owner of the table: ALTER TABLE public.conversation_members DISABLE ROW LEVEL SECURITY'
+            || format('; or, as the owner of the table: ALTER TABLE %s DISABLE ROW LEVEL SECURITY', m.table_name)
         FROM target AS m
         CROSS JOIN LATERAL (
             SELECT row_security_active(m.oid) AS is_bound, bool_or(r.rolsuper OR r.rolbypassrls) AS sees_all FROM pg_roles AS r WHERE r.rolname = session_user
         ) AS s
+        WHERE m.oid IS NOT NULL
         UNION ALL
         SELECT
-            3, 'rules', CASE WHEN bool_or(w.is_grave) THEN 'FAIL' WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
-            'none on conversation_members',
-            'rules on conversation_members: ' || string_agg(w.shown, ', ' ORDER BY w.shown)
-            || CASE WHEN bool_or(w.is_grave) THEN ': members would stay, or could not be restored' ELSE ': nobody backs up what it changes' END,
-            'put a trigger in its place, then: ' || string_agg(format('DROP RULE %I ON public.conversation_members', r.rulename), '; ' ORDER BY w.shown)
+            3, m.n, 'rules', CASE WHEN bool_or(w.is_grave) THEN 'FAIL' WHEN count(r.oid) > 0 THEN 'warn' ELSE 'ok' END,
+            'none on ' || m.shown,
+            format('rules on %s: ', m.shown) || string_agg(w.shown, ', ' ORDER BY w.shown)
+            || CASE WHEN bool_or(w.is_grave) THEN format(': %s would stay, or could not be restored', m.what) ELSE ': nobody backs up what it changes' END,
+            'put a trigger in its place, then: ' || string_agg(format('DROP RULE %I ON %s', r.rulename, m.table_name), '; ' ORDER BY w.shown) FILTER (WHERE r.oid IS NOT NULL)
         FROM target AS m
-        JOIN pg_rewrite AS r ON r.ev_class = m.oid AND r.ev_type IN ('2', '3', '4') AND r.ev_enabled IN ('O', 'A')
+        LEFT JOIN pg_rewrite AS r ON r.ev_class = m.oid AND r.ev_type IN ('2', '3', '4') AND r.ev_enabled IN ('O', 'A')
         CROSS JOIN LATERAL (
             -- INSERT ... ON CONFLICT, as a restore does, is an error beside a rule for INSERT or UPDATE.
             SELECT r.is_instead OR r.ev_type <> '4' AS is_grave, format('%s ON %s DO %s', r.rulename,
                 CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END, CASE WHEN r.is_instead THEN 'INSTEAD' ELSE 'ALSO' END) AS shown
         ) AS w
+        GROUP BY m.n, m.shown, m.what, m.table_name
         UNION ALL
         SELECT
-            4, w.name, CASE WHEN t.tgenabled = 'A' AND t.tgfoid = p.oid THEN 'ok' ELSE 'FAIL' END,
+            4, m.n, w.name, CASE WHEN t.tgenabled = 'A' AND t.tgfoid = p.oid THEN 'ok' ELSE 'FAIL' END,
             'enabled, always',
-            format('the trigger %s on conversation_members ', w.name) || CASE
+            format('the trigger %s on %s ', w.name, m.shown) || CASE
                 WHEN t.oid IS NULL THEN 'is not there: dropped, or the table was swapped for a copy'
                 WHEN t.tgfoid IS DISTINCT FROM p.oid THEN 'calls a function that is not ours'
                 ELSE CASE t.tgenabled WHEN 'D' THEN 'is disabled' WHEN 'R' THEN 'fires on replicas only' ELSE 'is not ENABLE ALWAYS' END
             END,
             CASE WHEN t.tgfoid = p.oid THEN '' ELSE format(
                 'as the owner of the table: CREATE OR REPLACE TRIGGER %s %s STATEMENT EXECUTE FUNCTION orphan_cleaner.%s(); ',
-                w.name, w.fires, w.function) END || 'ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER ' || w.name
+                w.name, w.fires, w.function) END || format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %s', m.table_name, w.name)
         FROM target AS m
-        CROSS JOIN (
+        CROSS JOIN LATERAL (
             VALUES
-            ('conversation_members_audit_delete', 'AFTER DELETE ON public.conversation_members REFERENCING OLD TABLE AS gone FOR EACH', 'audit_members'),
-            ('conversation_members_refuse_truncate', 'BEFORE TRUNCATE ON public.conversation_members FOR EACH', 'refuse_truncate')
+            (m.name || '_audit_delete', format('AFTER DELETE ON %s REFERENCING OLD TABLE AS gone FOR EACH', m.table_name),
+                CASE WHEN m.is_shipped THEN 'audit_members' ELSE m.name || '_audit_deleted' END),
+            (m.name || '_refuse_truncate', format('BEFORE TRUNCATE ON %s FOR EACH', m.table_name), 'refuse_truncate')
         ) AS w (name, fires, function)
         LEFT JOIN pg_proc AS p ON p.pronamespace = 'orphan_cleaner'::regnamespace AND p.proname = w.function
         LEFT JOIN pg_trigger AS t ON t.tgrelid = m.oid AND t.tgname = w.name
+        WHERE m.action = 'delete'
         UNION ALL
         SELECT
-            5, 'foreign-triggers', CASE WHEN bool_or(t.may_keep) OR bool_or(l.list IS NOT NULL) THEN 'warn' ELSE 'ok' END,
-            coalesce('role ' || current_user || ' lacks nothing that these evidently need: ' || string_agg(t.shown, ', ' ORDER BY t.tgname), 'none on conversation_members'),
-            'triggers of others on conversation_members: ' || string_agg(
-                t.shown || CASE WHEN t.may_keep THEN ' may keep members, whose users are blocked then' ELSE '' END || coalesce(
+            5, m.n, 'foreign-triggers', CASE WHEN bool_or(t.may_keep) OR bool_or(l.list IS NOT NULL) THEN 'warn' ELSE 'ok' END,
+            coalesce('role ' || current_user || ' lacks nothing that these evidently need: ' || string_agg(t.shown, ', ' ORDER BY t.tgname), 'none on ' || m.shown),
+            format('triggers of others on %s: ', m.shown) || string_agg(
+                t.shown || CASE WHEN t.may_keep THEN format(' may keep %s, whose users are blocked then', m.what) ELSE '' END || coalesce(
                     format(' needs what role %s lacks, %s', current_user, l.list), ''), ', ' ORDER BY t.tgname),
             coalesce(string_agg(l.grants, '; ' ORDER BY t.tgname), 'let their author confirm that a run''s deletes pass; see docs/surroundings.md')
-        FROM foreign_triggers AS t
+        FROM target AS m
+        LEFT JOIN foreign_triggers AS t ON t.n = m.n
         LEFT JOIN LATERAL (
             SELECT string_agg(n.privilege || ' on ' || n.relation, ', ' ORDER BY n.grants) AS list, string_agg(n.grants, '; ' ORDER BY n.grants) AS grants
-            FROM lacking AS n WHERE n.tgname = t.tgname
+            FROM lacking AS n WHERE n.n = t.n AND n.tgname = t.tgname
         ) AS l ON true
+        GROUP BY m.n, m.shown, m.what
         UNION ALL
         SELECT
-            6, 'foreign-keys', CASE WHEN bool_or(w.destroys) THEN 'FAIL' WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
-            'no table refers to conversation_members',
-            'tables refer to conversation_members: ' || string_agg(w.shown, ', ' ORDER BY w.shown)
+            6, m.n, 'foreign-keys', CASE WHEN bool_or(w.destroys) THEN 'FAIL' WHEN count(k.oid) > 0 THEN 'warn' ELSE 'ok' END,
+            'no table refers to ' || m.shown,
+            format('tables refer to %s: ', m.shown) || string_agg(w.shown, ', ' ORDER BY w.shown)
             || CASE WHEN bool_or(w.destroys) THEN ': a run would delete or change rows there that nobody backs up' ELSE ': users with rows there are blocked' END,
             coalesce(
                 string_agg(format('ALTER TABLE %1$s DROP CONSTRAINT %2$I, ADD CONSTRAINT %2$I %3$s', k.conrelid::regclass, k.conname,
                     regexp_replace(pg_get_constraintdef(k.oid), ' ON DELETE (CASCADE|SET NULL|SET DEFAULT)( \([^)]*\))?', '')), '; ' ORDER BY w.shown)
                 FILTER (WHERE w.destroys),
-                'let their owners confirm that such a row is to keep the member'
+                'let their owners confirm that such a row is to keep the ' || rtrim(m.what, 's')
             )
         FROM target AS m
         -- Of a partitioned table its own constraint, and not those of its partitions.
-        JOIN pg_constraint AS k ON k.confrelid = m.oid AND k.contype = 'f' AND k.conparentid = 0
+        LEFT JOIN pg_constraint AS k ON k.confrelid = m.oid AND k.contype = 'f' AND k.conparentid = 0
         CROSS JOIN LATERAL (
-            SELECT k.confdeltype IN ('c', 'n', 'd') AS destroys, format('%s by %s ON DELETE %s', k.conrelid::regclass, k.conname, CASE k.confdeltype
+            -- What is audited, and taken back, is not lost.
+            SELECT k.confdeltype IN ('n', 'd') OR k.confdeltype = 'c' AND NOT EXISTS (SELECT FROM target AS o WHERE o.oid = k.conrelid AND o.action = 'delete') AS destroys, format('%s by %s ON DELETE %s', k.conrelid::regclass, k.conname, CASE k.confdeltype
                 WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT' WHEN 'r' THEN 'RESTRICT' ELSE 'NO ACTION' END) AS shown
         ) AS w
+        WHERE m.action = 'delete'
+        GROUP BY m.n, m.shown, m.what
         UNION ALL
         SELECT
-            7, 'index', CASE WHEN EXISTS (
+            7, m.n, 'index', CASE WHEN EXISTS (
                 SELECT
                 FROM pg_index AS x
-                JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0] AND a.attname = 'user_id'
+                JOIN pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0] AND a.attname = m.user_column
                 JOIN pg_class AS c ON c.oid = x.indexrelid
                 JOIN pg_am AS b ON b.oid = c.relam AND b.amname = 'btree'
-                WHERE x.indrelid = m.oid AND x.indisvalid AND x.indpred IS NULL
+                -- Of an update, of the rows that are not done yet.
+                WHERE x.indrelid = m.oid AND x.indisvalid AND (x.indpred IS NULL OR m.action = 'update')
             ) THEN 'ok' ELSE 'FAIL' END,
-            'an index on conversation_members(user_id) is valid',
-            'no valid index on conversation_members(user_id), a btree of all rows: every page of the scan would read the whole table',
-            'CREATE INDEX CONCURRENTLY conversation_members_user_id ON public.conversation_members (user_id)'
+            format('an index on %s(%s) is valid', m.shown, m.user_column),
+            format('no valid index on %s(%s), a btree of all rows: every page of the scan would read the whole table', m.shown, m.user_column),
+            format('CREATE INDEX CONCURRENTLY %I ON %s (%I)', m.name || '_' || m.user_column, m.table_name, m.user_column)
         FROM target AS m
+        WHERE m.oid IS NOT NULL
         UNION ALL
         SELECT
-            8, 'owner-grants', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
+            8, NULL, 'owner-grants', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
             format('role %s may delete members and restore them', current_user),
             format('role %s, whose functions a run calls, lacks %s', current_user, string_agg(g.lacks, ', ' ORDER BY g.ordinal)),
             'psql -f sql/roles.sql'
         FROM (
-            SELECT p.ordinal, p.privilege || CASE p.ordinal WHEN 3 THEN ' on conversation_members' ELSE '' END AS lacks
+            SELECT m.n AS ordinal, string_agg(p.privilege, ', ' ORDER BY p.ordinal) || ' on ' || m.shown AS lacks
             FROM target AS m
-            JOIN unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) WITH ORDINALITY AS p (privilege, ordinal) ON NOT has_table_privilege(m.oid, p.privilege)
+            CROSS JOIN LATERAL unnest(ARRAY['SELECT', CASE m.action WHEN 'delete' THEN 'INSERT' END, upper(m.action)]) WITH ORDINALITY AS p (privilege, ordinal)
+            WHERE NOT CASE p.privilege WHEN 'UPDATE' THEN has_any_column_privilege(m.oid, p.privilege) ELSE has_table_privilege(m.oid, p.privilege) END
+            GROUP BY m.n, m.shown
             UNION ALL
             -- What shadow_evidence() reads where users.deleted_at is there.
-            SELECT 4, 'SELECT on users (id, deleted_at)'
+            SELECT 1e9, 'SELECT on users (id, deleted_at)'
             FROM pg_attribute AS a
             WHERE a.attrelid = to_regclass('public.users') AND a.attname IN ('id', 'deleted_at') AND NOT a.attisdropped
             HAVING count(*) = 2 AND NOT bool_and(has_column_privilege(a.attrelid, a.attnum, 'SELECT'))
         ) AS g
         UNION ALL
         SELECT
-            9, 'replica-identity', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
+            9, NULL, 'replica-identity', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
             'nothing that is published lacks one',
             'published without a replica identity, or without its columns, so that deletes fail: ' || string_agg(p.oid::regclass || ' by ' || p.pubname, ', ' ORDER BY p.oid),
             string_agg(CASE WHEN p.prattrs IS NULL THEN format('ALTER TABLE %s REPLICA IDENTITY FULL', p.oid::regclass)
@@ -250,7 +280,7 @@ AS $$
             )
         UNION ALL
         SELECT
-            10, 'subscribers', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            10, NULL, 'subscribers', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
             'no publication sends our tables',
             'publications send tables of ours: ' || string_agg(DISTINCT p.pubname, ', ') || '; a subscriber stops at each new partition that it has not got',
             'list the tables to publish, without ours; or see docs/surroundings.md'
@@ -258,19 +288,19 @@ AS $$
         WHERE p.is_ours
         UNION ALL
         SELECT
-            11, 'partitions-detached', CASE WHEN bool_or(d.is_needed) THEN 'FAIL' WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            11, NULL, 'partitions-detached', CASE WHEN bool_or(d.is_needed) THEN 'FAIL' WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
             'none of ours',
             'partitions that somebody detached: ' || string_agg(
                 d.relname || CASE WHEN d.is_pending THEN ' (half: a DETACH CONCURRENTLY did not end)' ELSE '' END, ', ' ORDER BY d.relname
             ) || CASE WHEN bool_or(d.is_needed) THEN ': deletes of that time could not be backed up' ELSE ': nothing in them can be restored' END,
             'as the owner of the tables: ' || string_agg(
-                CASE WHEN d.is_pending THEN format('ALTER TABLE public.%s DETACH PARTITION public.%s FINALIZE; ', d.parent, d.relname) ELSE '' END
-                || format('ALTER TABLE public.%1$s ATTACH PARTITION public.%2$s FOR VALUES FROM (''%3$s 00:00:00+00'') TO (''%4$s 00:00:00+00''), or'
-                ' ALTER TABLE public.%2$s RENAME TO %2$s_detached', d.parent, d.relname, d.lower_bound, d.upper_bound), '; ' ORDER BY d.relname)
+                CASE WHEN d.is_pending THEN format('ALTER TABLE %1$s.%2$s DETACH PARTITION %1$s.%3$s FINALIZE; ', d.home, d.parent, d.relname) ELSE '' END
+                || format('ALTER TABLE %5$s.%1$s ATTACH PARTITION %5$s.%2$s FOR VALUES FROM (''%3$s 00:00:00+00'') TO (''%4$s 00:00:00+00''), or'
+                ' ALTER TABLE %5$s.%2$s RENAME TO %2$s_detached', d.parent, d.relname, d.lower_bound, d.upper_bound, d.home), '; ' ORDER BY d.relname)
         FROM detached AS d
         UNION ALL
         SELECT
-            12, 'own-row-security', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
+            12, NULL, 'own-row-security', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
             'hides no row of ours from those who may read them',
             format('row-level security is on for %s of our tables, such as %s: runners and readers see none of their rows', count(*), min(o.oid::regclass::text))
             || coalesce((
@@ -283,10 +313,10 @@ AS $$
         FROM ours AS o
         -- A partition is read by way of its parent, whose policies count.
         WHERE o.relrowsecurity
-            AND (o.inhparent IS NULL OR o.relname = 'conversation_members_audit_default')
+            AND (o.inhparent IS NULL OR pg_get_expr(o.relpartbound, o.oid) = 'DEFAULT')
         UNION ALL
         SELECT
-            13, 'own-grants', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            13, NULL, 'own-grants', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
             'nobody but their owner may write to our tables',
             format('%s may write to %s of our tables, such as %s: evidence could be forged', string_agg(DISTINCT w.grantee, ', '),
                 count(DISTINCT w.relation), min(w.relation)),
@@ -300,7 +330,7 @@ AS $$
         ) AS w
         UNION ALL
         SELECT
-            14, 'old-transactions', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            14, NULL, 'old-transactions', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
             'none is as old as the last run',
             'transactions that were open when the last run ended, and still are: ' || string_agg(t.shown, ', ' ORDER BY t.since)
             || ': members that were written since they began count as changed, and stay',
@@ -317,7 +347,7 @@ AS $$
         WHERE t.since < (SELECT r.finished_at FROM orphan_cleaner.runs AS r WHERE r.finished_at IS NOT NULL ORDER BY r.run_id DESC LIMIT 1)
         UNION ALL
         SELECT
-            15, 'synchronous-standby', CASE WHEN orphan_cleaner.lacks_standby() THEN 'FAIL' ELSE 'ok' END,
+            15, NULL, 'synchronous-standby', CASE WHEN orphan_cleaner.lacks_standby() THEN 'FAIL' ELSE 'ok' END,
             'no COMMIT waits for one that is not there',
             'no standby is connected, and synchronous_standby_names asks for one: each COMMIT waits for ever, the application''s too',
             'start the standby; or, as a superuser, if you can do without: ALTER SYSTEM SET synchronous_standby_names = ''''; SELECT pg_reload_conf()'
@@ -327,15 +357,20 @@ AS $$
     GROUP BY s.check_name, s.status
     UNION ALL
     (
-        SELECT c.check_name, c.status, CASE c.status WHEN 'ok' THEN c.fine ELSE c.wrong END, CASE c.status WHEN 'ok' THEN '' ELSE c.hint END
+        SELECT
+            c.check_name,
+            CASE WHEN bool_or(c.status = 'FAIL') THEN 'FAIL' WHEN bool_or(c.status = 'warn') THEN 'warn' ELSE 'ok' END,
+            coalesce(string_agg(c.wrong, '; ' ORDER BY c.n) FILTER (WHERE c.status <> 'ok'), string_agg(c.fine, '; ' ORDER BY c.n)),
+            coalesce(string_agg(c.hint, '; ' ORDER BY c.n) FILTER (WHERE c.status <> 'ok'), '')
         FROM checks AS c
+        GROUP BY c.ordinal, c.check_name
         ORDER BY c.ordinal, c.check_name
     )
 $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.surroundings IS 'Whether conversation_members, what is around it and what we made there suit a run: a row for each check, ok, warn or FAIL, with a hint. A FAIL stops runs.';
+COMMENT ON FUNCTION orphan_cleaner.surroundings IS 'Whether the targets, what is around them and what we made there suit a run: a row for each check, ok, warn or FAIL, with a hint. A FAIL stops runs.';
 -- +goose StatementEnd
 
 -- +goose Down

@@ -86,6 +86,7 @@ DECLARE
     target record;
     deleted bigint;
     is_done boolean;
+    cascades text;
 BEGIN
     rows_deleted := '{}';
     is_whole := true;
@@ -98,6 +99,18 @@ BEGIN
         -- By the time at which the ledger was written: the clock may have jumped forward since.
         USING user_ids, least(run.judged_at, now()) - orphan_cleaner.run_retention(run, target.retention), checked_from, max_rows;
         PERFORM set_config('orphan_cleaner.run_token', '', true);
+        IF current_setting('orphan_cleaner.audited')::bigint > deleted THEN
+            -- Other rows than those that are due, of this table or of another target: their users are blocked.
+            SELECT string_agg(format('%s of %s', k.conname, k.conrelid::regclass), ', ' ORDER BY k.conname) INTO cascades
+            FROM pg_constraint AS k
+            WHERE k.contype = 'f' AND k.confdeltype = 'c' AND k.conparentid = 0
+                AND k.confrelid = (SELECT to_regclass(t.table_name) FROM orphan_cleaner.targets AS t WHERE t.name = target.name);
+            IF cascades IS NOT NULL THEN
+                RAISE EXCEPTION 'with % rows of % the database deletes % that are not due, by foreign keys ON DELETE CASCADE: %',
+                    deleted, target.name, current_setting('orphan_cleaner.audited')::bigint - deleted, cascades
+                    USING ERRCODE = 'OC006', HINT = format('Make %s a target of action update, or let the key refuse the delete', target.name);
+            END IF;
+        END IF;
         IF current_setting('orphan_cleaner.audited') <> deleted::text OR current_setting('orphan_cleaner.backed_up') <> deleted::text THEN
             RAISE EXCEPTION 'count proof failed: % rows of % deleted, % audited, % backed up; rolled back',
                 deleted, target.name, current_setting('orphan_cleaner.audited'), current_setting('orphan_cleaner.backed_up')

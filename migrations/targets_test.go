@@ -1,6 +1,7 @@
 package migrations_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -103,5 +104,71 @@ func TestFurtherTarget(t *testing.T) {
 	}
 	if diff := before.Diff(d.Snapshot("pg_class WHERE relnamespace = 'orphan_cleaner'::regnamespace")); diff != "" {
 		t.Errorf("left after down:\n%s", diff)
+	}
+}
+
+// What is around a further target is looked at like what is around conversation_members, in
+// the same rows, and the message says whose it is; a hint that is SQL heals it.
+func TestSurroundingsOfEveryTarget(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		spoil, finding, says, heals string // heals: what is left after the hint was executed; empty: it is not SQL
+	}{
+		"trigger disabled": {`ALTER TABLE likes DISABLE TRIGGER likes_audit_delete`, "likes_audit_delete FAIL", "on likes is disabled", "nothing"},
+		"trigger dropped":  {`DROP TRIGGER likes_refuse_truncate ON likes`, "likes_refuse_truncate FAIL", "on likes is not there", ""},
+		"no index":         {`DROP INDEX likes_user_id`, "index FAIL", "no valid index on likes(user_id)", "nothing"},
+		"rule":             {`CREATE RULE stay AS ON DELETE TO likes DO INSTEAD NOTHING`, "rules FAIL", "rules on likes: stay ON DELETE DO INSTEAD: rows would stay", ""},
+		"trigger of others": {
+			`CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+			CREATE TRIGGER keep BEFORE DELETE ON likes FOR EACH ROW EXECUTE FUNCTION keep()`,
+			"foreign-triggers warn", "triggers of others on likes: keep (BEFORE DELETE) may keep rows", "",
+		},
+		"a key that changes rows": {
+			`CREATE TABLE replies (post_id uuid, user_id uuid, CONSTRAINT replies_to FOREIGN KEY (post_id, user_id) REFERENCES likes ON DELETE SET NULL)`,
+			"foreign-keys FAIL", "tables refer to likes: public.replies by replies_to ON DELETE SET NULL", "foreign-keys warn",
+		},
+		"a key from a target that is audited": {
+			`ALTER TABLE likes ADD COLUMN on_post uuid, ADD COLUMN on_user uuid, ADD CONSTRAINT hangs_on FOREIGN KEY (on_post, on_user) REFERENCES likes ON DELETE CASCADE`,
+			"foreign-keys warn", "users with rows there are blocked", "",
+		},
+		"children":  {`CREATE TABLE more () INHERITS (likes)`, "table-kind FAIL", "likes is part of an inheritance tree", ""},
+		"not there": {`DROP TABLE likes`, "table-kind FAIL", "likes is registered as a target, and not there", ""},
+		"an owner without rights": {
+			`GRANT USAGE ON SCHEMA orphan_cleaner TO pg_monitor;
+			GRANT SELECT ON ALL TABLES IN SCHEMA orphan_cleaner TO pg_monitor;
+			GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner TO pg_monitor;
+			GRANT SELECT ON likes TO pg_monitor;
+			ALTER FUNCTION orphan_cleaner.surroundings() OWNER TO pg_monitor`,
+			"owner-grants FAIL", "INSERT, DELETE on likes", "",
+		},
+		"detached": {
+			`DO $$ BEGIN EXECUTE (SELECT format('ALTER TABLE orphan_cleaner.likes_backup DETACH PARTITION %s', inhrelid::regclass)
+				FROM pg_inherits WHERE inhparent = 'orphan_cleaner.likes_backup'::regclass ORDER BY inhrelid LIMIT 1); END $$`,
+			"partitions-detached FAIL", "likes_backup_", "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := testdb.New(t)
+			d.Targets("likes")
+			if got := around(t, d); len(got) > 0 {
+				t.Fatalf("before: %q", got)
+			}
+			d.Script(c.spoil)
+			check, _, _ := strings.Cut(c.finding, " ")
+			if got := around(t, d); !slices.Contains(got, c.finding) {
+				t.Fatalf("found %q", got)
+			}
+			if said := testdb.One[string](d, "SELECT message FROM orphan_cleaner.surroundings() WHERE check_name = $1", check); !strings.Contains(said, c.says) {
+				t.Errorf("it says %q", said)
+			}
+			if c.heals == "" {
+				return
+			}
+			d.Exec(hintOf(d, check))
+			if got := around(t, d); !slices.Equal(got, slices.DeleteFunc([]string{c.heals}, func(left string) bool { return left == "nothing" })) {
+				t.Errorf("after the hint: %q", got)
+			}
+		})
 	}
 }

@@ -104,8 +104,8 @@ WHERE is_applied
 ORDER BY version_id;
 
 -- name: PreflightSurroundings :many
--- Whether conversation_members, what is around it and what we made there suit a run.
--- Locks: none beyond the catalog. Rows: a dozen.
+-- Whether the targets, what is around them and what we made there suit a run.
+-- Locks: none beyond the catalog. Rows: a dozen, and two a target.
 SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
 FROM orphan_cleaner.surroundings() AS s;
 

@@ -109,6 +109,45 @@ LEFT JOIN kept AS k ON k.day IS NOT DISTINCT FROM l.day
 LEFT JOIN percentiles AS p ON p.day IS NOT DISTINCT FROM l.day
 ORDER BY l.day NULLS LAST;
 
+-- name: ReportTargets :many
+-- What the runs that began in a span deleted of each target, or updated, and restored.
+-- Locks: ACCESS SHARE on targets, runs, run_targets and restores. Index: runs_started_at, run_targets_pkey, restores_pkey.
+-- Rows: the runs of the span, a row a target each, and the rows of its restores.
+WITH begun AS MATERIALIZED (
+    SELECT r.run_id, r.kind
+    FROM orphan_cleaner.runs AS r
+    WHERE r.started_at >= @since::timestamptz
+        AND r.started_at < @until::timestamptz
+)
+SELECT
+    t.name AS target,
+    coalesce((
+        SELECT sum(r.rows_deleted)
+        FROM (
+            -- In one piece, not run by run; while the clock was wrong others began between them.
+            SELECT a.run_id, a.target, a.rows_deleted
+            FROM orphan_cleaner.run_targets AS a
+            WHERE a.run_id BETWEEN (SELECT min(b.run_id) FROM begun AS b) AND (SELECT max(b.run_id) FROM begun AS b)
+            OFFSET 0
+        ) AS r
+        WHERE r.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+            AND r.target = t.name
+    ), 0)::bigint AS rows_deleted,
+    (
+        SELECT count(*) FILTER (WHERE o.target = t.name)
+        FROM begun AS b
+        CROSS JOIN LATERAL (
+            SELECT l.target
+            FROM orphan_cleaner.restores AS l
+            WHERE l.run_id = b.run_id
+                AND l.state IN ('restored', 'reverted')
+            OFFSET 0
+        ) AS o
+        WHERE b.kind = 'restore'
+    )::bigint AS rows_restored
+FROM orphan_cleaner.targets_in_order AS t
+ORDER BY t.n;
+
 -- name: ReportSizes :many
 -- Which conversations the runs that began in a span took members from or gave them back to, by the size
 -- that each had before the span: members who had joined by then and are there, or have been deleted since.

@@ -37,6 +37,8 @@ type report struct {
 	Days  []db.ReportDaysRow  `json:"days"`
 	Total db.ReportDaysRow    `json:"total"`
 	Sizes []db.ReportSizesRow `json:"sizes"`
+	// Targets are in the order of the sweep.
+	Targets []db.ReportTargetsRow `json:"targets"`
 	// Blocked are those of now, whenever the span was.
 	Blocked []blockedUser `json:"blocked"`
 }
@@ -130,6 +132,9 @@ func readReport(ctx context.Context, q *db.Queries, since, until time.Time) (r r
 	if r.Sizes, err = q.ReportSizes(ctx, db.ReportSizesParams{Since: r.Since, Until: r.Until}); err != nil {
 		return r, err
 	}
+	if r.Targets, err = q.ReportTargets(ctx, db.ReportTargetsParams{Since: r.Since, Until: r.Until}); err != nil {
+		return r, err
+	}
 	r.Blocked, err = readBlocked(ctx, q)
 	return r, err
 }
@@ -180,6 +185,15 @@ func (r report) print(w io.Writer) error {
 	}
 	if deleted != r.Total.MembersDeleted {
 		if _, err := fmt.Fprintf(w, "the audit holds %d of the %d members deleted: older months are pruned\n", deleted, r.Total.MembersDeleted); err != nil {
+			return err
+		}
+	}
+	if len(r.Targets) > 1 {
+		targets := newTable("Targets", "target", "rows deleted", "rows restored")
+		for _, row := range r.Targets {
+			targets.AppendRow(table.Row{row.Target, row.RowsDeleted, row.RowsRestored})
+		}
+		if err := printTable(w, targets); err != nil {
 			return err
 		}
 	}

@@ -134,6 +134,47 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// With several targets status and report say what was done in each.
+func TestStatusAndReportOfTargets(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 1234, 15)
+	if e := program(t, w.env, "status").expect(t, exitDone); strings.Contains(e.stdout, "Targets") {
+		t.Errorf("a table of one target: %s", e)
+	}
+	w.Targets("likes")
+	w.Exec(`INSERT INTO likes (post_id, user_id, created_at)
+		SELECT gen_random_uuid(), m.user_id, now() - interval '90 days' FROM (SELECT DISTINCT user_id FROM conversation_members) AS m, generate_series(1, 2)`)
+	program(t, w.env, "run").expect(t, exitDone)
+	var st status
+	e := program(t, w.env, "status", "--json").expect(t, exitDone)
+	if err := json.Unmarshal([]byte(e.stdout), &st); err != nil {
+		t.Fatal(err)
+	}
+	want := []db.MetricsTargetsRow{
+		{Target: "conversation_members", DeletedTotal: 15, Due: 15, Deleted: 15},
+		{Target: "likes", DeletedTotal: 30, Due: 30, Deleted: 30},
+	}
+	if !slices.Equal(st.Targets, want) {
+		t.Errorf("%+v, not %+v", st.Targets, want)
+	}
+	program(t, w.env, "restore", "--run=1", "--target=likes", "--execute").expect(t, exitDone)
+	r := w.report(t, "--since="+testdb.One[string](w.DB, "SELECT (now() AT TIME ZONE 'UTC')::date::text"))
+	if want := []db.ReportTargetsRow{{Target: "conversation_members", RowsDeleted: 15}, {Target: "likes", RowsDeleted: 30, RowsRestored: 30}}; !slices.Equal(r.Targets, want) {
+		t.Errorf("%+v, not %+v", r.Targets, want)
+	}
+	for command, line := range map[string]string{
+		"status": `likes +30 +30 +0 +0 +0 +0 +30`, "report": `likes +30 +30`,
+	} {
+		args := []string{command}
+		if command == "report" {
+			args = append(args, "--since="+r.Since.Format(time.DateOnly))
+		}
+		if e := program(t, w.env, args...).expect(t, exitDone); !regexp.MustCompile(line).MatchString(e.stdout) {
+			t.Errorf("%s without %q", e, line)
+		}
+	}
+}
+
 // A span is half-open, in UTC, whatever zone it is written in.
 func TestReportSpans(t *testing.T) {
 	t.Parallel()

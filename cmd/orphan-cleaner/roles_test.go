@@ -57,6 +57,8 @@ func commandRoles(w *world) []commandRole {
 		{[]string{"resume"}, []string{migrator, restorer, both}, "INSERT INTO orphan_cleaner.pauses (reason) SELECT 'x' WHERE NOT EXISTS (SELECT FROM orphan_cleaner.pauses WHERE resumed_at IS NULL)"},
 		{[]string{"limits", "list"}, all, ""},
 		{[]string{"target", "check"}, all, ""},
+		{[]string{"target", "list"}, all, ""},
+		{[]string{"target", "print", "testdata/no_targets.yaml", "--dir=testdata/no_targets"}, all, ""},
 		{[]string{"limits", "pin", "delete-rows=1000"}, []string{migrator}, ""},
 		{[]string{"limits", "unpin", "delete-rows"}, []string{migrator}, ""},
 		{[]string{"approve", "1", "--yes"}, []string{migrator}, ""},

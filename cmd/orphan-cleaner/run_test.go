@@ -152,7 +152,7 @@ func TestAuthServiceGoesWrong(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, 100, 3)
-			before := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.refusals")
+			before := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.run_targets", "orphan_cleaner.refusals")
 			fault, found := authfake.Named(name)
 			if !found {
 				t.Fatal("there is no such fault")
@@ -166,7 +166,7 @@ func TestAuthServiceGoesWrong(t *testing.T) {
 			if e.result(t)["state"] != state || len(troubles(e.stderr)) == 0 {
 				t.Errorf("want state %s: %s", state, e)
 			}
-			if after := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.refusals"); after != before {
+			if after := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.run_targets", "orphan_cleaner.refusals"); after != before {
 				t.Errorf("the database changed:\n%s\nwas\n%s", after, before)
 			}
 		})
@@ -178,7 +178,7 @@ func TestAuthServiceGoesWrong(t *testing.T) {
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 300, 15)
-	before := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.refusals")
+	before := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.run_targets", "orphan_cleaner.refusals")
 	e := program(t, w.env, "run", "--json", "--max-delete-rows=14").expect(t, exitRefused)
 	if got := e.result(t); got["state"] != "refused" || got["breaker"] != "delete-rows" || got["members_due"] != 15.0 || got["members_deleted"] != 0.0 {
 		t.Errorf("%s", e)
@@ -186,7 +186,7 @@ func TestRefused(t *testing.T) {
 	if last := lastLine(e.stderr); !strings.HasPrefix(last, "ERROR orphan_cleaner: Run refused ") || !strings.Contains(last, "MAX_DELETE_ROWS") {
 		t.Errorf("the last line is %q", last)
 	}
-	if after := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.refusals"); after != before {
+	if after := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.run_targets", "orphan_cleaner.refusals"); after != before {
 		t.Errorf("a refused run changed the database:\n%s\nwas\n%s", after, before)
 	}
 	if refused := w.Count("orphan_cleaner.refusals WHERE user_id = ANY ($1)", w.dead); refused != 15 {

@@ -36,6 +36,7 @@ type status struct {
 	Alive     []db.RecheckAliveRow     `json:"resurrected"`
 	Coverage  []db.CoverageStateRow    `json:"coverage"`
 	Runs      []db.RunRecentRow        `json:"runs"`
+	Targets   []db.MetricsTargetsRow   `json:"targets"` // of all runs, and of the last one that was judged
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
 	Blocked   []blockedUser            `json:"blocked"`
 	Window    *windowState             `json:"window"`
@@ -78,6 +79,9 @@ const clearScreen = "\x1b[H\x1b[2J"
 func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (st status, err error) {
 	if st.Runs, err = q.RunRecent(ctx, cmd.Runs); err != nil {
 		return st, fmt.Errorf("reading the runs: %w; see: orphan-cleaner check", err)
+	}
+	if st.Targets, err = q.MetricsTargets(ctx); err != nil {
+		return st, fmt.Errorf("reading the targets: %w; see: orphan-cleaner check", err)
 	}
 	if st.Backlog, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: time.Duration(cmd.Retention), MaxRows: cmd.Days}); err != nil {
 		return st, fmt.Errorf("reading the backlog: %w; see: orphan-cleaner check", err)
@@ -176,6 +180,15 @@ func printStatus(s *streams, st status) error {
 			if _, err := fmt.Fprintf(s.out, "run %d: %s\n", r.RunID, shown(*r.Error)); err != nil {
 				return err
 			}
+		}
+	}
+	if len(st.Targets) > 1 {
+		targets := newTable("Targets, in the last run", "target", "due", "deleted", "young", "held", "changed", "blocked", "deleted by all")
+		for _, t := range st.Targets {
+			targets.AppendRow(table.Row{t.Target, t.Due, t.Deleted, t.KeptYoung, t.Held, t.Changed, t.Blocked, t.DeletedTotal})
+		}
+		if err := printTable(s.out, targets); err != nil {
+			return err
 		}
 	}
 	backlog := newTable("Backlog", "retention ends", "users", "members")

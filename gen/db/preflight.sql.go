@@ -521,8 +521,8 @@ type PreflightSurroundingsRow struct {
 	Hint      string `json:"hint"`
 }
 
-// Whether conversation_members, what is around it and what we made there suit a run.
-// Locks: none beyond the catalog. Rows: a dozen.
+// Whether the targets, what is around them and what we made there suit a run.
+// Locks: none beyond the catalog. Rows: a dozen, and two a target.
 func (q *Queries) PreflightSurroundings(ctx context.Context) ([]PreflightSurroundingsRow, error) {
 	rows, err := q.db.Query(ctx, preflightSurroundings)
 	if err != nil {

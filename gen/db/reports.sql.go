@@ -316,3 +316,74 @@ func (q *Queries) ReportSizes(ctx context.Context, arg ReportSizesParams) ([]Rep
 	}
 	return items, nil
 }
+
+const reportTargets = `-- name: ReportTargets :many
+WITH begun AS MATERIALIZED (
+    SELECT r.run_id, r.kind
+    FROM orphan_cleaner.runs AS r
+    WHERE r.started_at >= $1::timestamptz
+        AND r.started_at < $2::timestamptz
+)
+SELECT
+    t.name AS target,
+    coalesce((
+        SELECT sum(r.rows_deleted)
+        FROM (
+            -- In one piece, not run by run; while the clock was wrong others began between them.
+            SELECT a.run_id, a.target, a.rows_deleted
+            FROM orphan_cleaner.run_targets AS a
+            WHERE a.run_id BETWEEN (SELECT min(b.run_id) FROM begun AS b) AND (SELECT max(b.run_id) FROM begun AS b)
+            OFFSET 0
+        ) AS r
+        WHERE r.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+            AND r.target = t.name
+    ), 0)::bigint AS rows_deleted,
+    (
+        SELECT count(*) FILTER (WHERE o.target = t.name)
+        FROM begun AS b
+        CROSS JOIN LATERAL (
+            SELECT l.target
+            FROM orphan_cleaner.restores AS l
+            WHERE l.run_id = b.run_id
+                AND l.state IN ('restored', 'reverted')
+            OFFSET 0
+        ) AS o
+        WHERE b.kind = 'restore'
+    )::bigint AS rows_restored
+FROM orphan_cleaner.targets_in_order AS t
+ORDER BY t.n
+`
+
+type ReportTargetsParams struct {
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+}
+
+type ReportTargetsRow struct {
+	Target       string `json:"target"`
+	RowsDeleted  int64  `json:"rows_deleted"`
+	RowsRestored int64  `json:"rows_restored"`
+}
+
+// What the runs that began in a span deleted of each target, or updated, and restored.
+// Locks: ACCESS SHARE on targets, runs, run_targets and restores. Index: runs_started_at, run_targets_pkey, restores_pkey.
+// Rows: the runs of the span, a row a target each, and the rows of its restores.
+func (q *Queries) ReportTargets(ctx context.Context, arg ReportTargetsParams) ([]ReportTargetsRow, error) {
+	rows, err := q.db.Query(ctx, reportTargets, arg.Since, arg.Until)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ReportTargetsRow
+	for rows.Next() {
+		var i ReportTargetsRow
+		if err := rows.Scan(&i.Target, &i.RowsDeleted, &i.RowsRestored); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}

@@ -253,6 +253,43 @@ func TestBlockedInOneTarget(t *testing.T) {
 	w.evidence(9)
 }
 
+// Rows that the database would delete along, by a foreign key, are nobody's who is due: they
+// stay, as does what they hang on, and their users are blocked, with the key by name.
+func TestCascadeOntoRowsThatAreNotDue(t *testing.T) {
+	for name, keys := range map[string]string{
+		"of the same target": `ALTER TABLE likes ADD COLUMN on_post uuid, ADD COLUMN on_user uuid,
+			ADD CONSTRAINT hangs_on FOREIGN KEY (on_post, on_user) REFERENCES likes ON DELETE CASCADE`,
+		"of an earlier target": `ALTER TABLE conversation_members ADD COLUMN on_post uuid, ADD COLUMN on_user uuid,
+			ADD CONSTRAINT hangs_on FOREIGN KEY (on_post, on_user) REFERENCES likes ON DELETE CASCADE;
+			ALTER TABLE conversation_members_backup ADD COLUMN on_post uuid, ADD COLUMN on_user uuid`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newContent(t)
+			users := w.people(100, 2)
+			w.like(90, 3, users[:4]...)
+			w.die(40, users[:3]...)
+			w.db.Script(keys)
+			table := testdb.One[string](w.db, `SELECT conrelid::regclass::text FROM pg_constraint WHERE conname = 'hangs_on'`)
+			// What a living user has hangs on what a dead one has.
+			w.db.Exec(`UPDATE `+table+` SET (on_post, on_user) = (SELECT post_id, user_id FROM likes WHERE user_id = $1 LIMIT 1) WHERE user_id = $2`, users[1], users[3])
+			living := w.db.Snapshot(table+` WHERE user_id = $1`, users[3])
+			r, err := w.run()
+			if !errors.Is(err, run.ErrIncomplete) || r.UsersBlocked != 1 || len(r.Blocked) != 1 || r.Blocked[0].UserID != users[1] ||
+				!strings.Contains(r.Blocked[0].Message, "that are not due, by foreign keys ON DELETE CASCADE: hangs_on of public."+table) {
+				t.Errorf("%v, %+v", err, r)
+			}
+			if diff := living.Diff(w.db.Snapshot(table+` WHERE user_id = $1`, users[3])); diff != "" {
+				t.Errorf("rows of a living user were touched:\n%s", diff)
+			}
+			if got, want := target(r, "likes"), (result.Target{Name: "likes", RowsDue: 9, RowsDeleted: 6, RowsBlocked: 3}); got != want {
+				t.Errorf("%+v, not %+v", got, want)
+			}
+			w.invariant(4)
+			w.evidence(6)
+		})
+	}
+}
+
 // A chunk is deleted in all targets or in none: here the session is shot between the two.
 func TestKilledBetweenTargets(t *testing.T) {
 	w := newContent(t)

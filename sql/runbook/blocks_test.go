@@ -133,6 +133,10 @@ func (p *place) reads(q *db.Queries) {
 			_, err := q.ReportSizes(ctx, db.ReportSizesParams{Since: since, Until: until})
 			return err
 		},
+		func() error {
+			_, err := q.ReportTargets(ctx, db.ReportTargetsParams{Since: since, Until: until})
+			return err
+		},
 		func() error { _, err := q.RestoreLeft(ctx, restore); return err },
 		func() error { _, err := q.RestoreSummary(ctx, restore); return err },
 		func() error {
@@ -210,6 +214,7 @@ func atMost() map[string]string {
 		"RefusalLargest": refused,
 		"RefusalSummary": "3 * " + refused,
 		"RestoreSummary": "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
+		"ReportTargets":  "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
 		"RunDuePage":     "(SELECT count(*) FROM orphan_cleaner.sightings)",
 		"PartitionRows":  "(SELECT count(*) FROM orphan_cleaner.refusals) + (SELECT count(*) FROM orphan_cleaner.restores)",
 		// The month's partition, where its BRIN does not look worth while.
@@ -318,6 +323,10 @@ func TestYearOfMinutes(t *testing.T) {
 		func() error { _, err := q.RecheckPage(ctx, 100); return err },
 		func() error {
 			_, err := q.ReportDays(ctx, db.ReportDaysParams{Since: time.Now().Add(-24 * time.Hour), Until: time.Now()})
+			return err
+		},
+		func() error {
+			_, err := q.ReportTargets(ctx, db.ReportTargetsParams{Since: time.Now().Add(-24 * time.Hour), Until: time.Now()})
 			return err
 		},
 	} {

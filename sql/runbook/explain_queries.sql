@@ -887,8 +887,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PreflightApplied, any values
 EXPLAIN (:options) EXECUTE "PreflightApplied";
 
--- Whether conversation_members, what is around it and what we made there suit a run.
--- Locks: none beyond the catalog. Rows: a dozen.
+-- Whether the targets, what is around them and what we made there suit a run.
+-- Locks: none beyond the catalog. Rows: a dozen, and two a target.
 PREPARE "PreflightSurroundings" AS
 SELECT s.check_name::text AS check_name, s.status::text AS status, s.message::text AS message, s.hint::text AS hint
 FROM orphan_cleaner.surroundings() AS s;
@@ -1467,6 +1467,51 @@ EXPLAIN (:options) EXECUTE "ReportDays" (:since, :until);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ReportDays, any values
 EXPLAIN (:options) EXECUTE "ReportDays" (:since, :until);
+
+-- What the runs that began in a span deleted of each target, or updated, and restored.
+-- Locks: ACCESS SHARE on targets, runs, run_targets and restores. Index: runs_started_at, run_targets_pkey, restores_pkey.
+-- Rows: the runs of the span, a row a target each, and the rows of its restores.
+PREPARE "ReportTargets" AS
+WITH begun AS MATERIALIZED (
+    SELECT r.run_id, r.kind
+    FROM orphan_cleaner.runs AS r
+    WHERE r.started_at >= $1::timestamptz
+        AND r.started_at < $2::timestamptz
+)
+SELECT
+    t.name AS target,
+    coalesce((
+        SELECT sum(r.rows_deleted)
+        FROM (
+            -- In one piece, not run by run; while the clock was wrong others began between them.
+            SELECT a.run_id, a.target, a.rows_deleted
+            FROM orphan_cleaner.run_targets AS a
+            WHERE a.run_id BETWEEN (SELECT min(b.run_id) FROM begun AS b) AND (SELECT max(b.run_id) FROM begun AS b)
+            OFFSET 0
+        ) AS r
+        WHERE r.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+            AND r.target = t.name
+    ), 0)::bigint AS rows_deleted,
+    (
+        SELECT count(*) FILTER (WHERE o.target = t.name)
+        FROM begun AS b
+        CROSS JOIN LATERAL (
+            SELECT l.target
+            FROM orphan_cleaner.restores AS l
+            WHERE l.run_id = b.run_id
+                AND l.state IN ('restored', 'reverted')
+            OFFSET 0
+        ) AS o
+        WHERE b.kind = 'restore'
+    )::bigint AS rows_restored
+FROM orphan_cleaner.targets_in_order AS t
+ORDER BY t.n;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == ReportTargets, these values
+EXPLAIN (:options) EXECUTE "ReportTargets" (:since, :until);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == ReportTargets, any values
+EXPLAIN (:options) EXECUTE "ReportTargets" (:since, :until);
 
 -- Which conversations the runs that began in a span took members from or gave them back to, by the size
 -- that each had before the span: members who had joined by then and are there, or have been deleted since.

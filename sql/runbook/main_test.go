@@ -48,7 +48,7 @@ type place struct {
 	missing []uuid.UUID // what auth-service leaves out
 }
 
-func newPlace(t *testing.T) *place {
+func newPlace(t *testing.T, targets ...string) *place {
 	t.Helper()
 	t.Parallel()
 	p := &place{DB: testdb.New(t), t: t}
@@ -66,6 +66,9 @@ func newPlace(t *testing.T) *place {
 		WHERE c IS NOT NULL`)
 	p.Exec("UPDATE conversations AS c SET member_count = (SELECT count(*) FROM conversation_members AS m WHERE m.conversation_id = c.id)")
 	p.Exec("INSERT INTO orphan_cleaner.holds (user_id, reason) VALUES ($1, 'a lawsuit')", p.user(10))
+	if len(targets) > 0 {
+		p.Targets(targets...)
+	}
 	p.Roles("../roles.sql")
 	return p
 }

@@ -468,6 +468,62 @@ func TestUserErase(t *testing.T) {
 	}
 }
 
+// What further targets hold of a user is shown and erased like what members hold.
+func TestUserOfEveryTarget(t *testing.T) {
+	p := newPlace(t, "likes")
+	p.Exec(`INSERT INTO likes (post_id, user_id, created_at, kind)
+		SELECT md5(n::text || u)::uuid, md5('user ' || u)::uuid, now() - interval '90 days', 'of ' || u FROM generate_series(1, 3) AS n, unnest(ARRAY[5, 6, 500]) AS u`)
+	run := p.run(false).RunID
+	user, other, alive := p.user(5).String(), p.user(6).String(), p.user(500).String()
+	restore := testdb.One[int64](p.DB, `INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings)
+		VALUES ('restore', 'succeeded', 'finish', now(), now(), now(), '1m', 'x', 'x', '{}') RETURNING run_id`)
+	p.Exec(`INSERT INTO orphan_cleaner.restores (run_id, user_id, target, row_key, deleted_run, backed_up_at, state)
+		SELECT $1, user_id, 'likes', ROW(post_id, user_id)::text, run_id, backed_up_at, 'restored' FROM orphan_cleaner.likes_backup`, restore)
+
+	for _, shown := range []string{user, alive} {
+		out := p.script("", "user_everything.sql", "user="+shown)
+		for _, section := range strings.Split(out, "== ")[1:] {
+			title, rows, _ := strings.Cut(section, "\n")
+			if table, _, _ := strings.Cut(title, ":"); table == "targets" {
+				if n := strings.Count(rows, shown); n != map[string]int{user: 6, alive: 3}[shown] {
+					t.Errorf("%d rows of likes, their audit and their backup:\n%s", n, rows)
+				}
+			}
+		}
+		if !strings.Contains(out, "== targets: ") || strings.Contains(out, other) {
+			t.Errorf("what targets hold is not shown, or of somebody else, too:\n%s", out)
+		}
+	}
+
+	if _, err := p.try(asMigrator, "user_erase.sql", "user="+alive, "execute=1"); err == nil || !strings.Contains(err.Error(), "has rows in public.likes") {
+		t.Errorf("the user has likes: %v", err)
+	}
+	kept := []string{
+		`orphan_cleaner.likes_audit WHERE user_id = md5('user 6')::uuid`, `orphan_cleaner.likes_backup WHERE user_id = md5('user 6')::uuid`,
+		`orphan_cleaner.restores WHERE user_id = md5('user 6')::uuid`, `(SELECT run_id, count(*) FROM orphan_cleaner.likes_audit GROUP BY run_id) AS p`,
+		`(SELECT run_id, count(*) FROM orphan_cleaner.likes_backup GROUP BY run_id) AS p`,
+	}
+	var before []testdb.Snapshot
+	for _, what := range kept {
+		before = append(before, p.Snapshot(what))
+	}
+	p.script(asMigrator, "user_erase.sql", "user="+user, "execute=1")
+	if left := p.know(user); len(left) > 0 {
+		t.Errorf("the user is still named in %q", left)
+	}
+	for i, what := range kept {
+		if diff := before[i].Diff(p.Snapshot(what)); diff != "" {
+			t.Errorf("%s:\n%s", what, diff)
+		}
+	}
+	if n := p.Count("orphan_cleaner.likes_backup WHERE run_id = $1 AND num_nonnulls(post_id, user_id, created_at, kind) = 0", run); n != 3 {
+		t.Errorf("%d emptied rows are in the backup", n)
+	}
+	if n := p.Count("orphan_cleaner.restore_plan($1, NULL, NULL, NULL, NULL, ARRAY['likes']) WHERE verdict = 'restore'", run); n != 3 {
+		t.Errorf("%d likes can be restored, not those of the other user", n)
+	}
+}
+
 // Nothing is erased of whom a hold protects, who is a member yet, or while a run
 // may write about the user.
 func TestUserEraseRefuses(t *testing.T) {

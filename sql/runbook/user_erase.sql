@@ -5,6 +5,7 @@
 --            backup    the row stays; every column of the member but conversation_id becomes null
 --            holds, restores   the row stays, user_id becomes a number in the form of a UUID,
 --                      00000000-0000-0000-0000-…, which is unique there; the hold's reason is emptied
+--            audit and backup of further targets   the row stays; every column of the target's row becomes null
 --            event_cursors   the place in a run becomes that of the nil UUID; the user is told to no sink any more
 --            runs      settings and error: the id becomes the nil UUID
 --            ledger, staging, unknowns, refusals, rechecks: the user's rows go
@@ -13,7 +14,7 @@
 --          emptied cannot be restored: a row without user_id is in no restore, by whatever statement.
 --          Reports count these deletions as before, but do not count their users in the size that a
 --          conversation had.
---          It is refused while the user is on hold, is a member anywhere, or while a run is open.
+--          It is refused while the user is on hold, is a member anywhere, has rows in a target, or while a run is open.
 -- Locks:   SHARE ROW EXCLUSIVE on orphan_cleaner.runs and orphan_cleaner.holds: no run begins and no hold is placed until it
 --          is done. ROW EXCLUSIVE on our other tables; the application's deletes do not wait for it.
 -- Time:    reads the audit and the backup whole, three times: 1 s per 2 million rows.
@@ -43,6 +44,8 @@ DO $$
 #variable_conflict use_variable
 DECLARE
     erased CONSTANT uuid := current_setting('orphan_cleaner.erase');
+    target record;
+    has_rows boolean;
 BEGIN
     IF erased = '00000000-0000-0000-0000-000000000000' THEN
         RAISE EXCEPTION 'the nil UUID stands for whoever was erased';
@@ -56,6 +59,12 @@ BEGIN
             (SELECT count(*) FROM public.conversation_members WHERE user_id = erased)
             USING HINT = 'Delete these memberships first: their deletion will be audited, too.';
     END IF;
+    FOR target IN SELECT name, table_name FROM orphan_cleaner.targets WHERE name <> 'conversation_members' ORDER BY ordinal LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM orphan_cleaner.%I($1))', target.name || '_holders') INTO has_rows USING ARRAY[erased];
+        IF has_rows THEN
+            RAISE EXCEPTION 'user % has rows in %', erased, target.table_name USING HINT = 'Delete or update these first: that will be audited, too.';
+        END IF;
+    END LOOP;
     IF EXISTS (SELECT FROM orphan_cleaner.runs WHERE state = 'running') THEN
         RAISE EXCEPTION 'a run is open, which may have staged the user' USING HINT = 'Try again when it has ended: orphan-cleaner status';
     END IF;
@@ -75,6 +84,13 @@ SELECT
     (SELECT count(*) FROM orphan_cleaner.restores WHERE user_id = :'user') AS restored_rows,
     (SELECT count(*) FROM orphan_cleaner.runs WHERE settings::text ILIKE '%' || :'user' || '%' OR error ILIKE '%' || :'user' || '%') AS runs;
 
+SELECT format('SELECT %L AS target, (SELECT count(*) FROM %s WHERE %I = %L) AS audit_rows, (SELECT count(*) FROM %s WHERE %3$I = %4$L) AS backup_rows',
+    name, audit_table, user_column, :'user', backup_table)
+FROM orphan_cleaner.targets
+WHERE name <> 'conversation_members'
+ORDER BY ordinal
+\gexec
+
 \if :execute
     DO $$
     DECLARE
@@ -82,15 +98,13 @@ SELECT
         nobody CONSTANT uuid := '00000000-0000-0000-0000-000000000000';
         before text;
         after text;
-        -- What the count proof compares: rows per run, of both tables.
-        proof CONSTANT text := $proof$
-            SELECT md5(string_agg(p::text, ' ' ORDER BY p))
-            FROM (
-                SELECT 'audit', run_id, count(*), count(DISTINCT conversation_id) FROM public.conversation_members_audit GROUP BY run_id
-                UNION ALL
-                SELECT 'backup', run_id, count(*), count(DISTINCT conversation_id) FROM public.conversation_members_backup GROUP BY run_id
-            ) AS p
-        $proof$;
+        -- What the count proof compares: rows per run, of all audits and backups.
+        proof CONSTANT text := (
+            SELECT 'SELECT md5(string_agg(p::text, '' '' ORDER BY p)) FROM ('
+                || string_agg(format('SELECT %L, run_id, count(*) FROM %s GROUP BY run_id', e.name, e.name), ' UNION ALL ') || ') AS p'
+            FROM orphan_cleaner.targets AS t
+            CROSS JOIN LATERAL (VALUES (t.audit_table), (t.backup_table)) AS e (name)
+        );
         emptied text;
         remains text;
         item record;
@@ -106,15 +120,32 @@ SELECT
             AND NOT attisdropped
             AND attname NOT IN ('conversation_id', 'backed_up_at', 'run_id');
         EXECUTE format('UPDATE public.conversation_members_backup SET %s WHERE user_id = $1', emptied) USING erased;
+        FOR item IN
+            SELECT e.name, t.user_column, (
+                SELECT string_agg(format('%I = NULL', a.attname), ', ')
+                FROM pg_attribute AS a
+                WHERE a.attrelid = e.name::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> ALL (e.ours)
+            ) AS emptied
+            FROM orphan_cleaner.targets AS t
+            CROSS JOIN LATERAL (
+                VALUES
+                (t.audit_table, ARRAY['deleted_at', 'deleted_by', 'application', 'run_id', 'txid']),
+                (t.backup_table, ARRAY['backed_up_at', 'run_id'])
+            ) AS e (name, ours)
+            WHERE t.name <> 'conversation_members'
+        LOOP
+            EXECUTE format('UPDATE %s SET %s WHERE %I = $1', item.name, item.emptied, item.user_column) USING erased;
+        END LOOP;
         UPDATE orphan_cleaner.holds
         SET user_id = ('00000000-0000-0000-0000-' || lpad(to_hex(hold_id), 12, '0'))::uuid,
             reason = 'erased'
         WHERE user_id = erased;
         UPDATE orphan_cleaner.restores AS r
-        SET user_id = ('00000000-0000-0000-0000-' || lpad(to_hex(numbered.n), 12, '0'))::uuid
+        SET user_id = ('00000000-0000-0000-0000-' || lpad(to_hex(numbered.n), 12, '0'))::uuid,
+            row_key = ''
         FROM (
-            SELECT o.run_id, o.conversation_id,
-                row_number() OVER (PARTITION BY o.run_id ORDER BY o.conversation_id) + (
+            SELECT o.run_id, o.conversation_id, o.target, o.row_key,
+                row_number() OVER (PARTITION BY o.run_id ORDER BY o.conversation_id, o.target, o.row_key) + (
                     SELECT count(*)
                     FROM orphan_cleaner.restores AS e
                     WHERE e.run_id = o.run_id AND e.user_id::text LIKE '00000000-0000-0000-0000-%'
@@ -124,6 +155,8 @@ SELECT
         ) AS numbered
         WHERE r.run_id = numbered.run_id
             AND r.conversation_id = numbered.conversation_id
+            AND r.target = numbered.target
+            AND r.row_key = numbered.row_key
             AND r.user_id = erased;
         -- A little is told again, with the same ids.
         UPDATE orphan_cleaner.event_cursors SET user_id = nobody WHERE user_id = erased;

@@ -1,6 +1,7 @@
 -- What:    everything that messaging-service's memberships and orphan-cleaner hold about one user, for a
 --          request for access: memberships, shadow, ledger, staging, refusals and who approved them,
---          holds, restores, cursors of events, audit, backup, and runs whose settings or error name the user.
+--          holds, restores, cursors of events, audit, backup, the same of further targets, and runs whose settings or error
+--          name the user.
 -- Locks:   ACCESS SHARE on each of these tables.
 -- Time:    reads the audit and the backup whole, which have no index by user: 1 s per 5 million rows.
 -- As:      a superuser, or a member of orphan_cleaner_migrator who owns messaging-service's tables.
@@ -51,6 +52,13 @@ SELECT sink, run_id, kind, conversation_id, user_id FROM orphan_cleaner.event_cu
 SELECT * FROM public.conversation_members_audit WHERE user_id = :'user' ORDER BY deleted_at, conversation_id;
 \echo '== conversation_members_backup: deleted memberships, whole'
 SELECT * FROM public.conversation_members_backup WHERE user_id = :'user' ORDER BY backed_up_at, conversation_id;
+\echo '== targets: of each further one the rows, and what was deleted or updated, as audited and whole'
+SELECT format('SELECT %L AS "table", held.* FROM %s AS held WHERE %I = %L', e.name, e.name, t.user_column, :'user')
+FROM orphan_cleaner.targets AS t
+CROSS JOIN LATERAL (VALUES (1, t.table_name), (2, t.audit_table), (3, t.backup_table)) AS e (ordinal, name)
+WHERE t.name <> 'conversation_members'
+ORDER BY t.ordinal, e.ordinal
+\gexec
 \echo '== orphan_cleaner.runs: runs whose settings or error name the user, such as a canary'
 SELECT run_id, started_at, settings, error
 FROM orphan_cleaner.runs
