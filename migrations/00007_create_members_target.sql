@@ -53,26 +53,27 @@ $$;
 
 CREATE FUNCTION orphan_cleaner.conversation_members_total(rows_due bigint, users bigint)
 RETURNS double precision
-LANGUAGE plpgsql
+LANGUAGE sql
 STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
 SET jit = off
 AS $$
-DECLARE
-    total double precision;
-BEGIN
     -- Exact in a small table, whose statistics lag behind, and where the figure may matter.
-    SELECT count(*)::double precision INTO total FROM (SELECT FROM public.conversation_members LIMIT 10000) AS m;
-    IF total = 10000 THEN
-        SELECT c.reltuples::double precision INTO total FROM pg_class AS c WHERE c.oid = 'public.conversation_members'::regclass;
-        IF total < 10000 OR users > total OR rows_due > 50 AND rows_due > 0.005 * total THEN
-            SELECT count(*)::double precision INTO total FROM public.conversation_members;
-        END IF;
-    END IF;
-    RETURN total;
-END
+    SELECT CASE
+        WHEN t.few < 10000 THEN t.few
+        WHEN t.estimate < 10000 OR $2 > t.estimate OR $1 > 50 AND $1 > 0.005 * t.estimate
+            THEN (SELECT count(*)::double precision FROM public.conversation_members)
+        ELSE t.estimate
+    END
+    FROM (
+        SELECT
+            (SELECT count(*)::double precision FROM (SELECT FROM public.conversation_members LIMIT 10000) AS m) AS few,
+            (SELECT c.reltuples::double precision FROM pg_class AS c WHERE c.oid = 'public.conversation_members'::regclass) AS estimate
+        -- Worked out once, however often it is named.
+        OFFSET 0
+    ) AS t
 $$;
 
 CREATE FUNCTION orphan_cleaner.is_kept_owner(of_conversation uuid, of_user uuid)

@@ -177,3 +177,74 @@ FROM columns AS r
 CROSS JOIN LATERAL (SELECT CASE WHEN r.is_array THEN 'element' ELSE format('%I', r.attname) END AS value) AS v
 WHERE r.base_name = 'uuid' OR (r.is_named AND NOT r.is_array AND r.base_name IN ('text', 'varchar', 'bpchar'))
 ORDER BY r.nspname, r.relname, r.attnum;
+
+-- name: TargetShape :one
+-- What a migration of a target has to name: the table and its columns, quoted where they must be, with their types, in
+-- the order of the table, but for generated columns; and whether a valid btree of all rows begins with the user's column.
+-- Locks: none beyond the catalog. Index: those of the catalog. Rows: the columns of the table.
+SELECT
+    format('%I.%I', n.nspname, c.relname)::text AS quoted_table,
+    quote_ident(c.relname)::text AS quoted_base,
+    array_agg(a.attname::text ORDER BY a.attnum)::text [] AS column_names,
+    array_agg(quote_ident(a.attname) ORDER BY a.attnum)::text [] AS quoted_columns,
+    array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum)::text [] AS column_types,
+    EXISTS (
+        SELECT
+        FROM pg_catalog.pg_index AS x
+        JOIN pg_catalog.pg_attribute AS u ON u.attrelid = x.indrelid AND u.attnum = x.indkey[0]
+        JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
+        JOIN pg_catalog.pg_am AS m ON m.oid = i.relam
+        WHERE x.indrelid = c.oid AND u.attname = @user_column::text AND m.amname = 'btree' AND x.indisvalid AND x.indpred IS NULL
+    )::boolean AS is_indexed
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+WHERE n.nspname = @table_schema::text AND c.relname = @table_name::text
+GROUP BY c.oid, n.nspname, c.relname;
+
+-- name: TargetTaken :one
+-- A function or table of ours whose name a target of this name would take, or an empty text.
+-- Locks: none beyond the catalog. Index: those of the catalog. Rows: those of ours.
+SELECT coalesce(
+    (
+        SELECT 'function orphan_cleaner.' || min(p.proname)
+        FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
+            AND p.proname IN (@name::text || '_page', @name::text || '_holders', @name::text || '_total', @name::text || '_facts', @name::text || '_delete', @name::text || '_restore_plan')
+    ),
+    (
+        SELECT 'table orphan_cleaner.' || min(c.relname)
+        FROM pg_catalog.pg_class AS c
+        WHERE c.relnamespace = to_regnamespace('orphan_cleaner') AND c.relname IN (@name::text || '_audit', @name::text || '_backup')
+    ),
+    ''
+)::text AS taken;
+
+-- name: TargetHolding :one
+-- The statement that counts the candidates with rows in a target, or an empty text where its functions are not there.
+-- Locks: none beyond the catalog. Index: those of the catalog. Rows: none.
+SELECT CASE
+    WHEN to_regprocedure(format('orphan_cleaner.%I(uuid [])', @name::text || '_holders')) IS NULL THEN ''
+    ELSE format('SELECT count(*) FROM orphan_cleaner.%I(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c))', @name::text || '_holders')
+END::text AS holding;
+
+-- name: TargetList :many
+-- The registry, in the order of the sweep: each target with the digest that was printed (empty: built in), and with that
+-- of its functions as they are.
+-- Locks: ACCESS SHARE on targets. Index: those of the catalog. Rows: the targets, and their functions.
+SELECT
+    t.name, t.table_name, t.user_column, t.action, coalesce(extract(EPOCH FROM t.retention), 0)::bigint AS retention_seconds, t.limits,
+    coalesce(t.digest, '')::text AS digest, t.applied_at, t.applied_by,
+    coalesce((
+        SELECT encode(
+            sha256(convert_to(
+                string_agg(p.proname || E'\n' || array_to_string(p.proconfig, E'\n') || E'\n' || p.prosrc, E'\n' ORDER BY p.proname COLLATE "C"), 'UTF8'
+            )),
+            'hex'
+        )
+        FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = 'orphan_cleaner'::regnamespace
+            AND p.proname IN (SELECT t.name || '_' || v.verb FROM unnest(@verbs::text []) AS v (verb))
+    ), '')::text AS functions_digest
+FROM orphan_cleaner.targets AS t
+ORDER BY t.ordinal;

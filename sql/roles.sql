@@ -304,6 +304,7 @@ DECLARE
 BEGIN
     FOR target IN SELECT t.table_name, t.action, t.audit_table, t.backup_table FROM orphan_cleaner.targets AS t LOOP
         -- What its functions do, as the owner.
+        EXECUTE format('GRANT USAGE ON SCHEMA %s TO orphan_cleaner_owner', (SELECT c.relnamespace::regnamespace FROM pg_class AS c WHERE c.oid = target.table_name::regclass));
         EXECUTE format('GRANT SELECT, INSERT, %s ON %s TO orphan_cleaner_owner', target.action, target.table_name::regclass);
         EXECUTE format('GRANT SELECT ON %s, %s TO orphan_cleaner_restorer', target.audit_table::regclass, target.backup_table::regclass);
         FOR partition IN SELECT inhrelid FROM pg_inherits WHERE inhparent = target.backup_table::regclass LOOP

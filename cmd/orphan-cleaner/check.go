@@ -18,6 +18,7 @@ type CheckCmd struct {
 	DatabaseFlags `group:"Database"`
 	AuthFlags     `group:"auth-service"`
 	CanaryFlags   `group:"Run"`
+	TargetsFlag   `group:"Run"`
 	EventFlags    `group:"Events"`
 	LogFlags      `group:"Log"`
 	MetricsAddr   string `help:"Check whether serve could listen here, such as :9091." env:"ORPHAN_CLEANER_METRICS_ADDR" placeholder:"ADDR"`
@@ -84,6 +85,7 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 			probes = append(probes, sameDatabaseProbe(pool, bySQL.Pool()))
 		}
 		beside := check.New(pool, log, latest)
+		probes = append(probes, cmd.targetsProbes(pool)...)
 		probes = append(probes, beside.Limits, beside.MemberCounts, beside.ShadowKeys)
 		findings = check.New(pool, log, latest, probes...).Check(ctx, false)
 	}

@@ -62,6 +62,8 @@ func exampleOf(command string) string {
 		"status":               "orphan-cleaner status --runs 20",
 		"target":               "orphan-cleaner target check targets.yaml",
 		"target check":         "orphan-cleaner target check\n  orphan-cleaner target check targets.yaml --json",
+		"target list":          "orphan-cleaner target list",
+		"target print":         "orphan-cleaner target print targets.yaml --dir targets",
 		"bench":                "orphan-cleaner bench --read-only",
 		"fleet":                "orphan-cleaner fleet check --fleet fleet.yaml\n  orphan-cleaner fleet run --fleet fleet.yaml",
 		"fleet check":          "orphan-cleaner fleet check --fleet fleet.yaml",

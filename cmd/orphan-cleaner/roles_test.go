@@ -59,6 +59,8 @@ func commandRoles(w *world) []commandRole {
 		{[]string{"target", "check"}, all, ""},
 		{[]string{"effects", "list"}, all, ""},
 		{[]string{"effects", "set", "counter=unread"}, []string{migrator}, ""},
+		{[]string{"target", "list"}, all, ""},
+		{[]string{"target", "print", "testdata/no_targets.yaml", "--dir=testdata/no_targets"}, all, ""},
 		{[]string{"limits", "pin", "delete-rows=1000"}, []string{migrator}, ""},
 		{[]string{"limits", "unpin", "delete-rows"}, []string{migrator}, ""},
 		{[]string{"approve", "1", "--yes"}, []string{migrator}, ""},

@@ -102,7 +102,7 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 		return fmt.Errorf("registering the metrics: %w", err)
 	}
 	if err == nil {
-		runner, runnerErr := newRunner(pool, client, cmd.AuthServiceURL, log, cfg)
+		runner, runnerErr := newRunner(pool, client, cmd.AuthServiceURL, log, cfg, cmd.targetsProbes(pool)...)
 		if runnerErr != nil {
 			return runnerErr
 		}
@@ -175,12 +175,12 @@ func logResult(ctx context.Context, log *slog.Logger, r result.Run, err error) {
 const progressLogEvery = 30 * time.Second
 
 // newRunner wires a run: its preflight checks the database and auth-service.
-func newRunner(pool *pgxpool.Pool, client users, address string, log *slog.Logger, cfg settings.Run) (*run.Runner, error) {
+func newRunner(pool *pgxpool.Pool, client users, address string, log *slog.Logger, cfg settings.Run, probes ...check.Probe) (*run.Runner, error) {
 	latest, err := migrate.Latest()
 	if err != nil {
 		return nil, err
 	}
-	preflight := check.New(pool, log, latest, authProbe(client, address)).ForRun(cfg.DryRun)
+	preflight := check.New(pool, log, latest, append(probes, authProbe(client, address))...).ForRun(cfg.DryRun)
 	return run.New(pool, client, log, cfg, func(ctx context.Context) error {
 		if len(cfg.CanaryAlive) == 0 {
 			log.Warn("No canary is configured: another environment's users may pass for the right ones", "hint", "set ORPHAN_CLEANER_CANARY_ALIVE to a user who must never be missing")

@@ -125,7 +125,7 @@ func (cmd *ServeCmd) Run(ctx context.Context, s *streams) error {
 
 	reporter := telemetry.NewReporter(outlets, registry, instance(), log)
 	cfg.Every = time.Duration(cmd.Interval)
-	runner, err := newRunner(pool, client, cmd.AuthServiceURL, log, cfg)
+	runner, err := newRunner(pool, client, cmd.AuthServiceURL, log, cfg, cmd.targetsProbes(pool)...)
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type CleanerFlags struct {
 	BatchSize           int      `group:"Run" help:"Users per call, 1 to 100." env:"ORPHAN_CLEANER_BATCH_SIZE" default:"100"`
 	Concurrency         int      `group:"Run" help:"Calls in flight, 1 to 64." env:"ORPHAN_CLEANER_CONCURRENCY" default:"8"`
 	Lease               Duration `group:"Run" help:"A run silent for longer is taken over." env:"ORPHAN_CLEANER_LEASE" default:"1m"`
+	TargetsFlag         `group:"Run"`
 	LimitFlags          `group:"Breakers"`
 	CanaryFlags         `group:"Breakers"`
 	WindowFlag          `group:"Sweep"`

@@ -9,12 +9,15 @@ import (
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
+	"github.com/nova-social/orphan-cleaner/internal/printer"
 	"github.com/nova-social/orphan-cleaner/internal/target"
 )
 
 // TargetCmd is `target`.
 type TargetCmd struct {
 	Check TargetCheckCmd `cmd:"" help:"Compare targets.yaml with the database, and list columns that look like user ids and are in no target."`
+	List  TargetListCmd  `cmd:"" help:"List the targets of the database, and whether their functions are those that were printed."`
+	Print TargetPrintCmd `cmd:"" help:"Write the goose migrations that make the tables of targets.yaml targets, or what they lack."`
 }
 
 // TargetCheckCmd is `target check`.
@@ -27,6 +30,9 @@ type TargetCheckCmd struct {
 
 // errLeft is returned where a column is neither a target nor ignored.
 var errLeft = errors.New("columns look like user ids and are neither targets nor ignored: add each to targets.yaml, see docs/targets.md")
+
+// errDisagree is returned where what the file declares is not what the database has.
+var errDisagree = errors.New("file, registry and functions of the targets disagree: no run with --targets until that is settled")
 
 // Run prints what is left to be decided, and fails when something is.
 func (cmd *TargetCheckCmd) Run(ctx context.Context, s *streams) error {
@@ -51,15 +57,27 @@ func (cmd *TargetCheckCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	found.Notes = append(found.Notes, notes...)
+	if cmd.File != "" {
+		found.Disagree, notes, err = printer.Compare(ctx, pool, file)
+		if err != nil {
+			return usageOfFile(err)
+		}
+		found.Notes = append(found.Notes, notes...)
+	}
 	if cmd.JSON {
 		err = printJSON(s.out, found)
 	} else {
 		err = cmd.print(s, found)
 	}
-	if err == nil && len(found.Left) > 0 {
-		err = fmt.Errorf("%d left: %w", len(found.Left), errLeft)
+	switch {
+	case err != nil:
+		return err
+	case len(found.Disagree) > 0:
+		return errDisagree
+	case len(found.Left) > 0:
+		return fmt.Errorf("%d left: %w", len(found.Left), errLeft)
 	}
-	return err
+	return nil
 }
 
 // usageOfFile makes an error in a file one of usage: nothing was begun.
@@ -113,6 +131,9 @@ func (cmd *TargetCheckCmd) print(s *streams, found target.References) error {
 	}
 	for _, u := range found.Unsampled {
 		fmt.Fprintf(&b, "not judged, only its values could tell: %s: %s\n", shown(u.Column), shown(u.Reason))
+	}
+	for _, line := range found.Disagree {
+		fmt.Fprintln(&b, shown(line))
 	}
 	for _, note := range found.Notes {
 		fmt.Fprintln(&b, shown(note))

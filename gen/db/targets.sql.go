@@ -7,6 +7,7 @@ package db
 
 import (
 	"context"
+	"time"
 )
 
 const targetCascades = `-- name: TargetCascades :many
@@ -54,6 +55,22 @@ func (q *Queries) TargetCascades(ctx context.Context, arg TargetCascadesParams) 
 	return items, nil
 }
 
+const targetHolding = `-- name: TargetHolding :one
+SELECT CASE
+    WHEN to_regprocedure(format('orphan_cleaner.%I(uuid [])', $1::text || '_holders')) IS NULL THEN ''
+    ELSE format('SELECT count(*) FROM orphan_cleaner.%I(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c))', $1::text || '_holders')
+END::text AS holding
+`
+
+// The statement that counts the candidates with rows in a target, or an empty text where its functions are not there.
+// Locks: none beyond the catalog. Index: those of the catalog. Rows: none.
+func (q *Queries) TargetHolding(ctx context.Context, name string) (string, error) {
+	row := q.db.QueryRow(ctx, targetHolding, name)
+	var holding string
+	err := row.Scan(&holding)
+	return holding, err
+}
+
 const targetKey = `-- name: TargetKey :one
 SELECT EXISTS (
     SELECT
@@ -85,6 +102,72 @@ func (q *Queries) TargetKey(ctx context.Context, arg TargetKeyParams) (bool, err
 	var is_unique bool
 	err := row.Scan(&is_unique)
 	return is_unique, err
+}
+
+const targetList = `-- name: TargetList :many
+SELECT
+    t.name, t.table_name, t.user_column, t.action, coalesce(extract(EPOCH FROM t.retention), 0)::bigint AS retention_seconds, t.limits,
+    coalesce(t.digest, '')::text AS digest, t.applied_at, t.applied_by,
+    coalesce((
+        SELECT encode(
+            sha256(convert_to(
+                string_agg(p.proname || E'\n' || array_to_string(p.proconfig, E'\n') || E'\n' || p.prosrc, E'\n' ORDER BY p.proname COLLATE "C"), 'UTF8'
+            )),
+            'hex'
+        )
+        FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = 'orphan_cleaner'::regnamespace
+            AND p.proname IN (SELECT t.name || '_' || v.verb FROM unnest($1::text []) AS v (verb))
+    ), '')::text AS functions_digest
+FROM orphan_cleaner.targets AS t
+ORDER BY t.ordinal
+`
+
+type TargetListRow struct {
+	Name             string    `json:"name"`
+	TableName        string    `json:"table_name"`
+	UserColumn       string    `json:"user_column"`
+	Action           string    `json:"action"`
+	RetentionSeconds int64     `json:"retention_seconds"`
+	Limits           []byte    `json:"limits"`
+	Digest           string    `json:"digest"`
+	AppliedAt        time.Time `json:"applied_at"`
+	AppliedBy        string    `json:"applied_by"`
+	FunctionsDigest  string    `json:"functions_digest"`
+}
+
+// The registry, in the order of the sweep: each target with the digest that was printed (empty: built in), and with that
+// of its functions as they are.
+// Locks: ACCESS SHARE on targets. Index: those of the catalog. Rows: the targets, and their functions.
+func (q *Queries) TargetList(ctx context.Context, verbs []string) ([]TargetListRow, error) {
+	rows, err := q.db.Query(ctx, targetList, verbs)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []TargetListRow
+	for rows.Next() {
+		var i TargetListRow
+		if err := rows.Scan(
+			&i.Name,
+			&i.TableName,
+			&i.UserColumn,
+			&i.Action,
+			&i.RetentionSeconds,
+			&i.Limits,
+			&i.Digest,
+			&i.AppliedAt,
+			&i.AppliedBy,
+			&i.FunctionsDigest,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const targetReferences = `-- name: TargetReferences :many
@@ -233,6 +316,60 @@ func (q *Queries) TargetReferences(ctx context.Context) ([]TargetReferencesRow, 
 	return items, nil
 }
 
+const targetShape = `-- name: TargetShape :one
+SELECT
+    format('%I.%I', n.nspname, c.relname)::text AS quoted_table,
+    quote_ident(c.relname)::text AS quoted_base,
+    array_agg(a.attname::text ORDER BY a.attnum)::text [] AS column_names,
+    array_agg(quote_ident(a.attname) ORDER BY a.attnum)::text [] AS quoted_columns,
+    array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum)::text [] AS column_types,
+    EXISTS (
+        SELECT
+        FROM pg_catalog.pg_index AS x
+        JOIN pg_catalog.pg_attribute AS u ON u.attrelid = x.indrelid AND u.attnum = x.indkey[0]
+        JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
+        JOIN pg_catalog.pg_am AS m ON m.oid = i.relam
+        WHERE x.indrelid = c.oid AND u.attname = $1::text AND m.amname = 'btree' AND x.indisvalid AND x.indpred IS NULL
+    )::boolean AS is_indexed
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+WHERE n.nspname = $2::text AND c.relname = $3::text
+GROUP BY c.oid, n.nspname, c.relname
+`
+
+type TargetShapeParams struct {
+	UserColumn  string `json:"user_column"`
+	TableSchema string `json:"table_schema"`
+	TableName   string `json:"table_name"`
+}
+
+type TargetShapeRow struct {
+	QuotedTable   string   `json:"quoted_table"`
+	QuotedBase    string   `json:"quoted_base"`
+	ColumnNames   []string `json:"column_names"`
+	QuotedColumns []string `json:"quoted_columns"`
+	ColumnTypes   []string `json:"column_types"`
+	IsIndexed     bool     `json:"is_indexed"`
+}
+
+// What a migration of a target has to name: the table and its columns, quoted where they must be, with their types, in
+// the order of the table, but for generated columns; and whether a valid btree of all rows begins with the user's column.
+// Locks: none beyond the catalog. Index: those of the catalog. Rows: the columns of the table.
+func (q *Queries) TargetShape(ctx context.Context, arg TargetShapeParams) (TargetShapeRow, error) {
+	row := q.db.QueryRow(ctx, targetShape, arg.UserColumn, arg.TableSchema, arg.TableName)
+	var i TargetShapeRow
+	err := row.Scan(
+		&i.QuotedTable,
+		&i.QuotedBase,
+		&i.ColumnNames,
+		&i.QuotedColumns,
+		&i.ColumnTypes,
+		&i.IsIndexed,
+	)
+	return i, err
+}
+
 const targetStatements = `-- name: TargetStatements :one
 SELECT
     format('SELECT FROM %I.%I WHERE (%s)', $1::text, $2::text, $3::text)::text AS selecting,
@@ -339,4 +476,30 @@ func (q *Queries) TargetTable(ctx context.Context, arg TargetTableParams) (Targe
 		&i.Nullable,
 	)
 	return i, err
+}
+
+const targetTaken = `-- name: TargetTaken :one
+SELECT coalesce(
+    (
+        SELECT 'function orphan_cleaner.' || min(p.proname)
+        FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
+            AND p.proname IN ($1::text || '_page', $1::text || '_holders', $1::text || '_total', $1::text || '_facts', $1::text || '_delete', $1::text || '_restore_plan')
+    ),
+    (
+        SELECT 'table orphan_cleaner.' || min(c.relname)
+        FROM pg_catalog.pg_class AS c
+        WHERE c.relnamespace = to_regnamespace('orphan_cleaner') AND c.relname IN ($1::text || '_audit', $1::text || '_backup')
+    ),
+    ''
+)::text AS taken
+`
+
+// A function or table of ours whose name a target of this name would take, or an empty text.
+// Locks: none beyond the catalog. Index: those of the catalog. Rows: those of ours.
+func (q *Queries) TargetTaken(ctx context.Context, name string) (string, error) {
+	row := q.db.QueryRow(ctx, targetTaken, name)
+	var taken string
+	err := row.Scan(&taken)
+	return taken, err
 }

@@ -117,6 +117,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 	c.checkPause(ctx, server.RoleName, f)
 	*f = append(*f, around...)
 	c.checkDrift(ctx, f)
+	c.checkTargets(ctx, f)
 	// A detached one stands in the way of those that would be made, and its hint helps.
 	if objects.GrantsMissing == "" && around.failed("partitions-detached") == nil {
 		c.checkPartitions(ctx, repair && !server.InRecovery, f)

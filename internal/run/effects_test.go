@@ -3,7 +3,6 @@ package run_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -40,16 +39,6 @@ func (w *world) counted(choice string) {
 func (w *world) choose(effect, choice string) {
 	w.t.Helper()
 	w.db.Exec(`INSERT INTO orphan_cleaner.effects (name, choice) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET choice = excluded.choice`, effect, choice)
-}
-
-func (w *world) restorer() *restore.Restorer {
-	w.t.Helper()
-	cfg := restore.DefaultConfig()
-	var err error
-	if cfg.Settings, err = w.cfg.JSON(); err != nil {
-		w.t.Fatal(err)
-	}
-	return restore.New(w.db.Pool, slog.New(slog.NewTextHandler(w, nil)), cfg)
 }
 
 // restored brings back what a run deleted, and returns the number of the restore.

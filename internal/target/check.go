@@ -21,7 +21,8 @@ type References struct {
 	Ignored   []string    `json:"ignored"`   // the columns that are ignored
 	Left      []Reference `json:"left"`      // neither: what is to be decided
 	Unsampled []Unsampled `json:"unsampled"` // uuid columns that only their values could tell
-	Notes     []string    `json:"notes"`     // what could not be shown of the file
+	Disagree  []string    `json:"disagree"`  // where file, registry and functions do; not looked for here
+	Notes     []string    `json:"notes"`     // what could not be shown of the file, and targets that were not applied
 }
 
 // Reference is a column that looks like a user id.
@@ -45,7 +46,7 @@ type Unsampled struct {
 // FindReferences looks for columns that look like user ids, by type, name, foreign keys
 // onto the shadow table and a sample of the values, in READ ONLY transactions.
 func (f File) FindReferences(ctx context.Context, pool *pgxpool.Pool) (References, error) {
-	found := References{Targets: []string{}, Ignored: []string{}, Left: []Reference{}, Unsampled: []Unsampled{}, Notes: []string{}}
+	found := References{Targets: []string{}, Ignored: []string{}, Left: []Reference{}, Unsampled: []Unsampled{}, Disagree: []string{}, Notes: []string{}}
 	for _, t := range append([]Target{Members()}, f.Targets...) {
 		found.Targets = append(found.Targets, t.Table.String()+"."+t.User)
 	}

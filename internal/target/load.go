@@ -120,19 +120,19 @@ func (r *reader) target(n *yaml.Node) Target {
 func (t Target) coherent() error {
 	switch {
 	case t.Action == Delete && t.Set != nil:
-		return t.errorf("set", "a delete sets nothing: remove set, or write action: update")
+		return t.Errorf("set", "a delete sets nothing: remove set, or write action: update")
 	case t.Action == Delete && t.Backup.Columns != nil:
-		return t.errorf("backup", "a delete backs up whole rows: remove columns")
+		return t.Errorf("backup", "a delete backs up whole rows: remove columns")
 	case t.Action == Update && len(t.Set) == 0:
-		return t.errorf("set", "an update needs set: the columns and the expressions that they are set to")
+		return t.Errorf("set", "an update needs set: the columns and the expressions that they are set to")
 	case t.Action == Update && t.Where == "":
-		return t.errorf("action", "an update needs where, which is false after set: without it each run would update the same rows again")
+		return t.Errorf("action", "an update needs where, which is false after set: without it each run would update the same rows again")
 	case t.Backup.Window != 0 && t.Backup.Window < 24*time.Hour:
-		return t.errorf("backup", "window is under one day: backups would be dropped before anybody notices a mistake")
+		return t.Errorf("backup", "window is under one day: backups would be dropped before anybody notices a mistake")
 	}
 	for _, a := range t.Set {
 		if slices.Contains(t.Key, a.Column) {
-			return t.errorf("set."+a.Column, "%s is of the key, by which a restore finds the row: set another column", a.Column)
+			return t.Errorf("set."+a.Column, "%s is of the key, by which a restore finds the row: set another column", a.Column)
 		}
 	}
 	return nil
@@ -219,17 +219,17 @@ func (f File) distinct() error {
 	for _, t := range append([]Target{Members()}, f.Targets...) {
 		column := t.Table.String() + "." + t.User
 		if names[t.Name] {
-			return t.errorf("name", "there is a target %s already: choose another name", t.Name)
+			return t.Errorf("name", "there is a target %s already: choose another name", t.Name)
 		}
 		if other := columns[column]; other != "" {
-			return t.errorf("user", "%s is the column of target %s already: a column has one target", column, other)
+			return t.Errorf("user", "%s is the column of target %s already: a column has one target", column, other)
 		}
 		names[t.Name], columns[column] = true, t.Name
 	}
 	for _, i := range f.Ignored {
 		column := i.Table.String() + "." + i.Column
 		if other := columns[column]; other != "" {
-			return i.errorf("column", "%s is the column of target %s, or ignored already: remove one", column, other)
+			return i.Errorf("column", "%s is the column of target %s, or ignored already: remove one", column, other)
 		}
 		columns[column] = "ignore"
 	}
@@ -245,7 +245,7 @@ func sorted(targets []Target) ([]Target, error) {
 	for _, t := range targets {
 		for _, name := range t.After {
 			if !known(name) {
-				return nil, t.errorf("after."+name, "there is no target %s: add it, or remove it from after", name)
+				return nil, t.Errorf("after."+name, "there is no target %s: add it, or remove it from after", name)
 			}
 		}
 	}
@@ -256,7 +256,7 @@ func sorted(targets []Target) ([]Target, error) {
 		})
 		if next < 0 {
 			t := targets[slices.IndexFunc(targets, func(t Target) bool { return !done[t.Name] })]
-			return nil, t.errorf("after", "%s would be swept after itself or after a target that is: take the cycle out of after", t.Name)
+			return nil, t.Errorf("after", "%s would be swept after itself or after a target that is: take the cycle out of after", t.Name)
 		}
 		done[targets[next].Name], order = true, append(order, targets[next])
 	}

@@ -97,8 +97,8 @@ type place struct {
 
 type position struct{ line, column int }
 
-// errorf is an error at a field, or at the entry where the field is not there.
-func (p place) errorf(field, format string, args ...any) error {
+// Errorf is an error at a field, or at the entry where the field is not there.
+func (p place) Errorf(field, format string, args ...any) error {
 	at, is := p.at[field]
 	if !is {
 		at = p.at[""]

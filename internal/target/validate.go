@@ -53,7 +53,7 @@ func bounded(ctx context.Context, pool *pgxpool.Pool, mode pgx.TxAccessMode, do 
 func (f File) Validate(ctx context.Context, pool *pgxpool.Pool, retention time.Duration) (notes []string, err error) {
 	for _, t := range f.Targets {
 		if t.Retention != 0 && t.Retention < retention {
-			return nil, t.errorf("retention", "%s is shorter than the run's, %s: a target's may only be longer", settings.Duration(t.Retention), settings.Duration(retention))
+			return nil, t.Errorf("retention", "%s is shorter than the run's, %s: a target's may only be longer", settings.Duration(t.Retention), settings.Duration(retention))
 		}
 		var statements db.TargetStatementsRow
 		err := bounded(ctx, pool, pgx.ReadOnly, func(tx pgx.Tx) error {
@@ -81,7 +81,7 @@ func (f File) Validate(ctx context.Context, pool *pgxpool.Pool, retention time.D
 		err := bounded(ctx, pool, pgx.ReadOnly, func(tx pgx.Tx) error {
 			table, err := database.Queries(tx).TargetTable(ctx, db.TargetTableParams{TableSchema: i.Table.Schema, TableName: i.Table.Name})
 			if err == nil && !slices.Contains(table.ColumnNames, i.Column) {
-				err = i.errorf("column", "there is no column %s.%s: remove the entry", i.Table, i.Column)
+				err = i.Errorf("column", "there is no column %s.%s: remove the entry", i.Table, i.Column)
 			}
 			return err
 		})
@@ -99,7 +99,7 @@ func (t Target) validTable(ctx context.Context, q *db.Queries) error {
 		return fmt.Errorf("reading the catalog: %w", err)
 	}
 	if table.Unfit != "" {
-		return t.errorf("table", "%s cannot be a target, %s: name an ordinary table", t.Table, table.Unfit)
+		return t.Errorf("table", "%s cannot be a target, %s: name an ordinary table", t.Table, table.Unfit)
 	}
 	const timestamptz = "timestamp with time zone"
 	type column struct{ field, name, wants string }
@@ -118,19 +118,19 @@ func (t Target) validTable(ctx context.Context, q *db.Queries) error {
 		switch {
 		case c.name == "":
 		case at < 0:
-			return t.errorf(c.field, "%s has no column %s: name one of its columns", t.Table, c.name)
+			return t.Errorf(c.field, "%s has no column %s: name one of its columns", t.Table, c.name)
 		case c.wants != "" && table.ColumnTypes[at] != c.wants:
-			return t.errorf(c.field, "%s.%s is %s: it must be %s", t.Table, c.name, table.ColumnTypes[at], c.wants)
+			return t.Errorf(c.field, "%s.%s is %s: it must be %s", t.Table, c.name, table.ColumnTypes[at], c.wants)
 		}
 	}
 	for _, name := range t.Key {
 		if slices.Contains(table.Nullable, name) {
-			return t.errorf("key."+name, "%s.%s can be null: a key has columns that are NOT NULL", t.Table, name)
+			return t.Errorf("key."+name, "%s.%s can be null: a key has columns that are NOT NULL", t.Table, name)
 		}
 	}
 	isUnique, err := q.TargetKey(ctx, db.TargetKeyParams{TableSchema: t.Table.Schema, TableName: t.Table.Name, KeyColumns: t.Key})
 	if err == nil && !isUnique {
-		err = t.errorf("key", "%s has no primary key and no valid, whole unique index of exactly %v: name the columns of one, or create it", t.Table, t.Key)
+		err = t.Errorf("key", "%s has no primary key and no valid, whole unique index of exactly %v: name the columns of one, or create it", t.Table, t.Key)
 	}
 	return err
 }
@@ -149,7 +149,7 @@ func (f File) validCascades(ctx context.Context, q *db.Queries, t Target) error 
 		if !slices.ContainsFunc(append([]Target{Members()}, f.Targets...), func(other Target) bool {
 			return other.Table == child && other.Action == Delete && slices.Contains(t.After, other.Name)
 		}) {
-			return t.errorf("after", "a delete from %s deletes rows of %s, too, by the foreign key %s ON DELETE CASCADE: make that a target with action delete and name it in after, or use action update", t.Table, child, c.ConstraintName)
+			return t.Errorf("after", "a delete from %s deletes rows of %s, too, by the foreign key %s ON DELETE CASCADE: make that a target with action delete and name it in after, or use action update", t.Table, child, c.ConstraintName)
 		}
 	}
 	return nil
@@ -173,7 +173,7 @@ func (t Target) validExpressions(ctx context.Context, tx pgx.Tx) (db.TargetState
 			return fmt.Errorf("parsing the expressions of %s: %s: GRANT USAGE ON SCHEMA %s TO %s", t.Name, message(err),
 				pgx.Identifier{t.Table.Schema}.Sanitize(), pgx.Identifier{tx.Conn().Config().User}.Sanitize())
 		case ofStatement(err):
-			return t.errorf(field, "PostgreSQL refuses the expression: %s: correct it", message(err))
+			return t.Errorf(field, "PostgreSQL refuses the expression: %s: correct it", message(err))
 		case err != nil:
 			return fmt.Errorf("parsing the expressions of %s: %w", t.Name, err)
 		}
@@ -206,9 +206,9 @@ func (t Target) prove(ctx context.Context, pool *pgxpool.Pool, proving string) (
 	case database.Contended(err), database.Code(err) == database.ReadOnly, database.Code(err) == database.NoPrivilege:
 		return message(err), nil
 	case database.OfRows(err), ofStatement(err):
-		return "", t.errorf("set", "a row cannot be set so: %s: change set, or the table", message(err))
+		return "", t.Errorf("set", "a row cannot be set so: %s: change set, or the table", message(err))
 	case err == nil && stays:
-		err = t.errorf("where", "where is still true after set: each run would update the same rows again; change where or set")
+		err = t.Errorf("where", "where is still true after set: each run would update the same rows again; change where or set")
 	}
 	return "", err
 }

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// targets are tables of a content service and the migrations that make them targets,
-// written by hand as they are to be printed.
+// targets are tables of a content service and the migrations that make them targets, as
+// they are printed from targets.yaml there.
 //
 //go:embed targets/*.sql
 var targets embed.FS
@@ -17,6 +17,8 @@ func (db *DB) Targets(names ...string) {
 	db.tb.Helper()
 	if !One[bool](db, "SELECT to_regclass('public.likes') IS NOT NULL") {
 		db.Script(db.target("schema"))
+		// What they are recorded in, where goose applies them.
+		db.Exec("CREATE TABLE public.orphan_cleaner_targets_goose (version_id bigint NOT NULL, CONSTRAINT orphan_cleaner_targets_goose_pkey PRIMARY KEY (version_id))")
 	}
 	for _, name := range names {
 		up, _, _ := strings.Cut(db.target(name), "-- +goose Down")

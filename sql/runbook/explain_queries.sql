@@ -2628,6 +2628,101 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == TargetReferences, any values
 EXPLAIN (:options) EXECUTE "TargetReferences";
 
+-- What a migration of a target has to name: the table and its columns, quoted where they must be, with their types, in
+-- the order of the table, but for generated columns; and whether a valid btree of all rows begins with the user's column.
+-- Locks: none beyond the catalog. Index: those of the catalog. Rows: the columns of the table.
+PREPARE "TargetShape" AS
+SELECT
+    format('%I.%I', n.nspname, c.relname)::text AS quoted_table,
+    quote_ident(c.relname)::text AS quoted_base,
+    array_agg(a.attname::text ORDER BY a.attnum)::text [] AS column_names,
+    array_agg(quote_ident(a.attname) ORDER BY a.attnum)::text [] AS quoted_columns,
+    array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum)::text [] AS column_types,
+    EXISTS (
+        SELECT
+        FROM pg_catalog.pg_index AS x
+        JOIN pg_catalog.pg_attribute AS u ON u.attrelid = x.indrelid AND u.attnum = x.indkey[0]
+        JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
+        JOIN pg_catalog.pg_am AS m ON m.oid = i.relam
+        WHERE x.indrelid = c.oid AND u.attname = $1::text AND m.amname = 'btree' AND x.indisvalid AND x.indpred IS NULL
+    )::boolean AS is_indexed
+FROM pg_catalog.pg_class AS c
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+WHERE n.nspname = $2::text AND c.relname = $3::text
+GROUP BY c.oid, n.nspname, c.relname;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == TargetShape, these values
+EXPLAIN (:options) EXECUTE "TargetShape" (:user_column, :table_schema, :table_name);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == TargetShape, any values
+EXPLAIN (:options) EXECUTE "TargetShape" (:user_column, :table_schema, :table_name);
+
+-- A function or table of ours whose name a target of this name would take, or an empty text.
+-- Locks: none beyond the catalog. Index: those of the catalog. Rows: those of ours.
+PREPARE "TargetTaken" AS
+SELECT coalesce(
+    (
+        SELECT 'function orphan_cleaner.' || min(p.proname)
+        FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
+            AND p.proname IN ($1::text || '_page', $1::text || '_holders', $1::text || '_total', $1::text || '_facts', $1::text || '_delete', $1::text || '_restore_plan')
+    ),
+    (
+        SELECT 'table orphan_cleaner.' || min(c.relname)
+        FROM pg_catalog.pg_class AS c
+        WHERE c.relnamespace = to_regnamespace('orphan_cleaner') AND c.relname IN ($1::text || '_audit', $1::text || '_backup')
+    ),
+    ''
+)::text AS taken;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == TargetTaken, these values
+EXPLAIN (:options) EXECUTE "TargetTaken" (:name);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == TargetTaken, any values
+EXPLAIN (:options) EXECUTE "TargetTaken" (:name);
+
+-- The statement that counts the candidates with rows in a target, or an empty text where its functions are not there.
+-- Locks: none beyond the catalog. Index: those of the catalog. Rows: none.
+PREPARE "TargetHolding" AS
+SELECT CASE
+    WHEN to_regprocedure(format('orphan_cleaner.%I(uuid [])', $1::text || '_holders')) IS NULL THEN ''
+    ELSE format('SELECT count(*) FROM orphan_cleaner.%I(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c))', $1::text || '_holders')
+END::text AS holding;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == TargetHolding, these values
+EXPLAIN (:options) EXECUTE "TargetHolding" (:name);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == TargetHolding, any values
+EXPLAIN (:options) EXECUTE "TargetHolding" (:name);
+
+-- The registry, in the order of the sweep: each target with the digest that was printed (empty: built in), and with that
+-- of its functions as they are.
+-- Locks: ACCESS SHARE on targets. Index: those of the catalog. Rows: the targets, and their functions.
+PREPARE "TargetList" AS
+SELECT
+    t.name, t.table_name, t.user_column, t.action, coalesce(extract(EPOCH FROM t.retention), 0)::bigint AS retention_seconds, t.limits,
+    coalesce(t.digest, '')::text AS digest, t.applied_at, t.applied_by,
+    coalesce((
+        SELECT encode(
+            sha256(convert_to(
+                string_agg(p.proname || E'\n' || array_to_string(p.proconfig, E'\n') || E'\n' || p.prosrc, E'\n' ORDER BY p.proname COLLATE "C"), 'UTF8'
+            )),
+            'hex'
+        )
+        FROM pg_catalog.pg_proc AS p
+        WHERE p.pronamespace = 'orphan_cleaner'::regnamespace
+            AND p.proname IN (SELECT t.name || '_' || v.verb FROM unnest($1::text []) AS v (verb))
+    ), '')::text AS functions_digest
+FROM orphan_cleaner.targets AS t
+ORDER BY t.ordinal;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == TargetList, these values
+EXPLAIN (:options) EXECUTE "TargetList" (:verbs);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == TargetList, any values
+EXPLAIN (:options) EXECUTE "TargetList" (:verbs);
+
 -- The targets in the order of the sweep, which is that of counts in arrays.
 -- Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets.
 PREPARE "UserTargets" AS

@@ -1,17 +1,17 @@
 #!/bin/sh
-# Lints the migrations with squawk. It knows no goose, so it is given the Up part
-# of each file alone, the rest blanked so that line numbers stay, and is told which
-# ones goose runs in a transaction.
+# Lints the migrations with squawk, and those that are printed for targets. It knows no
+# goose, so it is given the Up part of each file alone, the rest blanked so that line
+# numbers stay, and is told which ones goose runs in a transaction.
 # Usage: squawk.sh SQUAWK
 set -eu
 squawk=$1
 cd "$(dirname "$0")/../.."
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
-mkdir -p "$temp/migrations/control"
+mkdir -p "$temp/migrations/control" "$temp/internal/testdb/targets"
 failed=0
-for file in migrations/*.sql migrations/control/*.sql; do
-    awk '/^-- \+goose Up/ { up = 1 } /^-- \+goose Down/ { up = 0 } { print (up ? $0 : "") }' "$file" >"$temp/$file"
+for file in migrations/*.sql migrations/control/*.sql internal/testdb/targets/*.sql; do
+    awk '/^-- \+goose Up/ { up = 1 } /^-- \+goose Down/ { up = 0 } { print (up || /^-- squawk-ignore-file / ? $0 : "") }' "$file" >"$temp/$file"
     transaction=--assume-in-transaction
     if grep -q '^-- +goose NO TRANSACTION' "$file"; then
         transaction=

@@ -2,12 +2,29 @@
 -- Locks:    SHARE ROW EXCLUSIVE on public.likes for the time of CREATE TRIGGER: writes wait for it, and it waits for running
 --           writes, 3 s at most; then it fails and can be repeated. SHARE ROW EXCLUSIVE on orphan_cleaner.runs: no run is open.
 -- Duration: milliseconds, whatever the size of the table.
--- Rollback: refused while audit or backup holds a row: they are evidence, and the only copy of deleted rows.
+-- Rollback: refused while audit or backup holds a row: they are evidence, and the only copy of what was deleted.
+-- Printed by `orphan-cleaner target print`: change targets.yaml and print again, not this file.
+-- Target: {"name":"likes","table":"public.likes","user":"user_id","action":"delete","retention":"NULL","limits":"{}","digest":"d969caa23f5daa1ef7f1829a9f5ffe88fd6c336fdeb2f14d76ed55dc93b00c51","audit":[{"name":"post_id","ident":"post_id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"}],"backup":[{"name":"post_id","ident":"post_id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"},{"name":"kind","ident":"kind","type":"text"}]}
+-- The types are those of the table.
+-- squawk-ignore-file prefer-bigint-over-int, prefer-bigint-over-smallint, prefer-text-field, prefer-timestamp-tz, ban-char-field
 
 -- +goose Up
 SET LOCAL lock_timeout = '3s';
+-- The table may have changed since: then a later migration makes these functions anew.
+SET LOCAL check_function_bodies = off;
 -- PostgreSQL refuses to create a partitioned table where it names the database's own tablespace.
 SET LOCAL default_tablespace = '';
+
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF pg_catalog.to_regclass('public.orphan_cleaner_targets_goose') IS NULL THEN
+        RAISE EXCEPTION 'refusing to migrate: these migrations would be recorded in another version table than public.orphan_cleaner_targets_goose'
+            USING HINT = 'Run goose in this folder, where .env names the table; or: goose -table public.orphan_cleaner_targets_goose up';
+    END IF;
+END
+$$;
+-- +goose StatementEnd
 
 CREATE TABLE orphan_cleaner.likes_audit (
     post_id uuid,
@@ -22,6 +39,7 @@ CREATE TABLE orphan_cleaner.likes_audit (
 
 ALTER TABLE orphan_cleaner.likes_audit REPLICA IDENTITY FULL;
 
+-- Rows arrive in the order of deleted_at: a BRIN of a few pages finds a day or a run.
 CREATE INDEX likes_audit_deleted_at
     ON orphan_cleaner.likes_audit USING brin (deleted_at) WITH (pages_per_range = 16, autosummarize = off);
 
@@ -31,15 +49,16 @@ ALTER TABLE orphan_cleaner.likes_audit_default REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE orphan_cleaner.likes_audit IS 'One row for each deleted row of public.likes, written by a trigger, whoever deleted it. Partitioned by month (UTC).';
 COMMENT ON TABLE orphan_cleaner.likes_audit_default IS 'Catches rows of a month without a partition; stays empty while partitions are made ahead.';
-COMMENT ON COLUMN orphan_cleaner.likes_audit.post_id IS 'As it was in the deleted row.';
-COMMENT ON COLUMN orphan_cleaner.likes_audit.user_id IS 'As it was in the deleted row.';
-COMMENT ON COLUMN orphan_cleaner.likes_audit.created_at IS 'As it was in the deleted row.';
-COMMENT ON COLUMN orphan_cleaner.likes_audit.deleted_at IS 'Start of the deleting transaction.';
-COMMENT ON COLUMN orphan_cleaner.likes_audit.deleted_by IS 'session_user of the deleting session.';
-COMMENT ON COLUMN orphan_cleaner.likes_audit.application IS 'application_name of the deleting session.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.post_id IS 'As it was before.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.user_id IS 'As it was before.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.created_at IS 'As it was before.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.deleted_at IS 'Start of the transaction that deleted the row.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.deleted_by IS 'session_user of the session that deleted it.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.application IS 'application_name of that session.';
 COMMENT ON COLUMN orphan_cleaner.likes_audit.run_id IS 'The run of orphan-cleaner that deleted it; null: somebody else.';
-COMMENT ON COLUMN orphan_cleaner.likes_audit.txid IS 'pg_current_xact_id() of the deleting transaction.';
+COMMENT ON COLUMN orphan_cleaner.likes_audit.txid IS 'pg_current_xact_id() of that transaction.';
 
+-- No DEFAULT partition: without a partition for the backup there is no delete.
 CREATE TABLE orphan_cleaner.likes_backup (
     post_id uuid,
     user_id uuid,
@@ -52,81 +71,15 @@ CREATE TABLE orphan_cleaner.likes_backup (
 ALTER TABLE orphan_cleaner.likes_backup REPLICA IDENTITY FULL;
 
 COMMENT ON TABLE orphan_cleaner.likes_backup IS 'Whole rows of public.likes that runs deleted. Partitioned by UTC day: likes_backup_YYYYMMDD.';
-COMMENT ON COLUMN orphan_cleaner.likes_backup.post_id IS 'As in public.likes.';
-COMMENT ON COLUMN orphan_cleaner.likes_backup.user_id IS 'As in public.likes.';
-COMMENT ON COLUMN orphan_cleaner.likes_backup.created_at IS 'As in public.likes.';
-COMMENT ON COLUMN orphan_cleaner.likes_backup.kind IS 'As in public.likes.';
-COMMENT ON COLUMN orphan_cleaner.likes_backup.backed_up_at IS 'Start of the deleting transaction; equals deleted_at of the audit row.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.post_id IS 'As it was in public.likes.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.user_id IS 'As it was in public.likes.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.created_at IS 'As it was in public.likes.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.kind IS 'As it was in public.likes.';
+COMMENT ON COLUMN orphan_cleaner.likes_backup.backed_up_at IS 'Start of the transaction that deleted the row; equals deleted_at of the audit row.';
 COMMENT ON COLUMN orphan_cleaner.likes_backup.run_id IS 'The run that deleted the row.';
 
 -- +goose StatementBegin
-CREATE FUNCTION orphan_cleaner.likes_audit_deleted()
-RETURNS trigger
-LANGUAGE plpgsql
--- The application may write the audit through this trigger and in no other way.
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
--- Nobody who locks the audit must keep the application's delete waiting.
-SET lock_timeout = '500ms'
-AS $$
-#variable_conflict use_variable
-DECLARE
-    deleter text := session_user::text;
-    application text := current_setting('application_name');
-    run bigint;
-    transaction_id bigint;
-    audited bigint;
-    backed_up bigint;
-BEGIN
-    IF NOT EXISTS (SELECT FROM gone) THEN
-        RETURN NULL;
-    END IF;
-    IF current_setting('orphan_cleaner.run_token', true) <> '' THEN
-        run := orphan_cleaner.deleting_run();
-    END IF;
-    transaction_id := pg_current_xact_id()::text::bigint;
-
-    IF run IS NULL AND current_setting('orphan_cleaner.likes_audits', true) IS DISTINCT FROM transaction_id::text THEN
-        -- Somebody else's delete, which must not fail because of us. The first of a transaction is caught by a subtransaction.
-        IF current_setting('orphan_cleaner.likes_audit_failed', true) IS NOT DISTINCT FROM transaction_id::text THEN
-            RETURN NULL;
-        END IF;
-        BEGIN
-            INSERT INTO orphan_cleaner.likes_audit (post_id, user_id, created_at, deleted_at, deleted_by, application, txid)
-            SELECT g.post_id, g.user_id, g.created_at, now(), deleter, application, transaction_id
-            FROM gone AS g;
-            -- Not set_config(), which some revoke from PUBLIC.
-            EXECUTE format('SET LOCAL orphan_cleaner.likes_audits = %L', transaction_id);
-        EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'likes: rows deleted by this transaction are not audited: %', SQLERRM
-                USING HINT = 'Run: orphan-cleaner check';
-            EXECUTE format('SET LOCAL orphan_cleaner.likes_audit_failed = %L', transaction_id);
-        END;
-        RETURN NULL;
-    END IF;
-
-    INSERT INTO orphan_cleaner.likes_audit (post_id, user_id, created_at, deleted_at, deleted_by, application, run_id, txid)
-    SELECT g.post_id, g.user_id, g.created_at, now(), deleter, application, run, transaction_id
-    FROM gone AS g;
-    GET DIAGNOSTICS audited = ROW_COUNT;
-    IF run IS NULL THEN
-        RETURN NULL;
-    END IF;
-    INSERT INTO orphan_cleaner.likes_backup (post_id, user_id, created_at, kind, backed_up_at, run_id)
-    SELECT g.post_id, g.user_id, g.created_at, g.kind, now(), run
-    FROM gone AS g;
-    GET DIAGNOSTICS backed_up = ROW_COUNT;
-
-    -- What the deleting function compares with the rows it deleted, before COMMIT.
-    PERFORM set_config('orphan_cleaner.audited',
-        (coalesce(nullif(current_setting('orphan_cleaner.audited', true), ''), '0')::bigint + audited)::text, true);
-    PERFORM set_config('orphan_cleaner.backed_up',
-        (coalesce(nullif(current_setting('orphan_cleaner.backed_up', true), ''), '0')::bigint + backed_up)::text, true);
-    RETURN NULL;
-END
-$$;
-
-CREATE FUNCTION orphan_cleaner.likes_page(from_user uuid, max_users bigint)
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_page(from_user uuid, max_users bigint)
 RETURNS TABLE (user_ids uuid [], row_count bigint)
 LANGUAGE sql
 STABLE
@@ -134,12 +87,14 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 -- Rows that a policy hides must fail the run, not look like users without rows.
 SET row_security = off
+-- Without statistics, or with those of an empty table, the planner reads and sorts the whole table for every page.
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_hashagg = off
 SET enable_sort = off
 SET jit = off
 AS $$
+    -- Parameters by their number, here and below: a name could be that of a column, which would be taken first.
     SELECT coalesce(array_agg(u.user_id), '{}'), coalesce(sum(u.row_count), 0)::bigint
     FROM (
         SELECT m.user_id, count(*) AS row_count
@@ -151,7 +106,7 @@ AS $$
     ) AS u
 $$;
 
-CREATE FUNCTION orphan_cleaner.likes_holders(user_ids uuid [])
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_holders(user_ids uuid [])
 RETURNS SETOF uuid
 LANGUAGE sql
 STABLE
@@ -167,31 +122,32 @@ AS $$
     WHERE EXISTS (SELECT FROM public.likes AS m WHERE m.user_id = u.user_id OFFSET 0)
 $$;
 
-CREATE FUNCTION orphan_cleaner.likes_total(rows_due bigint, users bigint)
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_total(rows_due bigint, users bigint)
 RETURNS double precision
-LANGUAGE plpgsql
+LANGUAGE sql
 STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
 SET jit = off
 AS $$
-DECLARE
-    total double precision;
-BEGIN
     -- Exact in a small table, whose statistics lag behind, and where the figure may matter.
-    SELECT count(*)::double precision INTO total FROM (SELECT FROM public.likes LIMIT 10000) AS m;
-    IF total = 10000 THEN
-        SELECT c.reltuples::double precision INTO total FROM pg_class AS c WHERE c.oid = 'public.likes'::regclass;
-        IF total < 10000 OR users > total OR rows_due > 50 AND rows_due > 0.005 * total THEN
-            SELECT count(*)::double precision INTO total FROM public.likes;
-        END IF;
-    END IF;
-    RETURN total;
-END
+    SELECT CASE
+        WHEN t.few < 10000 THEN t.few
+        WHEN t.estimate < 10000 OR $2 > t.estimate OR $1 > 50 AND $1 > 0.005 * t.estimate
+            THEN (SELECT count(*)::double precision FROM public.likes)
+        ELSE t.estimate
+    END
+    FROM (
+        SELECT
+            (SELECT count(*)::double precision FROM (SELECT FROM public.likes LIMIT 10000) AS m) AS few,
+            (SELECT c.reltuples::double precision FROM pg_class AS c WHERE c.oid = 'public.likes'::regclass) AS estimate
+        -- Worked out once, however often it is named.
+        OFFSET 0
+    ) AS t
 $$;
 
-CREATE FUNCTION orphan_cleaner.likes_facts(user_ids uuid [], horizon timestamptz)
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_facts(user_ids uuid [], horizon timestamptz)
 RETURNS TABLE (user_id uuid, rows_old bigint, rows_young bigint, rows_held bigint, active_at timestamptz)
 LANGUAGE sql
 STABLE
@@ -214,59 +170,74 @@ AS $$
     GROUP BY m.user_id
 $$;
 
-CREATE FUNCTION orphan_cleaner.likes_delete(user_ids uuid [], horizon timestamptz, checked_from xid8, max_rows bigint)
-RETURNS TABLE (rows_deleted bigint, is_whole boolean)
-LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_canaries(users integer)
+RETURNS SETOF uuid
+LANGUAGE sql
+STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
+SET enable_seqscan = off
+SET enable_sort = off
+SET jit = off
+AS $$
+    -- The first fit of a hundred rows behind each of so many points, evenly spread over the ids.
+    SELECT DISTINCT f.user_id
+    FROM generate_series(0, least($1, 1000) - 1) AS points (n)
+    CROSS JOIN LATERAL (
+        SELECT near.user_id
+        FROM (
+            SELECT m.user_id, m.created_at AS made_at
+            FROM public.likes AS m
+            WHERE m.user_id >= (lpad(to_hex(points.n * 65536 / least($1, 1000)), 4, '0') || repeat('0', 28))::uuid
+            ORDER BY m.user_id
+            LIMIT 100
+        ) AS near
+        WHERE near.made_at < now() - interval '30 days'
+            AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
+        ORDER BY near.user_id
+        LIMIT 1
+    ) AS f
+$$;
+
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_choose(
+    user_ids uuid [],
+    horizon timestamptz,
+    first_xid bigint,
+    window_size bigint,
+    max_rows bigint
+)
+RETURNS tid []
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+-- Users and ledger joined once, by their keys, whatever the statistics say of tables that change within the run; and rows
+-- read one by one, so that a part of a very large user is found without reading all of it.
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_nestloop = off
 SET enable_mergejoin = off
 SET jit = off
 AS $$
-#variable_conflict use_variable
-DECLARE
-    -- A row version is unchanged if its transaction is older than every one that ran when the users were checked: see
-    -- conversation_members_delete.
-    first_xid bigint := checked_from::text::bigint;
-    window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
-    chosen tid [];
-BEGIN
-    SELECT coalesce(array_agg(d.ctid), '{}') INTO chosen
+    SELECT coalesce(array_agg(d.place), '{}')
     FROM (
-        SELECT m.ctid
+        SELECT m.ctid AS place
         FROM public.likes AS m
         JOIN orphan_cleaner.candidates AS c ON c.user_id = m.user_id
-        WHERE m.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
-            AND c.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
-            -- A candidate's clock and the row itself are both older than the retention.
-            AND c.first_missing_at <= horizon
-            AND m.created_at < horizon
-            AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size
-        LIMIT max_rows + 1
-    ) AS d;
-    is_whole := cardinality(chosen) <= max_rows;
-    chosen := chosen[1:max_rows];
-    -- Triggers of the application fire in here, and may qualify nothing.
-    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
-    DELETE FROM public.likes AS m
-    WHERE m.ctid = ANY (chosen)
-        AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size;
-    GET DIAGNOSTICS rows_deleted = ROW_COUNT;
-    -- Deferred triggers of the application too: at COMMIT they would run as the login, and find no table of public.
-    SET CONSTRAINTS ALL IMMEDIATE;
-    IF rows_deleted <> cardinality(chosen) THEN
-        RAISE EXCEPTION '% rows of likes chosen, % deleted: they changed at that moment, or a trigger or rule keeps them',
-            cardinality(chosen), rows_deleted
-            USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
-    END IF;
-    RETURN NEXT;
-END
+        WHERE m.user_id = ANY (ARRAY(SELECT unnest($1)))
+            AND c.user_id = ANY (ARRAY(SELECT unnest($1)))
+            -- The clock and the row are both older than the retention.
+            AND c.first_missing_at <= $2
+            AND m.created_at < $2
+            -- Nobody has changed it since the user was checked.
+            AND (m.xmin::text::bigint - $3 % 4294967296 + 4294967296) % 4294967296 >= $4
+        LIMIT $5 + 1
+    ) AS d
 $$;
 
-CREATE FUNCTION orphan_cleaner.likes_proof(of_run bigint, since timestamptz)
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_proof(of_run bigint, since timestamptz)
 RETURNS TABLE (audited bigint, backed_up bigint, conversations bigint)
 LANGUAGE sql
 STABLE
@@ -281,7 +252,7 @@ AS $$
         NULL::bigint
 $$;
 
-CREATE FUNCTION orphan_cleaner.likes_restore_plan(
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_restore_plan(
     of_run bigint,
     of_users uuid [],
     of_conversations uuid [],
@@ -300,10 +271,12 @@ SET jit = off
 AS $$
     WITH events AS (
         SELECT
-            b.post_id, b.user_id, b.created_at, b.kind, b.run_id, b.backed_up_at AS happened_at, true AS is_backup,
+            b.post_id AS k1, b.user_id AS k2, b.user_id AS owner, ROW(b.post_id, b.user_id, b.created_at, b.kind)::text AS row_deleted,
+            b.run_id, b.backed_up_at AS happened_at, true AS is_backup,
             ($1 IS NULL OR b.run_id = $1) AND ($4 IS NULL OR b.backed_up_at >= $4) AND ($5 IS NULL OR b.backed_up_at < $5) AS is_chosen
         FROM orphan_cleaner.likes_backup AS b
         WHERE b.backed_up_at >= coalesce($4, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = $1), '-infinity')
+            -- A subquery is hashed, an array would be searched from its beginning for each row.
             AND ($2 IS NULL OR b.user_id IN (SELECT unnest($2)))
             -- Emptied on request of the law.
             AND b.user_id IS NOT NULL
@@ -311,24 +284,25 @@ AS $$
             AND $3 IS NULL
         UNION ALL
         -- Deletes by others: what was restored and deleted since must stay away.
-        SELECT a.post_id, a.user_id, NULL, NULL, NULL, a.deleted_at, false, false
+        SELECT a.post_id, a.user_id, a.user_id, NULL, NULL, a.deleted_at, false, false
         FROM orphan_cleaner.likes_audit AS a
         WHERE a.run_id IS NULL
             AND a.deleted_at >= coalesce($4, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = $1), '-infinity')
             AND ($2 IS NULL OR a.user_id IN (SELECT unnest($2)))
     ),
     newest AS (
-        SELECT DISTINCT ON (e.user_id, e.post_id)
+        -- Of a row that was deleted more than once, the last backup counts; it is restored if any of its deletions was chosen.
+        SELECT DISTINCT ON (e.k1, e.k2)
             e.*,
             bool_or(e.is_chosen) OVER events_of_row AS any_chosen,
             coalesce(max(e.happened_at) FILTER (WHERE NOT e.is_backup) OVER events_of_row > e.happened_at, false) AS has_left
         FROM events AS e
-        WINDOW events_of_row AS (PARTITION BY e.user_id, e.post_id)
-        ORDER BY e.user_id, e.post_id, e.is_backup DESC, e.happened_at DESC, e.run_id DESC
+        WINDOW events_of_row AS (PARTITION BY e.k1, e.k2)
+        ORDER BY e.k1, e.k2, e.is_backup DESC, e.happened_at DESC, e.run_id DESC
     )
     SELECT
         '00000000-0000-0000-0000-000000000000'::uuid,
-        n.user_id,
+        n.owner,
         n.run_id,
         n.happened_at,
         CASE
@@ -337,18 +311,19 @@ AS $$
             WHEN n.has_left THEN 'left_since'
             ELSE 'restore'
         END,
-        ROW(n.post_id, n.user_id)::text
+        ROW(n.k1, n.k2)::text
     FROM newest AS n
+    -- One lookup a row, whatever the planner believes: without statistics it would read whole tables.
     LEFT JOIN LATERAL (
-        SELECT ROW(m.post_id, m.user_id, m.created_at, m.kind)::text = ROW(n.post_id, n.user_id, n.created_at, n.kind)::text AS is_same
+        SELECT ROW(m.post_id, m.user_id, m.created_at, m.kind)::text = n.row_deleted AS is_same
         FROM public.likes AS m
-        WHERE m.post_id = n.post_id AND m.user_id = n.user_id
+        WHERE m.post_id = n.k1 AND m.user_id = n.k2
         LIMIT 1
     ) AS x ON true
     WHERE n.any_chosen
 $$;
 
-CREATE FUNCTION orphan_cleaner.likes_restore_chunks(of_restore bigint, in_state text, pages integer)
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_restore_chunks(of_restore bigint, in_state text, pages integer)
 RETURNS TABLE (day date, first_page bigint, members bigint, user_ids uuid [])
 LANGUAGE sql
 STABLE
@@ -356,6 +331,7 @@ SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET jit = off
 AS $$
+    -- A row stays on its page unless somebody rewrites the partition: the caller looks again at the end.
     SELECT
         (b.backed_up_at AT TIME ZONE 'UTC')::date,
         (b.ctid::text::point)[0]::bigint / $3 * $3,
@@ -377,7 +353,7 @@ AS $$
     ORDER BY 1, 2
 $$;
 
-CREATE FUNCTION orphan_cleaner.likes_restore_chunk(
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_restore_chunk(
     of_restore bigint,
     of_token uuid,
     day date,
@@ -393,6 +369,8 @@ SET row_security = off
 SET lock_timeout = '2s'
 SET jit = off
 AS $$
+-- Whatever columns the table has, these names are the variables.
+#variable_conflict use_variable
 DECLARE
     run orphan_cleaner.runs := orphan_cleaner.run_open(of_restore, of_token, 'restore');
     restored bigint;
@@ -425,26 +403,26 @@ BEGIN
                     AND a.post_id = b.post_id AND a.user_id = b.user_id
             )
         -- Always in one order: two writers cannot deadlock.
-        ORDER BY b.user_id, b.post_id
+        ORDER BY b.post_id, b.user_id
     ),
     restored_rows AS (
         INSERT INTO public.likes AS m (post_id, user_id, created_at, kind) OVERRIDING SYSTEM VALUE
         SELECT p.post_id, p.user_id, p.created_at, p.kind FROM page AS p
         -- A row that is there is newer, and stays as it is.
         ON CONFLICT DO NOTHING
-        RETURNING m.post_id, m.user_id, ROW(m.post_id, m.user_id, m.created_at, m.kind)::text AS row_restored
+        RETURNING m.user_id AS owner, ROW(m.post_id, m.user_id)::text AS row_key, ROW(m.post_id, m.user_id, m.created_at, m.kind)::text AS row_restored
     ),
     marked_rows AS (
         UPDATE orphan_cleaner.restores AS r
         SET state = 'restored'
         FROM restored_rows AS g
-        WHERE r.run_id = of_restore AND r.user_id = g.user_id AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
-            AND r.target = 'likes' AND r.row_key = ROW(g.post_id, g.user_id)::text
+        WHERE r.run_id = of_restore AND r.user_id = g.owner AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
+            AND r.target = 'likes' AND r.row_key = g.row_key
         RETURNING r.user_id
     ),
     held AS (
         INSERT INTO orphan_cleaner.holds (user_id, reason, until, run_id)
-        SELECT DISTINCT g.user_id, 'restored by run ' || of_restore::text, now() + hold, of_restore
+        SELECT DISTINCT g.owner, 'restored by run ' || of_restore::text, now() + hold, of_restore
         FROM restored_rows AS g
         ON CONFLICT (run_id, user_id) WHERE run_id IS NOT NULL DO NOTHING
     )
@@ -471,7 +449,143 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.likes_revert_chunk(
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_audit_deleted()
+RETURNS trigger
+LANGUAGE plpgsql
+-- The application may write the audit through this trigger and in no other way.
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+-- Nobody who locks the audit must keep the application's delete waiting.
+SET lock_timeout = '500ms'
+AS $$
+-- Whatever columns the table has, these names are the variables.
+#variable_conflict use_variable
+DECLARE
+    -- Once per statement and not once per row.
+    deleter text := session_user::text;
+    application text := current_setting('application_name');
+    run bigint;
+    transaction_id bigint;
+    audited bigint;
+    backed_up bigint;
+BEGIN
+    IF NOT EXISTS (SELECT FROM gone) THEN
+        RETURN NULL;
+    END IF;
+    IF current_setting('orphan_cleaner.run_token', true) <> '' THEN
+        run := orphan_cleaner.deleting_run();
+    END IF;
+    transaction_id := pg_current_xact_id()::text::bigint;
+
+    IF run IS NULL AND current_setting('orphan_cleaner.likes_audits', true) IS DISTINCT FROM transaction_id::text THEN
+        -- Somebody else's delete, which must not fail because of us. The first of a transaction is caught by a subtransaction;
+        -- the later ones need none: hundreds of subtransactions in one transaction would slow every session.
+        IF current_setting('orphan_cleaner.likes_audit_failed', true) IS NOT DISTINCT FROM transaction_id::text THEN
+            RETURN NULL;
+        END IF;
+        BEGIN
+            INSERT INTO orphan_cleaner.likes_audit (post_id, user_id, created_at, deleted_at, deleted_by, application, txid)
+            SELECT g.post_id, g.user_id, g.created_at, now(), deleter, application, transaction_id
+            FROM gone AS g;
+            -- Not set_config(), which some revoke from PUBLIC.
+            EXECUTE format('SET LOCAL orphan_cleaner.likes_audits = %L', transaction_id);
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'likes: rows deleted by this transaction are not audited: %', SQLERRM
+                USING HINT = 'Run: orphan-cleaner check';
+            EXECUTE format('SET LOCAL orphan_cleaner.likes_audit_failed = %L', transaction_id);
+        END;
+        RETURN NULL;
+    END IF;
+
+    IF run IS NOT NULL AND EXISTS (
+        SELECT
+        FROM orphan_cleaner.targets AS t
+        WHERE t.name = current_setting('orphan_cleaner.target', true) AND t.name <> 'likes' AND to_regclass(t.table_name) = TG_RELID
+    ) THEN
+        -- By another column of this table: audited here, and backed up there.
+        run := NULL;
+    END IF;
+    -- A cascade or a trigger: the rows may be those of somebody who lives.
+    IF run IS NOT NULL AND current_setting('orphan_cleaner.target', true) IS DISTINCT FROM 'likes' THEN
+        RAISE EXCEPTION 'a delete from another table would delete % rows of likes, whoever they belong to', (SELECT count(*) FROM gone)
+            USING ERRCODE = 'restrict_violation', DETAIL = 'By a foreign key with ON DELETE CASCADE, or by a trigger, onto ' || TG_RELID::regclass || '.',
+                HINT = 'Add action: update for the other table, or delete those rows by hand.';
+    END IF;
+    -- A backup has whole rows, of the columns that it was printed for.
+    IF run IS NOT NULL AND '{"created_at","kind","post_id","user_id"}'::name [] IS DISTINCT FROM ARRAY(
+        SELECT a.attname
+        FROM pg_attribute AS a
+        WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        ORDER BY a.attname
+    ) THEN
+        RAISE EXCEPTION 'likes: % has other columns than those that its backup was printed for', TG_RELID::regclass
+            USING ERRCODE = 'OC007', HINT = 'Run: orphan-cleaner target print, and apply what it prints';
+    END IF;
+
+    INSERT INTO orphan_cleaner.likes_audit (post_id, user_id, created_at, deleted_at, deleted_by, application, run_id, txid)
+    SELECT g.post_id, g.user_id, g.created_at, now(), deleter, application, run, transaction_id
+    FROM gone AS g;
+    GET DIAGNOSTICS audited = ROW_COUNT;
+    IF run IS NULL THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO orphan_cleaner.likes_backup (post_id, user_id, created_at, kind, backed_up_at, run_id)
+    SELECT g.post_id, g.user_id, g.created_at, g.kind, now(), run
+    FROM gone AS g;
+    GET DIAGNOSTICS backed_up = ROW_COUNT;
+
+    -- What the deleting function compares with the rows it deleted, before COMMIT.
+    PERFORM set_config('orphan_cleaner.audited',
+        (coalesce(nullif(current_setting('orphan_cleaner.audited', true), ''), '0')::bigint + audited)::text, true);
+    PERFORM set_config('orphan_cleaner.backed_up',
+        (coalesce(nullif(current_setting('orphan_cleaner.backed_up', true), ''), '0')::bigint + backed_up)::text, true);
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_delete(user_ids uuid [], horizon timestamptz, checked_from xid8, max_rows bigint)
+RETURNS TABLE (rows_deleted bigint, is_whole boolean)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET lock_timeout = '2s'
+SET enable_seqscan = off
+SET jit = off
+AS $$
+-- Whatever columns the table has, these names are the variables.
+#variable_conflict use_variable
+DECLARE
+    -- A row version is unchanged if its transaction is older than every one that ran when the users were checked. Its xmin
+    -- has 32 bits and may be older than they reach back: only those in the window since then count as changed. The
+    -- million is for transactions that begin while this one waits for a row.
+    first_xid bigint := checked_from::text::bigint;
+    window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
+    chosen tid [] := orphan_cleaner.likes_choose(user_ids, horizon, first_xid, window_size, max_rows);
+BEGIN
+    is_whole := cardinality(chosen) <= max_rows;
+    chosen := chosen[1:max_rows];
+    PERFORM set_config('orphan_cleaner.target', 'likes', true);
+    -- Triggers of the application fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    -- The guard once more, for a row that changed while this waited for it: what is found in its place must not be deleted unseen.
+    DELETE FROM public.likes AS m
+    WHERE m.ctid = ANY (chosen)
+        AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size;
+    GET DIAGNOSTICS rows_deleted = ROW_COUNT;
+    -- Deferred triggers of the application too: at COMMIT they would run as the login, and find no table of public.
+    SET CONSTRAINTS ALL IMMEDIATE;
+    PERFORM set_config('orphan_cleaner.target', '', true);
+    IF rows_deleted <> cardinality(chosen) THEN
+        RAISE EXCEPTION '% rows of likes chosen, % deleted: they changed at that moment, or a trigger or rule keeps them',
+            cardinality(chosen), rows_deleted
+            USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION orphan_cleaner.likes_revert_chunk(
     run orphan_cleaner.runs,
     reverted_run bigint,
     day date,
@@ -496,7 +610,7 @@ DECLARE
     chosen tid [];
     keys text [];
 BEGIN
-    SELECT coalesce(array_agg(m.ctid), '{}'), array_agg(m.user_id), array_agg(ROW(m.post_id, m.user_id)::text)
+    SELECT coalesce(array_agg(m.ctid), '{}'), array_agg(b.user_id), array_agg(ROW(m.post_id, m.user_id)::text)
     INTO chosen, user_ids, keys
     FROM orphan_cleaner.likes_backup AS b
     CROSS JOIN LATERAL (
@@ -512,15 +626,15 @@ BEGIN
     WHERE b.backed_up_at >= day::timestamp AT TIME ZONE 'UTC' AND b.backed_up_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
         AND b.ctid >= format('(%s,0)', first_page)::tid AND b.ctid < format('(%s,0)', first_page + pages)::tid
         -- Missing when the run was judged, and just again.
-        AND m.user_id = ANY (of_users)
-        AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = run.run_id AND s.user_id = m.user_id)
+        AND b.user_id = ANY (of_users)
+        AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = run.run_id AND s.user_id = b.user_id)
         -- As it was restored: a row that was used since is somebody's.
         AND ROW(m.post_id, m.user_id, m.created_at, m.kind)::text = ROW(b.post_id, b.user_id, b.created_at, b.kind)::text
         AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size
         AND NOT EXISTS (
             SELECT
             FROM orphan_cleaner.holds_in_force AS h
-            WHERE h.user_id = m.user_id
+            WHERE h.user_id = b.user_id
                 -- Another restore's hold is about the rows that it restored itself.
                 AND (
                     h.run_id IS NULL
@@ -528,7 +642,7 @@ BEGIN
                     AND EXISTS (
                         SELECT
                         FROM orphan_cleaner.restores AS o
-                        WHERE o.run_id = h.run_id AND o.user_id = m.user_id
+                        WHERE o.run_id = h.run_id AND o.user_id = b.user_id
                             AND o.conversation_id = '00000000-0000-0000-0000-000000000000' AND o.target = 'likes'
                             AND o.row_key = ROW(m.post_id, m.user_id)::text AND o.state = 'restored'
                         -- Looked up, and not hashed from the whole list, for each row.
@@ -536,13 +650,16 @@ BEGIN
                     )
                 )
         );
+    rows_chosen := cardinality(chosen)::bigint;
+    PERFORM set_config('orphan_cleaner.target', 'likes', true);
     -- Triggers of the application fire in here, and may qualify nothing.
     PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
-    rows_chosen := cardinality(chosen);
     DELETE FROM public.likes AS m
-    WHERE m.ctid = ANY (chosen);
+    WHERE m.ctid = ANY (chosen)
+        AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size;
     GET DIAGNOSTICS rows_deleted = ROW_COUNT;
     SET CONSTRAINTS ALL IMMEDIATE;
+    PERFORM set_config('orphan_cleaner.target', '', true);
     UPDATE orphan_cleaner.restores AS r
     SET state = 'reverted',
         reverted_by_run = run.run_id
@@ -554,51 +671,60 @@ BEGIN
     RETURN NEXT;
 END
 $$;
-
-CREATE FUNCTION orphan_cleaner.likes_canaries(users integer)
-RETURNS SETOF uuid
-LANGUAGE sql
-STABLE
-SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-SET enable_seqscan = off
-SET enable_sort = off
-SET jit = off
-AS $$
-    SELECT DISTINCT f.user_id
-    FROM generate_series(0, least($1, 1000) - 1) AS points (n)
-    CROSS JOIN LATERAL (
-        SELECT near.user_id
-        FROM (
-            SELECT m.user_id, m.created_at
-            FROM public.likes AS m
-            WHERE m.user_id >= (lpad(to_hex(points.n * 65536 / least($1, 1000)), 4, '0') || repeat('0', 28))::uuid
-            ORDER BY m.user_id
-            LIMIT 100
-        ) AS near
-        WHERE near.created_at < now() - interval '30 days'
-            AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
-        ORDER BY near.user_id
-        LIMIT 1
-    ) AS f
-$$;
 -- +goose StatementEnd
 
-REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
-
-COMMENT ON FUNCTION orphan_cleaner.likes_audit_deleted IS 'Audits every deleted row; backs up those of an open run and reports both counts to its transaction.';
+REVOKE EXECUTE ON FUNCTION
+    orphan_cleaner.likes_page, orphan_cleaner.likes_holders, orphan_cleaner.likes_total, orphan_cleaner.likes_facts,
+    orphan_cleaner.likes_canaries, orphan_cleaner.likes_choose, orphan_cleaner.likes_proof,
+    orphan_cleaner.likes_restore_plan, orphan_cleaner.likes_restore_chunks, orphan_cleaner.likes_restore_chunk,
+    orphan_cleaner.likes_audit_deleted, orphan_cleaner.likes_delete, orphan_cleaner.likes_revert_chunk FROM PUBLIC;
 COMMENT ON FUNCTION orphan_cleaner.likes_page IS 'The next distinct user ids from one on, in order, and how many rows they have. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_holders IS 'Those of the users who have a row. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.likes_total IS 'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_total IS 'How many rows there are: counted where it may matter, else an estimate. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_facts IS 'Of each user: rows older than the horizon, younger ones, rows on hold, and the last activity. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.likes_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, unchanged since checked_from. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_canaries IS 'Users who were alive so far, spread over all ids. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_choose IS 'Where those rows of the users are that may go: older than the horizon, unchanged since; one more than asked for where there are more. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_proof IS 'How many rows of a run were audited and backed up since its beginning. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_restore_plan IS 'What a restore of this run, these users and span would do with each row: restore, there, there_differs, left_since. A null chooses all. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_restore_chunk IS 'Restores the planned rows on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.likes_audit_deleted IS 'Audits every deleted row; backs up those of an open run and reports both counts to its transaction.';
+COMMENT ON FUNCTION orphan_cleaner.likes_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, unchanged since checked_from. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.likes_revert_chunk IS 'Deletes rows of a restore once more, as far as they are unchanged and of these users. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.likes_canaries IS 'Users who were alive so far, spread over all ids. Granted to nobody.';
+
+-- Its functions run as the owner of the schema, and not as whoever applies this.
+-- +goose StatementBegin
+DO $$
+DECLARE
+    owner name := (SELECT pg_catalog.pg_get_userbyid(n.nspowner) FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'orphan_cleaner');
+    item text;
+BEGIN
+    IF owner = current_user THEN
+        RETURN;
+    END IF;
+    FOREACH item IN ARRAY ARRAY['orphan_cleaner.likes_audit', 'orphan_cleaner.likes_audit_default', 'orphan_cleaner.likes_backup'] LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO %I', item, owner);
+    END LOOP;
+    FOREACH item IN ARRAY ARRAY[
+        'likes_page',
+        'likes_holders',
+        'likes_total',
+        'likes_facts',
+        'likes_canaries',
+        'likes_choose',
+        'likes_proof',
+        'likes_restore_plan',
+        'likes_restore_chunks',
+        'likes_restore_chunk',
+        'likes_audit_deleted',
+        'likes_delete',
+        'likes_revert_chunk'
+    ] LOOP
+        EXECUTE pg_catalog.format('ALTER FUNCTION orphan_cleaner.%I OWNER TO %I', item, owner);
+    END LOOP;
+END
+$$;
+-- +goose StatementEnd
 
 CREATE TRIGGER likes_audit_delete
     AFTER DELETE ON public.likes
@@ -607,11 +733,16 @@ CREATE TRIGGER likes_audit_delete
 CREATE TRIGGER likes_refuse_truncate
     BEFORE TRUNCATE ON public.likes
     FOR EACH STATEMENT EXECUTE FUNCTION orphan_cleaner.refuse_truncate();
+-- ALWAYS: also under session_replication_role = replica.
 ALTER TABLE public.likes ENABLE ALWAYS TRIGGER likes_audit_delete;
 ALTER TABLE public.likes ENABLE ALWAYS TRIGGER likes_refuse_truncate;
 
-INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, action, audit_table, backup_table, digest)
-VALUES ('likes', 2, 'public.likes', 'user_id', 'delete', 'orphan_cleaner.likes_audit', 'orphan_cleaner.likes_backup', 'by hand');
+INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, action, retention, limits, audit_table, backup_table, digest)
+SELECT
+    'likes', max(t.ordinal) + 1, 'public.likes', 'user_id', 'delete', NULL, '{}',
+    'orphan_cleaner.likes_audit', 'orphan_cleaner.likes_backup',
+    'd969caa23f5daa1ef7f1829a9f5ffe88fd6c336fdeb2f14d76ed55dc93b00c51'
+FROM orphan_cleaner.targets AS t;
 
 SELECT orphan_cleaner.partitions_ensure(7);
 
@@ -625,11 +756,11 @@ LOCK TABLE orphan_cleaner.likes_audit, orphan_cleaner.likes_backup IN ACCESS EXC
 DO $$
 BEGIN
     IF EXISTS (SELECT FROM orphan_cleaner.likes_audit) THEN
-        RAISE EXCEPTION 'refusing to drop orphan_cleaner.likes_audit: it holds evidence of deleted rows'
+        RAISE EXCEPTION 'refusing to drop orphan_cleaner.likes_audit: it holds evidence of rows that were deleted'
             USING HINT = 'Copy the rows elsewhere and empty the table first, if you mean it.';
     END IF;
     IF EXISTS (SELECT FROM orphan_cleaner.likes_backup) THEN
-        RAISE EXCEPTION 'refusing to drop orphan_cleaner.likes_backup: it is the only copy of deleted rows'
+        RAISE EXCEPTION 'refusing to drop orphan_cleaner.likes_backup: it is the only copy of what was deleted'
             USING HINT = 'Restore or copy the rows and empty the table first, if you mean it.';
     END IF;
 END
@@ -637,11 +768,14 @@ $$;
 -- +goose StatementEnd
 
 DELETE FROM orphan_cleaner.targets WHERE name = 'likes';
+-- IF EXISTS: down and up again is how a trigger that somebody dropped comes back.
 DROP TRIGGER IF EXISTS likes_audit_delete ON public.likes;
 DROP TRIGGER IF EXISTS likes_refuse_truncate ON public.likes;
-DROP FUNCTION
-    orphan_cleaner.likes_canaries, orphan_cleaner.likes_revert_chunk, orphan_cleaner.likes_restore_chunk, orphan_cleaner.likes_restore_chunks,
-    orphan_cleaner.likes_restore_plan, orphan_cleaner.likes_proof, orphan_cleaner.likes_delete, orphan_cleaner.likes_facts,
-    orphan_cleaner.likes_total, orphan_cleaner.likes_holders, orphan_cleaner.likes_page, orphan_cleaner.likes_audit_deleted;
+
+DROP FUNCTION IF EXISTS
+    orphan_cleaner.likes_revert_chunk, orphan_cleaner.likes_delete, orphan_cleaner.likes_audit_deleted,
+    orphan_cleaner.likes_restore_chunk, orphan_cleaner.likes_restore_chunks, orphan_cleaner.likes_restore_plan,
+    orphan_cleaner.likes_proof, orphan_cleaner.likes_choose, orphan_cleaner.likes_canaries, orphan_cleaner.likes_facts,
+    orphan_cleaner.likes_total, orphan_cleaner.likes_holders, orphan_cleaner.likes_page;
 DROP TABLE orphan_cleaner.likes_backup;
 DROP TABLE orphan_cleaner.likes_audit;

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/nova-social/orphan-cleaner/internal/check"
+	"github.com/nova-social/orphan-cleaner/internal/printer"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/target"
+)
+
+// TargetListCmd is `target list`.
+type TargetListCmd struct {
+	DatabaseFlags `group:"Database"`
+	JSON          bool `name:"json" help:"Print a JSON array."`
+}
+
+// Run shows the registry, in the order of the sweep.
+func (cmd *TargetListCmd) Run(ctx context.Context, s *streams) error {
+	pool, err := cmd.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	registry, err := printer.Registry(ctx, pool)
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		return printJSON(s.out, registry)
+	}
+	t := newTable("Targets, in the order of the sweep", "name", "table", "column", "action", "retention", "limits", "functions", "applied (UTC)", "by")
+	for _, r := range registry {
+		retention, state := "the run's", "built in"
+		if r.Retention > 0 {
+			retention = settings.Duration(time.Duration(r.Retention) * time.Second).String()
+		}
+		switch {
+		case r.Disagrees() != "":
+			state = "CHANGED"
+		case r.IsPrinted():
+			state = "as printed"
+		}
+		var limits []string
+		for _, name := range slices.Sorted(maps.Keys(r.Limits)) {
+			limits = append(limits, fmt.Sprintf("%s %v", name, r.Limits[name]))
+		}
+		t.AppendRow(table.Row{r.Name, r.Table, r.Column, r.Action, retention, strings.Join(limits, ", "), state, r.AppliedAt.UTC().Format(time.DateTime), r.AppliedBy})
+	}
+	return printTable(s.out, t)
+}
+
+// TargetsFlag names the file whose targets those of the database must be.
+type TargetsFlag struct {
+	Targets string `help:"targets.yaml: no run while its targets are not those of the database." env:"ORPHAN_CLEANER_TARGETS" placeholder:"FILE"`
+}
+
+// targetsProbes compares the file, where one is named, with the registry and the functions.
+func (f TargetsFlag) targetsProbes(pool *pgxpool.Pool) []check.Probe {
+	if f.Targets == "" {
+		return nil
+	}
+	return []check.Probe{func(ctx context.Context) check.Finding {
+		const name, hint = "targets-file", "orphan-cleaner target check FILE"
+		var disagree, unapplied []string
+		file, err := target.Load(f.Targets)
+		if err == nil {
+			disagree, unapplied, err = printer.Compare(ctx, pool, file)
+		}
+		if err != nil {
+			return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: hint}
+		}
+		if disagree = append(disagree, unapplied...); len(disagree) > 0 {
+			return check.Finding{Name: name, Status: check.Fail, Message: strings.Join(disagree, "; "), Hint: hint}
+		}
+		return fine(name, fmt.Sprintf("%d targets, as in %s", len(file.Targets), f.Targets))
+	}}
+}

@@ -1,0 +1,27 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/nova-social/orphan-cleaner/internal/printer"
+)
+
+// checkTargets looks whether the functions of each target are those that were printed.
+func (c *Preflight) checkTargets(ctx context.Context, f *Findings) {
+	const name = "targets"
+	registry, err := printer.Registry(ctx, c.pool)
+	if err != nil {
+		f.add(name, Fail, err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
+		return
+	}
+	var changed []string
+	for _, r := range registry {
+		if line := r.Disagrees(); line != "" {
+			changed = append(changed, line)
+		}
+	}
+	f.verdict(len(changed) == 0, name, fmt.Sprintf("%d, with the functions that were printed", len(registry)), strings.Join(changed, "; "),
+		"orphan-cleaner target list; then goose down and up in the folder of the printed migrations")
+}

@@ -1,0 +1,127 @@
+package printer
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/target"
+)
+
+// Registered is a target as the database has it.
+type Registered struct {
+	Name      string          `json:"name"`
+	Table     string          `json:"table"`
+	Column    string          `json:"column"`
+	Action    string          `json:"action"`
+	Retention int64           `json:"retention_seconds"` // 0: the run's
+	Limits    settings.Limits `json:"limits"`
+	Digest    string          `json:"digest"`    // of the functions that were printed; empty: built in
+	Functions string          `json:"functions"` // of the functions as they are
+	AppliedAt time.Time       `json:"applied_at"`
+	AppliedBy string          `json:"applied_by"`
+}
+
+// IsPrinted says that the target is not built in.
+func (r Registered) IsPrinted() bool { return r.Digest != "" }
+
+// Disagrees says how the functions differ from the registry; empty: they do not.
+func (r Registered) Disagrees() string {
+	if !r.IsPrinted() || r.Functions == r.Digest {
+		return ""
+	}
+	return fmt.Sprintf("target %s: its functions are not those that its migration made: apply that again, or remove what changed them", r.Name)
+}
+
+// Registry is what the database has, in the order of the sweep.
+func Registry(ctx context.Context, pool *pgxpool.Pool) ([]Registered, error) {
+	rows, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.TargetListRow, error) {
+		return q.TargetList(ctx, verbs())
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the registry: %w", err)
+	}
+	registry := make([]Registered, len(rows))
+	for i, row := range rows {
+		registry[i] = Registered{
+			Name: row.Name, Table: row.TableName, Column: row.UserColumn, Action: row.Action, Retention: row.RetentionSeconds,
+			Digest: row.Digest, Functions: row.FunctionsDigest, AppliedAt: row.AppliedAt, AppliedBy: row.AppliedBy,
+		}
+		if err := json.Unmarshal(row.Limits, &registry[i].Limits); err != nil {
+			return nil, fmt.Errorf("reading the limits of %s: %w", row.Name, err)
+		}
+	}
+	return registry, nil
+}
+
+// verbs are the ends of the names of all functions that are printed.
+func verbs() []string {
+	var ends []string
+	for _, action := range []string{target.Delete, target.Update} {
+		for _, f := range functionsOf(action) {
+			ends = append(ends, f.verb)
+		}
+	}
+	slices.Sort(ends)
+	return slices.Compact(ends)
+}
+
+// Compare says where file, registry and functions disagree, a line for each, and which
+// targets of the file were never applied. The tables must be those of the file, see
+// [target.File.Validate].
+func Compare(ctx context.Context, pool *pgxpool.Pool, file target.File) (disagree, unapplied []string, err error) {
+	shapes, err := file.Shapes(ctx, pool)
+	if err != nil {
+		return nil, nil, err
+	}
+	digests, err := Digests(file, shapes)
+	if err != nil {
+		return nil, nil, err
+	}
+	registry, err := Registry(ctx, pool)
+	if err != nil {
+		return nil, nil, err
+	}
+	const again = "orphan-cleaner target print, and apply what it prints"
+	var order, applied []string
+	for _, r := range registry {
+		if line := r.Disagrees(); line != "" {
+			disagree = append(disagree, line)
+		}
+		i := slices.IndexFunc(file.Targets, func(t target.Target) bool { return t.Name == r.Name })
+		if i < 0 {
+			if r.IsPrinted() {
+				disagree = append(disagree, fmt.Sprintf("target %s is in the registry and not in the file: add it, or %s", r.Name, again))
+			}
+			continue
+		}
+		applied = append(applied, r.Name)
+		t := file.Targets[i]
+		switch {
+		case digests[t.Name] != r.Digest:
+			disagree = append(disagree, fmt.Sprintf("target %s: the file or the table changed since its migration was printed: %s", t.Name, again))
+		case time.Duration(r.Retention)*time.Second != t.Retention || !maps.Equal(r.Limits, t.Limits):
+			disagree = append(disagree, fmt.Sprintf("target %s: retention or limits are not those of the file: %s", t.Name, again))
+		}
+	}
+	for _, t := range file.Targets {
+		if slices.Contains(applied, t.Name) {
+			order = append(order, t.Name)
+		} else {
+			unapplied = append(unapplied, fmt.Sprintf("target %s is in the file and not in the registry: %s", t.Name, again))
+		}
+	}
+	if !slices.Equal(order, applied) {
+		disagree = append(disagree, fmt.Sprintf("the targets are swept in the order %v, and %v in the file: %s", applied, order, again))
+	}
+	return disagree, unapplied, nil
+}

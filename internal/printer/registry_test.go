@@ -1,0 +1,69 @@
+package printer_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nova-social/orphan-cleaner/internal/printer"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
+)
+
+// File, registry and functions agree once all is applied, and whatever is changed in one of
+// them alone is named, in a line.
+func TestCompare(t *testing.T) {
+	t.Parallel()
+	d, dir := testdb.New(t), t.TempDir()
+	d.Exec(content)
+	compare := func(text string) (disagree, unapplied []string) {
+		t.Helper()
+		disagree, unapplied, err := printer.Compare(t.Context(), d.Pool, load(t, text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return disagree, unapplied
+	}
+	if disagree, unapplied := compare(contentFile); len(disagree) != 0 || len(unapplied) != 3 || !strings.Contains(unapplied[0], "target likes is in the file and not in the registry") {
+		t.Errorf("before up: %q, %q", disagree, unapplied)
+	}
+	printed(t, d, dir, contentFile)
+	up(t, d, dir)
+	agree := func(what string) {
+		t.Helper()
+		if disagree, unapplied := compare(contentFile); len(disagree)+len(unapplied) != 0 {
+			t.Errorf("%s: %q, %q", what, disagree, unapplied)
+		}
+	}
+	agree("applied")
+	withoutNotes, _, _ := strings.Cut(contentFile, "  - name: notes")
+	for _, c := range []struct{ what, text, sql, undo, says string }{
+		{"a limit", replaced(t, contentFile, "delete-rows: 1000", "delete-rows: 999"), "", "", "target likes: retention or limits are not those of the file"},
+		{"a retention in the registry", contentFile, `UPDATE orphan_cleaner.targets SET retention = '40 days' WHERE name = 'posts'`, `UPDATE orphan_cleaner.targets SET retention = '90 days' WHERE name = 'posts'`, "target posts: retention or limits"},
+		{"a condition", replaced(t, contentFile, "note IS DISTINCT FROM 'keep'", "note <> 'keep'"), "", "", "target notes: the file or the table changed since"},
+		{"a column", contentFile, `ALTER TABLE content.notes ADD COLUMN more text`, `ALTER TABLE content.notes DROP COLUMN more`, "target notes: the file or the table changed since"},
+		{"a setting of a function", contentFile, `ALTER FUNCTION orphan_cleaner.likes_page RESET row_security`, "", "target likes: its functions are not those that its migration made"},
+		{"a function that is gone", contentFile, `DROP FUNCTION orphan_cleaner.posts_undone`, "", "target posts: its functions are not those"},
+		{"a target more in the registry", withoutNotes, "", "", "target notes is in the registry and not in the file"},
+		{"another order", replaced(t, contentFile, "    after: [likes]\n", "    after: [notes]\n"), "", "", "the targets are swept in the order [likes posts notes], and [likes notes posts] in the file"},
+	} {
+		if c.sql != "" {
+			d.Exec(c.sql)
+		}
+		disagree, _ := compare(c.text)
+		if !strings.Contains(strings.Join(disagree, "\n"), c.says) || strings.Contains(strings.Join(disagree, ""), "\n") {
+			t.Errorf("%s: %q", c.what, disagree)
+		}
+		if c.undo != "" {
+			d.Exec(c.undo)
+			disagree, _ = compare(contentFile)
+			if strings.Contains(strings.Join(disagree, "\n"), c.says) {
+				t.Errorf("%s, undone: %q", c.what, disagree)
+			}
+		}
+	}
+	// Down and up again makes the functions anew.
+	if _, err := migrator(t, d, dir).DownTo(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	up(t, d, dir)
+	agree("down and up again")
+}
