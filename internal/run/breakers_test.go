@@ -147,7 +147,7 @@ func TestChosenCanaries(t *testing.T) {
 		configured, refused      bool
 	}{
 		"too many":           {users: 200, runs: 10, dead: 100, refused: true},
-		"a fifth":            {users: 200, runs: 10, dead: 40},
+		"a tenth":            {users: 200, runs: 10, dead: 20},
 		"too few runs":       {users: 200, runs: 9, dead: 100},
 		"too few users":      {users: 19, runs: 10, dead: 10},
 		"missing before":     {users: 200, runs: 10, known: 100, dead: 100},
