@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ func TestEffects(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 20, 3)
 	w.Roles(rolesFile)
-	run := append(w.env, "DATABASE_URL="+w.Login(runner))
+	run := append(slices.Clone(w.env), "DATABASE_URL="+w.Login(runner))
 	w.Exec("UPDATE conversations AS c SET member_count = (SELECT count(*) FROM conversation_members AS m WHERE m.conversation_id = c.id)")
 	w.Exec("UPDATE conversations SET member_count = member_count + 4 WHERE id = (SELECT min(id::text)::uuid FROM conversations)")
 	is(t, findings(t, run, exitDone), "member-count", "warn", "nobody has chosen", "sample 1 have a wrong member_count: 4 members too many, 0 too few, 4 at most in one", "effects set counter=on")
