@@ -28,7 +28,7 @@ SELECT coalesce(orphan_cleaner.event_advance(
 
 -- name: EventBacklog :many
 -- How many events of finished runs each sink lacks, since when, and why.
--- Locks: ACCESS SHARE on event_cursors, runs and promotions. Index: runs_with_events, promotions_pkey, promotions_undone_by_run. Rows: the runs behind each cursor.
+-- Locks: ACCESS SHARE on event_cursors, runs and promotions. Index: runs_with_events, promotions_pkey. Rows: the runs behind each cursor.
 SELECT
     c.sink,
     coalesce(c.error, '')::text AS error,

@@ -133,7 +133,7 @@ func TestRedisPassword(t *testing.T) {
 	found := findings(t, append(w.env, "ORPHAN_CLEANER_EVENTS=redis"), exitDone)
 	is(t, found, "redis", "ok", "events may be added")
 	is(t, found, "redis-url-file", "ok")
-	if err := os.Chmod(file, 0o644); err != nil { //nolint:gosec // that is what is warned of
+	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	is(t, findings(t, w.env, exitDone), "redis-url-file", "warn", "chmod o-rwx "+file)

@@ -77,7 +77,7 @@ type EventBacklogRow struct {
 }
 
 // How many events of finished runs each sink lacks, since when, and why.
-// Locks: ACCESS SHARE on event_cursors, runs and promotions. Index: runs_with_events, promotions_pkey, promotions_undone_by_run. Rows: the runs behind each cursor.
+// Locks: ACCESS SHARE on event_cursors, runs and promotions. Index: runs_with_events, promotions_pkey. Rows: the runs behind each cursor.
 func (q *Queries) EventBacklog(ctx context.Context) ([]EventBacklogRow, error) {
 	rows, err := q.db.Query(ctx, eventBacklog)
 	if err != nil {

@@ -280,7 +280,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "EventAdvance" (:sink, :ticket, :last_kind, :last_conversation, :last_user, :delivered, :error);
 
 -- How many events of finished runs each sink lacks, since when, and why.
--- Locks: ACCESS SHARE on event_cursors, runs and promotions. Index: runs_with_events, promotions_pkey, promotions_undone_by_run. Rows: the runs behind each cursor.
+-- Locks: ACCESS SHARE on event_cursors, runs and promotions. Index: runs_with_events, promotions_pkey. Rows: the runs behind each cursor.
 PREPARE "EventBacklog" AS
 SELECT
     c.sink,
