@@ -115,7 +115,7 @@ AS $$
             (b.lower_bound + b.width)::date AS upper_bound,
             b.lower_bound + b.width > now() AT TIME ZONE 'UTC' AS is_needed
         FROM evidence AS e
-        JOIN pg_class AS c ON c.relnamespace = to_regnamespace(e.home) AND c.relname ~ ('^' || e.name || '_\d{' || e.digits || '}$')
+        JOIN pg_class AS c ON c.relnamespace = to_regnamespace(e.home) AND c.relname ~ format('^%s_\d{%s}$', e.name, e.digits)
         CROSS JOIN LATERAL (SELECT right(c.relname, e.digits) AS day) AS n
         CROSS JOIN LATERAL (
             -- Not to_date, which fails where there is no such day.

@@ -93,11 +93,9 @@ AS $$
         HAVING max(d.days_ago) - min(d.days_ago) >= 13
     ),
     refused AS (
-        SELECT floor(extract(EPOCH FROM now() - date_trunc('hour', r.started_at)) / 86400)::integer AS days_ago
+        SELECT min(floor(extract(EPOCH FROM now() - date_trunc('hour', r.started_at)) / 86400))::integer AS days_ago
         FROM orphan_cleaner.runs AS r
         WHERE history IS NULL AND r.state = 'refused' AND r.kind = 'clean' AND date_trunc('hour', r.started_at) <= now() - interval '7 days'
-        ORDER BY r.run_id DESC
-        LIMIT 1
     ),
     window_sums AS (
         SELECT

@@ -231,7 +231,7 @@ END::text AS holding;
 -- name: TargetList :many
 -- The registry, in the order of the sweep: each target with the digest that was printed (empty: built in), and with that
 -- of its functions as they are.
--- Locks: ACCESS SHARE on targets. Index: those of the catalog. Rows: the targets, and their functions.
+-- Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets, and their functions.
 SELECT
     t.name, t.table_name, t.user_column, t.action, coalesce(extract(EPOCH FROM t.retention), 0)::bigint AS retention_seconds, t.limits,
     coalesce(t.digest, '')::text AS digest, t.applied_at, t.applied_by,

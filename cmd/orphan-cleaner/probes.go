@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/serve"
 )
 
 // What `check` looks at beyond what each run does.
@@ -149,7 +149,7 @@ func isOurs(ctx context.Context, address string) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeLimit)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/healthz", nil)
 	if err != nil {
 		return false
 	}
@@ -158,7 +158,6 @@ func isOurs(ctx context.Context, address string) bool {
 	if err != nil {
 		return false
 	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
-	return err == nil && strings.HasPrefix(string(text), "orphan-cleaner:")
+	_ = response.Body.Close()
+	return response.Header.Get("Server") == serve.Name
 }

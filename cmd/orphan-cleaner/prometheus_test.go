@@ -178,7 +178,7 @@ func TestPrometheus(t *testing.T) {
 	program(t, w.env, "pause", "--reason=until Prometheus looks on").expect(t, exitDone)
 	var replicas []*replica
 	for range 3 {
-		replicas = append(replicas, startServe(t, w.env, "--interval=2s", "--max-candidate-share=0.9"))
+		replicas = append(replicas, startServe(t, w.env, "--interval=2s", "--max-candidate-share=0.9", "--events=file:"+filepath.Join(t.TempDir(), "events")))
 	}
 	m := startPrometheus(t, replicas...)
 	eventually(t, "Prometheus has seen three replicas before their first run", func() bool {

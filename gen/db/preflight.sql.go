@@ -369,14 +369,14 @@ SELECT
     (to_regclass('public.orphan_cleaner_goose') IS NOT NULL)::boolean AS has_goose,
     (to_regclass('public.orphan_runs') IS NOT NULL)::boolean AS is_development,
     -- Whether surroundings() is there, and this role may call it.
-    EXISTS (
-        SELECT
+    (2 = (
+        SELECT count(*)
         FROM pg_catalog.pg_proc AS p
         WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
-            AND p.proname = 'surroundings'
+            AND p.proname IN ('surroundings', 'effects_check')
             AND has_schema_privilege(p.pronamespace, 'USAGE')
             AND has_function_privilege(p.oid, 'EXECUTE')
-    )::boolean AS has_surroundings,
+    ))::boolean AS has_surroundings,
     -- What the migrations made and somebody dropped since.
     coalesce((
         SELECT string_agg(ours.object_name, ', ')

@@ -138,7 +138,7 @@ type TargetListRow struct {
 
 // The registry, in the order of the sweep: each target with the digest that was printed (empty: built in), and with that
 // of its functions as they are.
-// Locks: ACCESS SHARE on targets. Index: those of the catalog. Rows: the targets, and their functions.
+// Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets, and their functions.
 func (q *Queries) TargetList(ctx context.Context, verbs []string) ([]TargetListRow, error) {
 	rows, err := q.db.Query(ctx, targetList, verbs)
 	if err != nil {

@@ -17,7 +17,7 @@ func (c *Preflight) MemberCounts(ctx context.Context) Finding {
 	const name, choose = "member-count", "orphan-cleaner effects set counter=on, =trigger if one of yours keeps it, or =unread; see docs/effects.md"
 	choices, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.OrphanCleanerEffect, error) { return q.EffectList(ctx) })
 	if err != nil {
-		return Finding{name, Warn, "what was chosen cannot be read: " + err.Error(), "orphan-cleaner migrate up; psql -f sql/roles.sql"}
+		return Finding{name, Warn, "what was chosen cannot be read: " + err.Error(), readHint(err)}
 	}
 	choice := ""
 	for _, chosen := range choices {

@@ -10,17 +10,21 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
+// readHint is what helps where a table of ours cannot be read.
+func readHint(err error) string {
+	if database.Code(err) == database.NoPrivilege {
+		return "psql -f sql/roles.sql, then the GRANT to the role as above"
+	}
+	return "orphan-cleaner migrate up; psql -f sql/roles.sql"
+}
+
 // Limits warns while a runner's own flags decide: its login, stolen, could raise
 // every limit. No run looks at it: it would say so every hour.
 func (c *Preflight) Limits(ctx context.Context) Finding {
 	const name = "limits"
 	pins, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.OrphanCleanerLimit, error) { return q.LimitList(ctx) })
 	if err != nil {
-		hint := "orphan-cleaner migrate up; psql -f sql/roles.sql"
-		if database.Code(err) == database.NoPrivilege {
-			hint = "psql -f sql/roles.sql, then the GRANT to the role as above"
-		}
-		return Finding{name, Warn, "whether they are pinned cannot be read: " + err.Error(), hint}
+		return Finding{name, Warn, "whether they are pinned cannot be read: " + err.Error(), readHint(err)}
 	}
 	var free []string
 	for _, name := range settings.BoundNames() {

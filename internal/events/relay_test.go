@@ -253,7 +253,7 @@ func TestPruneKeepsWhatASinkLacks(t *testing.T) {
 	p := newPlace(t)
 	need := func(parent string) string {
 		p.t.Helper()
-		return testdb.One[string](p.DB, "SELECT coalesce(orphan_cleaner.partition_need($1, $1 || '_default', 'infinity'), '')", parent)
+		return testdb.One[string](p.DB, "SELECT coalesce(orphan_cleaner.partition_need('conversation_members', $1 LIKE '%backup', to_regclass($1), 'infinity'), '')", parent)
 	}
 	relay := p.relay(&memory{fails: func([]events.Event) (int, error) { return 0, errors.New("full") }})
 	run := p.run("succeeded", 1, 2)

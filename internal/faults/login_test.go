@@ -95,7 +95,7 @@ func loginStolen(w *world) {
 		w.t.Fatalf("the forged run was not let pass, and the row tests nothing: %v, %v", breaker, err)
 	}
 	var deleted int64
-	if err := thief.QueryRow(ctx, `SELECT rows_deleted FROM orphan_cleaner.sweep_chunk($1, $2, ARRAY(SELECT DISTINCT user_id FROM conversation_members),
+	if err := thief.QueryRow(ctx, `SELECT rows_deleted[1] FROM orphan_cleaner.sweep_chunk($1, $2, ARRAY(SELECT DISTINCT user_id FROM conversation_members),
 		pg_snapshot_xmin(pg_current_snapshot()), 1000000)`, run, token).Scan(&deleted); err != nil || deleted != 0 {
 		w.t.Errorf("%d members deleted: %v", deleted, err)
 	}

@@ -45,8 +45,6 @@ type Run struct {
 	Error   string         `json:"error,omitempty"`
 	// DatabaseError is what the server says in Error, or nil.
 	DatabaseError *database.Said `json:"database_error"`
-
-	seen map[string]int64 // rows, by target
 }
 
 // Progress is a moment of a run, for whoever watches it.

@@ -61,6 +61,7 @@ type Tally struct {
 	Due, Deleted, KeptYoung, Held, Changed, Blocked Rows
 	Settled, Waiting                                Rows // judged due: of the chunks that are done, and of those that wait for the window
 	Waits                                           bool // the rest waits for the window
+	Seen                                            map[string]int64
 }
 
 // Members is the count about conversation_members.
@@ -72,7 +73,7 @@ func (t *Tally) Take(rows []db.RunTargetsRow) {
 		return
 	}
 	settled, waits := t.Settled, t.Waits
-	*t = Tally{}
+	*t = Tally{Seen: t.Seen}
 	for i, row := range rows {
 		t.Targets = append(t.Targets, row.Target)
 		t.Due, t.Deleted = append(t.Due, row.RowsDue), append(t.Deleted, row.RowsDeleted)
@@ -93,13 +94,13 @@ func (t *Tally) Facts(due Rows) map[string]any {
 	return facts
 }
 
-// Seen counts the rows of a page of one target.
-func (r *Run) Seen(target string, rows int64) {
-	if r.seen == nil {
-		r.seen = map[string]int64{}
+// See counts the rows of a page of one target, and returns those of members so far.
+func (t *Tally) See(target string, rows int64) int64 {
+	if t.Seen == nil {
+		t.Seen = map[string]int64{}
 	}
-	r.seen[target] += rows
-	r.MembersTotal = r.seen[members]
+	t.Seen[target] += rows
+	return t.Seen[members]
 }
 
 // Counted fills in what is counted by target.
@@ -107,7 +108,7 @@ func (r Run) Counted(t *Tally) Run {
 	r.Targets = make([]Target, len(t.Targets))
 	for i, name := range t.Targets {
 		r.Targets[i] = Target{
-			Name: name, RowsTotal: r.seen[name], RowsDue: t.Due.at(i), RowsDeleted: t.Deleted.at(i), RowsKeptYoung: t.KeptYoung.at(i),
+			Name: name, RowsTotal: t.Seen[name], RowsDue: t.Due.at(i), RowsDeleted: t.Deleted.at(i), RowsKeptYoung: t.KeptYoung.at(i),
 			RowsHeld: t.Held.at(i), RowsChanged: t.Changed.at(i), RowsBlocked: t.Blocked.at(i), RowsWaiting: t.Waiting.at(i),
 		}
 	}

@@ -104,7 +104,7 @@ func (r *run) share(ctx context.Context, f *found) error {
 
 // seen counts the rows of a page.
 func (r *run) seen(target string, rows int64) {
-	so := r.tally(func(did *result.Run) { did.Seen(target, rows) })
+	so := r.tally(func(did *result.Run) { did.MembersTotal = r.rows.See(target, rows) })
 	r.report(func(p *result.Progress) { p.MembersSeen = so.MembersTotal })
 }
 

@@ -61,8 +61,14 @@ func (s *Service) Handler(metrics, page http.Handler) http.Handler {
 	ready := &readiness{ask: s.Ready}
 	mux.HandleFunc("GET /readyz", ready.serve)
 	mux.Handle("GET /", page)
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Server", Name)
+		mux.ServeHTTP(w, r)
+	})
 }
+
+// Name is who answers, by the header Server.
+const Name = "orphan-cleaner"
 
 // healthz says whether the process is alive: a restart would fix what it
 // reports, and nothing else. The database and auth-service are readyz's.

@@ -23,6 +23,10 @@ func (db *DB) Targets(names ...string) {
 	for _, name := range names {
 		up, _, _ := strings.Cut(db.target(name), "-- +goose Down")
 		db.Script("BEGIN;" + up + ";COMMIT")
+		if index, err := targets.ReadFile("targets/index_" + name + ".sql"); err == nil {
+			up, _, _ = strings.Cut(string(index), "-- +goose Down")
+			db.Script(strings.ReplaceAll(up, "CONCURRENTLY", "")) // several statements are one transaction
+		}
 	}
 }
 

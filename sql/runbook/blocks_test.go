@@ -163,6 +163,7 @@ func (p *place) reads(q *db.Queries) {
 			return err
 		},
 		func() error { _, err := q.RunTargets(ctx, last); return err },
+		func() error { _, err := q.TargetList(ctx, []string{"page", "delete"}); return err },
 		func() error { _, err := q.UserTargets(ctx); return err },
 	} {
 		if err := run(); err != nil {
@@ -230,6 +231,8 @@ func atMost() map[string]string {
 	// The month's partition, where its BRIN does not look worth while.
 	const month = "(SELECT max(pg_relation_size(c.oid)) / 8192 FROM pg_class AS c WHERE c.relname LIKE 'conversation_members_audit_2%')"
 	return map[string]string{
+		// By an index one for each hour.
+		"HourDays":         "(SELECT count(*) FROM orphan_cleaner.hours)",
 		"RefusalLargest":   refused,
 		"RefusalSummary":   "3 * " + refused,
 		"RestoreSummary":   "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",

@@ -119,6 +119,8 @@ FROM run, users
 \set state '\'succeeded\''
 \set statement_timeout '\'30000\''
 \set table_name '\'conversation_members\''
+\set user_column '\'user_id\''
+\set verbs '\'{page,delete}\''
 \set table_schema '\'public\''
 \set ticket '\'00000000-0000-0000-0000-000000000000\''
 \set token '\'00000000-0000-0000-0000-000000000000\''

@@ -867,14 +867,14 @@ SELECT
     (to_regclass('public.orphan_cleaner_goose') IS NOT NULL)::boolean AS has_goose,
     (to_regclass('public.orphan_runs') IS NOT NULL)::boolean AS is_development,
     -- Whether surroundings() is there, and this role may call it.
-    EXISTS (
-        SELECT
+    (2 = (
+        SELECT count(*)
         FROM pg_catalog.pg_proc AS p
         WHERE p.pronamespace = to_regnamespace('orphan_cleaner')
-            AND p.proname = 'surroundings'
+            AND p.proname IN ('surroundings', 'effects_check')
             AND has_schema_privilege(p.pronamespace, 'USAGE')
             AND has_function_privilege(p.oid, 'EXECUTE')
-    )::boolean AS has_surroundings,
+    ))::boolean AS has_surroundings,
     -- What the migrations made and somebody dropped since.
     coalesce((
         SELECT string_agg(ours.object_name, ', ')
@@ -2698,7 +2698,7 @@ EXPLAIN (:options) EXECUTE "TargetHolding" (:name);
 
 -- The registry, in the order of the sweep: each target with the digest that was printed (empty: built in), and with that
 -- of its functions as they are.
--- Locks: ACCESS SHARE on targets. Index: those of the catalog. Rows: the targets, and their functions.
+-- Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets, and their functions.
 PREPARE "TargetList" AS
 SELECT
     t.name, t.table_name, t.user_column, t.action, coalesce(extract(EPOCH FROM t.retention), 0)::bigint AS retention_seconds, t.limits,

@@ -119,7 +119,7 @@ func TestPreflightBeforeTheFirstMigration(t *testing.T) {
 		t.Errorf("nothing is wrong, yet:\n%s", out)
 	}
 	p.Exec("CREATE TABLE conversation_members_audit (user_id uuid)")
-	wantLines(t, p.script("", "preflight.sql"), `tables\|FAIL\|not there: orphan_cleaner.runs, .*\|orphan-cleaner migrate up`)
+	wantLines(t, p.script("", "preflight.sql"), `tables\|FAIL\|not there: orphan_cleaner\.targets, orphan_cleaner\.runs, .*\|orphan-cleaner migrate up`)
 }
 
 // The backlog says of each day what the runs will find due, and what is kept.

@@ -11,11 +11,11 @@ UPDATE orphan_cleaner.coverage SET checked_at = checked_at - current_setting('sh
 WITH away AS (
     DELETE FROM orphan_cleaner.hours RETURNING *
 )
-INSERT INTO orphan_cleaner.hours (hour, users, users_new, rows_total, rows_deleted, rows_approved)
-SELECT a.hour - current_setting('shift.by')::interval, a.users, a.users_new, a.rows_total, a.rows_deleted, a.rows_approved
+INSERT INTO orphan_cleaner.hours (hour, target, users, users_new, rows_total, rows_deleted, rows_approved)
+SELECT a.hour - current_setting('shift.by')::interval, a.target, a.users, a.users_new, a.rows_total, a.rows_deleted, a.rows_approved
 FROM away AS a
 WHERE a.hour > now() - interval '120 days'
-ORDER BY a.hour;
+ORDER BY a.hour, a.target;
 
 -- The newest run may be approved. Those of the last weeks are canaries' and breakers' memory.
 DELETE FROM orphan_cleaner.approvals;
