@@ -11,7 +11,7 @@ import (
 // checkTargets looks whether the functions of each target are those that were printed.
 func (c *Preflight) checkTargets(ctx context.Context, f *Findings) {
 	const name = "targets"
-	registry, err := printer.Registry(ctx, c.pool)
+	registry, err := ask(ctx, c, printer.Registry)
 	if err != nil {
 		f.add(name, Fail, err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner to this role")
 		return

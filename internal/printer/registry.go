@@ -43,10 +43,8 @@ func (r Registered) Disagrees() string {
 }
 
 // Registry is what the database has, in the order of the sweep.
-func Registry(ctx context.Context, pool *pgxpool.Pool) ([]Registered, error) {
-	rows, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.TargetListRow, error) {
-		return q.TargetList(ctx, verbs())
-	})
+func Registry(ctx context.Context, q *db.Queries) ([]Registered, error) {
+	rows, err := q.TargetList(ctx, verbs())
 	if err != nil {
 		return nil, fmt.Errorf("reading the registry: %w", err)
 	}
@@ -87,7 +85,7 @@ func Compare(ctx context.Context, pool *pgxpool.Pool, file target.File) (disagre
 	if err != nil {
 		return nil, nil, err
 	}
-	registry, err := Registry(ctx, pool)
+	registry, err := database.Once(ctx, pool, pgx.ReadOnly, Registry)
 	if err != nil {
 		return nil, nil, err
 	}

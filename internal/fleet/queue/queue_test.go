@@ -176,13 +176,23 @@ func (w *world) run(workers int) (fleet.Result, error) {
 // cleaned asserts that each shard was cleaned once, by one run.
 func (w *world) cleaned(deleted int64) {
 	w.t.Helper()
+	w.evidence(deleted)
+	for i, db := range w.shards {
+		if runs := db.Count(`orphan_cleaner.runs`); runs != 1 {
+			w.t.Errorf("shard %d: %d runs, want 1", i, runs)
+		}
+	}
+}
+
+// evidence asserts that each shard lost so many rows, each once.
+func (w *world) evidence(deleted int64) {
+	w.t.Helper()
 	for i, db := range w.shards {
 		audited := db.Count(`conversation_members_audit WHERE run_id IS NOT NULL`)
 		backedUp := db.Count(`conversation_members_backup`)
-		runs := db.Count(`orphan_cleaner.runs`)
 		left := db.Count(`conversation_members`)
-		if audited != deleted || backedUp != deleted || runs != 1 || left != int64(len(w.users[i]))-deleted {
-			w.t.Errorf("shard %d: audited %d, backed up %d, want %d; %d runs, want 1; %d members left", i, audited, backedUp, deleted, runs, left)
+		if audited != deleted || backedUp != deleted || left != int64(len(w.users[i]))-deleted {
+			w.t.Errorf("shard %d: audited %d, backed up %d, want %d; %d members left", i, audited, backedUp, deleted, left)
 		}
 	}
 }
@@ -417,7 +427,8 @@ func controlAway(t *testing.T, maxQPS float64, says string) {
 	if err != nil || r.State != "succeeded" {
 		t.Fatalf("%s: %v\n%s", r.State, err, w.logged())
 	}
-	w.cleaned(2)
+	// A job that cannot be ended in time is worked again, and finds nothing to delete.
+	w.evidence(2)
 }
 
 // The server of two shards is killed in mid-wave and comes back: each shard is cleaned.
