@@ -232,7 +232,9 @@ func atMost() map[string]string {
 	const month = "(SELECT max(pg_relation_size(c.oid)) / 8192 FROM pg_class AS c WHERE c.relname LIKE 'conversation_members_audit_2%')"
 	return map[string]string{
 		// By an index one for each hour.
+		// By an index one for each hour.
 		"HourDays":         "(SELECT count(*) FROM orphan_cleaner.hours)",
+		"ClockSettle":      "(SELECT count(*) FROM orphan_cleaner.hours)",
 		"RefusalLargest":   refused,
 		"RefusalSummary":   "3 * " + refused,
 		"RestoreSummary":   "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",

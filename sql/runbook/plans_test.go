@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -323,7 +324,11 @@ func (p *place) calls(conn db.DBTX, q *db.Queries, take func(query string, run f
 		_, err := q.EffectCounterSample(ctx, 1000)
 		return err
 	})
-	take("EventSink", func() error { return q.EventSink(ctx, db.EventSinkParams{Sink: "redis", FromRun: new(last - 100)}) })
+	take("EventSink", func() error {
+		return errors.Join(
+			q.EventSink(ctx, db.EventSinkParams{Sink: "redis", FromRun: new(last - 100)}),
+			q.EventSink(ctx, db.EventSinkParams{Sink: "stdout"}))
+	})
 	ticket := uuid.New()
 	var page []db.EventPageRow
 	take("EventPage", func() (err error) {
