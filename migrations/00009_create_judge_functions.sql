@@ -348,6 +348,8 @@ BEGIN
             ARRAY(SELECT s.user_id FROM orphan_cleaner.sightings AS s WHERE s.run_id = of_run AND s.is_due),
             now() - make_interval(secs => (run.settings ->> 'retention')::double precision)
         ) AS at_stake
+        -- Counted once, and not for each of the three columns.
+        OFFSET 0
     ) AS k
     WHERE r.run_id = of_run;
     RETURN NEXT;

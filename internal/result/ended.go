@@ -27,9 +27,8 @@ func (r Run) Ended(state string, err error, took time.Duration) Run {
 }
 
 // Counts are what the function that ends a run takes: the result, the phase that it
-// Counts are what the function that ends a run takes: the result, the phase that it
-// came to, the rows of chunks that are done, whether the rest waits for the window, and
-// how long calls took.
+// came to, by target the rows of chunks that are done, whether the rest waits for the
+// window, and how long calls took.
 func (r Run) Counts(phase string, t *Tally, buckets []int64, slowest *float64) ([]byte, error) {
 	type settled struct {
 		Target
