@@ -10,70 +10,88 @@ import (
 	"os"
 )
 
-// fileSink writes a JSON object a line.
-type fileSink struct {
-	name, path string
-	to         io.Writer // nil: the file is not open
-	file       *os.File
+// lineSink writes a JSON object a line.
+type lineSink struct {
+	name  string
+	write func(lines []byte) error
+	idle  chan struct{} // has an element while nothing is being written
 }
 
-// NewFile appends events to a file, which is made where it is not there.
-func NewFile(path string) Sink { return &fileSink{name: "file:" + path, path: path} }
+// NewFile appends events to a file, which is made where it is not there: also where it
+// was moved or deleted since the last events.
+func NewFile(path string) Sink {
+	return newLines("file:"+path, func(lines []byte) error { return appendTo(path, lines) })
+}
 
 // NewStdout writes events to the program's standard output.
-func NewStdout(to io.Writer) Sink { return &fileSink{name: "stdout", to: to} }
-
-func (s *fileSink) Name() string { return s.name }
-
-// Deliver returns when the lines of a file are on disk.
-func (s *fileSink) Deliver(_ context.Context, events []Event) (int, error) {
-	var text bytes.Buffer
-	var err error
-	for _, event := range events {
-		err = errors.Join(err, json.NewEncoder(&text).Encode(event))
-	}
-	if err == nil && s.to == nil {
-		err = s.open()
-	}
-	if err == nil {
-		_, err = s.to.Write(text.Bytes())
-	}
-	if err == nil && s.file != nil {
-		err = s.file.Sync()
-	}
-	if err != nil {
-		// Opened anew the next time, which ends a line that was cut.
-		return 0, fmt.Errorf("writing events to %s: %w", s.name, errors.Join(err, s.Close()))
-	}
-	return len(events), nil
+func NewStdout(to io.Writer) Sink {
+	return newLines("stdout", func(lines []byte) error {
+		_, err := to.Write(lines)
+		return err
+	})
 }
 
-// open ends a line that a full disk or a crash cut: it is no JSON, and its event is
+func newLines(name string, write func([]byte) error) Sink {
+	s := &lineSink{name: name, write: write, idle: make(chan struct{}, 1)}
+	s.idle <- struct{}{}
+	return s
+}
+
+func (s *lineSink) Name() string { return s.name }
+func (*lineSink) Close() error   { return nil }
+
+// Deliver returns when the lines of a file are on disk, or when time is up: a pipe that
+// nobody reads, or a disk that hangs, keeps the last write to itself.
+func (s *lineSink) Deliver(ctx context.Context, events []Event) (int, error) {
+	var text bytes.Buffer
+	for _, event := range events {
+		if err := json.NewEncoder(&text).Encode(event); err != nil {
+			return 0, fmt.Errorf("writing events to %s: %w", s.name, err)
+		}
+	}
+	written := make(chan error, 1)
+	select {
+	case <-s.idle:
+		go func() {
+			written <- s.write(text.Bytes())
+			s.idle <- struct{}{}
+		}()
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-written:
+		if err != nil {
+			return 0, fmt.Errorf("writing events to %s: %w", s.name, err)
+		}
+		return len(events), nil
+	case <-ctx.Done():
+		return 0, fmt.Errorf("writing events to %s: nobody takes what was written: %w", s.name, context.Cause(ctx))
+	}
+}
+
+// appendTo ends a line that a full disk or a crash cut: it is no JSON, and its event is
 // written once more.
-func (s *fileSink) open() error {
-	file, err := os.OpenFile(s.path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640) //nolint:gosec // others read it, by its group
+func appendTo(path string, lines []byte) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640) //nolint:gosec // others read it, by its group
 	if err != nil {
 		return err
 	}
 	last := make([]byte, 1)
 	info, err := file.Stat()
-	if err == nil && info.Mode().IsRegular() && info.Size() > 0 {
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = errors.New("it is no regular file, so nobody can tell when it has them")
+	case info.Size() > 0:
 		if _, err = file.ReadAt(last, info.Size()-1); err == nil && last[0] != '\n' {
-			_, err = file.WriteString("\n")
+			lines = append([]byte("\n"), lines...)
 		}
 	}
-	if err != nil {
-		return errors.Join(err, file.Close())
+	if err == nil {
+		_, err = file.Write(lines)
 	}
-	s.file, s.to = file, file
-	return nil
-}
-
-func (s *fileSink) Close() error {
-	file := s.file
-	if file == nil {
-		return nil
+	if err == nil {
+		err = file.Sync()
 	}
-	s.file, s.to = nil, nil
-	return file.Close()
+	return errors.Join(err, file.Close())
 }

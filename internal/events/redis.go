@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -82,6 +83,7 @@ type redisSink struct {
 	client  redis.UniversalClient
 	streams Streams
 	isSure  bool // the last attempt went well
+	isWrong bool // it met a key that is no stream, which a transaction does not undo the rest for
 }
 
 // NewRedis adds events to the streams of messaging-service: an entry in the
@@ -104,11 +106,16 @@ func (s *redisSink) Deliver(ctx context.Context, events []Event) (n int, err err
 			return 0, err
 		}
 	}
-	defer func() { s.isSure = err == nil }()
-	for from := 0; from < len(events); from += atomicEvents {
-		if err := s.deliver(ctx, events[from:min(from+atomicEvents, len(events))]); err != nil {
+	defer func() { s.isSure, s.isWrong = err == nil, redis.HasErrorPrefix(err, "WRONGTYPE") }()
+	for from := 0; from < len(events); {
+		some := events[from:min(from+atomicEvents, len(events))]
+		if s.isWrong && from < atomicEvents { // or each attempt would repeat them all
+			some = some[:1]
+		}
+		if err := s.deliver(ctx, some); err != nil {
 			return from, fmt.Errorf("adding to the streams of Redis: %w", err)
 		}
+		from += len(some)
 	}
 	return len(events), nil
 }
@@ -170,16 +177,33 @@ func transact(ctx context.Context, client redis.UniversalClient, fill func(redis
 	return err
 }
 
-// Writable says whether events could be added now: rights and memory are looked at, and
-// nothing is written, since no entry has the id 0-0.
+// Writable says whether events could be added now: rights, memory and the kind of server
+// are looked at, and nothing is written, since no entry has the id 0-0. It is one MULTI,
+// as that of events: a node of a cluster refuses it where its URL is that of one server.
 func Writable(ctx context.Context, client redis.UniversalClient, streams Streams) error {
-	for _, stream := range []string{streams.Prefix + uuid.Nil.String(), streams.Fanout} {
-		err := transact(ctx, client, func(p redis.Pipeliner) error {
-			p.XAdd(ctx, &redis.XAddArgs{Stream: stream, MaxLen: 1, Approx: true, ID: "0-0", Values: []any{"check", ""}})
+	names := []string{streams.Prefix + uuid.Nil.String(), streams.Fanout}
+	together := len(names)
+	if _, is := client.(*redis.ClusterClient); is {
+		together = 1
+	}
+	for group := range slices.Chunk(names, together) {
+		commands, aborted := client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+			for _, stream := range group {
+				p.XAdd(ctx, &redis.XAddArgs{Stream: stream, MaxLen: 1, Approx: true, ID: "0-0", Values: []any{"check", ""}})
+			}
 			return nil
 		})
-		if err == nil || !strings.Contains(err.Error(), "must be greater than 0-0") {
-			return fmt.Errorf("adding to %s…: %w", stream[:min(len(stream), len(streams.Prefix)+1)], cmp.Or(err, errors.New("an entry 0-0 was accepted")))
+		for i, command := range commands {
+			switch said := command.Err(); {
+			case redis.IsExecAbortError(said): // for the sake of another one
+			case said != nil && strings.Contains(said.Error(), "must be greater than 0-0"):
+				aborted = nil
+			default:
+				return fmt.Errorf("adding to %s…: %w", group[i][:min(len(group[i]), len(streams.Prefix)+1)], cmp.Or(said, errors.New("an entry 0-0 was accepted")))
+			}
+		}
+		if aborted != nil {
+			return fmt.Errorf("adding to streams: %w", aborted)
 		}
 	}
 	return nil

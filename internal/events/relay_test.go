@@ -1,6 +1,7 @@
 package events_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,7 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -103,7 +106,8 @@ func TestPromotions(t *testing.T) {
 	restore := testdb.One[int64](p.DB, `INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, lease, host, version, settings, members_restored)
 		VALUES ('restore', 'succeeded', 'finish', now(), now(), now(), '1 minute', 'test:1', 'test', '{}', 1) RETURNING run_id`)
 	p.Exec(`INSERT INTO orphan_cleaner.promotions (run_id, conversation_id, user_id, role_before) SELECT $1, md5('conversation ' || c)::uuid, md5('user 9')::uuid, 'admin' FROM generate_series(1, 2) AS c`, deleted)
-	p.Exec(`UPDATE orphan_cleaner.promotions SET undone_by_run = $1, undone_at = now() WHERE conversation_id = md5('conversation 1')::uuid`, restore)
+	// What a restore found changed by others is no event: undone_at is null.
+	p.Exec(`UPDATE orphan_cleaner.promotions SET undone_by_run = $1, undone_at = CASE WHEN conversation_id = md5('conversation 1')::uuid THEN now() END`, restore)
 	p.Exec(`INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state)
 		SELECT $1, user_id, conversation_id, $2, now(), 'restored' FROM conversation_members_audit WHERE run_id = $2 LIMIT 1`, restore, deleted)
 	backlog := func() int64 {
@@ -293,7 +297,6 @@ func TestFile(t *testing.T) {
 	relay := p.relay(events.NewFile(path))
 	run := p.run("succeeded", 2, 2)
 	relay.Flush(t.Context())
-	relay.Close()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -309,12 +312,77 @@ func TestFile(t *testing.T) {
 		}
 	}
 
+	// Moved, as logrotate does, or deleted: there is a new one for what comes next.
+	for name, away := range map[string]func() error{
+		"moved":   func() error { return os.Rename(path, path+".1") },
+		"deleted": func() error { return os.Remove(path) },
+	} {
+		if err := away(); err != nil {
+			t.Fatal(err)
+		}
+		p.run("succeeded", 1, 3)
+		relay.Flush(t.Context())
+		if text, err := os.ReadFile(path); err != nil || strings.Count(string(text), "\n") != 3 {
+			t.Errorf("%s: %v\n%s", name, err, text)
+		}
+	}
+
 	// A file that cannot be written is a backlog and no more.
-	missing := p.relay(events.NewFile(filepath.Join(t.TempDir(), "no", "events.jsonl")))
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	missing := p.relay(events.NewFile(filepath.Join(t.TempDir(), "no", "events.jsonl")), events.NewFile(t.TempDir()), events.NewFile(fifo))
 	p.run("succeeded", 1, 1)
 	missing.Flush(t.Context())
-	if !strings.Contains(p.log.String(), "Events wait") {
-		t.Errorf("nothing is said:\n%s", &p.log)
+	if text := p.log.String(); strings.Count(text, "Events wait") != 3 || !strings.Contains(text, "no regular file") {
+		t.Errorf("it says:\n%s", text)
+	}
+}
+
+// A pipe that nobody reads keeps no run waiting. Read later, it has all of the events.
+func TestPipeNobodyReads(t *testing.T) {
+	p := newPlace(t)
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := p.relay(events.NewStdout(write))
+	p.run("succeeded", 10, 100) // 230 KB, and a pipe has room for 64 KiB
+	flushed := make(chan struct{})
+	go func() {
+		defer close(flushed)
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		relay.Flush(ctx)
+	}()
+	select {
+	case <-flushed:
+		if !strings.Contains(p.log.String(), "nobody takes what was written") {
+			t.Errorf("it says:\n%s", &p.log)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the relay waits for whoever reads the pipe")
+	}
+	told := make(chan map[string]int)
+	go func() {
+		ids := map[string]int{}
+		for in := json.NewDecoder(read); ; {
+			var e events.Event
+			if err := in.Decode(&e); err != nil {
+				told <- ids
+				return
+			}
+			ids[e.ID.String()]++
+		}
+	}()
+	<-flushed
+	relay.Flush(t.Context())
+	if err := write.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if ids := <-told; len(ids) != 1000 {
+		t.Errorf("%d of 1000 events", len(ids))
 	}
 }
 
