@@ -209,7 +209,8 @@ func TestMetricsExist(t *testing.T) {
 	for where, query := range queries {
 		for _, name := range metricNames(query) {
 			checked++
-			if !known[name] {
+			// What a fleet has is held against a worker of one, in TestFleetServe.
+			if !known[name] && !strings.HasPrefix(name, "orphan_cleaner_fleet_") {
 				t.Errorf("%s asks for %s, which there is not", where, name)
 			}
 		}

@@ -33,7 +33,7 @@ func TestPackages(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(manual, "completion"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	do("go", "build", "-ldflags", "-X main.version=v1.2.3", "-o", program, "./cmd/orphan-cleaner")
+	do("go", "build", "-trimpath", "-ldflags", "-X main.version=v1.2.3", "-o", program, "./cmd/orphan-cleaner")
 	for path, args := range map[string][]string{
 		"orphan-cleaner.1": {"help", "--man"}, "completion/bash": {"completion", "bash"}, "completion/zsh": {"completion", "zsh"}, "completion/fish": {"completion", "fish"},
 	} {

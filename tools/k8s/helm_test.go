@@ -9,24 +9,33 @@ import (
 
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/common/util"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 )
 
+// valuesOf are these values and the chart's own.
+func valuesOf(t *testing.T, values map[string]any) (*chart.Chart, common.Values, error) {
+	t.Helper()
+	loaded, err := loader.Load(root + "deploy/helm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := util.ToRenderValues(loaded, values, common.ReleaseOptions{Name: "orphan-cleaner", Namespace: "nova"}, common.DefaultCapabilities)
+	return loaded, all, err
+}
+
 // render is what the chart makes of these values.
 func render(t *testing.T, values map[string]any) (objects []object) {
 	t.Helper()
-	chart, err := loader.Load(root + "deploy/helm")
+	loaded, all, err := valuesOf(t, values)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := util.ToRenderValues(chart, values, common.ReleaseOptions{Name: "orphan-cleaner", Namespace: "nova"}, common.DefaultCapabilities)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := engine.Render(chart, all)
+	files, err := engine.Render(loaded, all)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,28 +93,36 @@ func plain(t *testing.T, o object) string {
 	return string(text)
 }
 
-// The chart makes what kustomize makes, object by object, in both ways to run.
+// The chart makes what kustomize makes, object by object, in each way to run, and
+// with the autoscaling that is applied by itself.
 func TestChartIsKustomize(t *testing.T) {
 	t.Parallel()
-	for overlay, mode := range map[string]string{"deployment": "serve", "cronjob": "cron", "fleet": "fleet", "indexed": "indexed"} {
-		byName := func(objects []object) map[string]string {
-			all := map[string]string{}
-			for _, o := range objects {
-				name := o.name
-				if o.kind == "ConfigMap" {
-					name = "orphan-cleaner" // without the hash
-				}
-				all[o.kind+" "+name] = plain(t, o)
+	byName := func(objects []object) map[string]string {
+		all := map[string]string{}
+		for _, o := range objects {
+			name := o.name
+			if o.kind == "ConfigMap" {
+				name = "orphan-cleaner" // without the hash
 			}
-			return all
+			all[o.kind+" "+name] = plain(t, o)
 		}
-		want, got := byName(build(t, overlay)), byName(render(t, map[string]any{"mode": mode}))
-		if a, b := slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)); !slices.Equal(a, b) {
-			t.Errorf("%s makes %q, kustomize %q", mode, a, b)
-		}
-		for name, spec := range want {
-			if got[name] != spec {
-				t.Errorf("%s: %s is\n%s\nby kustomize\n%s", mode, name, got[name], spec)
+		return all
+	}
+	scalers := byName(buildIn(t, root+"deploy/k8s/autoscaling"))
+	for overlay, mode := range map[string]string{"deployment": "serve", "cronjob": "cron", "fleet": "fleet", "indexed": "indexed"} {
+		for _, scaled := range []bool{false, true} {
+			want := byName(build(t, overlay))
+			if scaled {
+				maps.Copy(want, scalers)
+			}
+			got := byName(render(t, map[string]any{"mode": mode, "autoscaling": map[string]any{"enabled": scaled}}))
+			if a, b := slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)); !slices.Equal(a, b) {
+				t.Errorf("%s makes %q, kustomize %q", mode, a, b)
+			}
+			for name, spec := range want {
+				if got[name] != spec {
+					t.Errorf("%s: %s is\n%s\nby kustomize\n%s", mode, name, got[name], spec)
+				}
 			}
 		}
 	}
@@ -131,5 +148,32 @@ func TestChartValues(t *testing.T) {
 	}
 	if len(after) != 3 {
 		t.Errorf("without the pod for people on call there are %d", len(after))
+	}
+	scaled := render(t, map[string]any{"autoscaling": map[string]any{
+		"enabled": true, "cpu": 60, "services": map[string]any{"auth-service": nil, "messaging-service": map[string]any{"maxReplicas": 9}},
+	}})
+	scaler := find[autoscalingv2.HorizontalPodAutoscaler](t, scaled, "messaging-service").Spec
+	if !is(scaler.MinReplicas, 3) || scaler.MaxReplicas != 9 || !is(scaler.Metrics[0].Resource.Target.AverageUtilization, 60) {
+		t.Errorf("%+v", scaler)
+	}
+	if slices.ContainsFunc(scaled, func(o object) bool { return o.kind == "HorizontalPodAutoscaler" && o.name != "messaging-service" }) {
+		t.Error("a service that was taken out is scaled")
+	}
+}
+
+// A value that there is not, misspelt or in the wrong place, is refused: Helm would pass it over.
+func TestChartRefusesUnknownValues(t *testing.T) {
+	t.Parallel()
+	for _, values := range []map[string]any{
+		{"replica": 3},
+		{"mode": "daemon"},
+		{"replicas": "two"},
+		{"autoscaling": map[string]any{"enabeld": true}},
+		{"autoscaling": map[string]any{"services": map[string]any{"auth-service": map[string]any{"max": 4}}}},
+		{"settings": map[string]any{"ORPHAN_CLEANER_RETENTION": nil, "retention": "30d"}},
+	} {
+		if _, _, err := valuesOf(t, values); err == nil {
+			t.Errorf("%v is accepted", values)
+		}
 	}
 }
