@@ -30,12 +30,35 @@ SELECT
         ELSE 0
     END)::float8 AS behind;
 
+-- name: SourcePrefersIndex :exec
+-- Has EXPLAIN show an index wherever one can be used: a table of some pages is read from end to end even so.
+-- Locks: none.
+SELECT pg_catalog.set_config('enable_seqscan', 'off', true);
+
 -- name: SourcePlan :one
 -- What is wrong with the plan of the query for users, as EXPLAIN (VERBOSE, FORMAT JSON) shows it: whether it writes or
--- locks rows, which volatile functions it calls, and which large tables it reads from end to end.
+-- locks rows, leaves out rows that it has found, which volatile functions it calls, and which large tables it reads from end to end.
 -- Locks: none beyond the catalog.
+WITH RECURSIVE rows_come_from (node) AS (
+    -- Not what is looked up for each row, as by a lateral join, or once, as (SELECT … LIMIT 1): a LIMIT there may be right.
+    SELECT jsonb_path_query(@plan::jsonb, 'strict $[*]."Plan"')
+    UNION ALL
+    SELECT child.node
+    FROM rows_come_from AS r, jsonb_array_elements(r.node -> 'Plans') AS child (node)
+    WHERE CASE child.node ->> 'Parent Relationship'
+        WHEN 'SubPlan' THEN false
+        WHEN 'InitPlan' THEN child.node ->> 'Subplan Name' LIKE 'CTE %'
+        WHEN 'Inner' THEN r.node ->> 'Node Type' <> 'Nested Loop'
+        ELSE true
+    END
+)
+
 SELECT
     jsonb_path_exists(@plan::jsonb, 'strict $.** ? (@."Node Type" == "ModifyTable" || @."Node Type" == "LockRows")')::boolean AS writes,
+    (
+        EXISTS (SELECT FROM rows_come_from AS r WHERE r.node ->> 'Node Type' = 'Limit')
+        OR jsonb_path_exists(@plan::jsonb, 'strict $.** ? (@."Node Type" == "Sample Scan")')
+    )::boolean AS cuts,
     coalesce((
         SELECT string_agg(DISTINCT called.name, ', ')
         FROM jsonb_path_query(@plan::jsonb, 'strict $.** ? (@.type() == "string")') AS texts (text),
@@ -52,11 +75,19 @@ SELECT
         )
     ), '')::text AS volatile_functions,
     coalesce((
-        SELECT string_agg(DISTINCT format('%s (%s rows)', c.oid::regclass, c.reltuples::bigint), ', ')
-        FROM jsonb_path_query(@plan::jsonb, 'strict $.** ? (@."Node Type" == "Seq Scan")') AS nodes (node)
+        SELECT string_agg(DISTINCT format('%s (%s rows)', c.oid::regclass, large.estimate::bigint), ', ')
+        FROM jsonb_path_query(
+            @plan::jsonb,
+            -- Of an index, too: where no condition bounds it, all of it is read.
+            'strict $.** ? (@."Node Type" == "Seq Scan" || (@."Node Type" == "Index Only Scan" || @."Node Type" == "Index Scan") && !exists(@."Index Cond"))'
+        ) AS nodes (node)
         JOIN pg_catalog.pg_class AS c
             ON c.oid = to_regclass(format('%I.%I', nodes.node ->> 'Schema', nodes.node ->> 'Relation Name'))
-        WHERE c.reltuples >= 10000
+        -- As the planner does it: as many rows as when it was analyzed, in the pages of now; of 100 bytes where it never was.
+        CROSS JOIN LATERAL (
+            SELECT pg_relation_size(c.oid) / CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN current_setting('block_size')::float8 * c.relpages / c.reltuples ELSE 100 END AS estimate
+        ) AS large
+        WHERE large.estimate >= 10000
     ), '')::text AS scanned;
 
 -- name: SourceIdentity :one

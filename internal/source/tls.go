@@ -3,6 +3,8 @@ package source
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,8 +23,8 @@ type TLSFiles struct {
 	last *tls.Config
 }
 
-// NewTLSFiles reads the files once: a wrong path, or a client certificate that has
-// expired, is an error now, not at the first call.
+// NewTLSFiles reads the files once: a wrong path, or a certificate that has expired or
+// is not valid yet, is an error now, not at the first call.
 func NewTLSFiles(cfg Config) (*TLSFiles, error) {
 	f := &TLSFiles{caFile: cfg.CAFile, certFile: cfg.CertFile, keyFile: cfg.KeyFile, serverName: cfg.ServerName, logger: cfg.ClientLog()}
 	first, err := f.read()
@@ -30,15 +32,38 @@ func NewTLSFiles(cfg Config) (*TLSFiles, error) {
 		return nil, err
 	}
 	f.last = first
-	return f, Expired(first.Certificates, f.certFile)
+	return f, errors.Join(ValidNow("the client certificate "+f.certFile, first.Certificates), caValidNow(f.caFile))
 }
 
-// Expired is an error if the client certificate of a file has expired.
-func Expired(certificates []tls.Certificate, file string) error {
-	for _, pair := range certificates {
-		if pair.Leaf != nil && time.Now().After(pair.Leaf.NotAfter) {
-			return fmt.Errorf("the client certificate %s for auth-service expired at %s: renew it", file, pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
+// ValidNow is an error if a client certificate has expired, or is not valid yet.
+func ValidNow(what string, pairs []tls.Certificate) error {
+	for _, pair := range pairs {
+		if pair.Leaf != nil {
+			return validNow(what, pair.Leaf)
 		}
+	}
+	return nil
+}
+
+// caValidNow is an error if no certificate of a file that was read before is valid.
+func caValidNow(file string) (err error) {
+	rest, _ := os.ReadFile(file)
+	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
+		if ca, parseErr := x509.ParseCertificate(block.Bytes); parseErr == nil {
+			if err = validNow("the CA "+file, ca); err == nil {
+				return nil
+			}
+		}
+	}
+	return err
+}
+
+func validNow(what string, c *x509.Certificate) error {
+	switch now := time.Now(); {
+	case now.After(c.NotAfter):
+		return fmt.Errorf("%s for auth-service expired at %s: renew it", what, c.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(c.NotBefore):
+		return fmt.Errorf("%s for auth-service is not valid before %s: wait, or correct this machine's clock", what, c.NotBefore.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

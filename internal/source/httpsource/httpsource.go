@@ -19,11 +19,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/nova-social/orphan-cleaner/internal/safetext"
 	"github.com/nova-social/orphan-cleaner/internal/source"
 )
 
@@ -63,6 +63,10 @@ func Dial(cfg source.Config) (*Source, error) {
 		// By way of a proxy, and for HTTP/2 to be offered; else the files are read anew for each connection.
 		transport.TLSClientConfig = files.Current()
 		transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			// The transport dials on when the call has ended: a server that never shakes hands would keep the connection for
+			// good. Twice, so that it is the call that ends in time.
+			ctx, cancel := context.WithTimeout(ctx, 2*cfg.Timeout)
+			defer cancel()
 			security := files.Current()
 			security.NextProtos = []string{"h2", "http/1.1"}
 			return (&tls.Dialer{Config: security}).DialContext(ctx, network, address)
@@ -140,7 +144,8 @@ func (s *Source) attempt(ctx context.Context, ids []uuid.UUID, answer *source.An
 	}
 	defer func() { _ = response.Body.Close() }()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxResponse+1))
-	kind, parameters, kindErr := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	says := strings.Join(response.Header.Values("Content-Type"), ", ")
+	kind, parameters, kindErr := mime.ParseMediaType(says)
 	charset, hasCharset := parameters["charset"]
 	switch {
 	case response.StatusCode/100 == 3:
@@ -151,8 +156,12 @@ func (s *Source) attempt(ctx context.Context, ids []uuid.UUID, answer *source.An
 		return broken(err)
 	case len(text) > maxResponse:
 		return failed(source.MessageTooLarge, "the answer is over %d bytes", maxResponse)
-	case kindErr != nil || kind != "application/json" || hasCharset && !isUTF8(charset) || response.Header.Get("Content-Encoding") != "":
-		return failed(source.Malformed, "the content type is %q, not application/json", safetext.Line(response.Header.Get("Content-Type"), 100))
+	case response.Header.Get("Content-Encoding") != "":
+		return failed(source.Malformed, "the content encoding is %q, and none was accepted", token.Clean(response.Header.Get("Content-Encoding")))
+	case kindErr != nil || kind != "application/json" || hasCharset && !isUTF8(charset):
+		return failed(source.Malformed, "the content type is %q, not application/json", token.Clean(says))
+	case response.Header.Get("Age") != "":
+		return failed(source.Malformed, "the answer comes from a cache, by its Age: a user of a moment ago could be missing; let no cache answer a POST")
 	}
 	users, invalid := decode(text)
 	if invalid != nil {
@@ -188,9 +197,9 @@ func reasonOf(status int) string {
 		return "status_internal"
 	case http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return "status_unimplemented"
-	case http.StatusBadGateway, http.StatusServiceUnavailable:
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusTooEarly:
 		return "status_unavailable"
-	case http.StatusGatewayTimeout:
+	case http.StatusGatewayTimeout, http.StatusRequestTimeout:
 		return source.Deadline
 	}
 	return "status_unknown"

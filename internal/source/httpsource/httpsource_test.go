@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -107,6 +108,18 @@ func TestMissing(t *testing.T) {
 	if status, err := client.Health(t.Context()); err != nil || status != source.HealthServing {
 		t.Errorf("health %v, %v", status, err)
 	}
+	// The token is in no error, wherever the answer repeats it.
+	server.Config.Handler = says(200, "Bearer sesame", answer())
+	if _, err := client.Health(t.Context()); err == nil || strings.Contains(err.Error(), "sesame") {
+		t.Errorf("the token as a content type: %v", err)
+	}
+	server.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "sesame")
+		says(200, "application/json", answer())(w, r)
+	})
+	if _, err := client.Health(t.Context()); err == nil || strings.Contains(err.Error(), "sesame") {
+		t.Errorf("the token as a content encoding: %v", err)
+	}
 	server.Config.Handler = says(500, "text/plain", "Bearer sesame is not known")
 	if _, err := client.Health(t.Context()); err == nil || strings.Contains(err.Error(), "sesame") {
 		t.Errorf("health: %v", err)
@@ -182,6 +195,15 @@ func TestInvalidAnswers(t *testing.T) {
 			w.Header().Set("Content-Encoding", "gzip")
 			says(200, json, answer(a))(w, r)
 		}, "malformed"},
+		"from a cache": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Age", "3600")
+			says(200, json, answer(a))(w, r)
+		}, "malformed"},
+		"two content types": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Add("Content-Type", json)
+			w.Header().Add("Content-Type", "text/html")
+			_, _ = io.WriteString(w, answer(a))
+		}, "malformed"},
 		"trailing data":    {says(200, json, answer(a)+answer(a)), "malformed"},
 		"trailing garbage": {says(200, json, answer(a)+"x"), "malformed"},
 		"users twice":      {says(200, json, `{"users": [], "users": [{"id": "`+a.String()+`"}], "complete": true}`), "malformed"},
@@ -242,7 +264,7 @@ func TestInvalidAnswers(t *testing.T) {
 // What may pass by itself is tried again, as for gRPC; the rest is not.
 func TestRetries(t *testing.T) {
 	t.Parallel()
-	for status, want := range map[int]int32{429: 3, 409: 3, 502: 3, 503: 3, 504: 3, 400: 1, 401: 1, 404: 1, 500: 1, 308: 1} {
+	for status, want := range map[int]int32{429: 3, 409: 3, 408: 3, 425: 3, 502: 3, 503: 3, 504: 3, 400: 1, 401: 1, 404: 1, 500: 1, 308: 1} {
 		var calls atomic.Int32
 		server := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			calls.Add(1)
@@ -343,11 +365,50 @@ func TestTLS(t *testing.T) {
 		_ = client.Close()
 		server.Close()
 	}
-	expiredCert, expiredKey, err := issue(ca, "orphan-cleaner", -time.Hour).Write(dir, "expired")
+	for says, lasts := range map[string]time.Duration{"expired at 20": -time.Hour, "is not valid before 20": 48 * time.Hour} {
+		useless := issue(ca, "orphan-cleaner", lasts)
+		certFile, keyFile, err := useless.Write(dir, "useless")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cfg := range []source.Config{{CertFile: certFile, KeyFile: keyFile}, {CAFile: certFile}} {
+			cfg.URL = "rest+https://auth"
+			if _, err := httpsource.Dial(cfg); err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), certFile) {
+				t.Errorf("a certificate that %s…: %v", says, err)
+			}
+		}
+		both := filepath.Join(dir, "both.pem")
+		if err := os.WriteFile(both, slices.Concat(useless.CertPEM, ca.PEM), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := httpsource.Dial(source.Config{URL: "rest+https://auth", CAFile: both}); err != nil {
+			t.Errorf("a CA that replaces one that %s…: %v", says, err)
+		}
+	}
+}
+
+// A server that takes connections and never shakes hands keeps none of them open.
+func TestSilentTLS(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := httpsource.Dial(source.Config{URL: "rest+https://auth", CertFile: expiredCert, KeyFile: expiredKey}); err == nil || !strings.Contains(err.Error(), "expired at 20") {
-		t.Errorf("an expired client certificate: %v", err)
+	defer func() { _ = listener.Close() }()
+	client := dial(t, source.Config{URL: "rest+https://" + listener.Addr().String(), Timeout: 100 * time.Millisecond, MaxAttempts: 2})
+	_, err = client.Missing(t.Context(), people(1))
+	if failed, ok := errors.AsType[*source.BatchError](err); !ok || failed.Reason != source.Deadline {
+		t.Errorf("error %v", err)
+	}
+	for range 2 {
+		conn, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Errorf("the client holds its connection: %v", err)
+		}
+		_ = conn.Close()
 	}
 }

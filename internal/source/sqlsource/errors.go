@@ -46,6 +46,9 @@ func (s *Source) CheckQuery(ctx context.Context) (scanned string, err error) {
 		for i := range ids {
 			ids[i] = uuid.New()
 		}
+		if err := database.Queries(tx).SourcePrefersIndex(ctx); err != nil {
+			return err
+		}
 		var plan []byte
 		if err := tx.QueryRow(ctx, "EXPLAIN (VERBOSE, FORMAT JSON) "+s.cfg.Query, ids).Scan(&plan); err != nil {
 			return err
@@ -56,6 +59,8 @@ func (s *Source) CheckQuery(ctx context.Context) (scanned string, err error) {
 			return err
 		case found.Writes:
 			return wrong("it writes, or locks rows: it must only read")
+		case found.Cuts:
+			return wrong("it leaves users out, by LIMIT, OFFSET or TABLESAMPLE: it must return all of $1 who exist")
 		case found.VolatileFunctions != "":
 			return wrong("it calls " + found.VolatileFunctions + ", which is volatile: its answer may change from row to row, and it may write; use functions that are stable or immutable")
 		}

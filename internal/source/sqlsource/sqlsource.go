@@ -47,7 +47,7 @@ func Dial(ctx context.Context, cfg source.Config) (*Source, error) {
 		return nil, errors.New(strings.ReplaceAll(err.Error(), "DATABASE_URL", "AUTH_SERVICE_URL"))
 	}
 	if security := pooled.ConnConfig.TLSConfig; security != nil {
-		if err := source.Expired(security.Certificates, "of sslcert"); err != nil {
+		if err := source.ValidNow("the client certificate of sslcert", security.Certificates); err != nil {
 			return nil, err
 		}
 	}
@@ -192,6 +192,6 @@ func (s *Source) lagging(behind time.Duration, users int) *source.BatchError {
 	if behind == never {
 		is = "cannot tell how far it is behind"
 	}
-	return source.Failed(source.Lagging, users, fmt.Errorf("the standby %s, at most %s is allowed (MAX_AUTH_LAG): a user of a moment ago could be missing; "+
+	return source.Failed(source.Lagging, users, fmt.Errorf("the standby %s, at most %s is allowed (ORPHAN_CLEANER_MAX_AUTH_LAG): a user of a moment ago could be missing; "+
 		"GRANT pg_read_all_stats to this login, which shows that an idle primary has no more, or point AUTH_SERVICE_URL at the primary", is, s.cfg.MaxLag))
 }

@@ -170,6 +170,7 @@ func TestRefusesQueries(t *testing.T) {
 	db.Exec(`CREATE FUNCTION note(u uuid) RETURNS uuid LANGUAGE plpgsql AS 'BEGIN INSERT INTO users VALUES (gen_random_uuid()); RETURN u; END'`)
 	db.Exec(`CREATE FUNCTION hidden(u uuid) RETURNS uuid LANGUAGE plpgsql STABLE AS 'BEGIN PERFORM public.note(u); RETURN u; END'`)
 	db.Exec(`CREATE TABLE guests (id uuid, email text, number bigint)`)
+	db.Exec(`CREATE VIEW recent AS SELECT id FROM users ORDER BY name LIMIT 50`)
 	before := db.Snapshot("users")
 	for query, says := range map[string]string{
 		`SELECT id FROM users`:                                                                 "one parameter",
@@ -190,6 +191,15 @@ func TestRefusesQueries(t *testing.T) {
 		`SELECT id FROM users WHERE id = ANY($1) FOR UPDATE`:                                   "it writes, or locks rows",
 		`SELECT note(u) FROM unnest($1::uuid[]) AS u`:                                          "volatile",
 		`SELECT id FROM users WHERE id = ANY($1) AND random() < 0.5`:                           "random, which is volatile",
+		`SELECT id FROM users WHERE id = ANY($1) LIMIT 99`:                                     "it leaves users out, by LIMIT",
+		`SELECT id FROM users WHERE id = ANY($1) ORDER BY id FETCH FIRST ROW WITH TIES`:        "it leaves users out, by LIMIT",
+		`SELECT id FROM users WHERE id = ANY($1) OFFSET 1`:                                     "it leaves users out, by LIMIT",
+		`SELECT id FROM recent WHERE id = ANY($1)`:                                             "it leaves users out, by LIMIT",
+		`SELECT DISTINCT id FROM (SELECT id FROM users WHERE id = ANY($1) LIMIT 50) AS found`:  "it leaves users out, by LIMIT",
+		`SELECT id FROM (SELECT id FROM users WHERE id = ANY($1) LIMIT 5) AS found ORDER BY 1`: "it leaves users out, by LIMIT",
+		`WITH f AS (SELECT id FROM users LIMIT 5) SELECT id FROM f WHERE id = ANY($1)`:         "it leaves users out, by LIMIT",
+		`SELECT id FROM users WHERE id = ANY($1) INTERSECT (SELECT id FROM users LIMIT 5)`:     "it leaves users out, by LIMIT",
+		`SELECT id FROM users TABLESAMPLE BERNOULLI (99) WHERE id = ANY($1)`:                   "it leaves users out, by LIMIT",
 		`SELECT hidden(u) FROM unnest($1::uuid[]) AS u`:                                        "cannot execute INSERT in a read-only transaction",
 		`SELECT id FROM users WHERE $1::uuid[] IS NOT NULL`:                                    "a user who does not exist",
 		`SELECT unnest($1::uuid[])`:                                                            "a user who does not exist",
@@ -209,6 +219,9 @@ func TestRefusesQueries(t *testing.T) {
 		source.DefaultQuery,
 		`SELECT id FROM users WHERE id = ANY($1) AND coalesce(name, 'random()') <> 'note(u)' AND (deleted_at IS NULL OR deleted_at > now())`,
 		`SELECT u.id FROM unnest($1::uuid[]) AS asked(id) JOIN users AS u USING (id)`,
+		`SELECT asked.id FROM unnest($1::uuid[]) AS asked(id), LATERAL (SELECT FROM users AS u WHERE u.id = asked.id LIMIT 1) AS found OFFSET 0`,
+		`SELECT id FROM users WHERE id = ANY($1) AND (name IS NULL OR name <> (SELECT email FROM guests ORDER BY number LIMIT 1))`,
+		`SELECT id FROM users AS u WHERE id = ANY($1) AND (SELECT count(*) FROM (SELECT FROM guests AS g WHERE g.id = u.id LIMIT 1) AS one) = 0`,
 		`WITH asked AS MATERIALIZED (SELECT unnest($1::uuid[]) AS id) SELECT u.id FROM users AS u JOIN asked USING (id)`,
 	} {
 		dial(t, source.Config{URL: db.URL, Query: query})
@@ -244,20 +257,38 @@ func TestWarnsOfScan(t *testing.T) {
 	t.Parallel()
 	db := auth(t)
 	db.Exec(`ALTER TABLE users DROP CONSTRAINT users_pkey`)
-	db.Exec(`INSERT INTO users (id) SELECT gen_random_uuid() FROM generate_series(1, 20000)`)
+	db.Exec(`ALTER TABLE users SET (autovacuum_enabled = false)`)
+	db.Exec(`INSERT INTO users (id) SELECT gen_random_uuid() FROM generate_series(1, 40000)`)
+	if scanned, err := dial(t, source.Config{URL: db.URL}).CheckQuery(t.Context()); err != nil || !strings.HasPrefix(scanned, "users (") {
+		t.Errorf("never analyzed: scanned %q, error %v", scanned, err)
+	}
 	db.Exec(`ANALYZE users`)
 	var log bytes.Buffer
 	cfg := source.Config{URL: db.URL, Logger: slog.New(slog.NewTextHandler(&log, nil))}
-	if scanned, err := dial(t, cfg).CheckQuery(t.Context()); err != nil || scanned != "users (20000 rows)" {
+	if scanned, err := dial(t, cfg).CheckQuery(t.Context()); err != nil || scanned != "users (40000 rows)" {
 		t.Errorf("scanned %q, error %v", scanned, err)
 	}
-	if text := log.String(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "users (20000 rows)") || !strings.Contains(text, "CREATE UNIQUE INDEX") {
+	if text := log.String(); strings.Count(text, "level=WARN") != 1 || !strings.Contains(text, "users (40000 rows)") || !strings.Contains(text, "CREATE UNIQUE INDEX") {
 		t.Errorf("the log says %s", text)
 	}
 	db.Exec(`CREATE UNIQUE INDEX ON users (id)`)
 	db.Exec(`ANALYZE users`)
 	if scanned, err := dial(t, cfg).CheckQuery(t.Context()); err != nil || scanned != "" {
 		t.Errorf("with an index: scanned %q, error %v", scanned, err)
+	}
+	// A few pages are read from end to end even so.
+	db.Exec(`DELETE FROM users WHERE id > '50000000-0000-0000-0000-000000000000'`)
+	db.Exec(`VACUUM FULL ANALYZE users`)
+	if scanned, err := dial(t, cfg).CheckQuery(t.Context()); err != nil || scanned != "" {
+		t.Errorf("with an index on 90 pages: scanned %q, error %v", scanned, err)
+	}
+	// An index is smaller than a wide table, and yet all of it is read.
+	db.Exec(`UPDATE users SET name = repeat('a', 500)`)
+	db.Exec(`VACUUM FULL users`)
+	db.Exec(`VACUUM ANALYZE users`)
+	cfg.Query = `SELECT id FROM users WHERE id::text = ANY($1::uuid[]::text[])`
+	if scanned, err := dial(t, cfg).CheckQuery(t.Context()); err != nil || !strings.HasPrefix(scanned, "users (12") {
+		t.Errorf("an index from end to end: scanned %q, error %v", scanned, err)
 	}
 }
 
