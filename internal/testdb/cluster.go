@@ -2,9 +2,12 @@ package testdb
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -66,7 +69,7 @@ func (s *sharedCluster) prepare(ctx context.Context, tmpl template) (*pgtemp.Clu
 	if !s.started {
 		s.started = true
 		s.templates = map[template]error{templateEmpty: nil}
-		s.cluster, s.startErr = pgtemp.Start(ctx, pgtemp.Options{MaxConnections: maxConnections})
+		s.cluster, s.startErr = pgtemp.Start(ctx, pgtemp.Options{MaxConnections: maxConnections, Dir: inMemory()})
 	}
 	if s.startErr != nil {
 		return nil, 0, s.startErr
@@ -76,6 +79,22 @@ func (s *sharedCluster) prepare(ctx context.Context, tmpl template) (*pgtemp.Clu
 	}
 	s.databases++
 	return s.cluster, s.databases, nil
+}
+
+// room is the memory that must be free for a cluster in it, bytes: a write-ahead log of 1 GiB
+// and some hundred MiB of databases, for a few packages at once, many times over.
+const room = 8 << 30
+
+// inMemory is a directory in memory, where a test's database is made and dropped in half the
+// time, for a cluster that is not durable anyway. It is empty, for pgtemp's own choice, where
+// there is not the room or TMPDIR says where to be.
+func inMemory() string {
+	const shm = "/dev/shm"
+	var fs syscall.Statfs_t
+	if os.Getenv("TMPDIR") != "" || syscall.Statfs(shm, &fs) != nil || float64(fs.Bavail)*float64(fs.Bsize) < room {
+		return ""
+	}
+	return filepath.Join(shm, "orphan-cleaner-pg-"+rand.Text())
 }
 
 // makeTemplate makes a template, once, and those that it is itself made from.

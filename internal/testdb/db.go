@@ -2,6 +2,7 @@ package testdb
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"os"
 	"regexp"
@@ -79,6 +80,23 @@ func NewBareOn(tb testing.TB, cluster *pgtemp.Cluster) *DB {
 		tb.Fatal(err)
 	}
 	return open(tb, cluster, name)
+}
+
+// NewOn returns so many databases like those of New, in a cluster of the test's own.
+func NewOn(tb testing.TB, cluster *pgtemp.Cluster, n int) (all []*DB) {
+	tb.Helper()
+	first := NewBareOn(tb, cluster)
+	if err := dbsetup.Migrate(context.Background(), first.URL); err != nil {
+		tb.Fatal(err)
+	}
+	for i := 1; i < n; i++ {
+		name := fmt.Sprintf("n%d_%s", i, first.Name)
+		if err := dbsetup.CreateDatabase(context.Background(), cluster.URL("postgres"), name, first.Name); err != nil {
+			tb.Fatal(err)
+		}
+		all = append(all, open(tb, cluster, name))
+	}
+	return append(all, first)
 }
 
 func newDB(tb testing.TB, tmpl template) *DB {

@@ -1,9 +1,11 @@
 package testdb
 
 import (
+	"flag"
 	"fmt"
 	"os"
-	"testing"
+	"runtime"
+	"strconv"
 
 	"go.uber.org/goleak"
 )
@@ -15,7 +17,19 @@ const KeepEnv = "ORPHAN_CLEANER_TEST_KEEP"
 // Main is the body of a package's TestMain: it runs the tests, stops the
 // cluster if one was started, checks that no goroutine is left, and exits.
 // A package that does not call it leaves the cluster to pgtemp's reaper.
-func Main(m *testing.M, options ...goleak.Option) {
+// [testing.M] is what runs the tests, or what wraps it.
+//
+// Unless -parallel says otherwise, four tests run at once where there are fewer
+// processors: most of them wait, for a program, a server, a lock or a lease.
+func Main(m interface{ Run() int }, options ...goleak.Option) {
+	flag.Parse()
+	told := false
+	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "test.parallel" })
+	if !told {
+		if err := flag.Set("test.parallel", strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))); err != nil {
+			panic(err)
+		}
+	}
 	code := m.Run()
 	if err := shared.close(os.Getenv(KeepEnv) == "1"); err != nil {
 		fmt.Fprintln(os.Stderr, "testdb:", err)

@@ -8,9 +8,9 @@ squawk=$1
 cd "$(dirname "$0")/../.."
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
-mkdir -p "$temp/migrations/control" "$temp/internal/testdb/targets"
+mkdir -p "$temp/migrations" "$temp/internal/fleet/queue/migrations" "$temp/internal/testdb/targets"
 failed=0
-for file in migrations/*.sql migrations/control/*.sql internal/testdb/targets/*.sql; do
+for file in migrations/*.sql internal/fleet/queue/migrations/*.sql internal/testdb/targets/*.sql; do
     awk '/^-- \+goose Up/ { up = 1 } /^-- \+goose Down/ { up = 0 } { print (up || /^-- squawk-ignore-file / ? $0 : "") }' "$file" >"$temp/$file"
     transaction=--assume-in-transaction
     if grep -q '^-- +goose NO TRANSACTION' "$file"; then

@@ -81,6 +81,6 @@ for version in $versions; do
     awk '/^=== (RUN|CONT|NAME)/ { test = $3 } /^ +[a-z_]+\.go:[0-9]+: / { said[test] = $0 }
         /^ *--- SKIP/ { sub(/^ *[a-z_.]*:[0-9]*: /, "", said[$3]); print "skipped " $3 ": " said[$3] }' "$log"
     echo "PostgreSQL $version: $(grep -c -E '^--- PASS' "$log") tests passed, $(grep -c -E '^--- FAIL' "$log") failed," \
-        "$(grep -c -E '^--- SKIP' "$log") skipped, in $(($(date +%s) - began)) s; all of it: $log"
+        "$(grep -c -E '^ *--- SKIP' "$log") skipped, in $(($(date +%s) - began)) s; all of it: $log"
 done
 exit $status

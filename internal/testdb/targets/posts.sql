@@ -1,9 +1,14 @@
 -- Why:      public.posts is a target: rows of users whom auth-service no longer knows are updated, audited and backed up.
+-- Makes:    tables orphan_cleaner.posts_audit and posts_backup;
+--           16 functions that run as the owner of the schema, granted to nobody; a row of orphan_cleaner.targets. sql/roles.sql grants that owner
+--           SELECT, INSERT and UPDATE on the table, and restorers SELECT on audit and backup.
+-- Counts:   public.blogs."Posts", in the same transaction: sql/roles.sql grants that owner SELECT and UPDATE of this column.
+-- Runs:     UPDATE public.posts SET deleted_at = (now()), body = ('') of users who are due, where created_at is older than the retention and (deleted_at IS NULL)
 -- Locks:    SHARE ROW EXCLUSIVE on orphan_cleaner.runs: no run is open. None on public.posts.
 -- Duration: milliseconds, whatever the size of the table.
 -- Rollback: refused while audit or backup holds a row: they are evidence, and the only copy of what was updated.
 -- Printed by `orphan-cleaner target print`: change targets.yaml and print again, not this file.
--- Target: {"name":"posts","table":"public.posts","user":"user_id","action":"update","retention":"NULL","limits":"{}","digest":"d9e685d458f7049c4a87afa4341b283f6af78e067fa46198dace21f1269e4950","audit":[{"name":"id","ident":"id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"}],"backup":[{"name":"id","ident":"id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"body","ident":"body","type":"text"},{"name":"deleted_at","ident":"deleted_at","type":"timestamptz"}]}
+-- Target: {"name":"posts","table":"public.posts","user":"user_id","action":"update","retention":"NULL","limits":"{}","window":"NULL","counter":"{\"table\":\"public.blogs\",\"key\":{\"id\":\"blog_id\",\"part\":\"part\"},\"column\":\"Posts\"}","digest":"6cd19b41d948a5e9022f55382ab7176bb8822a8e271de25def577809e6aabcb9","audit":[{"name":"id","ident":"id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"created_at","ident":"created_at","type":"timestamptz"}],"backup":[{"name":"id","ident":"id","type":"uuid"},{"name":"user_id","ident":"user_id","type":"uuid"},{"name":"body","ident":"body","type":"text"},{"name":"deleted_at","ident":"deleted_at","type":"timestamptz"}]}
 -- The types are those of the table.
 -- squawk-ignore-file prefer-bigint-over-int, prefer-bigint-over-smallint, prefer-text-field, prefer-timestamp-tz, ban-char-field
 
@@ -17,9 +22,15 @@ SET LOCAL default_tablespace = '';
 -- +goose StatementBegin
 DO $$
 BEGIN
+    IF pg_catalog.current_setting('application_name') = 'psql' THEN
+        -- It reads Up and Down alike, and goes on after an error.
+        RAISE WARNING 'refusing to migrate: psql would run Up and Down, and record neither: this session ends'
+            USING HINT = 'Run: orphan-cleaner target apply --dir DIR';
+        PERFORM pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid());
+    END IF;
     IF pg_catalog.to_regclass('public.orphan_cleaner_targets_goose') IS NULL THEN
         RAISE EXCEPTION 'refusing to migrate: these migrations would be recorded in another version table than public.orphan_cleaner_targets_goose'
-            USING HINT = 'Run goose in this folder, where .env names the table; or: goose -table public.orphan_cleaner_targets_goose up';
+            USING HINT = 'Run: orphan-cleaner target apply --dir DIR; or goose in this folder, where .env names the table; or goose -table public.orphan_cleaner_targets_goose up';
     END IF;
 END
 $$;
@@ -38,7 +49,8 @@ CREATE TABLE orphan_cleaner.posts_audit (
 
 ALTER TABLE orphan_cleaner.posts_audit REPLICA IDENTITY FULL;
 
--- Rows arrive in the order of deleted_at: a BRIN of a few pages finds a day or a run.
+-- Rows arrive in the order of deleted_at: a BRIN of a few pages finds a day or a run, and costs next to nothing.
+-- Autovacuum summarizes it; autosummarize would fill the server's log.
 CREATE INDEX posts_audit_deleted_at
     ON orphan_cleaner.posts_audit USING brin (deleted_at) WITH (pages_per_range = 16, autosummarize = off);
 
@@ -148,15 +160,25 @@ SET enable_sort = off
 SET jit = off
 AS $$
     SELECT
-        m.user_id,
-        count(*) FILTER (WHERE m.created_at < $2),
-        count(*) FILTER (WHERE coalesce(m.created_at >= $2, true)),
-        0::bigint,
-        NULL::timestamptz
-    FROM (SELECT posts.ctid, posts.xmin, posts.user_id, posts.created_at FROM public.posts WHERE (deleted_at IS NULL)) AS m
-    -- A subquery, so that the planner does not weigh thousands of users one by one.
-    WHERE m.user_id = ANY (ARRAY(SELECT unnest($1)))
-    GROUP BY m.user_id
+        r.user_id,
+        count(*) FILTER (WHERE r.is_old AND NOT r.is_held),
+        count(*) FILTER (WHERE NOT r.is_old AND NOT r.is_held),
+        count(*) FILTER (WHERE r.is_held),
+        max(r.active_at)
+    FROM (
+        SELECT
+            m.user_id,
+            coalesce(m.created_at < $2, false) AS is_old,
+            -- Of a single row nothing is known that would hold it.
+            false AS is_held,
+            NULL::timestamptz AS active_at
+        FROM (SELECT posts.ctid, posts.xmin, posts.user_id, posts.created_at FROM public.posts WHERE (deleted_at IS NULL)) AS m
+        -- A subquery, so that the planner does not weigh thousands of users one by one.
+        WHERE m.user_id = ANY (ARRAY(SELECT unnest($1)))
+        -- Worked out once for each row, and not for each count.
+        OFFSET 0
+    ) AS r
+    GROUP BY r.user_id
 $$;
 
 CREATE OR REPLACE FUNCTION orphan_cleaner.posts_canaries(users integer)
@@ -170,21 +192,25 @@ SET enable_seqscan = off
 SET enable_sort = off
 SET jit = off
 AS $$
-    -- The first fit of a hundred rows behind each of so many points, evenly spread over the ids.
+    -- One of twenty rows behind each of so many points, evenly spread over the ids: in turn of an older and of a younger row, where there is one.
     SELECT DISTINCT f.user_id
     FROM generate_series(0, least($1, 1000) - 1) AS points (n)
     CROSS JOIN LATERAL (
         SELECT near.user_id
         FROM (
-            SELECT m.user_id, m.created_at AS made_at
+            SELECT
+                m.user_id,
+                m.created_at AS made_at
             FROM (SELECT posts.ctid, posts.xmin, posts.user_id, posts.created_at FROM public.posts WHERE (deleted_at IS NULL)) AS m
             WHERE m.user_id >= (lpad(to_hex(points.n * 65536 / least($1, 1000)), 4, '0') || repeat('0', 28))::uuid
             ORDER BY m.user_id
-            LIMIT 100
+            LIMIT 20
         ) AS near
         WHERE near.made_at < now() - interval '30 days'
             AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
-        ORDER BY near.user_id
+        ORDER BY
+            ((near.made_at < now() - interval '1 year') = (points.n % 4 < 2))::integer DESC,
+            near.user_id
         LIMIT 1
     ) AS f
 $$;
@@ -235,10 +261,13 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 SET jit = off
 AS $$
-    SELECT
-        (SELECT count(*) FROM orphan_cleaner.posts_audit AS o WHERE o.run_id = $1 AND o.deleted_at >= $2),
-        (SELECT count(*) FROM orphan_cleaner.posts_backup AS o WHERE o.run_id = $1 AND o.backed_up_at >= $2),
-        NULL::bigint
+    SELECT a.audited, b.backed_up, a.conversations
+    FROM (
+        SELECT count(*) AS audited, NULL::bigint AS conversations
+        FROM orphan_cleaner.posts_audit AS o
+        WHERE o.run_id = $1 AND o.deleted_at >= $2
+    ) AS a
+    CROSS JOIN (SELECT count(*) AS backed_up FROM orphan_cleaner.posts_backup AS o WHERE o.run_id = $1 AND o.backed_up_at >= $2) AS b
 $$;
 
 CREATE OR REPLACE FUNCTION orphan_cleaner.posts_restore_plan(
@@ -261,7 +290,7 @@ AS $$
             b.*,
             ($1 IS NULL OR b.run_id = $1) AND ($4 IS NULL OR b.backed_up_at >= $4) AND ($5 IS NULL OR b.backed_up_at < $5) AS orphan_chosen
         FROM orphan_cleaner.posts_backup AS b
-        WHERE b.backed_up_at >= coalesce($4, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = $1), '-infinity')
+        WHERE b.backed_up_at >= greatest($4, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = $1), '-infinity')
             -- A subquery is hashed, an array would be searched from its beginning for each row.
             AND ($2 IS NULL OR b.user_id IN (SELECT unnest($2)))
             -- Emptied on request of the law.
@@ -338,6 +367,7 @@ CREATE OR REPLACE FUNCTION orphan_cleaner.posts_restore_chunk(
     day date,
     first_page bigint,
     pages integer,
+    of_users uuid [],
     hold interval
 )
 RETURNS bigint
@@ -345,7 +375,8 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET lock_timeout = '2s'
+-- As in posts_delete.
+SET lock_timeout = '500ms'
 SET jit = off
 AS $$
 -- Whatever columns the table has, these names are the variables.
@@ -354,6 +385,7 @@ DECLARE
     restored bigint;
     marked bigint;
     differing bigint;
+    counted jsonb;
 BEGIN
     PERFORM orphan_cleaner.run_open(of_restore, of_token, 'restore');
     -- Triggers of the application fire in here, and may qualify nothing.
@@ -372,6 +404,7 @@ BEGIN
         ) AS planned
         WHERE b.backed_up_at >= day::timestamp AT TIME ZONE 'UTC' AND b.backed_up_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
             AND b.ctid >= format('(%s,0)', first_page)::tid AND b.ctid < format('(%s,0)', first_page + pages)::tid
+            AND b.user_id IN (SELECT unnest(of_users))
     ),
     restored_rows AS (
         UPDATE public.posts AS m
@@ -382,36 +415,107 @@ BEGIN
         WHERE m.id = p.id
             -- As the run left it: what was changed since is newer, and stays as it is.
             AND ROW(m.deleted_at, m.body)::text = ROW(CASE WHEN p.set_to ? 'deleted_at' THEN (p.set_to ->> 'deleted_at')::timestamptz ELSE m.deleted_at END, CASE WHEN p.set_to ? 'body' THEN (p.set_to ->> 'body')::text ELSE m.body END)::text
-        RETURNING p.user_id AS owner, ROW(m.id)::text AS row_key,
-            ROW(m.deleted_at, m.body)::text IS DISTINCT FROM ROW(CASE WHEN p.set_to ? 'deleted_at' THEN p.deleted_at ELSE m.deleted_at END, CASE WHEN p.set_to ? 'body' THEN p.body ELSE m.body END)::text AS differs
+        RETURNING p.user_id AS user_id, ROW(m.id)::text AS row_key,
+            ROW(m.deleted_at, m.body)::text IS DISTINCT FROM ROW(CASE WHEN p.set_to ? 'deleted_at' THEN p.deleted_at ELSE m.deleted_at END, CASE WHEN p.set_to ? 'body' THEN p.body ELSE m.body END)::text AS differs, m.blog_id::text AS k1, m.part::text AS k2
     ),
     marked_rows AS (
         UPDATE orphan_cleaner.restores AS r
         SET state = 'restored'
-        FROM restored_rows AS g
-        WHERE r.run_id = of_restore AND r.user_id = g.owner AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
-            AND r.target = 'posts' AND r.row_key = g.row_key
+        -- One look for each row: without statistics the planner would read the whole list for each chunk.
+        WHERE r.ctid = ANY (ARRAY(
+            SELECT o.ctid
+            FROM restored_rows AS g
+            CROSS JOIN LATERAL (
+                SELECT l.ctid
+                FROM orphan_cleaner.restores AS l
+                WHERE l.run_id = of_restore AND l.user_id = g.user_id AND l.conversation_id = '00000000-0000-0000-0000-000000000000'
+                    AND l.target = 'posts' AND l.row_key = g.row_key
+                LIMIT 1
+            ) AS o
+        ))
         RETURNING r.user_id
     ),
     held AS (
         INSERT INTO orphan_cleaner.holds (user_id, reason, until, run_id)
-        SELECT DISTINCT g.owner, 'restored by run ' || of_restore::text, now() + hold, of_restore
+        SELECT DISTINCT g.user_id, 'restored by run ' || of_restore::text, now() + hold, of_restore
         FROM restored_rows AS g
         ON CONFLICT (run_id, user_id) WHERE run_id IS NOT NULL DO NOTHING
     )
     SELECT
         (SELECT count(*) FROM restored_rows),
         (SELECT count(*) FROM marked_rows),
-        (SELECT count(*) FROM restored_rows AS g WHERE g.differs)
-    INTO restored, marked, differing;
+        (SELECT count(*) FROM restored_rows AS g WHERE g.differs),
+        (SELECT jsonb_agg(jsonb_build_array(k.k1, k.k2, k.n)) FROM (SELECT g.k1, g.k2, count(*) AS n FROM restored_rows AS g GROUP BY g.k1, g.k2) AS k)
+    INTO restored, marked, differing, counted;
     -- As in posts_set.
     SET CONSTRAINTS ALL IMMEDIATE;
     IF restored <> marked OR differing > 0 THEN
         RAISE EXCEPTION 'restore proof failed: % restored, % recorded, % other than they were', restored, marked, differing
             USING ERRCODE = 'OC005', HINT = 'Does a trigger on posts change rows on their way in? Run: orphan-cleaner check';
     END IF;
+    PERFORM orphan_cleaner.posts_counts(counted, 1);
     UPDATE orphan_cleaner.runs AS r SET heartbeat_at = clock_timestamp() WHERE r.run_id = of_restore;
     RETURN restored;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION orphan_cleaner.posts_counts(counted jsonb, sign integer)
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+SET lock_timeout = '200ms'
+SET enable_seqscan = off
+SET enable_hashjoin = off
+SET enable_mergejoin = off
+SET enable_nestloop = on
+SET jit = off
+AS $$
+-- Whatever columns the table has, these names are the variables.
+#variable_conflict use_variable
+DECLARE
+    changed bigint;
+BEGIN
+    IF counted IS NULL THEN
+        RETURN;
+    END IF;
+    -- One chunk at a time changes counts, of whatever table: two cannot deadlock. Who deletes a row of public.blogs may
+    -- wait for rows of this transaction, since it began at the earliest, and looks for a deadlock after a second: nobody is
+    -- to be found waiting then.
+    IF clock_timestamp() > now() + interval '700 ms' THEN
+        LOCK TABLE orphan_cleaner.effects IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+        PERFORM
+        FROM public.blogs AS c
+        JOIN (SELECT (e.value ->> 0)::integer AS k1, (e.value ->> 1)::text AS k2 FROM jsonb_array_elements(counted) AS e (value)) AS d ON c.id = d.k1 AND c.part = d.k2
+        FOR NO KEY UPDATE OF c NOWAIT;
+    ELSE
+        LOCK TABLE orphan_cleaner.effects IN SHARE UPDATE EXCLUSIVE MODE;
+    END IF;
+    -- Triggers of the application fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    -- A difference and no recount: the application may change the count in a transaction of its own. In the order of the key.
+    UPDATE public.blogs AS c
+    SET "Posts" = greatest(c."Posts" + d.difference, 0)
+    FROM (
+        SELECT k.k1, k.k2, sign * sum(k.n)::bigint AS difference
+        FROM (SELECT (e.value ->> 0)::integer AS k1, (e.value ->> 1)::text AS k2, (e.value ->> 2)::bigint AS n FROM jsonb_array_elements(counted) AS e (value)) AS k
+        GROUP BY k.k1, k.k2
+        ORDER BY k.k1, k.k2
+        OFFSET 0
+    ) AS d
+    WHERE c.id = d.k1 AND c.part = d.k2
+        AND c."Posts" IS NOT NULL;
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    IF changed < (
+        SELECT count(*)
+        FROM (SELECT DISTINCT (e.value ->> 0)::integer AS k1, (e.value ->> 1)::text AS k2 FROM jsonb_array_elements(counted) AS e (value)) AS d
+        JOIN public.blogs AS c ON c.id = d.k1 AND c.part = d.k2
+        WHERE c."Posts" IS NOT NULL
+    ) THEN
+        RAISE EXCEPTION 'the % of % rows of % was changed, not of all: a trigger or rule keeps it', '"Posts"', changed, 'public.blogs'
+            USING ERRCODE = 'OC006', HINT = 'Correct it, or print the target without its counter.';
+    END IF;
 END
 $$;
 
@@ -421,7 +525,8 @@ LANGUAGE sql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET lock_timeout = '2s'
+-- As in posts_delete.
+SET lock_timeout = '500ms'
 SET jit = off
 AS $$
     WITH old AS MATERIALIZED (
@@ -479,7 +584,8 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET lock_timeout = '2s'
+-- As in posts_delete.
+SET lock_timeout = '500ms'
 SET jit = off
 AS $$
 #variable_conflict use_variable
@@ -523,12 +629,13 @@ END
 $$;
 
 CREATE OR REPLACE FUNCTION orphan_cleaner.posts_delete(user_ids uuid [], horizon timestamptz, checked_from xid8, max_rows bigint)
-RETURNS TABLE (rows_deleted bigint, is_whole boolean)
+RETURNS TABLE (rows_deleted bigint, is_whole boolean, counted jsonb)
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET lock_timeout = '2s'
+-- A chunk that waits keeps others waiting, and after a second (deadlock_timeout) is taken for a part of a deadlock.
+SET lock_timeout = '500ms'
 SET enable_seqscan = off
 SET jit = off
 AS $$
@@ -544,6 +651,14 @@ DECLARE
 BEGIN
     is_whole := cardinality(chosen) <= max_rows;
     chosen := chosen[1:max_rows];
+    -- Read before: all of these rows are updated, or it rolls back.
+    SELECT jsonb_agg(jsonb_build_array(k.k1, k.k2, k.n)) INTO counted
+    FROM (
+        SELECT m.blog_id::text AS k1, m.part::text AS k2, count(*) AS n
+        FROM public.posts AS m
+        WHERE m.ctid = ANY (chosen)
+        GROUP BY m.blog_id, m.part
+    ) AS k;
     rows_deleted := orphan_cleaner.posts_set(chosen, first_xid, window_size);
     RETURN NEXT;
 END
@@ -563,7 +678,8 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET lock_timeout = '2s'
+-- As in posts_delete.
+SET lock_timeout = '500ms'
 SET jit = off
 AS $$
 #variable_conflict use_variable
@@ -573,9 +689,13 @@ DECLARE
     window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
     chosen tid [];
     keys text [];
+    day_begin timestamptz := day::timestamp AT TIME ZONE 'UTC';
+    day_end timestamptz := (day + 1)::timestamp AT TIME ZONE 'UTC';
+    first_place tid := format('(%s,0)', first_page)::tid;
+    end_place tid := format('(%s,0)', first_page + pages)::tid;
+    counted jsonb;
 BEGIN
-    SELECT coalesce(array_agg(m.ctid), '{}'), array_agg(b.user_id), array_agg(ROW(m.id)::text)
-    INTO chosen, user_ids, keys
+    SELECT coalesce(array_agg(m.ctid), '{}') INTO chosen
     FROM orphan_cleaner.posts_backup AS b
     CROSS JOIN LATERAL (
         SELECT
@@ -587,44 +707,62 @@ BEGIN
         LIMIT 1
     ) AS listed
     JOIN public.posts AS m ON m.id = b.id
-    WHERE b.backed_up_at >= day::timestamp AT TIME ZONE 'UTC' AND b.backed_up_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
-        AND b.ctid >= format('(%s,0)', first_page)::tid AND b.ctid < format('(%s,0)', first_page + pages)::tid
+    WHERE b.backed_up_at >= day_begin AND b.backed_up_at < day_end
+        AND b.ctid >= first_place AND b.ctid < end_place
         -- Missing when the run was judged, and just again.
         AND b.user_id = ANY (of_users)
-        AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = run.run_id AND s.user_id = b.user_id)
+        AND EXISTS (SELECT FROM orphan_cleaner.sightings AS s WHERE s.run_id = run.run_id AND s.user_id = b.user_id OFFSET 0)
         -- As it was restored: a row that was used since is somebody's.
         AND m.user_id = b.user_id
         AND ROW(m.deleted_at, m.body)::text = ROW(CASE WHEN b.set_to ? 'deleted_at' THEN b.deleted_at ELSE m.deleted_at END, CASE WHEN b.set_to ? 'body' THEN b.body ELSE m.body END)::text
         AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size
         AND NOT EXISTS (
             SELECT
-            FROM orphan_cleaner.holds_in_force AS h
-            WHERE h.user_id = b.user_id
-                -- Another restore's hold is about the rows that it restored itself.
-                AND (
-                    h.run_id IS NULL
-                    OR h.run_id <> reverted_run
-                    AND EXISTS (
-                        SELECT
-                        FROM orphan_cleaner.restores AS o
-                        WHERE o.run_id = h.run_id AND o.user_id = b.user_id
-                            AND o.conversation_id = '00000000-0000-0000-0000-000000000000' AND o.target = 'posts'
-                            AND o.row_key = ROW(m.id)::text AND o.state = 'restored'
-                        -- Looked up, and not hashed from the whole list, for each row.
-                        OFFSET 0
-                    )
+            FROM (
+                SELECT u.run_id FROM orphan_cleaner.holds_in_force AS u WHERE u.user_id = b.user_id
+            ) AS h
+            -- Another restore's hold is about the rows that it restored itself.
+            WHERE h.run_id IS NULL
+                OR h.run_id <> reverted_run
+                AND EXISTS (
+                    SELECT
+                    FROM orphan_cleaner.restores AS o
+                    WHERE o.run_id = h.run_id AND o.user_id = b.user_id AND o.conversation_id = '00000000-0000-0000-0000-000000000000'
+                        AND o.target = 'posts' AND o.row_key = ROW(b.id)::text
+                        AND o.state = 'restored'
+                    -- Looked up, and not hashed from the whole list, for each row.
+                    OFFSET 0
                 )
         );
+    SELECT array_agg(m.user_id), array_agg(ROW(m.id)::text) INTO user_ids, keys
+    FROM public.posts AS m
+    WHERE m.ctid = ANY (chosen);
     rows_chosen := cardinality(chosen)::bigint;
+    -- Read before: all of these rows are updated, or it rolls back.
+    SELECT jsonb_agg(jsonb_build_array(k.k1, k.k2, k.n)) INTO counted
+    FROM (
+        SELECT m.blog_id::text AS k1, m.part::text AS k2, count(*) AS n
+        FROM public.posts AS m
+        WHERE m.ctid = ANY (chosen)
+        GROUP BY m.blog_id, m.part
+    ) AS k;
     rows_deleted := orphan_cleaner.posts_set(chosen, first_xid, window_size);
     UPDATE orphan_cleaner.restores AS r
     SET state = 'reverted',
         reverted_by_run = run.run_id
-    FROM unnest(user_ids, keys) AS d (user_id, row_key)
-    WHERE r.run_id = reverted_run
-        AND r.user_id = d.user_id
-        AND r.target = 'posts'
-        AND r.row_key = d.row_key;
+    -- Each looked up by its key, and not hashed from the whole restore for each chunk.
+    WHERE r.ctid = ANY (ARRAY(
+        SELECT o.ctid
+        FROM unnest(user_ids, keys) AS d (user_id, row_key)
+        CROSS JOIN LATERAL (
+            SELECT l.ctid
+            FROM orphan_cleaner.restores AS l
+            WHERE l.run_id = reverted_run AND l.user_id = d.user_id AND l.conversation_id = '00000000-0000-0000-0000-000000000000'
+                AND l.target = 'posts' AND l.row_key = d.row_key
+            LIMIT 1
+        ) AS o
+    ));
+    PERFORM orphan_cleaner.posts_counts(counted, -1);
     RETURN NEXT;
 END
 $$;
@@ -634,8 +772,8 @@ REVOKE EXECUTE ON FUNCTION
     orphan_cleaner.posts_page, orphan_cleaner.posts_holders, orphan_cleaner.posts_total, orphan_cleaner.posts_facts,
     orphan_cleaner.posts_canaries, orphan_cleaner.posts_choose, orphan_cleaner.posts_proof,
     orphan_cleaner.posts_restore_plan, orphan_cleaner.posts_restore_chunks, orphan_cleaner.posts_restore_chunk,
-    orphan_cleaner.posts_keep, orphan_cleaner.posts_undone, orphan_cleaner.posts_set, orphan_cleaner.posts_delete,
-    orphan_cleaner.posts_revert_chunk FROM PUBLIC;
+    orphan_cleaner.posts_counts, orphan_cleaner.posts_keep, orphan_cleaner.posts_undone, orphan_cleaner.posts_set,
+    orphan_cleaner.posts_delete, orphan_cleaner.posts_revert_chunk FROM PUBLIC;
 COMMENT ON FUNCTION orphan_cleaner.posts_page IS 'The next distinct user ids from one on, in order, and how many rows they have. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.posts_holders IS 'Those of the users who have a row. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.posts_total IS 'How many rows there are: counted where it may matter, else an estimate. Granted to nobody.';
@@ -645,7 +783,8 @@ COMMENT ON FUNCTION orphan_cleaner.posts_choose IS 'Where those rows of the user
 COMMENT ON FUNCTION orphan_cleaner.posts_proof IS 'How many rows of a run were audited and backed up since its beginning. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.posts_restore_plan IS 'What a restore of this run, these users and span would do with each row: restore, there, there_differs, left_since. A null chooses all. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.posts_restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.posts_restore_chunk IS 'Restores the planned rows on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.posts_restore_chunk IS 'Restores the planned rows of these users on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.posts_counts IS 'Changes what counts the rows with these keys, by as many as each has: more, or less. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.posts_keep IS 'Audits and backs up rows, and works out what each column is to be set to. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.posts_undone IS 'How many of the rows are not done yet. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.posts_set IS 'Updates the chosen rows as far as they are unchanged, all of them or none. Granted to nobody.';
@@ -676,6 +815,7 @@ BEGIN
         'posts_restore_plan',
         'posts_restore_chunks',
         'posts_restore_chunk',
+        'posts_counts',
         'posts_keep',
         'posts_undone',
         'posts_set',
@@ -688,11 +828,11 @@ END
 $$;
 -- +goose StatementEnd
 
-INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, action, retention, limits, audit_table, backup_table, digest)
+INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, action, retention, limits, backup_window, counter, audit_table, backup_table, digest)
 SELECT
-    'posts', max(t.ordinal) + 1, 'public.posts', 'user_id', 'update', NULL, '{}',
+    'posts', max(t.ordinal) + 1, 'public.posts', 'user_id', 'update', NULL, '{}', NULL, '{"table":"public.blogs","key":{"id":"blog_id","part":"part"},"column":"Posts"}',
     'orphan_cleaner.posts_audit', 'orphan_cleaner.posts_backup',
-    'd9e685d458f7049c4a87afa4341b283f6af78e067fa46198dace21f1269e4950'
+    '6cd19b41d948a5e9022f55382ab7176bb8822a8e271de25def577809e6aabcb9'
 FROM orphan_cleaner.targets AS t;
 
 SELECT orphan_cleaner.partitions_ensure(7);
@@ -721,9 +861,9 @@ $$;
 DELETE FROM orphan_cleaner.targets WHERE name = 'posts';
 DROP FUNCTION IF EXISTS
     orphan_cleaner.posts_revert_chunk, orphan_cleaner.posts_delete, orphan_cleaner.posts_set,
-    orphan_cleaner.posts_undone, orphan_cleaner.posts_keep, orphan_cleaner.posts_restore_chunk,
-    orphan_cleaner.posts_restore_chunks, orphan_cleaner.posts_restore_plan, orphan_cleaner.posts_proof,
-    orphan_cleaner.posts_choose, orphan_cleaner.posts_canaries, orphan_cleaner.posts_facts, orphan_cleaner.posts_total,
-    orphan_cleaner.posts_holders, orphan_cleaner.posts_page;
+    orphan_cleaner.posts_undone, orphan_cleaner.posts_keep, orphan_cleaner.posts_counts,
+    orphan_cleaner.posts_restore_chunk, orphan_cleaner.posts_restore_chunks, orphan_cleaner.posts_restore_plan,
+    orphan_cleaner.posts_proof, orphan_cleaner.posts_choose, orphan_cleaner.posts_canaries, orphan_cleaner.posts_facts,
+    orphan_cleaner.posts_total, orphan_cleaner.posts_holders, orphan_cleaner.posts_page;
 DROP TABLE orphan_cleaner.posts_backup;
 DROP TABLE orphan_cleaner.posts_audit;

@@ -5,7 +5,17 @@ CREATE TABLE public.posts (
     body text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now(),
     deleted_at timestamptz,
+    blog_id integer,
+    part text,
+    likes integer,
     CONSTRAINT posts_pkey PRIMARY KEY (id)
+);
+
+CREATE TABLE public.blogs (
+    id integer NOT NULL,
+    part text NOT NULL,
+    "Posts" smallint,
+    CONSTRAINT blogs_pkey PRIMARY KEY (part, id)
 );
 
 CREATE TABLE public.likes (
