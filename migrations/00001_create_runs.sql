@@ -29,7 +29,7 @@ AS $$
     keys AS (SELECT i.* FROM pg_index AS i WHERE i.indrelid = 'public.conversation_members'::regclass),
     wrong (message, hint) AS (
         SELECT
-            format('%s is %s, not %s: %s', w.name, coalesce(nullif(format_type(m.atttypid, m.atttypmod), w.type::text), CASE WHEN m.attname IS NULL THEN 'missing' ELSE 'nullable or generated' END), w.type, w.why),
+            format('conversation_members: %s is %s, not %s: %s', w.name, coalesce(nullif(format_type(m.atttypid, m.atttypmod), w.type::text), CASE WHEN m.attname IS NULL THEN 'missing' ELSE 'nullable or generated' END), w.type, w.why),
             format('ALTER TABLE public.conversation_members ' || CASE
                 WHEN m.attname IS NULL THEN 'RENAME COLUMN another TO %1$s, if it is there by another name'
                 WHEN m.type = w.type THEN 'ALTER COLUMN %1$s SET NOT NULL'
@@ -44,29 +44,54 @@ AS $$
         LEFT JOIN members AS m ON m.attname = w.name
         WHERE coalesce(m.type <> w.type OR m.attgenerated <> '' OR w.name = 'conversation_id' AND NOT m.attnotnull, w.name <> 'last_read_at')
         UNION ALL
-        SELECT format('%s is the name of a column that the backup has itself', m.attname), format('rename %1$s, as to member_%1$s', m.attname)
+        SELECT format('conversation_members: %s is the name of a column that the backup has itself', m.attname), format('rename %1$s, as to member_%1$s', m.attname)
         FROM members AS m WHERE m.attname IN ('run_id', 'backed_up_at')
         UNION ALL
-        SELECT 'no unique key on (conversation_id, user_id): a member could be restored twice', 'ALTER TABLE public.conversation_members ADD PRIMARY KEY (conversation_id, user_id)'
+        SELECT 'conversation_members: no unique key on (conversation_id, user_id): a member could be restored twice', 'ALTER TABLE public.conversation_members ADD PRIMARY KEY (conversation_id, user_id)'
         WHERE NOT EXISTS (
             SELECT FROM keys AS k WHERE k.indisunique AND k.indisvalid AND k.indpred IS NULL AND k.indexprs IS NULL
                 AND ARRAY(SELECT m.attname::text FROM members AS m WHERE m.attnum = ANY ((k.indkey::int2 [])[:k.indnkeyatts - 1])) <@ '{conversation_id,user_id}'
         )
         UNION ALL
-        SELECT format('the constraint %s is deferrable: INSERT ... ON CONFLICT, as in a restore, fails', k.indexrelid::regclass), 'drop it, and add it NOT DEFERRABLE'
+        SELECT format('conversation_members: the constraint %s is deferrable: INSERT ... ON CONFLICT, as in a restore, fails', k.indexrelid::regclass), 'drop it, and add it NOT DEFERRABLE'
         FROM keys AS k WHERE NOT k.indimmediate
+        UNION ALL
+        SELECT 'public.conversations has no column id of type uuid: a restore could not tell which conversations are still there', 'point DATABASE_URL at messaging-service''s database, or give the table its name and key again'
+        WHERE NOT EXISTS (
+            SELECT FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+            WHERE a.attrelid = to_regclass('public.conversations') AND a.attname = 'id' AND 'uuid'::regtype IN (t.oid, t.typbasetype)
+        )
     )
     SELECT 'shape', CASE WHEN w.message IS NULL THEN 'ok' ELSE 'FAIL' END,
-        'conversation_members: ' || coalesce(w.message, 'its columns and keys are what runs need' || CASE
+        coalesce(w.message, 'conversation_members: its columns and keys are what runs need' || CASE
             WHEN 'last_read_at' IN (SELECT m.attname FROM members AS m) THEN '' ELSE '; without last_read_at the breaker recently-active is off' END),
         coalesce(w.hint, '')
     FROM (SELECT) AS one
     LEFT JOIN wrong AS w ON true
 $$;
 
+CREATE FUNCTION orphan_cleaner.is_distributed(relation oid)
+RETURNS boolean
+LANGUAGE plpgsql
+STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    catalog regclass := to_regclass('pg_catalog.pg_dist_partition');
+    is_it boolean := false;
+BEGIN
+    IF catalog IS NOT NULL THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s AS p WHERE p.logicalrelid = $1)', catalog) INTO is_it USING relation;
+    END IF;
+    RETURN is_it;
+END
+$$;
+
 DO $$
 DECLARE
     wrong record;
+    taken text;
+    owner name;
 BEGIN
     IF pg_catalog.to_regclass('public.orphan_runs') IS NOT NULL THEN
         RAISE EXCEPTION 'refusing to migrate: this database holds tables of a development version (public.orphan_runs and others)'
@@ -79,9 +104,42 @@ BEGIN
         RAISE EXCEPTION 'refusing to migrate: conversation_members is partitioned, inherits, or is no table at all'
             USING HINT = 'Deletes by way of another table would escape the audit: see docs/surroundings.md.';
     END IF;
+    IF orphan_cleaner.is_distributed(pg_catalog.to_regclass('public.conversation_members')) THEN
+        RAISE EXCEPTION 'refusing to migrate: conversation_members is distributed by Citus, which has no triggers there: deletes would escape the audit'
+            USING HINT = 'Undistribute it, or clean many ordinary databases as a fleet: see docs/surroundings.md and docs/scale.md.';
+    END IF;
     SELECT s.message, s.hint INTO wrong FROM orphan_cleaner.members_shape() AS s WHERE s.status = 'FAIL' LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'refusing to migrate: %', wrong.message USING HINT = wrong.hint;
+    END IF;
+    SELECT r.rolname INTO owner
+    FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_roles AS r ON r.oid = c.relowner
+    WHERE c.oid = 'public.conversation_members'::pg_catalog.regclass AND NOT pg_catalog.pg_has_role(c.relowner, 'USAGE');
+    IF FOUND THEN
+        RAISE EXCEPTION 'refusing to migrate: role % is not the owner of public.conversation_members, role % is: neither trigger nor index could be made', current_user, owner
+            USING HINT = pg_catalog.format('DATABASE_URL of role %I, or GRANT %1$I TO %I', owner, current_user);
+    END IF;
+    -- What the migrations make in public and on the table; an index of that name may be there for the same purpose.
+    SELECT pg_catalog.string_agg(t.name, ', ' ORDER BY t.name) INTO taken
+    FROM (
+        SELECT pg_catalog.format('public.%I', c.relname) AS name
+        FROM pg_catalog.pg_class AS c
+        LEFT JOIN pg_catalog.pg_index AS i ON i.indexrelid = c.oid
+        LEFT JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        WHERE c.relnamespace = 'public'::pg_catalog.regnamespace
+            AND (c.relname IN ('conversation_members_audit', 'conversation_members_backup', 'deleted_members_list')
+                OR c.relname = 'conversation_members_user_id'
+                AND (i.indrelid = 'public.conversation_members'::pg_catalog.regclass AND a.attname = 'user_id') IS NOT TRUE)
+        UNION ALL
+        SELECT pg_catalog.format('trigger %I', t.tgname)
+        FROM pg_catalog.pg_trigger AS t
+        WHERE t.tgrelid = 'public.conversation_members'::pg_catalog.regclass
+            AND t.tgname IN ('conversation_members_audit_delete', 'conversation_members_refuse_truncate')
+    ) AS t;
+    IF taken IS NOT NULL THEN
+        RAISE EXCEPTION 'refusing to migrate: there already, and not by these migrations: %', taken
+            USING HINT = 'If they are the application''s, rename or drop them there. If they are left of an earlier orphan-cleaner, see docs/upgrading.md.';
     END IF;
     -- In another version table, most likely the application's own, each program would take the other's versions for its own.
     -- goose records a version at the end of the transaction of its migration: a trigger that fires at COMMIT sees where.
@@ -172,8 +230,8 @@ CREATE UNIQUE INDEX runs_one_open ON orphan_cleaner.runs (state) WHERE state = '
 CREATE INDEX runs_heartbeat_at ON orphan_cleaner.runs (heartbeat_at);
 CREATE INDEX runs_started_at ON orphan_cleaner.runs (started_at);
 -- The last run that ended so, and the last one that rechecked, however many there were since.
-CREATE INDEX runs_succeeded ON orphan_cleaner.runs (run_id) WHERE state = 'succeeded';
-CREATE INDEX runs_refused ON orphan_cleaner.runs (run_id) WHERE state = 'refused';
+CREATE INDEX runs_succeeded ON orphan_cleaner.runs (run_id) WHERE state = 'succeeded' AND kind = 'clean';
+CREATE INDEX runs_refused ON orphan_cleaner.runs (run_id) WHERE state = 'refused' AND kind = 'clean';
 -- Of whose rows others are told, however long ago that was.
 CREATE INDEX runs_with_events ON orphan_cleaner.runs (run_id) WHERE state <> 'running' AND members_deleted + members_restored > 0;
 CREATE INDEX runs_rechecked ON orphan_cleaner.runs (run_id) WHERE rechecked_through IS NOT NULL;
@@ -218,10 +276,10 @@ COMMENT ON COLUMN orphan_cleaner.runs.conversations_emptied IS 'Conversations al
 COMMENT ON COLUMN orphan_cleaner.runs.batch_calls IS 'Batches of up to 100 users that were checked; a retried batch counts once.';
 COMMENT ON COLUMN orphan_cleaner.runs.call_ms_buckets IS 'Batches by how long they took: element i counts those of at most 2^((i-1)/4) ms, the last one all others.';
 COMMENT ON COLUMN orphan_cleaner.runs.call_ms_max IS 'The slowest batch, milliseconds.';
-COMMENT ON COLUMN orphan_cleaner.runs.checked_after IS 'It checked the users behind this id; null: from the first one on.';
-COMMENT ON COLUMN orphan_cleaner.runs.checked_through IS 'And through this one; null: to the end.';
-COMMENT ON COLUMN orphan_cleaner.runs.rechecked_through IS 'The last user that was rechecked; the next run goes on behind it.';
-COMMENT ON COLUMN orphan_cleaner.runs.totals IS 'Sums over all runs up to and with this one, by run_totals: what nobody has to add up again.';
+COMMENT ON COLUMN orphan_cleaner.runs.checked_after IS 'The run checked the users after this id; null: from the first one on.';
+COMMENT ON COLUMN orphan_cleaner.runs.checked_through IS 'The run checked the users up to this id, itself included; null: to the end.';
+COMMENT ON COLUMN orphan_cleaner.runs.rechecked_through IS 'The last user that was rechecked; the next run continues after this id.';
+COMMENT ON COLUMN orphan_cleaner.runs.totals IS 'Sums over all runs up to and including this one, by run_totals, so that nobody has to add them up again.';
 COMMENT ON COLUMN orphan_cleaner.runs.breaker IS 'Name of the breaker that refused the run.';
 COMMENT ON COLUMN orphan_cleaner.runs.error IS 'Why the run did not succeed, in one line.';
 
@@ -233,6 +291,8 @@ CREATE TABLE orphan_cleaner.targets (
     action text NOT NULL,
     retention interval,
     limits jsonb NOT NULL DEFAULT '{}',
+    backup_window interval,
+    counter jsonb,
     audit_table text NOT NULL,
     backup_table text NOT NULL,
     digest text,
@@ -254,6 +314,8 @@ COMMENT ON COLUMN orphan_cleaner.targets.user_column IS 'Its column with the use
 COMMENT ON COLUMN orphan_cleaner.targets.action IS 'What becomes of a row: delete or update.';
 COMMENT ON COLUMN orphan_cleaner.targets.retention IS 'Its own retention, where it is longer than the run''s.';
 COMMENT ON COLUMN orphan_cleaner.targets.limits IS 'Its own limits, by the names of breakers; they count where they are stricter than the run''s.';
+COMMENT ON COLUMN orphan_cleaner.targets.backup_window IS 'How long its backups are kept, and its audit not shorter, where that is longer than the windows of prune.';
+COMMENT ON COLUMN orphan_cleaner.targets.counter IS 'The column that counts its rows: table, key (its columns, each with that of the target) and column; null: none, or effects.';
 COMMENT ON COLUMN orphan_cleaner.targets.audit_table IS 'Its audit, partitioned by month, with its schema.';
 COMMENT ON COLUMN orphan_cleaner.targets.backup_table IS 'Its backup, partitioned by UTC day, with its schema.';
 COMMENT ON COLUMN orphan_cleaner.targets.digest IS 'Of the declaration from which its functions were printed; null: shipped.';
@@ -364,10 +426,11 @@ $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
+COMMENT ON FUNCTION orphan_cleaner.is_distributed IS 'Whether Citus, where it is there, distributes this table.';
 COMMENT ON FUNCTION orphan_cleaner.members_shape IS 'Whether the columns and keys of conversation_members are such that runs can delete and restore: a row for each thing that is wrong, FAIL, or one that is ok.';
 COMMENT ON FUNCTION orphan_cleaner.stricter_settings IS 'Settings with limits applied that can only make them stricter: a longer retention, a lower limit. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.effective_settings IS 'A run''s settings with the pinned limits applied: flags can only be stricter.';
-COMMENT ON FUNCTION orphan_cleaner.lacks_standby IS 'Whether each COMMIT waits for a synchronous standby that is not there. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.lacks_standby IS 'Whether each COMMIT would wait for a synchronous standby that is not there. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.pause IS 'Pauses all runs. Fails on pauses_one_in_force when they are paused already.';
 COMMENT ON FUNCTION orphan_cleaner.resume IS 'Lets runs continue; null when they were not paused.';
 
@@ -398,6 +461,6 @@ $$;
 
 DROP FUNCTION
     orphan_cleaner.resume, orphan_cleaner.pause, orphan_cleaner.lacks_standby, orphan_cleaner.effective_settings,
-    orphan_cleaner.stricter_settings, orphan_cleaner.members_shape;
+    orphan_cleaner.stricter_settings, orphan_cleaner.members_shape, orphan_cleaner.is_distributed;
 DROP TABLE orphan_cleaner.limits, orphan_cleaner.pauses, orphan_cleaner.targets, orphan_cleaner.runs;
 DROP SCHEMA orphan_cleaner;

@@ -35,8 +35,8 @@ COMMENT ON COLUMN orphan_cleaner.candidates.last_missing_run IS 'The run of last
 COMMENT ON COLUMN orphan_cleaner.candidates.sightings IS 'In how many runs the user was missing since the clock started.';
 COMMENT ON COLUMN orphan_cleaner.candidates.approved_run IS 'The refused run by whose approval the user entered: counts in no share and no window.';
 COMMENT ON COLUMN orphan_cleaner.candidates.evidence IS 'What dates the clock: sightings of ours, deleted_at of the shadow table users, or activity of the user that came later.';
-COMMENT ON COLUMN orphan_cleaner.candidates.blocked_since IS 'The first of the runs in a row in which something in the database refused to delete the rows; null: nothing does.';
-COMMENT ON COLUMN orphan_cleaner.candidates.blocked_by IS 'How many rows, and what the server said of it, as the last such run told: sqlstate, constraint, table, message, detail.';
+COMMENT ON COLUMN orphan_cleaner.candidates.blocked_since IS 'Since when something in the database has refused to delete the rows, run after run; null: nothing does.';
+COMMENT ON COLUMN orphan_cleaner.candidates.blocked_by IS 'How many rows are blocked, and what the server said in the last such run: sqlstate, constraint, table, message, detail.';
 
 -- Counts per target stand in arrays, and this is their order.
 CREATE VIEW orphan_cleaner.targets_in_order AS
@@ -120,7 +120,7 @@ CREATE TABLE orphan_cleaner.coverage (
     CONSTRAINT coverage_only_check CHECK (is_only)
 );
 
-COMMENT ON TABLE orphan_cleaner.coverage IS 'How far the checking is: one row. Runs go through the user ids in order, cycle after cycle; with --check-every a run checks a part of a cycle.';
+COMMENT ON TABLE orphan_cleaner.coverage IS 'How far checking has come: one row. Runs go through the user ids in order, cycle after cycle; with --check-every a run checks a part of a cycle.';
 COMMENT ON COLUMN orphan_cleaner.coverage.is_only IS 'Always true: there is one row.';
 COMMENT ON COLUMN orphan_cleaner.coverage.cursor_id IS 'The last user id checked in this cycle; null: the cycle is complete.';
 COMMENT ON COLUMN orphan_cleaner.coverage.cycle_run_id IS 'The run that began this cycle.';
@@ -138,7 +138,7 @@ CREATE TABLE orphan_cleaner.unknowns (
 
 COMMENT ON TABLE orphan_cleaner.unknowns IS 'Users of whom the last run that checked them had no valid response: the next run checks them again.';
 COMMENT ON COLUMN orphan_cleaner.unknowns.user_id IS 'A user of auth-service.';
-COMMENT ON COLUMN orphan_cleaner.unknowns.unknown_since IS 'No earlier than this was the last valid response: the start of the complete cycle before; without one, the first run that had none.';
+COMMENT ON COLUMN orphan_cleaner.unknowns.unknown_since IS 'The last valid response was no earlier than this: the start of the complete cycle before; if there is none, the first run without a valid response.';
 
 CREATE TABLE orphan_cleaner.hours (
     hour timestamptz NOT NULL,
@@ -154,7 +154,7 @@ CREATE TABLE orphan_cleaner.hours (
 WITH (fillfactor = 50);
 
 COMMENT ON TABLE orphan_cleaner.hours IS 'Sums of each hour in which a run was judged: what the breakers over a day, a week and a month compare.';
-COMMENT ON COLUMN orphan_cleaner.hours.hour IS 'Its beginning.';
+COMMENT ON COLUMN orphan_cleaner.hours.hour IS 'Start of the hour.';
 COMMENT ON COLUMN orphan_cleaner.hours.target IS 'Whose rows these are; empty: what is about users.';
 COMMENT ON COLUMN orphan_cleaner.hours.users IS 'Users with rows as the last run of the hour knew them.';
 COMMENT ON COLUMN orphan_cleaner.hours.users_new IS 'Newly missing users, without those that an approval covered.';
@@ -310,8 +310,8 @@ COMMENT ON COLUMN orphan_cleaner.promotions.conversation_id IS 'The conversation
 COMMENT ON COLUMN orphan_cleaner.promotions.user_id IS 'The new owner.';
 COMMENT ON COLUMN orphan_cleaner.promotions.role_before IS 'What the member was, and is again when the deleted owner is restored.';
 COMMENT ON COLUMN orphan_cleaner.promotions.promoted_at IS 'Start of the deleting transaction.';
-COMMENT ON COLUMN orphan_cleaner.promotions.undone_by_run IS 'The restore that took it back; null: none has.';
-COMMENT ON COLUMN orphan_cleaner.promotions.undone_at IS 'When that was.';
+COMMENT ON COLUMN orphan_cleaner.promotions.undone_by_run IS 'The restore that took it back; null: none has, or the successor is away.';
+COMMENT ON COLUMN orphan_cleaner.promotions.undone_at IS 'When that was, or when the deleted owner was back and the successor away; null: no restore has, or the successor was no owner any more.';
 
 -- +goose StatementBegin
 CREATE FUNCTION orphan_cleaner.hold_add(of_user uuid, of_conversation uuid, why text, ends_at timestamptz, lasting interval)
@@ -372,7 +372,7 @@ AS $$
 DECLARE
     refused record;
 BEGIN
-    SELECT r.state, r.breaker INTO refused FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run;
+    SELECT r.state, r.breaker INTO refused FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run AND r.kind = 'clean';
     IF NOT FOUND OR refused.state <> 'refused' THEN
         RAISE EXCEPTION 'run % was not refused: there is nothing to approve', of_run USING ERRCODE = 'OC011', HINT = 'Run: orphan-cleaner status';
     END IF;

@@ -4,6 +4,7 @@
 -- Locks:    SHARE ROW EXCLUSIVE on conversation_members for the time of CREATE TRIGGER: writes wait for it, and it waits
 --           for running writes, 3 s at most; then it fails and can be repeated. Down: ACCESS EXCLUSIVE, likewise.
 -- Duration: milliseconds, whatever the size of the table.
+-- Printed:  the triggers and the functions conversation_members_*, by the templates of internal/printer, as those of any target.
 -- Rollback: deletes are no longer audited; runs refuse to start, `restore` and `prune` stop working.
 
 -- +goose Up
@@ -25,7 +26,7 @@ AS $$
         AND r.token::text = current_setting('orphan_cleaner.run_token', true)
 $$;
 
-CREATE FUNCTION orphan_cleaner.audit_members()
+CREATE FUNCTION orphan_cleaner.conversation_members_audit_deleted()
 RETURNS trigger
 LANGUAGE plpgsql
 -- The application may write the audit through this trigger and in no other way.
@@ -34,7 +35,7 @@ SET search_path = pg_catalog, pg_temp
 -- Nobody who locks the audit must keep the application's delete waiting.
 SET lock_timeout = '500ms'
 AS $$
--- Whatever columns messaging-service may add, these names are the variables.
+-- Whatever columns the table has, these names are the variables.
 #variable_conflict use_variable
 DECLARE
     -- Once per statement and not once per row.
@@ -42,9 +43,9 @@ DECLARE
     application text := current_setting('application_name');
     run bigint;
     transaction_id bigint;
-    columns text;
     audited bigint;
     backed_up bigint;
+    columns text;
 BEGIN
     IF NOT EXISTS (SELECT FROM gone) THEN
         RETURN NULL;
@@ -54,37 +55,54 @@ BEGIN
     END IF;
     transaction_id := pg_current_xact_id()::text::bigint;
 
-    IF run IS NULL AND current_setting('orphan_cleaner.audits', true) IS DISTINCT FROM transaction_id::text THEN
-        -- Somebody else's delete, which must not fail because of us. The first of a transaction is caught by a
-        -- subtransaction; once it went well the audit's lock is held and its partition known, and the later ones need
-        -- none: hundreds of subtransactions in one transaction would slow every session.
-        IF current_setting('orphan_cleaner.audit_failed', true) IS NOT DISTINCT FROM transaction_id::text THEN
+    IF run IS NULL AND current_setting('orphan_cleaner.conversation_members_audits', true) IS DISTINCT FROM transaction_id::text THEN
+        -- Somebody else's delete, which must not fail because of us. The first of a transaction is caught by a subtransaction;
+        -- the later ones need none: hundreds of subtransactions in one transaction would slow every session.
+        IF current_setting('orphan_cleaner.conversation_members_audit_failed', true) IS NOT DISTINCT FROM transaction_id::text THEN
             RETURN NULL;
         END IF;
         BEGIN
-            INSERT INTO public.conversation_members_audit (
-                conversation_id, user_id, role, joined_at, deleted_at, deleted_by, application, txid
-            )
+            INSERT INTO public.conversation_members_audit (conversation_id, user_id, role, joined_at, deleted_at, deleted_by, application, txid)
             SELECT g.conversation_id, g.user_id, g.role, g.joined_at, now(), deleter, application, transaction_id
             -- A name that the inner query has no column of is found in the outer one.
-            FROM (SELECT NULL AS role, NULL::timestamptz AS joined_at) AS absent
-            CROSS JOIN LATERAL (SELECT o.conversation_id, o.user_id, role::text AS role, joined_at FROM gone AS o) AS g;
+            FROM (SELECT NULL AS role, NULL::timestamptz AS joined_at) AS absent CROSS JOIN LATERAL (SELECT o.conversation_id, o.user_id, role::text AS role, joined_at FROM gone AS o) AS g;
             -- Not set_config(), which some revoke from PUBLIC.
-            EXECUTE format('SET LOCAL orphan_cleaner.audits = %L', transaction_id);
+            EXECUTE format('SET LOCAL orphan_cleaner.conversation_members_audits = %L', transaction_id);
         EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'conversation_members: members deleted by this transaction are not audited: %', SQLERRM
+            RAISE WARNING 'conversation_members: rows deleted by this transaction are not audited: %', SQLERRM
                 USING HINT = 'Run: orphan-cleaner check';
-            EXECUTE format('SET LOCAL orphan_cleaner.audit_failed = %L', transaction_id);
+            EXECUTE format('SET LOCAL orphan_cleaner.conversation_members_audit_failed = %L', transaction_id);
         END;
         RETURN NULL;
     END IF;
 
-    INSERT INTO public.conversation_members_audit (
-        conversation_id, user_id, role, joined_at, deleted_at, deleted_by, application, run_id, txid
-    )
+    IF run IS NOT NULL AND EXISTS (
+        SELECT
+        FROM orphan_cleaner.targets AS t
+        WHERE t.name = current_setting('orphan_cleaner.target', true) AND t.name <> 'conversation_members' AND to_regclass(t.table_name) = TG_RELID
+    ) THEN
+        -- By another column of this table: audited here, and backed up there.
+        run := NULL;
+    END IF;
+    -- A cascade or a trigger: the rows may be those of somebody who lives.
+    IF run IS NOT NULL AND current_setting('orphan_cleaner.target', true) IS DISTINCT FROM 'conversation_members' THEN
+        RAISE EXCEPTION 'a delete from another table would delete % rows of conversation_members, whoever they belong to', (SELECT count(*) FROM gone)
+            USING ERRCODE = 'restrict_violation', DETAIL = format(
+                'By a foreign key with ON DELETE CASCADE%s, or by a trigger, onto %s.',
+                (
+                    SELECT ', ' || string_agg(k.conname, ', ' ORDER BY k.conname)
+                    FROM pg_constraint AS k
+                    JOIN orphan_cleaner.targets AS t ON t.name = current_setting('orphan_cleaner.target', true) AND to_regclass(t.table_name) = k.confrelid
+                    WHERE k.conrelid = TG_RELID AND k.contype = 'f' AND k.confdeltype = 'c'
+                ),
+                TG_RELID::regclass
+            ),
+                HINT = 'Add action: update for the other table, or delete those rows by hand.';
+    END IF;
+
+    INSERT INTO public.conversation_members_audit (conversation_id, user_id, role, joined_at, deleted_at, deleted_by, application, run_id, txid)
     SELECT g.conversation_id, g.user_id, g.role, g.joined_at, now(), deleter, application, run, transaction_id
-    FROM (SELECT NULL AS role, NULL::timestamptz AS joined_at) AS absent
-    CROSS JOIN LATERAL (SELECT o.conversation_id, o.user_id, role::text AS role, joined_at FROM gone AS o) AS g;
+    FROM (SELECT NULL AS role, NULL::timestamptz AS joined_at) AS absent CROSS JOIN LATERAL (SELECT o.conversation_id, o.user_id, role::text AS role, joined_at FROM gone AS o) AS g;
     GET DIAGNOSTICS audited = ROW_COUNT;
     IF run IS NULL THEN
         RETURN NULL;
@@ -95,10 +113,7 @@ BEGIN
     SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) INTO columns
     FROM pg_attribute AS a
     WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
-    EXECUTE format(
-        'INSERT INTO public.conversation_members_backup (%1$s, backed_up_at, run_id) SELECT %1$s, now(), $1 FROM gone',
-        columns
-    ) USING run;
+    EXECUTE format('INSERT INTO public.conversation_members_backup (%1$s, backed_up_at, run_id) SELECT %1$s, now(), $1 FROM gone', columns) USING run;
     GET DIAGNOSTICS backed_up = ROW_COUNT;
 
     -- What the deleting function compares with the rows it deleted, before COMMIT.
@@ -159,83 +174,69 @@ SET jit = off
 AS $$
 BEGIN
     RETURN QUERY EXECUTE format($statement$
-        WITH events AS (
-            SELECT
-                orphan_b.conversation_id,
-                orphan_b.user_id,
-                orphan_b.run_id AS deleted_run,
-                orphan_b.backed_up_at AS happened_at,
-                true AS is_backup,
-                ROW(%1$s)::text AS row_deleted,
-                ($1 IS NULL OR orphan_b.run_id = $1)
-                AND ($4 IS NULL OR orphan_b.backed_up_at >= $4)
-                AND ($5 IS NULL OR orphan_b.backed_up_at < $5) AS is_chosen
-            FROM public.conversation_members_backup AS orphan_b
-            WHERE orphan_b.backed_up_at >= $6
-                -- A subquery is hashed, an array would be searched from its beginning for each row.
-                AND ($2 IS NULL OR orphan_b.user_id IN (SELECT unnest($2)))
-                AND ($3 IS NULL OR orphan_b.conversation_id IN (SELECT unnest($3)))
-                -- Emptied on request of the law: there is nobody left to restore.
-                AND orphan_b.user_id IS NOT NULL
-                AND orphan_b.conversation_id IS NOT NULL
-            UNION ALL
-            -- Deletes by others: who was restored and left since must stay away.
-            SELECT a.conversation_id, a.user_id, NULL, a.deleted_at, false, NULL, false
-            FROM public.conversation_members_audit AS a
-            WHERE a.run_id IS NULL
-                AND a.deleted_at >= $6
-                AND ($2 IS NULL OR a.user_id IN (SELECT unnest($2)))
-                AND ($3 IS NULL OR a.conversation_id IN (SELECT unnest($3)))
-        ),
-        -- One sort, and no join between large sets: nobody keeps statistics for it.
-        newest AS (
-            -- Of a member that was deleted more than once, the last row counts; it is restored if any of its deletions
-            -- was chosen.
-            SELECT DISTINCT ON (e.user_id, e.conversation_id)
-                e.conversation_id,
-                e.user_id,
-                e.deleted_run,
-                e.happened_at AS backed_up_at,
-                e.row_deleted,
-                bool_or(e.is_chosen) OVER events_of_member AS is_chosen,
-                coalesce(max(e.happened_at) FILTER (WHERE NOT e.is_backup) OVER events_of_member > e.happened_at, false) AS has_left
-            FROM events AS e
-            WINDOW events_of_member AS (PARTITION BY e.user_id, e.conversation_id)
-            ORDER BY e.user_id, e.conversation_id, e.is_backup DESC, e.happened_at DESC, e.deleted_run DESC
-        )
+    WITH events AS (
         SELECT
-            n.conversation_id,
-            n.user_id,
-            n.deleted_run,
-            n.backed_up_at,
-            CASE
-                WHEN c.is_there IS NULL THEN 'conversation_gone'
-                WHEN x.is_same THEN 'there'
-                WHEN x.is_same IS NOT NULL THEN 'there_differs'
-                WHEN n.has_left THEN 'left_since'
-                ELSE 'restore'
-            END,
-            ''
-        FROM newest AS n
-        -- One lookup a row, whatever the planner believes: without statistics it would read whole tables.
-        LEFT JOIN LATERAL (
-            SELECT true AS is_there FROM public.conversations AS g WHERE g.id = n.conversation_id LIMIT 1
-        ) AS c ON true
-        LEFT JOIN LATERAL (
-            SELECT ROW(%2$s)::text = n.row_deleted AS is_same
-            FROM public.conversation_members AS orphan_m
-            WHERE orphan_m.conversation_id = n.conversation_id AND orphan_m.user_id = n.user_id
-            LIMIT 1
-        ) AS x ON true
-        WHERE n.is_chosen
-        $statement$,
-        orphan_cleaner.members_columns('orphan_b.@::text', ', '), orphan_cleaner.members_columns('orphan_m.@::text', ', '))
-    USING of_run, of_users, of_conversations, since, until,
+            b.conversation_id AS k1, b.user_id AS k2, b.user_id AS owner, ROW(%1$s)::text AS row_deleted,
+            b.run_id, b.backed_up_at AS happened_at, true AS is_backup,
+            ($1 IS NULL OR b.run_id = $1) AND ($4 IS NULL OR b.backed_up_at >= $4) AND ($5 IS NULL OR b.backed_up_at < $5) AS is_chosen
+        FROM public.conversation_members_backup AS b
         -- Backups of a run are not older than the run, but for a clock that went back meanwhile.
-        greatest(
-            coalesce(since, '-infinity'),
-            coalesce((SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run), '-infinity')
-        );
+        WHERE b.backed_up_at >= $6
+            -- A subquery is hashed, an array would be searched from its beginning for each row.
+            AND ($2 IS NULL OR b.user_id IN (SELECT unnest($2)))
+            -- Emptied on request of the law.
+            AND b.user_id IS NOT NULL
+            AND b.conversation_id IS NOT NULL
+            AND ($3 IS NULL OR b.conversation_id IN (SELECT unnest($3)))
+        UNION ALL
+        -- Deletes by others: what was restored and deleted since must stay away.
+        SELECT a.conversation_id, a.user_id, a.user_id, NULL, NULL, a.deleted_at, false, false
+        FROM public.conversation_members_audit AS a
+        WHERE a.run_id IS NULL
+            AND a.deleted_at >= $6
+            AND ($2 IS NULL OR a.user_id IN (SELECT unnest($2)))
+            AND ($3 IS NULL OR a.conversation_id IN (SELECT unnest($3)))
+    ),
+    -- One sort, and no join between large sets: nobody keeps statistics for it.
+    newest AS (
+        -- Of a row that was deleted more than once, the last backup counts; it is restored if any of its deletions was chosen.
+        SELECT DISTINCT ON (e.k1, e.k2)
+            e.*,
+            bool_or(e.is_chosen) OVER events_of_row AS any_chosen,
+            coalesce(max(e.happened_at) FILTER (WHERE NOT e.is_backup) OVER events_of_row > e.happened_at, false) AS has_left
+        FROM events AS e
+        WINDOW events_of_row AS (PARTITION BY e.k1, e.k2)
+        ORDER BY e.k1, e.k2, e.is_backup DESC, e.happened_at DESC, e.run_id DESC
+    )
+    SELECT
+        n.k1,
+        n.owner,
+        n.run_id,
+        n.happened_at,
+        CASE
+            WHEN c.is_there IS NULL THEN 'conversation_gone'
+            WHEN x.is_same THEN 'there'
+            WHEN x.is_same IS NOT NULL THEN 'there_differs'
+            WHEN n.has_left THEN 'left_since'
+            ELSE 'restore'
+        END,
+        ''
+    FROM newest AS n
+    -- One lookup a row, whatever the planner believes: without statistics it would read whole tables.
+    LEFT JOIN LATERAL (
+        SELECT true AS is_there FROM public.conversations AS g WHERE g.id = n.k1 LIMIT 1
+    ) AS c ON true
+    LEFT JOIN LATERAL (
+        SELECT ROW(%2$s)::text = n.row_deleted AS is_same
+        FROM public.conversation_members AS m
+        WHERE m.conversation_id = n.k1 AND m.user_id = n.k2
+        LIMIT 1
+    ) AS x ON true
+    WHERE n.any_chosen
+    $statement$, orphan_cleaner.members_columns('b.@::text', ', '), orphan_cleaner.members_columns('m.@::text', ', '))
+    USING of_run, of_users, of_conversations, since, until,
+        -- A value, by which the planner leaves out the days before: it would lock each that a subquery leaves out later.
+        greatest(since, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = of_run), '-infinity');
 END
 $$;
 
@@ -259,6 +260,7 @@ AS $$
         SELECT
         FROM orphan_cleaner.restores AS r
         WHERE r.run_id = $1 AND r.user_id = b.user_id AND r.conversation_id = b.conversation_id
+            AND r.target = 'conversation_members' AND r.row_key = ''
             AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
             AND r.state = $2
         LIMIT 1
@@ -336,10 +338,10 @@ $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
 COMMENT ON FUNCTION orphan_cleaner.deleting_run IS 'The open run whose token this transaction carries; null: the delete is not a run''s.';
-COMMENT ON FUNCTION orphan_cleaner.audit_members IS 'Audits every deleted member; backs up those of an open run and reports both counts to its transaction.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_audit_deleted IS 'Audits every deleted row; backs up those of an open run and reports both counts to its transaction.';
 COMMENT ON FUNCTION orphan_cleaner.refuse_truncate IS 'TRUNCATE fires no delete trigger: it would escape the audit.';
 COMMENT ON FUNCTION orphan_cleaner.members_columns IS 'The columns that conversation_members and its backup share, each written in a form with @ for the name. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_plan IS 'What a restore of this run, these users, conversations and span would do with each member: restore, there, there_differs, conversation_gone, left_since. A null chooses all. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_plan IS 'What a restore of this run, these users and span would do with each row: restore, there, there_differs, left_since. A null chooses all. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.partition_need IS 'Who still needs a partition that is past its window; null: nobody.';
 
@@ -347,11 +349,10 @@ COMMENT ON FUNCTION orphan_cleaner.partition_need IS 'Who still needs a partitio
 CREATE TRIGGER conversation_members_audit_delete
     AFTER DELETE ON public.conversation_members
     REFERENCING OLD TABLE AS gone
-    FOR EACH STATEMENT EXECUTE FUNCTION orphan_cleaner.audit_members();
+    FOR EACH STATEMENT EXECUTE FUNCTION orphan_cleaner.conversation_members_audit_deleted();
 CREATE TRIGGER conversation_members_refuse_truncate
     BEFORE TRUNCATE ON public.conversation_members
     FOR EACH STATEMENT EXECUTE FUNCTION orphan_cleaner.refuse_truncate();
-
 -- ALWAYS: also under session_replication_role = replica.
 ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER conversation_members_audit_delete;
 ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER conversation_members_refuse_truncate;
@@ -365,4 +366,4 @@ DROP TRIGGER IF EXISTS conversation_members_refuse_truncate ON public.conversati
 DROP FUNCTION
     orphan_cleaner.partition_need, orphan_cleaner.conversation_members_restore_chunks,
     orphan_cleaner.conversation_members_restore_plan, orphan_cleaner.members_columns,
-    orphan_cleaner.refuse_truncate, orphan_cleaner.audit_members, orphan_cleaner.deleting_run;
+    orphan_cleaner.refuse_truncate, orphan_cleaner.conversation_members_audit_deleted, orphan_cleaner.deleting_run;

@@ -4,12 +4,14 @@
 -- Locks:    SHARE UPDATE EXCLUSIVE on conversation_members while the index is built: reads and writes go on, VACUUM and DDL
 --           wait. A leftover of a build that failed is dropped first (ACCESS EXCLUSIVE for milliseconds, 3 s at most to
 --           get it). ANALYZE takes the same lock for the time of reading a sample. The function: the catalog, and the last run.
+-- Printed:  the index, by the templates of internal/printer, as that of any target.
 -- Duration: about 1 s a million rows; it also waits for transactions older than itself.
--- Rollback: drops the function, and the index, concurrently.
+-- Rollback: drops the functions, and the index, concurrently, unless it was there before.
 
 -- +goose NO TRANSACTION
 
 -- +goose Up
+-- An attempt that was cut off leaves an invalid index behind, which IF NOT EXISTS would take for the real one.
 -- +goose StatementBegin
 DO $$
 BEGIN
@@ -26,10 +28,10 @@ END
 $$;
 -- +goose StatementEnd
 
-CREATE INDEX CONCURRENTLY IF NOT EXISTS conversation_members_user_id ON public.conversation_members (user_id);
+-- Its storage parameter is the default; said, it tells Down that the index is ours, and not one that was there already.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS conversation_members_user_id ON public.conversation_members (user_id) WITH (deduplicate_items = on);
 
--- A table that was loaded or restored lately may have no statistics: the planner
--- would then sort the whole table for every page.
+-- A table that was loaded or restored lately may have no statistics: the planner would then sort the whole table for every page.
 ANALYZE public.conversation_members;
 
 -- One statement for the server, and so one transaction; OR REPLACE: it may have been cut off before its version was recorded.
@@ -70,7 +72,7 @@ AS $$
     foreign_triggers AS (
         -- Those that fire in what a run or a restore does. Bits of tgtype: 1 for each row, 2 before, 4 insert, 8 delete, 16 update.
         SELECT
-            m.n, t.tgname, p.prosecdef, p.prosrc, t.tgtype & 3 = 3 AND t.tgtype & b.does <> 0 AS may_keep,
+            m.n, t.tgname, p.prosecdef, p.prosrc, t.tgtype & 3 = 3 AND t.tgtype & b.does <> 0 AS may_keep, t.tgtype & 3 = 3 AND t.tgtype & b.undoes <> 0 AS may_change,
             format('%s (%s %s)', t.tgname, CASE t.tgtype & 2 WHEN 2 THEN 'BEFORE' ELSE 'AFTER' END,
                 CASE t.tgtype & (b.does | b.undoes) WHEN 12 THEN 'INSERT OR DELETE' WHEN 8 THEN 'DELETE' WHEN 4 THEN 'INSERT' ELSE 'UPDATE' END) AS shown
         FROM target AS m
@@ -96,7 +98,8 @@ AS $$
                 WHEN 'DELETE' THEN has_table_privilege(c.oid, 'DELETE') ELSE has_any_column_privilege(c.oid, w.privilege) END)
     ),
     published AS (
-        SELECT p.pubname, p.pubdelete OR p.pubupdate AS sends_changes, r.prattrs, o.oid, o.relkind, o.relreplident, o.is_ours
+        SELECT p.pubname, p.pubdelete OR p.pubupdate AS sends_changes, r.prattrs, o.oid, o.relkind, o.relreplident, o.is_ours,
+            ARRAY(SELECT e.word[1]::int2 FROM regexp_matches(r.prqual::text, ':varattno (\d+)', 'g') AS e (word)) AS filters
         FROM (
             SELECT s.*, true AS is_ours FROM ours AS s
             UNION ALL
@@ -130,27 +133,37 @@ AS $$
     ),
     checks (ordinal, n, check_name, status, fine, wrong, hint) AS (
         SELECT
-            1, m.n, 'table-kind', CASE WHEN m.relkind = 'r' AND NOT i.is_tree THEN 'ok' ELSE 'FAIL' END,
+            1, m.n, 'table-kind', CASE WHEN m.relkind = 'r' AND NOT i.is_tree AND NOT i.is_distributed THEN 'ok' ELSE 'FAIL' END,
             m.shown || ' is an ordinary table',
             m.shown || CASE WHEN m.oid IS NULL THEN ' is registered as a target, and not there' ELSE format(' is %s: deletes by way of another table would escape the audit',
-                CASE m.relkind WHEN 'r' THEN 'part of an inheritance tree' WHEN 'p' THEN 'partitioned' WHEN 'f' THEN 'a foreign table' ELSE 'a view' END) END,
+                CASE WHEN i.is_distributed THEN 'distributed by Citus' ELSE CASE m.relkind WHEN 'r' THEN 'part of an inheritance tree' WHEN 'p' THEN 'partitioned' WHEN 'f' THEN 'a foreign table' WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a view' ELSE 'no table' END END) END,
             format('keep the %s in one ordinary table: orphan-cleaner supports no other, see docs/surroundings.md', m.what)
         FROM target AS m
-        CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_inherits AS h WHERE m.oid IN (h.inhrelid, h.inhparent)) AS is_tree) AS i
+        CROSS JOIN LATERAL (
+            SELECT EXISTS (SELECT FROM pg_inherits AS h WHERE m.oid IN (h.inhrelid, h.inhparent)) AS is_tree, orphan_cleaner.is_distributed(m.oid) AS is_distributed
+        ) AS i
         UNION ALL
         SELECT
             2, m.n, 'row-security', CASE WHEN s.is_bound THEN 'FAIL' WHEN m.relrowsecurity AND NOT s.sees_all THEN 'warn' ELSE 'ok' END,
-            CASE WHEN m.is_shipped THEN 'hides no member from a run' ELSE 'no row of ' || m.shown END,
+            CASE WHEN m.is_shipped THEN 'hides no member from a run' WHEN m.n IS NOT NULL THEN 'no row of ' || m.shown END,
             format('row-level security of %s is on: ', m.shown) || CASE WHEN s.is_bound
                 THEN format('role %s, whose functions a run calls, would see a part of the %s, or none', current_user, m.what)
                 ELSE format('runs see every %s, status and report count those that role %s sees', rtrim(m.what, 's'), session_user) END,
             format('as a superuser: ALTER ROLE %I BYPASSRLS', CASE WHEN s.is_bound THEN current_user ELSE session_user END)
             || format('; or, as the owner of the table: ALTER TABLE %s DISABLE ROW LEVEL SECURITY', m.table_name)
-        FROM target AS m
+        FROM (
+            SELECT t.n, t.oid, t.shown, t.what, t.table_name, t.is_shipped, t.relrowsecurity FROM target AS t WHERE t.oid IS NOT NULL
+            UNION ALL
+            -- Since when users are gone, and which conversations a restore finds; that status and report see less does not matter.
+            SELECT NULL, c.oid, c.relname, 'rows', format('public.%I', c.relname), false, false
+            FROM pg_class AS c
+            WHERE c.relnamespace = 'public'::regnamespace AND c.oid NOT IN (SELECT t.oid FROM target AS t WHERE t.oid IS NOT NULL)
+                AND (c.relname = 'conversations'
+                    OR c.relname = 'users' AND EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attname = 'deleted_at' AND NOT a.attisdropped))
+        ) AS m
         CROSS JOIN LATERAL (
             SELECT row_security_active(m.oid) AS is_bound, bool_or(r.rolsuper OR r.rolbypassrls) AS sees_all FROM pg_roles AS r WHERE r.rolname = session_user
         ) AS s
-        WHERE m.oid IS NOT NULL
         UNION ALL
         SELECT
             3, m.n, 'rules', CASE WHEN bool_or(w.is_grave) THEN 'FAIL' WHEN count(r.oid) > 0 THEN 'warn' ELSE 'ok' END,
@@ -182,7 +195,7 @@ AS $$
         CROSS JOIN LATERAL (
             VALUES
             (m.name || '_audit_delete', format('AFTER DELETE ON %s REFERENCING OLD TABLE AS gone FOR EACH', m.table_name),
-                CASE WHEN m.is_shipped THEN 'audit_members' ELSE m.name || '_audit_deleted' END),
+                m.name || '_audit_deleted'),
             (m.name || '_refuse_truncate', format('BEFORE TRUNCATE ON %s FOR EACH', m.table_name), 'refuse_truncate')
         ) AS w (name, fires, function)
         LEFT JOIN pg_proc AS p ON p.pronamespace = 'orphan_cleaner'::regnamespace AND p.proname = w.function
@@ -190,12 +203,13 @@ AS $$
         WHERE m.action = 'delete'
         UNION ALL
         SELECT
-            5, m.n, 'foreign-triggers', CASE WHEN bool_or(t.may_keep) OR bool_or(l.list IS NOT NULL) THEN 'warn' ELSE 'ok' END,
+            5, m.n, 'foreign-triggers', CASE WHEN bool_or(t.may_keep OR t.may_change) OR bool_or(l.list IS NOT NULL) THEN 'warn' ELSE 'ok' END,
             coalesce('role ' || current_user || ' lacks nothing that these evidently need: ' || string_agg(t.shown, ', ' ORDER BY t.tgname), 'none on ' || m.shown),
             format('triggers of others on %s: ', m.shown) || string_agg(
-                t.shown || CASE WHEN t.may_keep THEN format(' may keep %s, whose users are blocked then', m.what) ELSE '' END || coalesce(
-                    format(' needs what role %s lacks, %s', current_user, l.list), ''), ', ' ORDER BY t.tgname),
-            coalesce(string_agg(l.grants, '; ' ORDER BY t.tgname), 'let their author confirm that a run''s deletes pass; see docs/surroundings.md')
+                t.shown || CASE WHEN t.may_keep THEN format(' may keep %s, whose users are blocked then', m.what) ELSE '' END
+                || CASE WHEN t.may_change THEN ' may keep or change what a restore inserts' ELSE '' END || coalesce(
+                    format(' needs what role %s lacks, ', current_user) || l.list, ''), ', ' ORDER BY t.tgname),
+            coalesce(string_agg(l.grants, '; ' ORDER BY t.tgname), 'let their author confirm that a run''s deletes pass, and a restore''s rows unchanged; see docs/surroundings.md')
         FROM target AS m
         LEFT JOIN foreign_triggers AS t ON t.n = m.n
         LEFT JOIN LATERAL (
@@ -218,6 +232,8 @@ AS $$
         FROM target AS m
         -- Of a partitioned table its own constraint, and not those of its partitions.
         LEFT JOIN pg_constraint AS k ON k.confrelid = m.oid AND k.contype = 'f' AND k.conparentid = 0
+            -- Since 18 there are some that do nothing.
+            AND to_jsonb(k) ->> 'conenforced' IS DISTINCT FROM 'false'
         CROSS JOIN LATERAL (
             -- What is audited, and taken back, is not lost.
             SELECT k.confdeltype IN ('n', 'd') OR k.confdeltype = 'c' AND NOT EXISTS (SELECT FROM target AS o WHERE o.oid = k.conrelid AND o.action = 'delete') AS destroys, format('%s by %s ON DELETE %s', k.conrelid::regclass, k.conname, CASE k.confdeltype
@@ -238,7 +254,8 @@ AS $$
             ) THEN 'ok' ELSE 'FAIL' END,
             format('an index on %s(%s) is valid', m.shown, m.user_column),
             format('no valid index on %s(%s), a btree of all rows: every page of the scan would read the whole table', m.shown, m.user_column),
-            format('CREATE INDEX CONCURRENTLY %I ON %s (%I)', m.name || '_' || m.user_column, m.table_name, m.user_column)
+            -- Without a name, so that no other index or table has it.
+            format('CREATE INDEX CONCURRENTLY ON %s (%I)', m.table_name, m.user_column)
         FROM target AS m
         WHERE m.oid IS NOT NULL
         UNION ALL
@@ -254,17 +271,18 @@ AS $$
             WHERE NOT CASE p.privilege WHEN 'UPDATE' THEN has_any_column_privilege(m.oid, p.privilege) ELSE has_table_privilege(m.oid, p.privilege) END
             GROUP BY m.n, m.shown
             UNION ALL
-            -- What shadow_evidence() reads where users.deleted_at is there.
-            SELECT 1e9, 'SELECT on users (id, deleted_at)'
-            FROM pg_attribute AS a
-            WHERE a.attrelid = to_regclass('public.users') AND a.attname IN ('id', 'deleted_at') AND NOT a.attisdropped
-            HAVING count(*) = 2 AND NOT bool_and(has_column_privilege(a.attrelid, a.attnum, 'SELECT'))
+            -- What shadow_evidence() reads where users.deleted_at is there, and a restore.
+            SELECT 1e9, format('SELECT on %s (%s)', w.relation, string_agg(a.attname, ', ' ORDER BY a.attnum))
+            FROM (VALUES ('users', 'deleted_at', '{id,created_at,deleted_at}'::text []), ('conversations', 'id', '{id}')) AS w (relation, needed, columns)
+            JOIN pg_attribute AS a ON a.attrelid = to_regclass('public.' || w.relation) AND a.attname = ANY (w.columns) AND NOT a.attisdropped
+            GROUP BY w.relation, w.needed
+            HAVING 'id' = ANY (array_agg(a.attname)) AND w.needed = ANY (array_agg(a.attname)) AND NOT bool_and(has_column_privilege(a.attrelid, a.attnum, 'SELECT'))
         ) AS g
         UNION ALL
         SELECT
             9, NULL, 'replica-identity', CASE WHEN count(*) > 0 THEN 'FAIL' ELSE 'ok' END,
             'nothing that is published lacks one',
-            'published without a replica identity, or without its columns, so that deletes fail: ' || string_agg(p.oid::regclass || ' by ' || p.pubname, ', ' ORDER BY p.oid),
+            'published without a replica identity, or with columns or a WHERE that do not fit it, so deletes fail: ' || string_agg(p.oid::regclass || ' by ' || p.pubname, ', ' ORDER BY p.oid),
             string_agg(CASE WHEN p.prattrs IS NULL THEN format('ALTER TABLE %s REPLICA IDENTITY FULL', p.oid::regclass)
                 ELSE format('publish %s by %I without a list of columns', p.oid::regclass, p.pubname) END, '; ' ORDER BY p.oid)
         FROM published AS p
@@ -277,6 +295,7 @@ AS $$
                 WHERE x.indrelid = p.oid
                     AND (p.relreplident = 'd' AND x.indisprimary OR p.relreplident = 'i' AND x.indisreplident)
                     AND (p.prattrs IS NULL OR x.indkey::int2 [] <@ p.prattrs::int2 [])
+                    AND p.filters <@ x.indkey::int2 []
             )
         UNION ALL
         SELECT
@@ -286,6 +305,15 @@ AS $$
             'list the tables to publish, without ours; or see docs/surroundings.md'
         FROM published AS p
         WHERE p.is_ours
+        UNION ALL
+        SELECT
+            10, 1, 'subscribers', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END, NULL,
+            'subscriptions fill ' || string_agg(format('%s by %s', m.table_name, s.subname), ', ' ORDER BY m.n, s.subname)
+            || ': what a run deletes here stays where it comes from, and deletes that arrive are not audited: they fire no statement trigger',
+            'run it where the rows are written; only where both sides write is it right here'
+        FROM target AS m
+        JOIN pg_subscription_rel AS r ON r.srrelid = m.oid
+        JOIN pg_subscription AS s ON s.oid = r.srsubid
         UNION ALL
         SELECT
             11, NULL, 'partitions-detached', CASE WHEN bool_or(d.is_needed) THEN 'FAIL' WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
@@ -333,7 +361,7 @@ AS $$
             14, NULL, 'old-transactions', CASE WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
             'none is as old as the last run',
             'transactions that were open when the last run ended, and still are: ' || string_agg(t.shown, ', ' ORDER BY t.since)
-            || ': members that were written since they began count as changed, and stay',
+            || ': rows that were written since they began count as changed, and stay',
             string_agg(t.ends, '; ' ORDER BY t.since)
         FROM (
             SELECT p.prepared AS since, format('%L, prepared by %s in database %s', p.gid, p.owner, p.database) AS shown, format('ROLLBACK PREPARED %L', p.gid) AS ends
@@ -347,13 +375,66 @@ AS $$
         WHERE t.since < (SELECT r.finished_at FROM orphan_cleaner.runs AS r WHERE r.finished_at IS NOT NULL ORDER BY r.run_id DESC LIMIT 1)
         UNION ALL
         SELECT
+            16, NULL, 'own-triggers', CASE WHEN bool_or(w.may_keep) THEN 'FAIL' WHEN count(*) > 0 THEN 'warn' ELSE 'ok' END,
+            'none but ours on our tables',
+            'of others, on our tables: ' || string_agg(w.shown, ', ' ORDER BY w.shown)
+            || CASE WHEN bool_or(w.may_keep) THEN ': ledger and evidence could be lost or changed' ELSE ': each run executes them, and fails if they fail' END,
+            string_agg(w.ends, '; ' ORDER BY w.shown)
+        FROM (
+            SELECT t.tgtype & 3 = 3 AS may_keep, format('trigger %s on %s', t.tgname, o.oid::regclass) AS shown, format('DROP TRIGGER %I ON %s', t.tgname, o.oid::regclass) AS ends
+            FROM ours AS o
+            JOIN pg_trigger AS t ON t.tgrelid = o.oid AND NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled IN ('O', 'A')
+            JOIN pg_proc AS p ON p.oid = t.tgfoid AND p.pronamespace <> 'orphan_cleaner'::regnamespace
+            UNION ALL
+            SELECT true, format('rule %s on %s', r.rulename, o.oid::regclass), format('DROP RULE %I ON %s', r.rulename, o.oid::regclass)
+            FROM ours AS o
+            JOIN pg_rewrite AS r ON r.ev_class = o.oid AND r.ev_enabled IN ('O', 'A')
+        ) AS w
+        UNION ALL
+        SELECT
             15, NULL, 'synchronous-standby', CASE WHEN orphan_cleaner.lacks_standby() THEN 'FAIL' ELSE 'ok' END,
             'no COMMIT waits for one that is not there',
             'no standby is connected, and synchronous_standby_names asks for one: each COMMIT waits for ever, the application''s too',
             'start the standby; or, as a superuser, if you can do without: ALTER SYSTEM SET synchronous_standby_names = ''''; SELECT pg_reload_conf()'
+        UNION ALL
+        SELECT
+            17, m.n, 'constraints', CASE WHEN count(k.oid) > 0 THEN 'warn' ELSE 'ok' END,
+            format('every row of %s satisfies them', m.shown),
+            format('NOT VALID on %s: %s: %s that do not satisfy them could be deleted, and could not be restored', m.shown, string_agg(k.conname, ', ' ORDER BY k.conname), m.what),
+            'as the owner of the table: ' || string_agg(format('ALTER TABLE %s VALIDATE CONSTRAINT %I', m.table_name, k.conname), '; ' ORDER BY k.conname) FILTER (WHERE k.oid IS NOT NULL)
+        FROM target AS m
+        -- Since 18 there are some that are not enforced at all.
+        LEFT JOIN pg_constraint AS k ON k.conrelid = m.oid AND NOT k.convalidated AND to_jsonb(k) ->> 'conenforced' IS DISTINCT FROM 'false'
+        WHERE m.action = 'delete'
+        GROUP BY m.n, m.shown, m.what, m.table_name
+        UNION ALL
+        SELECT
+            18, NULL, 'shadow-users', CASE WHEN w.message IS NULL THEN 'ok' ELSE 'warn' END,
+            'nothing in users is misread', w.message, w.hint
+        FROM (SELECT) AS one
+        LEFT JOIN (
+            SELECT
+                CASE WHEN d.atttypid = 'timestamp'::regtype AND i.atttypid = 'uuid'::regtype
+                    THEN 'users.deleted_at has no time zone, and is read as UTC: if it is written in a zone west of it, the retention of users who are missing in the first run ends too soon'
+                    ELSE format('users.%s is %s: it does not tell since when a user is gone, and every clock starts when a run first misses the user', t.name, format_type(t.type, NULL)) END AS message,
+                CASE WHEN t.name = 'id' THEN 'if that is too late: ALTER TABLE public.users ALTER COLUMN id TYPE uuid USING id::uuid'
+                    WHEN t.type = 'timestamp'::regtype THEN 'with the zone that messaging-service writes: ALTER TABLE public.users ALTER COLUMN deleted_at TYPE timestamptz USING deleted_at AT TIME ZONE ''UTC'''
+                    -- The end of the day: never too soon.
+                    WHEN t.type = 'date'::regtype THEN 'if that is too late: ALTER TABLE public.users ALTER COLUMN deleted_at TYPE timestamptz USING (deleted_at + 1)::timestamp AT TIME ZONE ''UTC'''
+                    ELSE 'if that is too late, make it timestamptz' END AS hint
+            FROM pg_attribute AS d
+            JOIN pg_attribute AS i ON i.attrelid = d.attrelid AND i.attname = 'id' AND NOT i.attisdropped
+            CROSS JOIN LATERAL (SELECT CASE WHEN i.atttypid = 'uuid'::regtype THEN 'deleted_at' ELSE 'id' END AS name, CASE WHEN i.atttypid = 'uuid'::regtype THEN d.atttypid ELSE i.atttypid END AS type) AS t
+            WHERE d.attrelid = to_regclass('public.users') AND d.attname = 'deleted_at' AND NOT d.attisdropped
+                AND t.type NOT IN ('uuid'::regtype, 'timestamptz'::regtype)
+                -- Once all users were checked, nothing in it counts any more.
+                AND NOT EXISTS (SELECT FROM orphan_cleaner.coverage AS v WHERE v.previous_run_id IS NOT NULL)
+        ) AS w ON true
     )
     SELECT s.check_name, s.status, string_agg(s.message, '; '), string_agg(s.hint, '; ')
     FROM orphan_cleaner.members_shape() AS s
+    -- Its hints are for a table: what is none is of the wrong kind, and that is all there is to say.
+    WHERE NOT EXISTS (SELECT FROM target AS m WHERE m.is_shipped AND m.relkind <> 'r')
     GROUP BY s.check_name, s.status
     UNION ALL
     (
@@ -412,4 +493,18 @@ COMMENT ON FUNCTION orphan_cleaner.counter_sample IS 'Of at most so many convers
 
 -- +goose Down
 DROP FUNCTION IF EXISTS orphan_cleaner.counter_sample, orphan_cleaner.surroundings;
-DROP INDEX CONCURRENTLY IF EXISTS public.conversation_members_user_id;
+-- +goose StatementBegin
+DO $$
+BEGIN
+    PERFORM pg_catalog.set_config('lock_timeout', '3s', true);
+    IF EXISTS (
+        SELECT
+        FROM pg_catalog.pg_class
+        WHERE oid = pg_catalog.to_regclass('public.conversation_members_user_id') AND reloptions @> '{deduplicate_items=on}'
+    ) THEN
+        ALTER INDEX public.conversation_members_user_id RENAME TO orphan_cleaner_members_user_id;
+    END IF;
+END
+$$;
+-- +goose StatementEnd
+DROP INDEX CONCURRENTLY IF EXISTS public.orphan_cleaner_members_user_id;

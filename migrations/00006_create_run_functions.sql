@@ -1,6 +1,6 @@
--- Why:      the life of a run, as far as every run has it: begin and heartbeat. They bring the run's id and token; what binds
---           a run (retention, max-gap, limits) was stored with it at begin and is read from there. And how the functions of a
---           run call those of the targets.
+-- Why:      what runs of every kind have: begin and heartbeat. Callers give the run's id and token; what binds a run
+--           (retention, max-gap, limits) was stored with it at begin and is read from there. Beside them the dispatchers, by
+--           which the functions of a run call those of the targets.
 -- Locks:    none here. At work, run_begin: SHARE ROW EXCLUSIVE on orphan_cleaner.runs, so that it waits, 3 s at most, for
 --           a chunk in flight; the others: the run's row. Those that call a target's: see there.
 -- Duration: milliseconds.
@@ -144,6 +144,20 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION orphan_cleaner.target_rows(user_ids uuid [])
+RETURNS TABLE (target text, row_count bigint)
+LANGUAGE sql
+STABLE
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT t.name, coalesce(sum(f.rows_old[t.n] + f.rows_young[t.n] + f.rows_held[t.n]), 0)::bigint
+    FROM orphan_cleaner.targets_in_order AS t
+    LEFT JOIN orphan_cleaner.target_facts(user_ids, interval '0') AS f ON true
+    GROUP BY t.n, t.name
+    ORDER BY t.n
+$$;
+
 CREATE FUNCTION orphan_cleaner.target_canaries(users integer)
 RETURNS SETOF uuid
 LANGUAGE plpgsql
@@ -213,6 +227,7 @@ CREATE FUNCTION orphan_cleaner.restore_chunk(
     day date,
     first_page bigint,
     pages integer,
+    of_users uuid [],
     hold interval,
     of_target text
 )
@@ -228,9 +243,9 @@ DECLARE
 BEGIN
     PERFORM orphan_cleaner.run_open(of_restore, of_token, 'restore');
     FOR target IN SELECT t.name FROM orphan_cleaner.targets AS t WHERE t.name = of_target LOOP
-        EXECUTE format('SELECT orphan_cleaner.%I($1, $2, $3, $4, $5, $6)', target.name || '_restore_chunk')
+        EXECUTE format('SELECT orphan_cleaner.%I($1, $2, $3, $4, $5, $6, $7)', target.name || '_restore_chunk')
         INTO restored
-        USING of_restore, of_token, day, first_page, pages, hold;
+        USING of_restore, of_token, day, first_page, pages, of_users, hold;
     END LOOP;
     RETURN coalesce(restored, 0);
 END
@@ -368,10 +383,11 @@ COMMENT ON FUNCTION orphan_cleaner.target_holders IS 'Those of the users who hav
 COMMENT ON FUNCTION orphan_cleaner.target_total IS 'How many rows a target has: counted where it may matter, else an estimate. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.target_facts_statement IS 'The statement by which target_facts asks all targets at once. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.target_facts IS 'Of each user with rows: by target, in order, those older than its retention, younger ones and those on hold; the shortest retention, and the last activity, over the targets with rows of the user. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.target_rows IS 'How many rows these users have in each target, in the order of the sweep: what a hold on them keeps, or an approval may delete.';
 COMMENT ON FUNCTION orphan_cleaner.target_canaries IS 'Users who were alive so far, spread over all ids, so many over all targets; a user may be named more than once.';
 COMMENT ON FUNCTION orphan_cleaner.restore_plan IS 'What a restore of this run, these users, conversations and span would do with each row of all targets, or of those named, the last target first. A null chooses all.';
 COMMENT ON FUNCTION orphan_cleaner.restore_chunks IS 'Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users; the last target first.';
-COMMENT ON FUNCTION orphan_cleaner.restore_chunk IS 'Restores the planned rows of a target on some pages of its backup of a day, places holds on their users, returns how many.';
+COMMENT ON FUNCTION orphan_cleaner.restore_chunk IS 'Restores the planned rows of these users and a target on some pages of its backup of a day, places holds on their users, returns how many.';
 COMMENT ON FUNCTION orphan_cleaner.run_begin IS 'Opens a run and gives up one whose lease ended. OC003: another is open; OC002: runs are paused; no row: with an interval, none is due.';
 COMMENT ON FUNCTION orphan_cleaner.run_heartbeat IS 'Keeps a run open; returns whether runs are paused. OC001: it is not open any more.';
 
@@ -381,6 +397,6 @@ SET LOCAL lock_timeout = '3s';
 DROP TRIGGER targets_change ON orphan_cleaner.targets;
 DROP FUNCTION
     orphan_cleaner.run_heartbeat, orphan_cleaner.run_begin, orphan_cleaner.restore_chunk, orphan_cleaner.restore_chunks, orphan_cleaner.restore_plan,
-    orphan_cleaner.target_canaries, orphan_cleaner.target_facts, orphan_cleaner.target_facts_statement,
+    orphan_cleaner.target_canaries, orphan_cleaner.target_rows, orphan_cleaner.target_facts, orphan_cleaner.target_facts_statement,
     orphan_cleaner.target_total, orphan_cleaner.target_holders,
     orphan_cleaner.target_page, orphan_cleaner.targets_change, orphan_cleaner.run_open;

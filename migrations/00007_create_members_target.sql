@@ -2,6 +2,7 @@
 --           restore, where its columns are named. And the events, by which others are told of its deletes and restores.
 -- Locks:    ACCESS SHARE on conversation_members, while bodies are checked. At work: the same; the delete ROW EXCLUSIVE, and the rows it deletes.
 -- Duration: milliseconds.
+-- Printed:  the functions conversation_members_*, but for conversation_members_leave, by the templates of internal/printer, as those of any target.
 -- Rollback: drops the functions; runs refuse to start.
 
 -- +goose Up
@@ -106,10 +107,8 @@ AS $$
         count(*) FILTER (WHERE r.is_old AND NOT r.is_held),
         count(*) FILTER (WHERE NOT r.is_old AND NOT r.is_held),
         count(*) FILTER (WHERE r.is_held),
-        max(r.last_read_at)
-    -- A name that the inner query has no column of is found in the outer one.
-    FROM (SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent
-    CROSS JOIN LATERAL (
+        max(r.active_at)
+    FROM (
         SELECT
             m.user_id,
             coalesce(m.joined_at < $2, false) AS is_old,
@@ -118,9 +117,14 @@ AS $$
                 SELECT h.conversation_id
                 FROM orphan_cleaner.holds_in_force AS h
                 WHERE h.conversation_id IS NOT NULL
-            ) OR coalesce(role::text = 'owner' AND orphan_cleaner.is_kept_owner(m.conversation_id, m.user_id), false) AS is_held,
-            last_read_at
-        FROM public.conversation_members AS m
+            ) OR coalesce(m.role = 'owner' AND orphan_cleaner.is_kept_owner(m.conversation_id, m.user_id), false) AS is_held,
+            m.last_read_at AS active_at
+        FROM (SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent
+        -- A name that the inner query has no column of is found in the outer one.
+        CROSS JOIN LATERAL (
+            SELECT o.ctid, o.xmin, o.conversation_id, o.user_id, o.joined_at, last_read_at, role::text AS role
+            FROM public.conversation_members AS o
+        ) AS m
         -- A subquery, so that the planner does not weigh thousands of users one by one.
         WHERE m.user_id = ANY (ARRAY(SELECT unnest($1)))
         -- Worked out once for each row, and not for each count.
@@ -175,39 +179,76 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.conversations_count(conversations uuid [], sign integer)
+CREATE FUNCTION orphan_cleaner.conversation_members_counts(counted jsonb, sign integer)
 RETURNS void
 LANGUAGE plpgsql
+SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET lock_timeout = '200ms'
 SET enable_seqscan = off
 SET enable_hashjoin = off
 SET enable_mergejoin = off
 SET enable_nestloop = on
+SET jit = off
 AS $$
+-- Whatever columns the table has, these names are the variables.
 #variable_conflict use_variable
+DECLARE
+    changed bigint;
 BEGIN
-    IF cardinality(conversations) > 0 AND EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on') THEN
+    IF counted IS NULL OR NOT EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on') THEN
+        RETURN;
+    END IF;
+    -- One chunk at a time changes counts, of whatever table: two cannot deadlock. Who deletes a row of public.conversations may
+    -- wait for rows of this transaction, since it began at the earliest, and looks for a deadlock after a second: nobody is
+    -- to be found waiting then.
+    IF clock_timestamp() > now() + interval '700 ms' THEN
+        LOCK TABLE orphan_cleaner.effects IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+        PERFORM
+        FROM public.conversations AS c
+        JOIN (SELECT (e.value ->> 0)::uuid AS k1 FROM jsonb_array_elements(counted) AS e (value)) AS d ON c.id = d.k1
+        FOR NO KEY UPDATE OF c NOWAIT;
+    ELSE
         LOCK TABLE orphan_cleaner.effects IN SHARE UPDATE EXCLUSIVE MODE;
-        -- Triggers of messaging-service fire in here, and may qualify nothing.
-        PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
-        -- A difference and no recount: the application changes the count in a transaction of its own. In the order of the ids.
-        UPDATE public.conversations AS c
-        SET member_count = greatest(c.member_count + d.difference, 0)
-        FROM (SELECT u.id, sign * count(*) AS difference FROM unnest(conversations) AS u (id) GROUP BY u.id ORDER BY u.id OFFSET 0) AS d
-        WHERE c.id = d.id AND c.member_count IS NOT NULL;
+    END IF;
+    -- Triggers of the application fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    -- A difference and no recount: the application may change the count in a transaction of its own. In the order of the key.
+    UPDATE public.conversations AS c
+    SET member_count = greatest(c.member_count + d.difference, 0)
+    FROM (
+        SELECT k.k1, sign * sum(k.n)::bigint AS difference
+        FROM (SELECT (e.value ->> 0)::uuid AS k1, (e.value ->> 1)::bigint AS n FROM jsonb_array_elements(counted) AS e (value)) AS k
+        GROUP BY k.k1
+        ORDER BY k.k1
+        OFFSET 0
+    ) AS d
+    WHERE c.id = d.k1
+        AND c.member_count IS NOT NULL;
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    IF changed < (
+        SELECT count(*)
+        FROM (SELECT DISTINCT (e.value ->> 0)::uuid AS k1 FROM jsonb_array_elements(counted) AS e (value)) AS d
+        JOIN public.conversations AS c ON c.id = d.k1
+        WHERE c.member_count IS NOT NULL
+    ) THEN
+        RAISE EXCEPTION 'the % of % rows of % was changed, not of all: a trigger or rule keeps it', 'member_count', changed, 'public.conversations'
+            USING ERRCODE = 'OC006', HINT = 'Correct it, or: orphan-cleaner effects set counter=unread';
     END IF;
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner.conversation_members_delete(
+CREATE FUNCTION orphan_cleaner.conversation_members_choose(
     user_ids uuid [],
     horizon timestamptz,
-    checked_from xid8,
+    first_xid bigint,
+    window_size bigint,
     max_rows bigint
 )
-RETURNS TABLE (rows_deleted bigint, is_whole boolean)
-LANGUAGE plpgsql
+RETURNS tid []
+LANGUAGE sql
+STABLE
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
@@ -219,7 +260,48 @@ SET enable_nestloop = off
 SET enable_mergejoin = off
 SET jit = off
 AS $$
--- Whatever columns messaging-service may add, these names are the variables.
+    SELECT coalesce(array_agg(d.place), '{}')
+    FROM (
+        SELECT m.ctid AS place
+        FROM (SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent
+        -- A name that the inner query has no column of is found in the outer one.
+        CROSS JOIN LATERAL (
+            SELECT o.ctid, o.xmin, o.conversation_id, o.user_id, o.joined_at, last_read_at, role::text AS role
+            FROM public.conversation_members AS o
+        ) AS m
+        JOIN orphan_cleaner.candidates AS c ON c.user_id = m.user_id
+        WHERE m.user_id = ANY (ARRAY(SELECT unnest($1)))
+            AND c.user_id = ANY (ARRAY(SELECT unnest($1)))
+            -- The clock and the row are both older than the retention.
+            AND c.first_missing_at <= $2
+            AND m.joined_at < $2
+            -- Nobody has used it since the clock started.
+            AND coalesce(m.last_read_at <= c.first_missing_at, true)
+            -- Nobody has changed it since the user was checked.
+            AND (m.xmin::text::bigint - $3 % 4294967296 + 4294967296) % 4294967296 >= $4
+            -- NOT IN is hashed once, NOT EXISTS would be looked up for each row. It is never null here.
+            AND m.conversation_id NOT IN (
+                SELECT h.conversation_id
+                FROM orphan_cleaner.holds_in_force AS h
+                WHERE h.conversation_id IS NOT NULL
+            )
+            AND (m.role = 'owner' AND orphan_cleaner.is_kept_owner(m.conversation_id, m.user_id)) IS NOT TRUE
+        LIMIT $5 + 1
+    ) AS d
+$$;
+
+CREATE FUNCTION orphan_cleaner.conversation_members_delete(user_ids uuid [], horizon timestamptz, checked_from xid8, max_rows bigint)
+RETURNS TABLE (rows_deleted bigint, is_whole boolean, counted jsonb)
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET row_security = off
+-- A chunk that waits keeps others waiting, and after a second (deadlock_timeout) is taken for a part of a deadlock.
+SET lock_timeout = '500ms'
+SET enable_seqscan = off
+SET jit = off
+AS $$
+-- Whatever columns the table has, these names are the variables.
 #variable_conflict use_variable
 DECLARE
     -- A row version is unchanged if its transaction is older than every one that ran when the users were checked. Its xmin
@@ -227,55 +309,47 @@ DECLARE
     -- million is for transactions that begin while this one waits for a row.
     first_xid bigint := checked_from::text::bigint;
     window_size bigint := pg_snapshot_xmax(pg_current_snapshot())::text::bigint - first_xid + 1000000;
-    chosen tid [];
-    conversations uuid [];
+    chosen tid [] := orphan_cleaner.conversation_members_choose(user_ids, horizon, first_xid, window_size, max_rows);
+    inserted bigint;
 BEGIN
-    SELECT coalesce(array_agg(d.ctid), '{}') INTO chosen
-    FROM (SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent
-    CROSS JOIN LATERAL (
-        SELECT m.ctid
-        FROM public.conversation_members AS m
-        JOIN orphan_cleaner.candidates AS c ON c.user_id = m.user_id
-        WHERE m.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
-            AND c.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
-            -- The clock and the row are both older than the retention: a young row of a missing user means that something is wrong.
-            AND c.first_missing_at <= horizon
-            AND m.joined_at < horizon
-            -- Nobody has used it since the clock started, and nobody has changed it since the user was checked.
-            AND coalesce(last_read_at <= c.first_missing_at, true)
-            AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size
-            -- NOT IN is hashed once, NOT EXISTS would be looked up for each row. It is never null here.
-            AND m.conversation_id NOT IN (
-                SELECT h.conversation_id
-                FROM orphan_cleaner.holds_in_force AS h
-                WHERE h.conversation_id IS NOT NULL
-            )
-            AND (role::text = 'owner' AND orphan_cleaner.is_kept_owner(m.conversation_id, m.user_id)) IS NOT TRUE
-        LIMIT max_rows + 1
-    ) AS d;
     is_whole := cardinality(chosen) <= max_rows;
     chosen := orphan_cleaner.conversation_members_leave(chosen[1:max_rows]);
-    -- Triggers of messaging-service fire in here, and may qualify nothing.
+    -- Read before: all of these rows are deleted, or it rolls back.
+    SELECT jsonb_agg(jsonb_build_array(k.k1, k.n)) INTO counted
+    FROM (
+        SELECT m.conversation_id::text AS k1, count(*) AS n
+        FROM public.conversation_members AS m
+        WHERE m.ctid = ANY (chosen)
+            AND EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on')
+        GROUP BY m.conversation_id
+    ) AS k;
+    PERFORM set_config('orphan_cleaner.target', 'conversation_members', true);
+    -- Triggers of the application fire in here, and may qualify nothing.
     PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
-    -- Read before: with a rule on the table a DELETE returns nothing. All of them are deleted, or it rolls back.
-    SELECT array_agg(m.conversation_id) INTO conversations
-    FROM public.conversation_members AS m
-    WHERE m.ctid = ANY (chosen)
-        AND EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.name = 'counter' AND e.choice = 'on');
-    -- A row that was changed since lies elsewhere, and stays. The guard once more, for one that changed while this waited
-    -- for it: what is found in its place must not be deleted unseen.
+    inserted := pg_stat_get_xact_tuples_inserted('public.conversation_members'::regclass);
+    -- The guard once more, for a row that changed while this waited for it: what is found in its place must not be deleted unseen.
     DELETE FROM public.conversation_members AS m
     WHERE m.ctid = ANY (chosen)
         AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 >= window_size;
     GET DIAGNOSTICS rows_deleted = ROW_COUNT;
-    -- Deferred triggers of messaging-service too: at COMMIT they would run as the login, and find no table of public.
+    -- Deferred triggers of the application too: at COMMIT they would run as the login, and find no table of public.
     SET CONSTRAINTS ALL IMMEDIATE;
+    PERFORM set_config('orphan_cleaner.target', '', true);
     IF rows_deleted <> cardinality(chosen) THEN
         RAISE EXCEPTION '% rows of conversation_members chosen, % deleted: they changed at that moment, or a trigger or rule keeps them',
             cardinality(chosen), rows_deleted
             USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
     END IF;
-    PERFORM orphan_cleaner.conversations_count(conversations, -1);
+    -- Or puts them back. Looked for only where something was inserted, since it reads the rows of these users again.
+    IF pg_stat_get_xact_tuples_inserted('public.conversation_members'::regclass) > inserted AND EXISTS (
+        SELECT
+        FROM public.conversation_members AS m
+        WHERE m.user_id = ANY (ARRAY(SELECT unnest(user_ids)))
+            AND (m.xmin::text::bigint - first_xid % 4294967296 + 4294967296) % 4294967296 < window_size
+    ) THEN
+        RAISE EXCEPTION '% rows of conversation_members deleted, and some of these users have new ones at once: a trigger puts them back', rows_deleted
+            USING ERRCODE = 'OC006', HINT = 'Run: orphan-cleaner check';
+    END IF;
     RETURN NEXT;
 END
 $$;
@@ -309,28 +383,32 @@ SET enable_seqscan = off
 SET enable_sort = off
 SET jit = off
 AS $$
-    -- One of twenty members behind each of so many points, evenly spread over the ids: in turn one who read a message within
-    -- a month and one who did not, of those who joined within a year and earlier, where there is such a one.
+    -- One of twenty rows behind each of so many points, evenly spread over the ids: in turn of a user who was active within a month
+    -- and of one who was not, in turn of an older and of a younger row, where there is one.
     SELECT DISTINCT f.user_id
     FROM generate_series(0, least($1, 1000) - 1) AS points (n)
     CROSS JOIN LATERAL (
         SELECT near.user_id
-        -- A name that the inner query has no column of is found in the outer one.
-        FROM (SELECT NULL::timestamptz AS last_read_at) AS absent
-        CROSS JOIN LATERAL (
+        FROM (
             SELECT
                 m.user_id,
-                m.joined_at,
-                coalesce(last_read_at > now() - interval '30 days', false) AS is_active
-            FROM public.conversation_members AS m
+                m.joined_at AS made_at,
+                coalesce(m.last_read_at > now() - interval '30 days', false) AS is_active
+            FROM (SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent
+            -- A name that the inner query has no column of is found in the outer one.
+            CROSS JOIN LATERAL (
+                SELECT o.ctid, o.xmin, o.conversation_id, o.user_id, o.joined_at, last_read_at, role::text AS role
+                FROM public.conversation_members AS o
+            ) AS m
             WHERE m.user_id >= (lpad(to_hex(points.n * 65536 / least($1, 1000)), 4, '0') || repeat('0', 28))::uuid
             ORDER BY m.user_id
             LIMIT 20
         ) AS near
-        WHERE near.joined_at < now() - interval '30 days'
+        WHERE near.made_at < now() - interval '30 days'
             AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
         ORDER BY
-            (near.is_active = (points.n % 2 = 0))::integer + ((near.joined_at < now() - interval '1 year') = (points.n % 4 < 2))::integer DESC,
+            (near.is_active = (points.n % 2 = 0))::integer +
+            ((near.made_at < now() - interval '1 year') = (points.n % 4 < 2))::integer DESC,
             near.user_id
         LIMIT 1
     ) AS f
@@ -397,7 +475,7 @@ BEGIN
             UNION ALL
             SELECT 'member.promoted', p.conversation_id, p.user_id, p.promoted_at, 'owner' FROM orphan_cleaner.promotions AS p WHERE p.run_id = run.run_id
             UNION ALL
-            SELECT 'member.demoted', p.conversation_id, p.user_id, p.undone_at, p.role_before FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = run.run_id
+            SELECT 'member.demoted', p.conversation_id, p.user_id, p.undone_at, p.role_before FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = run.run_id AND p.undone_at IS NOT NULL
         ) AS e
         WHERE (e.kind, e.conversation_id, e.user_id) > (place.kind, place.conversation_id, place.user_id)
             -- Emptied on request of the law: nobody is told of them any more.
@@ -440,17 +518,18 @@ $$;
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_page IS 'The next distinct user ids from one on, in order, and how many rows they have.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders IS 'Those of the users who have a row.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_total IS 'How many rows the table has: counted in a small one, or where this many are due; else an estimate. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.is_kept_owner IS 'Whether an owner is the only one of a conversation, and such stay. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts IS 'Of each user: rows older than the horizon, younger ones, rows in conversations on hold, and the last activity.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_page IS 'The next distinct user ids from one on, in order, and how many rows they have. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_holders IS 'Those of the users who have a row. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_total IS 'How many rows there are: counted where it may matter, else an estimate. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.is_kept_owner IS 'Whether an owner stays: the only one of a conversation, where the choice is keep. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_facts IS 'Of each user: rows older than the horizon, younger ones, rows on hold, and the last activity. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversations_lock IS 'Locks conversations in the order of their ids. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.conversation_members_leave IS 'Of rows that are about to be deleted those that may be: where a trigger counts or owners are kept, with their conversations locked. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversations_count IS 'Adds members who were restored, or takes those who were deleted, a conversation each, from member_count, if it is kept. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, not on hold, unchanged since checked_from. Granted to nobody: sweep_chunk calls it.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_proof IS 'How many rows of a run were audited and backed up since its beginning, and how many conversations lost one. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids, activity and age.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_counts IS 'Changes what counts the rows with these keys, by as many as each has: more, or less. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_choose IS 'Where those rows of the users are that may go: older than the horizon, unchanged since; one more than asked for where there are more. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_delete IS 'Deletes at most max_rows rows of the users: older than the horizon, unchanged since checked_from. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_proof IS 'How many rows of a run were audited and backed up since its beginning. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.conversation_members_canaries IS 'Users who were alive so far, spread over all ids. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.event_sink IS 'Begins a cursor for a sink that has none: at this run, or behind the newest one that is finished.';
 COMMENT ON FUNCTION orphan_cleaner.event_page IS 'The next events of finished runs behind a sink''s cursor, in their order, of one run at a time; leases the cursor to the relay. Empty: there is none, or another relay is at work.';
 COMMENT ON FUNCTION orphan_cleaner.event_advance IS 'Moves a sink''s cursor to the last event of its page that was delivered, or records why none was; null: another relay has got the page since.';
@@ -461,7 +540,7 @@ SET LOCAL lock_timeout = '3s';
 DROP FUNCTION
     orphan_cleaner.event_advance, orphan_cleaner.event_page, orphan_cleaner.event_sink,
     orphan_cleaner.conversation_members_canaries, orphan_cleaner.conversation_members_proof,
-    orphan_cleaner.conversation_members_delete, orphan_cleaner.conversations_count, orphan_cleaner.conversation_members_leave,
+    orphan_cleaner.conversation_members_delete, orphan_cleaner.conversation_members_choose, orphan_cleaner.conversation_members_counts, orphan_cleaner.conversation_members_leave,
     orphan_cleaner.conversations_lock, orphan_cleaner.conversation_members_facts, orphan_cleaner.is_kept_owner,
     orphan_cleaner.conversation_members_total, orphan_cleaner.conversation_members_holders,
     orphan_cleaner.conversation_members_page;

@@ -385,8 +385,8 @@ COMMENT ON FUNCTION orphan_cleaner.candidates_leave IS 'Takes users out of the l
 COMMENT ON FUNCTION orphan_cleaner.shadow_evidence IS 'Plausible deleted_at of users whom no run has checked yet; no row where the table or the column is not there.';
 COMMENT ON FUNCTION orphan_cleaner.assess IS 'What missing users mean for a run: who is new, due or held, since when, and how many of their rows would be deleted or kept. Changes nothing.';
 COMMENT ON FUNCTION orphan_cleaner.run_stage IS 'Stages missing users, with what assess says of them, and unknown ones; returns the rows due among them.';
-COMMENT ON FUNCTION orphan_cleaner.merge IS 'Merges staging into the ledger, and writes down how far the checking is; returns how many users returned. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.recheck_write IS 'Writes down what rechecks found; returns users who are alive again while their deleted rows can be restored.';
+COMMENT ON FUNCTION orphan_cleaner.merge IS 'Merges staging into the ledger, and records how far checking has come; returns how many users returned. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.recheck_write IS 'Records what rechecks found; returns users who are alive again while their deleted rows can be restored.';
 COMMENT ON FUNCTION orphan_cleaner.candidates_block IS 'Marks due users of a run as blocked; with is_whole, lifts the mark of everybody else whom the run found missing. Granted to nobody.';
 
 -- +goose Down

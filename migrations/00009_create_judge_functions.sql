@@ -144,15 +144,15 @@ AS $$
             ),
             (
                 2, 'canary-alive', f.alive_missing, 0, f.alive_missing > 0, false,
-                format('%s users known to be alive are missing (CANARY_ALIVE)', f.alive_missing)
+                format('%s users known to be alive are missing (ORPHAN_CLEANER_CANARY_ALIVE)', f.alive_missing)
             ),
             (
                 3, 'canary-dead', f.dead_present, 0, f.dead_present > 0, false,
-                format('%s users known to be deleted are present (CANARY_DEAD)', f.dead_present)
+                format('%s users known to be deleted are present (ORPHAN_CLEANER_CANARY_DEAD)', f.dead_present)
             ),
             (
                 4, 'recently-active', f.active, f.recently_active, f.active > f.recently_active AND f.active > 0.001 * x.all_users, false,
-                format('%s users read a message within the last day after they were found missing, limit %s and 0.1 %% of the users (MAX_RECENTLY_ACTIVE)', f.active, f.recently_active)
+                format('%s users read a message within the last day after they were found missing, limit %s and 0.1 %% of the users (ORPHAN_CLEANER_MAX_RECENTLY_ACTIVE)', f.active, f.recently_active)
             ),
             (
                 5, 'user-count', coalesce(1 - c.users::double precision / greatest(c.users_before, 1), 0), 0.5,
@@ -162,19 +162,19 @@ AS $$
             (
                 6, 'new-missing-share', f.users_new / x.users, f.new_missing_share,
                 f.new_missing_share < 1 AND f.users_new > f.new_missing_share * x.users AND f.users_new > x.few_users, true,
-                format('%s of %s users checked are newly missing, limit %s %% (MAX_NEW_MISSING_SHARE)', f.users_new, f.users, trim_scale((100 * f.new_missing_share)::numeric(12, 4)))
+                format('%s of %s users checked are newly missing, limit %s %% (ORPHAN_CLEANER_MAX_NEW_MISSING_SHARE)', f.users_new, f.users, trim_scale((100 * f.new_missing_share)::numeric(12, 4)))
             ),
             (
                 7, 'new-missing-rate', (w.new_7d + f.users_new) / x.all_users, f.new_missing_rate,
                 w.is_known AND f.new_missing_rate < 1 AND w.new_7d + f.users_new > f.new_missing_rate * x.all_users
                 AND w.new_7d + f.users_new > 2 * x.usual_new + x.few_users, true,
-                format('%s users are newly missing within %s days, limit twice the usual %s and %s %% of the users (MAX_NEW_MISSING_RATE)',
+                format('%s users are newly missing within %s days, limit twice the usual %s and %s %% of the users (ORPHAN_CLEANER_MAX_NEW_MISSING_RATE)',
                     w.new_7d + f.users_new, w.new_days, round(x.usual_new::numeric, 1), trim_scale((100 * f.new_missing_rate)::numeric(12, 4)))
             ),
             (
                 8, 'candidate-share', f.candidates / x.all_users, f.candidate_share,
                 f.candidate_share < 1 AND f.candidates > f.candidate_share * x.all_users AND f.candidates > x.few_users, true,
-                format('%s of %s users are candidates, limit %s %% (MAX_CANDIDATE_SHARE)', f.candidates, x.all_users, trim_scale((100 * f.candidate_share)::numeric(12, 4)))
+                format('%s of %s users are candidates, limit %s %% (ORPHAN_CLEANER_MAX_CANDIDATE_SHARE)', f.candidates, x.all_users, trim_scale((100 * f.candidate_share)::numeric(12, 4)))
             )
         ) AS b (ordinal, breaker, figure, limit_value, is_tripped, can_be_approved, message)
     ),
@@ -197,28 +197,28 @@ AS $$
             (
                 9, 'delete-share', t.due / x.total, t.delete_share,
                 t.delete_share < 1 AND t.due > t.delete_share * x.total AND t.due > x.few_rows, true,
-                format('%s of %s rows of %s are due, limit %s %% (MAX_DELETE_SHARE)', t.due, t.total, t.name, trim_scale((100 * t.delete_share)::numeric(12, 4)))
+                format('%s of %s rows of %s are due, limit %s %% (ORPHAN_CLEANER_MAX_DELETE_SHARE)', t.due, t.total, t.name, trim_scale((100 * t.delete_share)::numeric(12, 4)))
             ),
             (
                 10, 'delete-share-7d', (x.deleted_7d + t.due) / x.total_7d, t.delete_share_7d,
                 t.due > 0 AND t.delete_share_7d < 1 AND x.deleted_7d + t.due > t.delete_share_7d * x.total_7d AND x.deleted_7d + t.due > x.few_rows, true,
-                format('%s rows of %s are due or were deleted within 7 days of %s, limit %s %% (MAX_DELETE_SHARE_7D)',
+                format('%s rows of %s are due or were deleted within 7 days of %s, limit %s %% (ORPHAN_CLEANER_MAX_DELETE_SHARE_7D)',
                     x.deleted_7d + t.due, t.name, x.total_7d, trim_scale((100 * t.delete_share_7d)::numeric(12, 4)))
             ),
             (
                 11, 'delete-share-30d', (x.deleted_30d + t.due) / x.total_30d, t.delete_share_30d,
                 t.due > 0 AND t.delete_share_30d < 1 AND x.deleted_30d + t.due > t.delete_share_30d * x.total_30d AND x.deleted_30d + t.due > x.few_rows, true,
-                format('%s rows of %s are due or were deleted within 30 days of %s, limit %s %% (MAX_DELETE_SHARE_30D)',
+                format('%s rows of %s are due or were deleted within 30 days of %s, limit %s %% (ORPHAN_CLEANER_MAX_DELETE_SHARE_30D)',
                     x.deleted_30d + t.due, t.name, x.total_30d, trim_scale((100 * t.delete_share_30d)::numeric(12, 4)))
             ),
             (
                 12, 'delete-rows', t.due, t.delete_rows, t.due > t.delete_rows, true,
-                format('%s rows of %s are due, limit %s (MAX_DELETE_ROWS)', t.due, t.name, t.delete_rows)
+                format('%s rows of %s are due, limit %s (ORPHAN_CLEANER_MAX_DELETE_ROWS)', t.due, t.name, t.delete_rows)
             ),
             (
                 13, 'history', x.deleted_24h + t.due, greatest(t.history * x.rows_deleted, 1000, 0.01 * t.total),
                 t.due > 0 AND t.history > 0 AND x.deleted_24h + t.due > greatest(t.history * x.rows_deleted, 1000, 0.01 * t.total), true,
-                format('%s rows of %s are due or were deleted within 24 hours, limit %s times the median day of %s, 1000 and 1 %% of the table (MAX_HISTORY)',
+                format('%s rows of %s are due or were deleted within 24 hours, limit %s times the median day of %s, 1000 and 1 %% of the table (ORPHAN_CLEANER_MAX_HISTORY)',
                     x.deleted_24h + t.due, t.name, t.history, x.rows_deleted)
             )
         ) AS b (ordinal, breaker, figure, limit_value, is_tripped, can_be_approved, message)

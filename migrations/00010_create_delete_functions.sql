@@ -1,7 +1,7 @@
 -- Why:      the deletes of a run, chunk by chunk, and its end, which proves it.
 -- Locks:    ACCESS SHARE on conversation_members, while bodies are checked. At work, per chunk: ROW EXCLUSIVE on the targets,
---           SHARE on holds and pauses. Placing a hold
---           and pausing wait for the chunks in flight, and every chunk after them sees it.
+--           SHARE on holds and pauses: placing a hold and pausing wait for the chunks in flight, and every later chunk sees
+--           them. Last, the rows with counts, under a lock on orphan_cleaner.effects.
 -- Duration: milliseconds.
 -- Rollback: drops the functions; runs refuse to start.
 
@@ -93,6 +93,76 @@ AS $$
     ) AS s
 $$;
 
+-- The last owners among what a delete takes, with their conversations locked: one stays, or has a successor.
+CREATE FUNCTION orphan_cleaner.owners_leave(chosen tid [])
+RETURNS tid []
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $$
+#variable_conflict use_variable
+DECLARE
+    losing uuid [] := ARRAY(
+        SELECT DISTINCT m.conversation_id
+        FROM public.conversation_members AS m
+        WHERE m.ctid = ANY (chosen) AND m.role = 'owner' AND NOT EXISTS (
+            SELECT FROM public.conversation_members AS o
+            WHERE o.conversation_id = m.conversation_id AND o.role = 'owner' AND o.ctid <> ALL (chosen)
+        )
+    );
+    kept bigint;
+BEGIN
+    IF EXISTS (SELECT FROM orphan_cleaner.effects AS e WHERE e.choice = 'keep') THEN
+        RETURN ARRAY(
+            SELECT unnest(chosen)
+            EXCEPT
+            (
+                SELECT DISTINCT ON (m.conversation_id) m.ctid
+                FROM public.conversation_members AS m
+                WHERE m.ctid = ANY (chosen) AND m.role = 'owner' AND m.conversation_id = ANY (losing)
+                ORDER BY m.conversation_id, m.joined_at, m.user_id
+            )
+        );
+    END IF;
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
+    WITH successors AS (
+        SELECT s.*
+        FROM unnest(losing) AS l (conversation_id)
+        CROSS JOIN LATERAL (
+            SELECT m.conversation_id, m.user_id, m.role::text AS role
+            FROM public.conversation_members AS m
+            WHERE m.conversation_id = l.conversation_id
+                AND m.ctid <> ALL (chosen)
+                -- Whom no run has found missing, and whom nobody is just changing.
+                AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = m.user_id)
+            -- The oldest admin, else the oldest member. An enum of roles may know no admin.
+            ORDER BY m.role::text <> 'admin', m.joined_at, m.user_id
+            LIMIT 1
+            FOR UPDATE OF m SKIP LOCKED
+        ) AS s
+    ),
+    promoted AS (
+        UPDATE public.conversation_members AS m
+        SET role = 'owner'
+        FROM successors AS s
+        WHERE m.conversation_id = s.conversation_id AND m.user_id = s.user_id
+        RETURNING m.conversation_id, m.user_id, s.role, m.role = 'owner' AS is_owner
+    ),
+    recorded AS (
+        INSERT INTO orphan_cleaner.promotions (run_id, conversation_id, user_id, role_before)
+        SELECT orphan_cleaner.deleting_run(), p.conversation_id, p.user_id, p.role
+        FROM promoted AS p
+        ON CONFLICT (run_id, conversation_id, user_id) DO NOTHING
+    )
+    SELECT (SELECT count(*) FROM successors) - (SELECT count(*) FROM promoted AS p WHERE p.is_owner) INTO kept;
+    IF kept > 0 THEN
+        RAISE EXCEPTION '% successors of last owners do not become owner: a trigger or rule keeps their role', kept
+            USING ERRCODE = 'OC006', HINT = 'Correct it, or: orphan-cleaner effects set owners=keep';
+    END IF;
+    RETURN chosen;
+END
+$$;
+
 CREATE FUNCTION orphan_cleaner.chunk_open(of_run bigint, of_token uuid, of_kind text, checked_from xid8)
 RETURNS orphan_cleaner.runs
 LANGUAGE plpgsql
@@ -128,7 +198,7 @@ CREATE FUNCTION orphan_cleaner.sweep_rows(
     checked_from xid8,
     max_rows bigint
 )
-RETURNS TABLE (rows_deleted bigint [], is_whole boolean)
+RETURNS TABLE (rows_deleted bigint [], is_whole boolean, counted jsonb [])
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 AS $$
@@ -136,16 +206,18 @@ DECLARE
     target record;
     deleted bigint;
     is_done boolean;
+    keys jsonb;
     cascades text;
 BEGIN
     rows_deleted := '{}';
+    counted := '{}';
     is_whole := true;
     FOR target IN SELECT t.* FROM orphan_cleaner.targets_in_order AS t ORDER BY t.n LOOP
         PERFORM set_config('orphan_cleaner.run_token', run.token::text, true),
             set_config('orphan_cleaner.audited', '0', true),
             set_config('orphan_cleaner.backed_up', '0', true);
-        EXECUTE format('SELECT d.rows_deleted, d.is_whole FROM orphan_cleaner.%I($1, $2, $3, $4) AS d', target.name || '_delete')
-        INTO deleted, is_done
+        EXECUTE format('SELECT d.rows_deleted, d.is_whole, d.counted FROM orphan_cleaner.%I($1, $2, $3, $4) AS d', target.name || '_delete')
+        INTO deleted, is_done, keys
         -- By the time at which the ledger was written: the clock may have jumped forward since.
         USING user_ids, least(run.judged_at, now()) - orphan_cleaner.run_retention(run, target.retention), checked_from, max_rows;
         PERFORM set_config('orphan_cleaner.run_token', '', true);
@@ -167,6 +239,7 @@ BEGIN
                 USING ERRCODE = 'OC005', HINT = 'Run: orphan-cleaner check';
         END IF;
         rows_deleted := rows_deleted || deleted;
+        counted := array_append(counted, keys);
         is_whole := is_whole AND is_done;
         max_rows := max_rows - deleted;
     END LOOP;
@@ -199,6 +272,7 @@ DECLARE
     due_approved uuid [];
     approved record;
     judged record;
+    counting record;
 BEGIN
     IF max_rows IS NULL OR max_rows NOT BETWEEN 1 AND 1000000 THEN
         RAISE EXCEPTION 'a chunk has between 1 and 1,000,000 rows, not %', max_rows USING ERRCODE = 'OC007';
@@ -233,6 +307,16 @@ BEGIN
             FROM orphan_cleaner.target_holders(due) AS h (user_id)
         ));
     END IF;
+    -- After all deletes, which may wait for rows: with counts locked nobody is waited for. And a count may be in a row of
+    -- another target, which changed then.
+    FOR counting IN
+        SELECT t.name, coalesce(judged.counted[t.n], '[]') || coalesce(approved.counted[t.n], '[]') AS counted
+        FROM orphan_cleaner.targets_in_order AS t
+        WHERE coalesce(judged.counted[t.n], approved.counted[t.n]) IS NOT NULL
+        ORDER BY t.n
+    LOOP
+        EXECUTE format('SELECT orphan_cleaner.%I($1, -1)', counting.name || '_counts') USING counting.counted;
+    END LOOP;
     -- Last, so that chunks of several connections wait for each other only until COMMIT.
     INSERT INTO orphan_cleaner.hours AS h (hour, target, rows_deleted, rows_approved)
     SELECT date_trunc('hour', now()), t.name, judged.rows_deleted[t.n], approved.rows_deleted[t.n]
@@ -398,9 +482,10 @@ REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 COMMENT ON FUNCTION orphan_cleaner.run_retention IS 'The retention of a run for a target: its own, or the target''s where that is longer. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.run_count IS 'Counts what a run has deleted, by target in order, and brings the columns of runs about conversation_members in line. Granted to nobody.';
 COMMENT ON FUNCTION orphan_cleaner.members_at_stake IS 'With the rows of these users older than the horizon: how many conversations lose their last owner, how many keep that one by choice, and how many lose their last member.';
-COMMENT ON FUNCTION orphan_cleaner.chunk_open IS 'What every chunk that deletes begins with: its locks, and that its run is open, judged and not paused, and triggers fire. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.sweep_rows IS 'Deletes rows of users in the targets, in their order, and proves of each that as many were audited and backed up. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner.sweep_chunk IS 'One chunk: deletes at most max_rows rows of due users whom auth-service has just again left out, unchanged since checked_from; by target, in order.';
+COMMENT ON FUNCTION orphan_cleaner.owners_leave IS 'Of rows to be deleted: keeps the last owner of a conversation, or makes another member owner; returns the rows that may be deleted. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.chunk_open IS 'Begins every chunk that deletes: takes its locks, and checks that the run is open, judged and not paused, and that triggers fire. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.sweep_rows IS 'Deletes rows of users in the targets, in their order, and proves of each that as many were audited and backed up; with what is to be counted. Granted to nobody.';
+COMMENT ON FUNCTION orphan_cleaner.sweep_chunk IS 'One chunk: deletes at most max_rows rows of due users whom auth-service has just left out again, unchanged since checked_from; by target, in order.';
 COMMENT ON FUNCTION orphan_cleaner.sweep_returned IS 'Takes users out of the ledger who are alive after all.';
 COMMENT ON FUNCTION orphan_cleaner.run_totals IS 'What all runs that ended did together: members and batches, rows deleted of each target, and how many of each kind ended in each state.';
 COMMENT ON FUNCTION orphan_cleaner.run_finish IS 'Ends a run and proves it: deleted = audited = backed up, and what was due is accounted for, or it failed.';
@@ -410,4 +495,4 @@ SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
     orphan_cleaner.run_finish, orphan_cleaner.run_totals, orphan_cleaner.sweep_returned, orphan_cleaner.sweep_chunk, orphan_cleaner.sweep_rows,
-    orphan_cleaner.chunk_open, orphan_cleaner.run_count, orphan_cleaner.run_retention, orphan_cleaner.members_at_stake;
+    orphan_cleaner.chunk_open, orphan_cleaner.owners_leave, orphan_cleaner.run_count, orphan_cleaner.run_retention, orphan_cleaner.members_at_stake;

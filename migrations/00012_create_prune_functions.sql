@@ -97,8 +97,14 @@ BEGIN
     WITH listed AS MATERIALIZED (
         SELECT
             p.*,
-            coalesce(p.is_ours AND p.upper_bound <= now() - CASE WHEN p.is_backup THEN restore_window ELSE audit_window END, false) AS is_expired
+            -- A target's own window can be longer only: nobody's runbook promises less.
+            coalesce(
+                p.is_ours
+                AND p.upper_bound <= now() - greatest(CASE WHEN p.is_backup THEN restore_window ELSE audit_window END, t.backup_window),
+                false
+            ) AS is_expired
         FROM orphan_cleaner.partitions(only_partition) AS p
+        JOIN orphan_cleaner.targets AS t ON t.name = p.target
     ),
     judged AS MATERIALIZED (
         SELECT
@@ -186,6 +192,8 @@ BEGIN
     IF default_partition IS NOT NULL THEN
         EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', default_partition);
     END IF;
+    -- Event triggers of others fire in here, and may qualify nothing.
+    PERFORM set_config('search_path', 'pg_catalog, public, pg_temp', true);
     EXECUTE format('DROP TABLE %s', chosen);
 
     -- From here on nobody can read the parent, and whoever has read it is done: a restore that began while we waited, and
@@ -327,6 +335,12 @@ AS $$
             SELECT 'conversations has no column member_count' AS why, 'orphan-cleaner effects set counter=unread' AS hint
             WHERE e.choice IN ('on', 'trigger') AND k.count_column IS NULL
             UNION ALL
+            SELECT format('conversations.member_count is %s', CASE WHEN a.attgenerated <> '' THEN 'generated' ELSE 'of type ' || format_type(a.atttypid, a.atttypmod) END),
+                'make it an integer, or: orphan-cleaner effects set counter=unread'
+            FROM pg_attribute AS a
+            JOIN pg_type AS n ON n.oid = a.atttypid AND (n.typcategory <> 'N' OR a.attgenerated <> '')
+            WHERE e.choice = 'on' AND a.attrelid = to_regclass('public.conversations') AND a.attnum = k.count_column
+            UNION ALL
             SELECT 'conversation_members has no column role', 'orphan-cleaner effects set owners=report'
             WHERE e.choice IN ('keep', 'promote') AND k.role_column IS NULL
             UNION ALL
@@ -339,18 +353,71 @@ AS $$
                     WHERE e.choice IN ('on', 'trigger', 'keep', 'promote') AND k.count_column IS NOT NULL
                         AND NOT (has_column_privilege('public.conversations', k.count_column, 'SELECT') AND has_column_privilege('public.conversations', k.count_column, 'UPDATE'))
                     UNION ALL
-                    -- To lock a row takes the right to update a column of it.
-                    SELECT 'UPDATE ON public.conversations'
+                    -- To lock a row takes the right to update a column of it, whichever.
+                    SELECT 'UPDATE (id) ON public.conversations'
                     WHERE e.choice IN ('keep', 'promote') AND k.count_column IS NULL AND NOT has_any_column_privilege('public.conversations', 'UPDATE')
                     UNION ALL
-                    SELECT 'UPDATE (role) ON public.conversation_members'
-                    WHERE k.role_column IS NOT NULL AND NOT has_column_privilege('public.conversation_members', k.role_column, 'UPDATE')
+                    SELECT format('UPDATE (%s) ON public.conversation_members', CASE WHEN k.role_column IS NULL THEN 'joined_at' ELSE 'role' END)
+                    WHERE e.choice IN ('trigger', 'keep', 'promote')
+                        AND NOT coalesce(has_column_privilege('public.conversation_members', k.role_column, 'UPDATE'), has_any_column_privilege('public.conversation_members', 'UPDATE'))
                 ) AS n
             ) AS g
             WHERE g.lacks IS NOT NULL AND e.choice NOT IN ('unread', 'report')
         ) AS w
     )
     SELECT w.check_name, w.status, w.message, w.hint FROM wrong AS w
+    UNION ALL
+    -- Of printed targets.
+    SELECT
+        'counter-of-' || t.name,
+        CASE WHEN a.attnum IS NULL OR s.is_bound OR g.grants <> '' THEN 'FAIL' WHEN d.triggers IS NOT NULL THEN 'warn' ELSE 'ok' END,
+        CASE
+            WHEN a.attnum IS NULL THEN format('there is no %s, which is to count rows of %s', n.column, t.name)
+            WHEN g.grants <> '' THEN format('role %s, whose functions a run calls, may not keep %s', current_user, n.column)
+            WHEN s.is_bound THEN format('row-level security of %s is on: role %s, whose functions a run calls, would not find every count', t.counter ->> 'table', current_user)
+            WHEN d.triggers IS NOT NULL THEN format('runs keep %s, and so does a trigger, it seems: %s', n.column, d.triggers)
+            ELSE format('runs and restores keep %s', n.column)
+        END,
+        CASE
+            WHEN a.attnum IS NULL THEN 'correct or remove counter in targets.yaml, then: orphan-cleaner target print, and target apply'
+            WHEN g.grants <> '' THEN 'psql -f sql/roles.sql; or: ' || g.grants
+            WHEN s.is_bound THEN format('as a superuser: ALTER ROLE %I BYPASSRLS; or, as the owner of the table: ALTER TABLE %s DISABLE ROW LEVEL SECURITY', current_user, t.counter ->> 'table')
+            WHEN d.triggers IS NOT NULL THEN 'if it does, remove counter from targets.yaml, then: orphan-cleaner target print, and target apply'
+            ELSE ''
+        END
+    FROM orphan_cleaner.targets AS t
+    CROSS JOIN LATERAL (SELECT format('%s.%I', t.counter ->> 'table', t.counter ->> 'column') AS column) AS n
+    LEFT JOIN (
+        -- By names: this role may have no right on the schema.
+        pg_class AS c
+        JOIN pg_namespace AS h ON h.oid = c.relnamespace
+    ) ON format('%I.%I', h.nspname, c.relname) = t.counter ->> 'table'
+    LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = t.counter ->> 'column' AND NOT a.attisdropped
+    CROSS JOIN LATERAL (SELECT coalesce(row_security_active(c.oid), false) AS is_bound) AS s
+    CROSS JOIN LATERAL (
+        SELECT string_agg(format('GRANT %s TO %I', l.lacks, current_user), '; ') AS grants
+        FROM (
+            SELECT format('USAGE ON SCHEMA %I', h.nspname) AS lacks
+            WHERE NOT has_schema_privilege(h.oid, 'USAGE')
+            UNION ALL
+            SELECT format('SELECT (%I) ON %s', k.attname, t.counter ->> 'table')
+            FROM pg_attribute AS k
+            WHERE k.attrelid = c.oid AND (k.attnum = a.attnum OR t.counter -> 'key' ? k.attname::text) AND NOT has_column_privilege(c.oid, k.attnum, 'SELECT')
+            UNION ALL
+            SELECT format('UPDATE (%I) ON %s', a.attname, t.counter ->> 'table')
+            WHERE NOT has_column_privilege(c.oid, a.attnum, 'UPDATE')
+        ) AS l
+    ) AS g
+    CROSS JOIN LATERAL (
+        SELECT string_agg(r.tgname, ', ' ORDER BY r.tgname) AS triggers
+        FROM pg_trigger AS r
+        JOIN pg_class AS o ON o.oid = r.tgrelid
+        JOIN pg_namespace AS i ON i.oid = o.relnamespace
+        JOIN pg_proc AS p ON p.oid = r.tgfoid AND p.pronamespace <> 'orphan_cleaner'::regnamespace AND p.prosrc ~* format('\m%s\M', t.counter ->> 'column')
+        WHERE format('%I.%I', i.nspname, o.relname) = t.table_name AND r.tgenabled IN ('O', 'A')
+            AND r.tgtype & CASE t.action WHEN 'delete' THEN 8 ELSE 16 END <> 0
+    ) AS d
+    WHERE t.counter IS NOT NULL
     UNION ALL
     SELECT c.check_name, c.status, c.message, c.hint
     FROM chosen AS s
@@ -391,11 +458,11 @@ $$;
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA orphan_cleaner FROM PUBLIC;
 
 COMMENT ON FUNCTION orphan_cleaner.partitions IS 'The attached partitions of backups and audits, with the bounds that the catalog has; ours: an ordinary table of one UTC day or month, by bounds and name.';
-COMMENT ON FUNCTION orphan_cleaner.prune_look IS 'Which partitions are past their window, and why one is kept all the same: null means that it may go.';
+COMMENT ON FUNCTION orphan_cleaner.prune_look IS 'Which partitions are past their window, and why one is kept all the same; null: it may be dropped.';
 COMMENT ON FUNCTION orphan_cleaner.prune_drop IS 'Drops one partition that is past its window and that nothing needs; returns null, or why it is kept. Runs with the rights of its caller: the owner of the tables.';
 COMMENT ON FUNCTION orphan_cleaner.prune_rows IS 'Deletes what only describes evidence that is gone: refusals, rechecks and restores, at most max_rows of each, and sums of old hours.';
 COMMENT ON FUNCTION orphan_cleaner.settle_clock IS 'After the server''s clock was ahead: moves what runs recorded in the future to now; returns how many runs. For the owner of the schema.';
-COMMENT ON FUNCTION orphan_cleaner.effects_check IS 'What was chosen for counts and owners, and whether it can be done: a row for each, ok, warn or FAIL, with a hint. A FAIL stops runs.';
+COMMENT ON FUNCTION orphan_cleaner.effects_check IS 'What was chosen for counts and owners, and the counters of printed targets, and whether it can be done: a row for each, ok, warn or FAIL, with a hint. A FAIL stops runs.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';

@@ -1,6 +1,7 @@
 package migrations_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -82,7 +83,7 @@ func TestFunctionsAreClosed(t *testing.T) {
 		t.Errorf("%d functions are in public", n)
 	}
 	for _, name := range names(t, db, "SELECT oid::regprocedure::text FROM "+functions+`
-		AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)`) {
+		AND proname <> 'restorable' AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)`) {
 		t.Errorf("%s: the search_path is not pinned", name)
 	}
 	for _, name := range names(t, db, "SELECT oid::regprocedure::text FROM "+functions+`
@@ -91,7 +92,7 @@ func TestFunctionsAreClosed(t *testing.T) {
 	}
 	// Whoever may call one that writes waits for locks in it: not for ever.
 	for _, name := range names(t, db, "SELECT oid::regprocedure::text FROM "+functions+`
-		AND prosecdef AND provolatile = 'v' AND proname <> 'conversation_members_delete'
+		AND prosecdef AND provolatile = 'v'
 		AND NOT coalesce(array_to_string(proconfig, ' ') LIKE '%lock_timeout=%', false)`) {
 		t.Errorf("%s: it may wait for a lock without end", name)
 	}
@@ -99,12 +100,32 @@ func TestFunctionsAreClosed(t *testing.T) {
 	// what is for the owner of the schema.
 	invokers := names(t, db, "SELECT proname FROM "+functions+" AND NOT prosecdef ORDER BY 1")
 	want := testdb.Snapshot{
-		"approve", "candidates_block", "candidates_leave", "chunk_open", "conversation_members_leave", "conversations_count", "conversations_lock", "effective_settings", "is_kept_owner", "lacks_standby", "members_columns", "members_shape", "merge", "owners_leave", "owners_return", "partition_add",
-		"partition_need", "partitions", "prune_drop", "prune_look", "prune_rows", "refuse_truncate", "revoke_approval", "run_count", "run_open", "run_retention",
+		"approve", "candidates_block", "candidates_leave", "chunk_open", "conversation_members_leave", "conversations_lock", "effective_settings", "is_distributed", "is_kept_owner", "lacks_standby", "members_columns", "members_shape", "merge", "owners_leave", "owners_return", "partition_add",
+		"partition_need", "partitions", "prune_drop", "prune_look", "prune_rows", "refuse_truncate", "restorable", "revoke_approval", "run_count", "run_open", "run_retention",
 		"settle_clock", "stricter_settings", "sweep_rows", "target_facts", "target_facts_statement", "target_total", "targets_change",
 	}
 	if diff := want.Diff(invokers); diff != "" {
 		t.Errorf("not SECURITY DEFINER:\n%s", diff)
+	}
+}
+
+// The list of deleted members is planned as one statement: no function is called for each row. For that restorable has
+// no search_path of its own, and takes no operator of another.
+func TestDeletedMembersListIsPlannedWhole(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	db.Exec("INSERT INTO conversations (id) SELECT md5('c')::uuid")
+	db.Exec(`INSERT INTO conversation_members_audit (conversation_id, user_id, role, joined_at, deleted_at, deleted_by, application, run_id, txid)
+		SELECT md5('c')::uuid, md5('u' || n)::uuid, 'member', now(), now(), 'x', 'x', 1, 1 FROM generate_series(1, 3) AS n`)
+	db.Exec("INSERT INTO conversation_members (conversation_id, user_id) SELECT md5('c')::uuid, md5('u1')::uuid")
+	db.Exec("CREATE FUNCTION public.never(uuid, uuid) RETURNS boolean LANGUAGE sql AS 'SELECT false'; CREATE OPERATOR public.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = public.never)")
+	plan := strings.Join(names(t, db, "EXPLAIN (VERBOSE) SELECT * FROM deleted_members_list"), "\n")
+	if strings.Contains(plan, "restorable(") || strings.Contains(plan, "Function Scan") {
+		t.Errorf("a call for each row:\n%s", plan)
+	}
+	listed := connect(t, db.URL, "psql", "SET search_path = public, pg_catalog").number(t, "SELECT count(*) FROM deleted_members_list")
+	if listed != 2 {
+		t.Errorf("%d members are listed", listed)
 	}
 }
 

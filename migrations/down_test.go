@@ -106,6 +106,25 @@ func TestDownPasses(t *testing.T) {
 	}
 }
 
+// An index of that name that was there before is the application's: down leaves it.
+func TestDownLeavesTheirIndex(t *testing.T) {
+	t.Parallel()
+	const theirs = "pg_class WHERE relname = 'conversation_members_user_id'"
+	for made, stays := range map[string]int64{"CREATE INDEX conversation_members_user_id ON conversation_members (user_id, role)": 1, "SELECT": 0} {
+		db, m := upTo(t, 0)
+		db.Exec(made)
+		if _, err := m.Up(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.DownTo(t.Context(), 0); err != nil {
+			t.Error(err)
+		}
+		if n := db.Count(theirs); n != stays {
+			t.Errorf("%s: %d indexes of that name are left, not %d", made, n, stays)
+		}
+	}
+}
+
 // A row that is being written while down looks for evidence is seen: down waits
 // for it before it looks.
 func TestDownSeesWhatIsBeingWritten(t *testing.T) {

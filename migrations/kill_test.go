@@ -16,7 +16,6 @@ import (
 // killer ends its own session before a statement, as a server does that is
 // restarted.
 type killer struct {
-	t         *testing.T
 	db        *testdb.DB
 	countdown int // statements until then
 	killed    bool
@@ -31,23 +30,23 @@ func (k *killer) TraceQueryStart(ctx context.Context, conn *pgx.Conn, _ pgx.Trac
 
 func (k *killer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-// upByOne applies the next migration, as `migrate` does, in sessions that the
-// killer has his eye on.
-func (k *killer) upByOne() error {
-	k.t.Helper()
+// provider applies migrations, as `migrate` does, in sessions that the killer has his
+// eye on, each with a session of its own. It reads each once: that takes longer than a kill.
+func (k *killer) provider(t *testing.T) *goose.Provider {
+	t.Helper()
 	cfg, err := pgx.ParseConfig(k.db.URL)
 	if err != nil {
-		k.t.Fatal(err)
+		t.Fatal(err)
 	}
 	cfg.Tracer = k
 	conn := stdlib.OpenDB(*cfg)
-	defer func() { _ = conn.Close() }() // killed, as likely as not
+	conn.SetMaxIdleConns(-1)
+	t.Cleanup(func() { _ = conn.Close() })
 	m, err := goose.NewProvider(goose.DialectPostgres, conn, migrations.FS, goose.WithTableName(migrations.VersionTable))
 	if err != nil {
-		k.t.Fatal(err)
+		t.Fatal(err)
 	}
-	_, err = m.UpByOne(k.t.Context())
-	return err
+	return m
 }
 
 // Killed before every statement of every migration, goose's own around it
@@ -60,11 +59,15 @@ func TestKilledAtEveryStatement(t *testing.T) {
 	if _, err := m.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	kills := 0
-	for range m.ListSources() {
+	k, kills := &killer{db: db}, 0
+	var killed *goose.Provider
+	for i := range m.ListSources() {
 		for statement := 1; ; statement++ {
-			k := &killer{t: t, db: db, countdown: statement}
-			err := k.upByOne()
+			if i == 0 { // one looks only once whether the version table is there
+				killed = k.provider(t)
+			}
+			k.countdown, k.killed = statement, false
+			_, err := killed.UpByOne(t.Context())
 			if !k.killed {
 				// A COMMIT may have been quicker than the kill.
 				if err != nil && !errors.Is(err, goose.ErrNoNextVersion) {

@@ -35,7 +35,7 @@ const (
 // open returns goose's Provider on the test's database, as `migrate` uses it.
 func open(t *testing.T, db *testdb.DB) *migrate.Migrator {
 	t.Helper()
-	m, err := migrate.Open(t.Context(), db.URL)
+	m, err := migrate.Open(t.Context(), db.URL, migrate.Embedded())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,12 +272,12 @@ func closeRun(db *testdb.DB, run int64) {
 	db.Exec("UPDATE orphan_cleaner.runs SET state = 'succeeded', finished_at = now() WHERE run_id = $1", run)
 }
 
-// deleteInRun deletes as a run does: in a transaction that carries the run's token
-// for the trigger. It returns the counts that the trigger reported.
+// deleteInRun deletes as a run does: in a transaction that carries the run's token and the
+// target for the trigger. It returns the counts that the trigger reported.
 func (s *session) deleteInRun(ctx context.Context, run int64, statement string, args ...any) (audited, backedUp string, err error) {
 	err = pgx.BeginFunc(ctx, s.Conn, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT set_config('orphan_cleaner.run_token',
-			(SELECT token::text FROM orphan_cleaner.runs WHERE run_id = $1), true)`, run); err != nil {
+			(SELECT token::text FROM orphan_cleaner.runs WHERE run_id = $1), true), set_config('orphan_cleaner.target', 'conversation_members', true)`, run); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, statement, args...); err != nil {

@@ -298,3 +298,33 @@ func TestAuditIndexesAreSummarizedByVacuum(t *testing.T) {
 		t.Errorf("vacuum left %d ranges without a summary", left)
 	}
 }
+
+// A restore of a run locks the days since that run, and no day before: each further
+// day of backups would cost a place in the server's table of locks.
+func TestRestorePlanLocksNoDayBefore(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	run := openRun(db)
+	s := connect(t, db.URL, "test")
+	locks := func() (n int) {
+		t.Helper()
+		s.exec(t, "BEGIN")
+		s.exec(t, "SELECT FROM orphan_cleaner.conversation_members_restore_plan($1, NULL, NULL, NULL, NULL)", run)
+		if err := s.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		s.exec(t, "COMMIT")
+		return n
+	}
+	before := locks()
+	db.Exec(`DO $$
+		BEGIN
+			FOR n IN 3 .. 12 LOOP
+				EXECUTE format('CREATE TABLE former_%s PARTITION OF conversation_members_backup FOR VALUES FROM (%L) TO (%L)',
+					n, date_trunc('day', now(), 'UTC') - n * interval '1 day', date_trunc('day', now(), 'UTC') - (n - 1) * interval '1 day');
+			END LOOP;
+		END $$`)
+	if after := locks(); after != before {
+		t.Errorf("%d locks, and %d with ten days of backups before the run", before, after)
+	}
+}

@@ -203,7 +203,7 @@ func TestRunnerMayNot(t *testing.T) {
 		"SELECT * FROM orphan_cleaner.prune_drop('" + day + "', '1 day', '1 day')",
 		"UPDATE orphan_cleaner.restores SET state = 'planned'",
 		"DELETE FROM orphan_cleaner.restores",
-		"SELECT orphan_cleaner.restore_chunk(1, gen_random_uuid(), current_date, 0, 1, '1 day', 'conversation_members')",
+		"SELECT orphan_cleaner.restore_chunk(1, gen_random_uuid(), current_date, 0, 1, '{}', '1 day', 'conversation_members')",
 		"SELECT token FROM orphan_cleaner.runs",
 		"SELECT * FROM orphan_cleaner.runs",
 		// the trigger
@@ -211,8 +211,8 @@ func TestRunnerMayNot(t *testing.T) {
 		"ALTER TABLE conversation_members DISABLE TRIGGER conversation_members_audit_delete",
 		"DROP TRIGGER conversation_members_audit_delete ON conversation_members",
 		"CREATE TRIGGER mine BEFORE DELETE ON conversation_members FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
-		"CREATE OR REPLACE FUNCTION orphan_cleaner.audit_members() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
-		"DROP FUNCTION orphan_cleaner.audit_members()",
+		"CREATE OR REPLACE FUNCTION orphan_cleaner.conversation_members_audit_deleted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+		"DROP FUNCTION orphan_cleaner.conversation_members_audit_deleted()",
 		"SET session_replication_role = replica",
 		// other people's decisions
 		"DELETE FROM orphan_cleaner.runs",
@@ -304,7 +304,7 @@ func TestRestorerAndReaderMayNot(t *testing.T) {
 		t.Errorf("the reader may write %s", name)
 	}
 	for _, name := range names(t, d, `SELECT p.oid::regprocedure::text FROM pg_proc AS p
-		WHERE p.pronamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace) AND has_function_privilege('orphan_cleaner_reader', p.oid, 'EXECUTE') AND p.proname NOT IN ('breakers', 'surroundings', 'effects_check', 'counter_sample', 'run_totals')`) {
+		WHERE p.pronamespace IN ('public'::regnamespace, 'orphan_cleaner'::regnamespace) AND has_function_privilege('orphan_cleaner_reader', p.oid, 'EXECUTE') AND p.proname NOT IN ('breakers', 'surroundings', 'effects_check', 'counter_sample', 'run_totals', 'target_rows')`) {
 		t.Errorf("the reader may execute %s", name)
 	}
 	for _, name := range []string{"conversation_members_backup", "conversation_members.user_public_key"} {
@@ -575,7 +575,7 @@ func TestRolesWithoutSuperuser(t *testing.T) {
 		d.Exec("GRANT orphan_cleaner_owner, orphan_cleaner_migrator TO " + owner + " WITH ADMIN OPTION")
 	}
 	d.RolesAs(url, rolesFile)
-	m, err := migrate.Open(t.Context(), url)
+	m, err := migrate.Open(t.Context(), url, migrate.Embedded())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,8 @@ package migrations_test
 import (
 	"strings"
 	"testing"
+
+	"github.com/nova-social/orphan-cleaner/internal/migrate"
 )
 
 const alterMembers = "ALTER TABLE public.conversation_members "
@@ -89,6 +91,55 @@ func TestRefusesShapes(t *testing.T) {
 				if _, err := m.Up(t.Context()); err != nil {
 					t.Errorf("after %s: %v", c.hint, err)
 				}
+			}
+		})
+	}
+}
+
+// So are a database that is another one, one whose names are taken, and a login that could not go through with it.
+func TestRefusesBeforeTheFirstChange(t *testing.T) {
+	t.Parallel()
+	const noKey = "ALTER TABLE conversation_members DROP CONSTRAINT conversation_members_conversation_id_fkey; "
+	taken := func(name string) string {
+		return "there already, and not by these migrations: " + name
+	}
+	for name, c := range map[string]struct{ made, says, hint string }{
+		"no conversations":      {noKey + "DROP TABLE conversations", "public.conversations has no column id of type uuid", "messaging-service's database"},
+		"conversations by text": {noKey + "ALTER TABLE conversations ALTER id TYPE text", "public.conversations has no column id of type uuid", "messaging-service's database"},
+		"an audit":              {"CREATE TABLE conversation_members_audit (id bigint)", taken("public.conversation_members_audit"), "rename or drop"},
+		"a list":                {"CREATE VIEW deleted_members_list AS SELECT 1 AS one", taken("public.deleted_members_list"), "rename or drop"},
+		"two":                   {"CREATE SEQUENCE conversation_members_backup; CREATE TABLE conversation_members_user_id ()", taken("public.conversation_members_backup, public.conversation_members_user_id"), "rename or drop"},
+		"another index":         {"CREATE INDEX conversation_members_user_id ON conversation_members (role, user_id)", taken("public.conversation_members_user_id"), "rename or drop"},
+		"a trigger": {
+			`CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+				CREATE TRIGGER conversation_members_audit_delete AFTER DELETE ON conversation_members EXECUTE FUNCTION note()`,
+			taken("trigger conversation_members_audit_delete"), "rename or drop",
+		},
+		"a table of somebody else's": {"", "is not the owner of public.conversation_members, role postgres is", "GRANT postgres TO "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db, m := upTo(t, 0)
+			if c.made == "" {
+				login := "stranger_" + db.Name
+				db.Exec("CREATE ROLE " + login + " LOGIN; GRANT ALL ON SCHEMA public TO PUBLIC; GRANT ALL ON DATABASE " + db.Name + " TO PUBLIC; GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC")
+				t.Cleanup(func() { db.Exec("DROP OWNED BY " + login + "; DROP ROLE " + login) })
+				theirs, err := migrate.Open(t.Context(), db.URLAs(login), migrate.Embedded())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = theirs.Close() })
+				m = theirs
+			} else {
+				db.Exec(c.made)
+			}
+			_, err := m.Up(t.Context())
+			wantState(t, err, raised)
+			if text := err.Error(); !strings.Contains(text, "refusing to migrate: ") || !strings.Contains(text, c.says) || !strings.Contains(hint(err), c.hint) {
+				t.Errorf("%v; hint: %s", err, hint(err))
+			}
+			if v := version(t, m); v != 0 || db.Count("pg_namespace WHERE nspname = 'orphan_cleaner'") != 0 {
+				t.Errorf("at version %d", v)
 			}
 		})
 	}

@@ -15,7 +15,8 @@ import (
 
 // A subscriber to all tables stops at the first row of a partition that it has not
 // got. It goes on when it has, without that row until it is refreshed. With
-// publish_via_partition_root and plain tables it needs none of this. What docs/surroundings.md says of publications.
+// publish_via_partition_root and plain tables it needs none of this. Where a subscription fills the members the surroundings say so.
+// What docs/surroundings.md says of publications.
 func TestSubscriber(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
@@ -53,7 +54,6 @@ func TestSubscriber(t *testing.T) {
 			}
 			publisher.exec(t, fmt.Sprintf("CREATE PUBLICATION everything FOR ALL TABLES WITH (publish_via_partition_root = %t)", viaRoot))
 			publisher.exec(t, "SELECT pg_create_logical_replication_slot('"+name+"', 'pgoutput')")
-			subscriber.exec(t, "DROP TRIGGER conversation_members_audit_delete ON conversation_members")
 			if viaRoot {
 				for _, table := range []string{"conversation_members_audit", "conversation_members_backup"} {
 					subscriber.exec(t, "CREATE TABLE plain (LIKE "+table+")")
@@ -69,6 +69,16 @@ func TestSubscriber(t *testing.T) {
 			arrives := func(what, query string) {
 				t.Helper()
 				testdb.Eventually(t, waitLimit, what, func() bool { return is(t, subscriber, query) })
+			}
+
+			// What arrives fires no statement trigger, an ALWAYS one neither: the publisher's audit row is the only one.
+			publisher.exec(t, "INSERT INTO conversations (id) VALUES ('11111111-1111-1111-1111-111111111111')")
+			publisher.exec(t, "INSERT INTO conversation_members (conversation_id, user_id) SELECT id, id FROM conversations")
+			arrives("a member", "SELECT EXISTS (SELECT FROM conversation_members)")
+			publisher.exec(t, "DELETE FROM conversation_members")
+			arrives("its delete", "SELECT NOT EXISTS (SELECT FROM conversation_members) AND EXISTS (SELECT FROM conversation_members_audit)")
+			if !is(t, subscriber, "SELECT count(*) = 1 FROM conversation_members_audit") {
+				t.Error("the delete is audited twice")
 			}
 
 			// In the partition of in three weeks, which the publisher alone has.
@@ -92,6 +102,10 @@ func TestSubscriber(t *testing.T) {
 				subscriber.exec(t, "ALTER SUBSCRIPTION "+name+" REFRESH PUBLICATION")
 			}
 			arrives("the row itself", row)
+			if !viaRoot && !is(t, subscriber, `SELECT EXISTS (SELECT FROM orphan_cleaner.surroundings() WHERE check_name = 'subscribers' AND status = 'warn'
+				AND message LIKE '%subscriptions fill public.conversation_members by leaves: what a run deletes here stays where it comes from%')`) {
+				t.Error("the surroundings do not say that a subscription fills the table")
+			}
 		})
 	}
 }

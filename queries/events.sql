@@ -41,7 +41,7 @@ CROSS JOIN LATERAL (
     CROSS JOIN LATERAL (
         SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END
             + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.run_id = r.run_id)
-            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = r.run_id) AS events
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = r.run_id AND p.undone_at IS NOT NULL) AS events
     ) AS l
     WHERE r.run_id >= c.run_id
         AND r.state <> 'running'

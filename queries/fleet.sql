@@ -1,5 +1,5 @@
 -- name: HourDays :many
--- What the hours say of each day, by target, '' for users, 24 hours back from now, for the sums of a fleet: 36 days, as far back as a breaker looks.
+-- The sums of each day, counted in 24 hours back from now, by target, '' for users. A fleet adds them up: 60 days, further back than a breaker looks.
 -- Locks: ACCESS SHARE on hours. Index: none; hours is read whole. Rows: an hour each of the audit's window.
 SELECT
     h.target,
@@ -11,3 +11,12 @@ FROM orphan_cleaner.hours AS h
 WHERE h.hour > now() - interval '60 days'
 GROUP BY 1, 2
 ORDER BY 1, 2;
+
+-- name: ShardIdentity :one
+-- Which database this is (the same on its standbys and on copies of its server), and since when its server has run: together
+-- they show whether two names are one database.
+-- Locks: none.
+SELECT
+    (s.system_identifier::text || '/' || current_database())::text AS database,
+    pg_postmaster_start_time()::timestamptz AS server_since
+FROM pg_catalog.pg_control_system() AS s;

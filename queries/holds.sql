@@ -44,3 +44,21 @@ FROM orphan_cleaner.holds_in_force AS h
 WHERE h.run_id IS NOT NULL
 GROUP BY h.run_id
 ORDER BY 1;
+
+-- name: HoldTargets :many
+-- The rows that the holds of HoldList keep in each target, for those on users: one on a conversation keeps members only.
+-- Locks: ACCESS SHARE on holds and the targets. Index: none here; inside, those of the targets on the user. Rows: the holds and their rows.
+SELECT h.hold_id::bigint AS hold_id, r.target::text AS target, r.row_count::bigint AS row_count
+FROM (
+    SELECT i.hold_id, ARRAY[i.user_id] AS users
+    FROM orphan_cleaner.holds_in_force AS i
+    WHERE i.run_id IS NULL AND i.user_id IS NOT NULL
+    UNION ALL
+    SELECT min(i.hold_id), array_agg(i.user_id)
+    FROM orphan_cleaner.holds_in_force AS i
+    WHERE i.run_id IS NOT NULL
+    GROUP BY i.run_id
+) AS h
+CROSS JOIN LATERAL orphan_cleaner.target_rows(h.users) AS r
+WHERE r.row_count > 0
+ORDER BY h.hold_id;

@@ -1,5 +1,5 @@
 -- name: MetricsState :one
--- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
+-- What the metrics of every runner say: the runs, the ledger's size, the switches. Counts no member.
 -- Locks: ACCESS SHARE on our tables.
 -- Index: runs_pkey, runs_succeeded, runs_refused, runs_one_open, rechecks_alive, candidates_blocked, pauses_one_in_force; ledger and coverage are read whole.
 -- Rows: a few runs, backwards; the ledger, one row per missing user; a few of the rest.

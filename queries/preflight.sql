@@ -9,6 +9,7 @@ SELECT
     current_setting('session_replication_role')::text AS replication_role,
     current_database()::text AS database_name,
     session_user::text AS role_name,
+    current_user::text AS acting_as,
     now()::timestamptz AS database_time;
 
 -- name: PreflightObjects :one
@@ -74,7 +75,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'members_at_stake', 'run_finish', 'assess', 'breakers',
                     'target_page', 'target_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings', 'effects_check', 'run_totals', 'event_sink', 'event_page', 'event_advance'
+                    'recheck_write', 'partitions_ensure', 'target_rows', 'target_canaries', 'surroundings', 'effects_check', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -90,18 +91,6 @@ FROM (
     ORDER BY version_id, id DESC
 ) AS newest
 WHERE is_applied;
-
--- name: PreflightApplied :many
--- The migrations that are applied, and when: the version table has a time without zone, which is UTC.
--- Locks: ACCESS SHARE on orphan_cleaner_goose. Index: none. Rows: a dozen or two.
-SELECT version_id, (tstamp AT TIME ZONE 'UTC')::timestamptz AS applied_at
-FROM (
-    SELECT DISTINCT ON (version_id) version_id, is_applied, tstamp
-    FROM public.orphan_cleaner_goose
-    ORDER BY version_id, id DESC
-) AS newest
-WHERE is_applied
-ORDER BY version_id;
 
 -- name: PreflightSurroundings :many
 -- Whether the targets, what is around them and what we made there suit a run.
@@ -124,7 +113,7 @@ SELECT set_config('search_path', 'pg_catalog', true);
 -- which either would lose a value (up_loses, down_loses). Where up is empty no statement helps.
 -- Collations, defaults, identities, NOT NULL and whether a column is generated do not count: the backup
 -- holds values. A new column that is never null, or generated, gets values in the older backups, too, as it
--- did in the members that stayed, or these could not be given back; up_settle makes it a plain one again.
+-- did in the members that stayed, or these could not be restored; up_settle makes it a plain one again.
 -- Locks: none beyond the catalog. Rows: the columns that differ, in the order in which to run them.
 WITH RECURSIVE unwrapped AS (
     SELECT

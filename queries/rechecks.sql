@@ -1,6 +1,6 @@
 -- name: RecheckPage :many
--- The users to be rechecked in this run: in the order of ids, behind those of the last run that rechecked; after the
--- last one from the first one on.
+-- The users to be rechecked in this run: in the order of ids, after those of the last run that rechecked; behind the last
+-- id it begins again with the first.
 -- Locks: ACCESS SHARE on rechecks and runs. Index: rechecks_pkey, in order; runs_rechecked, backwards. Rows: twice max_users.
 WITH last_one AS (
     SELECT coalesce(
@@ -35,7 +35,7 @@ ORDER BY t.lap, t.user_id
 LIMIT @max_users::bigint;
 
 -- name: RecheckWrite :many
--- Writes down what rechecks found, and with whom the next run goes on; returns who is alive again while deleted rows
+-- Records what rechecks found, and after whom the next run continues; returns who is alive again while deleted rows
 -- can be restored.
 -- Locks: ROW EXCLUSIVE on rechecks and runs; ACCESS SHARE on backup and audit, where somebody is alive.
 -- Index: rechecks_pkey, runs_pkey. Rows: as many as given; all backups, read once, and the audit is read, where somebody
@@ -46,7 +46,7 @@ ORDER BY w.user_id;
 
 -- name: RecheckAlive :many
 -- The users who are alive again and whose rows can be restored, as last seen.
--- Locks: ACCESS SHARE on rechecks. Index: rechecks_alive. Rows: as good as none.
+-- Locks: ACCESS SHARE on rechecks. Index: rechecks_alive. Rows: almost none.
 SELECT d.user_id, d.alive_at::timestamptz AS alive_at
 FROM orphan_cleaner.rechecks AS d
 WHERE d.alive_at IS NOT NULL

@@ -1,9 +1,12 @@
 -- name: ReportRange :one
--- The last whole month, UTC, and the moment until which there is something to report.
--- Locks: none.
+-- The last whole month, UTC, the moment until which there is something to report, and whether a run began before that month ended.
+-- Locks: ACCESS SHARE on runs. Index: runs_started_at. Rows: one.
 SELECT
     ((date_trunc('month', now() AT TIME ZONE 'UTC') - interval '1 month') AT TIME ZONE 'UTC')::timestamptz AS since,
     (date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC')::timestamptz AS until,
+    coalesce(
+        (SELECT min(r.started_at) FROM orphan_cleaner.runs AS r) < date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', false
+    )::boolean AS has_runs,
     now()::timestamptz AS database_time;
 
 -- name: ReportDays :many
@@ -43,7 +46,8 @@ counted AS (
         count(*) FILTER (WHERE b.kind = 'clean' AND b.state IN ('failed', 'abandoned')) AS failed,
         sum(b.users_checked) FILTER (WHERE b.kind = 'clean') AS users_checked,
         sum(b.batch_calls) FILTER (WHERE b.kind = 'clean') AS batch_calls,
-        sum(b.members_deleted) FILTER (WHERE b.kind = 'clean') AS members_deleted,
+        -- Reverts delete, too: without them deleted and restored would not add up.
+        sum(b.members_deleted) AS members_deleted,
         sum(b.members_restored) AS members_restored,
         sum(b.owners_lost) AS owners_lost,
         sum(b.conversations_emptied) AS conversations_emptied,
@@ -114,7 +118,7 @@ LEFT JOIN percentiles AS p ON p.day IS NOT DISTINCT FROM l.day
 ORDER BY l.day NULLS LAST;
 
 -- name: ReportTargets :many
--- What the runs that began in a span deleted of each target, or updated, and restored.
+-- What the runs that began in a span, reverts among them, deleted of each target, or updated, and restored.
 -- Locks: ACCESS SHARE on targets, runs, run_targets and restores. Index: runs_started_at, run_targets_pkey, restores_pkey.
 -- Rows: the runs of the span, a row a target each, and the rows of its restores.
 WITH begun AS MATERIALIZED (
@@ -134,7 +138,7 @@ SELECT
             WHERE a.run_id BETWEEN (SELECT min(b.run_id) FROM begun AS b) AND (SELECT max(b.run_id) FROM begun AS b)
             OFFSET 0
         ) AS r
-        WHERE r.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+        WHERE r.run_id IN (SELECT b.run_id FROM begun AS b)
             AND r.target = t.name
     ), 0)::bigint AS rows_deleted,
     (
@@ -153,7 +157,7 @@ FROM orphan_cleaner.targets_in_order AS t
 ORDER BY t.n;
 
 -- name: ReportSizes :many
--- Which conversations the runs that began in a span took members from or gave them back to, by the size
+-- Which conversations the runs that began in a span took members from or restored them to, by the size
 -- that each had before the span: members who had joined by then and are there, or have been deleted since.
 -- Locks: ACCESS SHARE on conversation_members, runs, restores and the audit.
 -- Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey, restores_pkey.
@@ -175,7 +179,7 @@ touched AS (
     FROM (
         SELECT g.conversation_id, count(*) AS deleted, 0 AS restored
         FROM gone AS g
-        WHERE g.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+        WHERE g.run_id IN (SELECT b.run_id FROM begun AS b)
         GROUP BY g.conversation_id
         UNION ALL
         SELECT o.conversation_id, 0, count(*)

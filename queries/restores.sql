@@ -1,5 +1,5 @@
 -- name: RestorePreview :many
--- What a restore would do with the members that were chosen, by the run that deleted them and the UTC day.
+-- What a restore would do with the rows that were chosen, by the run that deleted them and the UTC day.
 -- Locks: ACCESS SHARE on conversation_members, conversations and our tables.
 -- Index: conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
 WITH chosen AS (
@@ -27,8 +27,24 @@ CROSS JOIN LATERAL orphan_cleaner.restore_plan(w.of_run, w.of_users, w.of_conver
 GROUP BY 1, 2, 3
 ORDER BY 2, 3, 1;
 
+-- name: RestoreFacts :one
+-- What a revert of a restore would be judged by if auth-service returned none of its users.
+-- Locks: ACCESS SHARE on targets and restores. Index: restores_pkey. Rows: those of the restore.
+SELECT jsonb_build_object(
+    'users_checked', (SELECT count(DISTINCT u.user_id) FROM orphan_cleaner.restores AS u WHERE u.run_id = @run_id AND u.state = 'restored'),
+    'users_new', 0, 'users_active', 0, 'candidates', 0, 'alive_missing', 0, 'dead_present', 0,
+    'targets', jsonb_object_agg(t.name, jsonb_build_object('rows_due', coalesce(g.restored, 0)))
+)::jsonb AS facts
+FROM orphan_cleaner.targets AS t
+LEFT JOIN (
+    SELECT r.target, count(*) AS restored
+    FROM orphan_cleaner.restores AS r
+    WHERE r.run_id = @run_id AND r.state = 'restored'
+    GROUP BY r.target
+) AS g ON g.target = t.name;
+
 -- name: RestoreSummary :one
--- What became of the members of a restore.
+-- What became of the rows of a restore.
 -- Locks: ACCESS SHARE on restores. Index: restores_pkey. Rows: those of the restore.
 SELECT
     r.kind,
@@ -53,7 +69,7 @@ CROSS JOIN LATERAL (
 WHERE r.run_id = @run_id;
 
 -- name: RestoreLeft :one
--- How many members of a restore's list could still be restored: not there, and their conversation is.
+-- How many members of a restore's list could still be restored: the member is not there, and its conversation is.
 -- Locks: ACCESS SHARE on conversation_members and conversations.
 -- Index: restores_pkey, conversation_members_pkey, conversations_pkey. Rows: those of the restore.
 SELECT count(*) AS members
@@ -87,7 +103,7 @@ WHERE r.run_id = @run_id
     );
 
 -- name: RestoreStore :many
--- Writes down which members a restore brings back; returns what becomes of all that were chosen, by verdict.
+-- Records which rows a restore brings back; returns what becomes of all that were chosen, by verdict.
 -- Locks: ROW EXCLUSIVE on restores; ACCESS SHARE on conversation_members and conversations.
 -- Index: runs_pkey, conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
 SELECT s.verdict::text AS verdict, s.members::bigint AS members, s.users::bigint AS users
@@ -104,15 +120,15 @@ SELECT c.day::text AS day, c.first_page::bigint AS first_page, c.members::bigint
 FROM orphan_cleaner.restore_chunks(@run_id::bigint, @state::text, @pages::integer) AS c;
 
 -- name: RestoreChunk :one
--- Restores the planned members on some pages of the backup of a day; returns how many.
+-- Restores the planned rows of these users, of a target, on some pages of its backup of a day; returns how many.
 -- Locks: ROW EXCLUSIVE on conversation_members and our tables; the conversations FOR KEY SHARE, by their foreign key.
 -- Index: restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
 SELECT orphan_cleaner.restore_chunk(
-    @run_id::bigint, @token::uuid, (@day::text)::date, @first_page::bigint, @pages::integer, @hold::interval, @target::text
+    @run_id::bigint, @token::uuid, (@day::text)::date, @first_page::bigint, @pages::integer, @user_ids::uuid [], @hold::interval, @target::text
 )::bigint AS restored;
 
 -- name: RevertChunk :one
--- Deletes members of a restore once more: unchanged since, on no other hold, of users who were just again missing.
+-- Deletes rows of a restore once more: unchanged since, on no other hold, of users who are still missing.
 -- Locks: ROW EXCLUSIVE on conversation_members, the rows deleted, and on our tables.
 -- Index: restores_pkey, conversation_members_pkey or conversation_members_user_id; a TID range of the backup. Rows: those on the pages.
 SELECT orphan_cleaner.revert_chunk(

@@ -106,7 +106,8 @@ LIMIT @max_users;
 
 -- name: RunSweepChunk :one
 -- Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
--- Locks: ROW EXCLUSIVE on the targets; SHARE on holds and pauses; 2 s at most for each.
+-- Locks: ROW EXCLUSIVE on the targets; SHARE on holds and pauses; 2 s at most for each, half a second for a row. Last, where there
+-- are counts, SHARE UPDATE EXCLUSIVE on effects and the rows that count; 200 ms at most for each.
 -- Index: conversation_members_user_id, candidates_pkey. Rows: max_rows.
 SELECT c.rows_deleted::bigint [] AS rows_deleted, c.is_whole::boolean AS is_whole
 FROM orphan_cleaner.sweep_chunk(
@@ -186,7 +187,9 @@ LEFT JOIN orphan_cleaner.runs AS o ON o.state = 'running';
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
     r.conversations, r.owners_lost, r.owners_kept, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
-    extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
+    extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds,
+    -- Of a restore: it deleted again what another one restored.
+    (r.kind = 'restore' AND coalesce(r.settings #>> '{flags,revert}', '0') <> '0')::boolean AS is_revert
 FROM orphan_cleaner.runs AS r
 ORDER BY r.run_id DESC
 LIMIT @max_rows;
@@ -205,11 +208,8 @@ sums AS (
         coalesce(r.started_at >= b.since, false) AS is_run,
         r.users_checked,
         r.users_missing,
-        -- A run that was given up has no sums: those before it hold.
-        coalesce(max(t.runs) OVER spans, 0) AS runs,
-        coalesce(max((r.totals ->> 'clean refused')::bigint) OVER spans, 0) AS refused,
-        coalesce(max((r.totals ->> 'members_deleted')::bigint) OVER spans, 0) AS deleted,
-        coalesce(max((r.totals ->> 'members_restored')::bigint) OVER spans, 0) AS restored
+        -- A run that was given up has no sums: those of the one before it hold.
+        coalesce(r.totals, e.totals, '{}') AS totals
     FROM asked AS a
         -- The first is the one before, which has what to subtract.
     CROSS JOIN LATERAL generate_series(0, a.spans) AS n (ordinal)
@@ -226,12 +226,24 @@ sums AS (
         ORDER BY l.started_at DESC
         LIMIT 1
     ) AS r ON true
-    CROSS JOIN LATERAL (
-        SELECT sum(s.value::bigint) AS runs
-        FROM jsonb_each_text(r.totals) AS s (name, value)
-        WHERE s.name LIKE 'clean %'
-    ) AS t
-    WINDOW spans AS (ORDER BY n.ordinal)
+    LEFT JOIN LATERAL (
+        SELECT l.totals
+        FROM orphan_cleaner.runs AS l
+        WHERE r.totals IS NULL
+            AND l.totals IS NOT NULL
+            AND l.started_at < r.started_at
+        ORDER BY l.started_at DESC
+        LIMIT 1
+    ) AS e ON true
+),
+figures AS (
+    SELECT
+        s.ordinal, s.since, s.is_run, s.users_checked, s.users_missing,
+        (SELECT coalesce(sum(t.value::bigint), 0) FROM jsonb_each_text(s.totals) AS t (name, value) WHERE t.name LIKE 'clean %') AS runs,
+        coalesce((s.totals ->> 'clean refused')::bigint, 0) AS refused,
+        coalesce((s.totals ->> 'members_deleted')::bigint, 0) AS deleted,
+        coalesce((s.totals ->> 'members_restored')::bigint, 0) AS restored
+    FROM sums AS s
 ),
 differences AS (
     SELECT
@@ -240,7 +252,7 @@ differences AS (
         s.refused - lag(s.refused) OVER spans AS refused,
         s.deleted - lag(s.deleted) OVER spans AS deleted,
         s.restored - lag(s.restored) OVER spans AS restored
-    FROM sums AS s
+    FROM figures AS s
     WINDOW spans AS (ORDER BY s.ordinal)
 )
 SELECT

@@ -4,6 +4,7 @@
 SELECT
     coalesce((
         SELECT CASE
+            WHEN n.nspname = 'orphan_cleaner' THEN 'it is a record of runs'
             WHEN c.relpersistence = 't' THEN 'it is temporary'
             WHEN c.relispartition THEN 'it is a partition'
             WHEN c.relkind = 'p' THEN 'it is partitioned'
@@ -19,12 +20,14 @@ SELECT
     ), 'there is no such table')::text AS unfit,
     coalesce(columns.names, '{}')::text [] AS column_names,
     coalesce(columns.types, '{}')::text [] AS column_types,
-    coalesce(columns.nullable, '{}')::text [] AS nullable
+    coalesce(columns.nullable, '{}')::text [] AS nullable,
+    coalesce(columns.generated, '{}')::text [] AS generated
 FROM (
     SELECT
         array_agg(a.attname::text ORDER BY a.attnum) AS names,
         array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) AS types,
-        array_agg(a.attname::text) FILTER (WHERE NOT a.attnotnull) AS nullable
+        array_agg(a.attname::text) FILTER (WHERE NOT a.attnotnull) AS nullable,
+        array_agg(a.attname::text) FILTER (WHERE a.attgenerated <> '') AS generated
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -172,7 +175,13 @@ SELECT
             AND lower(g.attname) ~ '^(created|inserted|joined|added|sent|started|occurred)_?at$'
         ORDER BY g.attnum
         LIMIT 1
-    ), '')::text AS age_column
+    ), '')::text AS age_column,
+    ARRAY(
+        SELECT g.attname::text
+        FROM pg_catalog.pg_attribute AS g
+        WHERE g.attrelid = r.oid AND g.attnum > 0 AND NOT g.attisdropped AND g.attgenerated = ''
+        ORDER BY g.attnum
+    )::text [] AS column_names
 FROM columns AS r
 CROSS JOIN LATERAL (SELECT CASE WHEN r.is_array THEN 'element' ELSE format('%I', r.attname) END AS value) AS v
 WHERE r.base_name = 'uuid' OR (r.is_named AND NOT r.is_array AND r.base_name IN ('text', 'varchar', 'bpchar'))
@@ -230,10 +239,11 @@ END::text AS holding;
 
 -- name: TargetList :many
 -- The registry, in the order of the sweep: each target with the digest that was printed (empty: built in), and with that
--- of its functions as they are.
--- Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets, and their functions.
+-- of its functions as they are; and how the table of a delete differs from what its backup was printed for.
+-- Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets, their functions and columns.
 SELECT
     t.name, t.table_name, t.user_column, t.action, coalesce(extract(EPOCH FROM t.retention), 0)::bigint AS retention_seconds, t.limits,
+    coalesce(extract(EPOCH FROM t.backup_window), 0)::bigint AS backup_window_seconds, coalesce(t.counter, 'null') AS counter,
     coalesce(t.digest, '')::text AS digest, t.applied_at, t.applied_by,
     coalesce((
         SELECT encode(
@@ -245,6 +255,35 @@ SELECT
         FROM pg_catalog.pg_proc AS p
         WHERE p.pronamespace = 'orphan_cleaner'::regnamespace
             AND p.proname IN (SELECT t.name || '_' || v.verb FROM unnest(@verbs::text []) AS v (verb))
-    ), '')::text AS functions_digest
+    ), '')::text AS functions_digest,
+    coalesce((
+        SELECT string_agg(
+            CASE
+                WHEN n.attname IS NULL THEN format('column %s is gone', p.attname)
+                WHEN p.attname IS NULL THEN format('column %s is new', n.attname)
+                ELSE format('column %s is %s, and was %s', n.attname, n.type, b.type)
+            END, ', ' ORDER BY coalesce(n.attname, p.attname)
+        )
+        FROM (
+            SELECT unnest(substring(f.prosrc FROM '''(\{"[^}]*\})''::name \[\] IS DISTINCT')::name []) AS attname
+            FROM pg_catalog.pg_proc AS f
+            WHERE f.pronamespace = 'orphan_cleaner'::regnamespace AND f.proname = t.name || '_audit_deleted'
+        ) AS p
+        FULL JOIN (
+            SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type
+            FROM pg_catalog.pg_attribute AS a
+            -- By names: who lists may have no right on the schema.
+            JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+            JOIN pg_catalog.pg_namespace AS s ON s.oid = c.relnamespace
+            WHERE format('%I.%I', s.nspname, c.relname) = t.table_name AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        ) AS n ON n.attname = p.attname
+        LEFT JOIN (
+            SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type
+            FROM pg_catalog.pg_attribute AS a
+            WHERE a.attrelid = to_regclass(t.backup_table) AND a.attnum > 0 AND NOT a.attisdropped
+        ) AS b ON b.attname = n.attname
+        WHERE t.digest IS NOT NULL AND t.action = 'delete'
+            AND (n.attname IS NULL OR p.attname IS NULL OR n.type IS DISTINCT FROM b.type)
+    ), '')::text AS columns_differ
 FROM orphan_cleaner.targets AS t
 ORDER BY t.ordinal;

@@ -17,12 +17,14 @@ END
 $$;
 GRANT USAGE ON SCHEMA orphan_cleaner_fleet TO orphan_cleaner_fleet;
 GRANT SELECT ON
-    orphan_cleaner_fleet.runs, orphan_cleaner_fleet.shards, orphan_cleaner_fleet.approvals, orphan_cleaner_fleet.pauses
+    orphan_cleaner_fleet.runs, orphan_cleaner_fleet.shards, orphan_cleaner_fleet.ranges, orphan_cleaner_fleet.approvals, orphan_cleaner_fleet.pauses
     TO orphan_cleaner_fleet;
 GRANT EXECUTE ON FUNCTION
     orphan_cleaner_fleet.run_begin(text [], text, interval),
     orphan_cleaner_fleet.shard_done(bigint, text, boolean, jsonb),
-    orphan_cleaner_fleet.wave_begin(bigint, bigint, text [], jsonb),
+    orphan_cleaner_fleet.ranges_add(bigint, uuid [], uuid []),
+    orphan_cleaner_fleet.range_done(bigint, uuid, uuid, bytea, uuid [], interval),
+    orphan_cleaner_fleet.wave_begin(bigint, bigint, text [], jsonb, bigint),
     orphan_cleaner_fleet.run_end(bigint, text, text, text, jsonb),
     orphan_cleaner_fleet.take_calls(bigint, double precision),
     orphan_cleaner_fleet.pause(text, text),

@@ -144,7 +144,10 @@ GRANT SELECT ON public.conversation_members TO orphan_cleaner_restorer;
         SELECT string_agg(quote_ident(attname), ', ') INTO columns
         FROM pg_attribute
         WHERE attrelid = 'public.users'::regclass AND attname IN ('id', 'created_at', 'deleted_at') AND NOT attisdropped;
-        EXECUTE format('GRANT SELECT (%s) ON public.users TO orphan_cleaner_owner', columns);
+        -- It may be a table of another meaning.
+        IF columns IS NOT NULL THEN
+            EXECUTE format('GRANT SELECT (%s) ON public.users TO orphan_cleaner_owner', columns);
+        END IF;
     END
     $$;
 \endif
@@ -205,18 +208,22 @@ END
 $$;
 
 -- owner: counts, and the successor of a last owner, if orphan-cleaner effects says so; to look at the counts in any case.
+-- To lock a row takes the right to update a column of it, whichever: of conversations for trigger, keep and promote, and of
+-- members, too.
 DO $$
 DECLARE
-    has_count boolean := EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.conversations'::regclass AND attname = 'member_count' AND NOT attisdropped);
+    choices CONSTANT text [] := ARRAY(SELECT e.choice FROM orphan_cleaner.effects AS e);
+    has_count CONSTANT boolean := EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.conversations'::regclass AND attname = 'member_count' AND NOT attisdropped);
+    has_role CONSTANT boolean := EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.conversation_members'::regclass AND attname = 'role' AND NOT attisdropped);
 BEGIN
     IF has_count THEN
         GRANT SELECT (member_count) ON public.conversations TO orphan_cleaner_owner;
     END IF;
-    IF has_count AND EXISTS (SELECT FROM orphan_cleaner.effects WHERE choice IN ('on', 'trigger', 'keep', 'promote')) THEN
-        GRANT UPDATE (member_count) ON public.conversations TO orphan_cleaner_owner;
+    IF choices && (CASE WHEN has_count THEN '{on,trigger,keep,promote}' ELSE '{keep,promote}' END)::text [] THEN
+        EXECUTE format('GRANT UPDATE (%s) ON public.conversations TO orphan_cleaner_owner', CASE WHEN has_count THEN 'member_count' ELSE 'id' END);
     END IF;
-    IF EXISTS (SELECT FROM orphan_cleaner.effects WHERE choice = 'promote') THEN
-        GRANT UPDATE (role) ON public.conversation_members TO orphan_cleaner_owner;
+    IF choices && '{trigger,keep,promote}' THEN
+        EXECUTE format('GRANT UPDATE (%s) ON public.conversation_members TO orphan_cleaner_owner', CASE WHEN has_role THEN 'role' ELSE 'joined_at' END);
     END IF;
 END
 $$;
@@ -250,7 +257,8 @@ GRANT EXECUTE ON FUNCTION
     orphan_cleaner.surroundings(),
     orphan_cleaner.effects_check(),
     orphan_cleaner.counter_sample(integer),
-    orphan_cleaner.run_totals()
+    orphan_cleaner.run_totals(),
+    orphan_cleaner.target_rows(uuid [])
     TO orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader;
 
 -- 5. runner: the functions of a run.
@@ -286,11 +294,11 @@ GRANT EXECUTE ON FUNCTION
     orphan_cleaner.hold_lift(bigint, bigint, boolean),
     orphan_cleaner.pause(text),
     orphan_cleaner.resume(),
-    orphan_cleaner.is_restorable(uuid, uuid),
+    orphan_cleaner.restorable(uuid, uuid),
     orphan_cleaner.restore_plan(bigint, uuid [], uuid [], timestamptz, timestamptz, text []),
     orphan_cleaner.restore_store(bigint, uuid, bigint, uuid [], uuid [], timestamptz, timestamptz, text []),
     orphan_cleaner.restore_chunks(bigint, text, integer),
-    orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, interval, text),
+    orphan_cleaner.restore_chunk(bigint, uuid, date, bigint, integer, uuid [], interval, text),
     orphan_cleaner.recheck_settle(bigint, uuid)
     TO orphan_cleaner_restorer;
 GRANT SELECT ON
@@ -301,11 +309,26 @@ DO $$
 DECLARE
     partition regclass;
     target record;
+    counter record;
 BEGIN
-    FOR target IN SELECT t.table_name, t.action, t.audit_table, t.backup_table FROM orphan_cleaner.targets AS t LOOP
+    FOR target IN SELECT t.table_name, t.action, t.counter, t.audit_table, t.backup_table FROM orphan_cleaner.targets AS t LOOP
         -- What its functions do, as the owner.
         EXECUTE format('GRANT USAGE ON SCHEMA %s TO orphan_cleaner_owner', (SELECT c.relnamespace::regnamespace FROM pg_class AS c WHERE c.oid = target.table_name::regclass));
         EXECUTE format('GRANT SELECT, INSERT, %s ON %s TO orphan_cleaner_owner', target.action, target.table_name::regclass);
+        -- And the column that counts them; without a counter, or where it is gone, there is none.
+        FOR counter IN
+            SELECT
+                c.oid::regclass AS name, c.relnamespace::regnamespace AS home, string_agg(quote_ident(a.attname), ', ') AS columns,
+                string_agg(quote_ident(a.attname), ', ') FILTER (WHERE a.attname = target.counter ->> 'column') AS counts
+            FROM pg_class AS c
+            JOIN pg_attribute AS a ON a.attrelid = c.oid AND (a.attname = target.counter ->> 'column' OR target.counter -> 'key' ? a.attname::text)
+            WHERE c.oid = to_regclass(target.counter ->> 'table')
+            GROUP BY c.oid
+            HAVING bool_or(a.attname = target.counter ->> 'column')
+        LOOP
+            EXECUTE format('GRANT USAGE ON SCHEMA %s TO orphan_cleaner_owner', counter.home);
+            EXECUTE format('GRANT SELECT (%s), UPDATE (%s) ON %s TO orphan_cleaner_owner', counter.columns, counter.counts, counter.name);
+        END LOOP;
         EXECUTE format('GRANT SELECT ON %s, %s TO orphan_cleaner_restorer', target.audit_table::regclass, target.backup_table::regclass);
         FOR partition IN SELECT inhrelid FROM pg_inherits WHERE inhparent = target.backup_table::regclass LOOP
             EXECUTE format('GRANT SELECT ON %s TO orphan_cleaner_restorer', partition);

@@ -24,19 +24,40 @@ type BenchCmd struct {
 	Repeat     int           `help:"Repetitions; the median counts." default:"5"`
 	RunsBefore int           `help:"Runs that a database has made before one is measured beside a fresh one; 0: not measured." default:"50"`
 	Rate       int           `help:"Transactions a second of the application beside a run; 0: not measured." default:"200"`
+	Targets    string        `help:"Instead, a run over the tables of this page beside floors, one for each table: docs/targets.md." placeholder:"PAGE"`
+	Users      int           `help:"Users, with --targets; 3 in 100 are dead." default:"100000"`
 	JSONFile   string        `name:"json" help:"Write all figures to a file." placeholder:"FILE"`
 	SVG        string        `help:"Draw them to a file." placeholder:"FILE"`
 	Markdown   string        `help:"Write the tables between the marks of a document." placeholder:"FILE"`
+	Fleet      bool          `help:"Measure fleets of 1, 4 and 12 databases of the first size and the last share instead, with 1 and 3 workers."`
 	Program    string        `help:"The built orphan-cleaner. Without it the one beside this program." placeholder:"FILE"`
 }
 
 // applicationAlone is how long the application is measured without a run.
 const applicationAlone = 10 * time.Second
 
+// contentDead is the share of dead users of --targets.
+const contentDead = 0.03
+
 // Run measures and shows.
 func (cmd *BenchCmd) Run(ctx context.Context, s *streams) error {
 	options, err := cmd.options(s)
 	if err != nil {
+		return err
+	}
+	if cmd.Fleet {
+		text, err := bench.Fleet(ctx, options)
+		if err == nil {
+			_, err = io.WriteString(s.out, text)
+		}
+		return err
+	}
+	if cmd.Targets != "" {
+		c, err := bench.RunContent(ctx, options, cmd.Targets, cmd.Users, contentDead)
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(s.out, c.Text())
 		return err
 	}
 	report, err := bench.Run(ctx, options)

@@ -67,6 +67,21 @@ func TestBench(t *testing.T) {
 	nothingLeft(t, l.temp)
 }
 
+// A run over five tables does what floors do, one for each; what it did is restored.
+func TestBenchTargets(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, "bench", "--program="+product, "--targets=../../docs/targets.md", "--users=1000", "--repeat=1")
+	out := l.run(t)
+	for _, want := range []string{
+		"10,000 rows in 5 tables, of 1,000 users; 300 rows of 30 dead users done, no other;", "Calls: 11; expected: 11.", "run / floors: ",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("nothing about %q in\n%s", want, out)
+		}
+	}
+	nothingLeft(t, l.temp)
+}
+
 // The application plays beside a run, as long as that lasts.
 func TestBenchApplication(t *testing.T) {
 	t.Parallel()

@@ -13,6 +13,7 @@ import (
 type DemoCmd struct {
 	Conversations int    `help:"Conversations to make." default:"1000"`
 	Members       int    `help:"Members to make." default:"15000"`
+	Targets       string `help:"Show this page's tables and targets.yaml: docs/targets.md." placeholder:"PAGE"`
 	Keep          bool   `help:"Leave PostgreSQL and auth-service up at the end, and say how to use and how to stop them."`
 	Program       string `help:"The built orphan-cleaner. Without it the one beside this program." placeholder:"FILE"`
 }
@@ -31,6 +32,6 @@ func (cmd *DemoCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	return demo.Run(ctx, demo.Options{
-		Product: product, Lab: self, Conversations: cmd.Conversations, Members: cmd.Members, Keep: cmd.Keep, Out: s.out, Err: s.err,
+		Product: product, Lab: self, Conversations: cmd.Conversations, Members: cmd.Members, Keep: cmd.Keep, Page: cmd.Targets, Out: s.out, Err: s.err,
 	})
 }

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"flag"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/nova-social/orphan-cleaner/internal/lab/document"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
@@ -37,10 +40,38 @@ func TestDemo(t *testing.T) {
 	nothingLeft(t, l.temp)
 }
 
+var update = flag.Bool("update", false, "write the output of the demo of targets into docs/targets.md")
+
+// What docs/targets.md shows is what `make demo-targets` prints, but for the time that it took.
+func TestDemoTargets(t *testing.T) {
+	t.Parallel()
+	const page, begin, end = "../../docs/targets.md", "<!-- demo: `go test ./cmd/lab -run TestDemoTargets -update` writes it -->", "<!-- demo: end -->"
+	l := newLab(t, "demo", "--program="+product, "--targets="+page)
+	_, out, _ := strings.Cut(l.run(t), "\n$ orphan-cleaner target print ")
+	out = regexp.MustCompile(` +\n`).ReplaceAllString("```\n$ orphan-cleaner target print "+out+"```\n", "\n")
+	nothingLeft(t, l.temp)
+	if *update {
+		if err := document.Replace(page, begin, end, out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, _ := strings.Cut(string(text), begin+"\n\n")
+	shown, _, _ = strings.Cut(shown, "\n"+end)
+	took := regexp.MustCompile(`took \d+\.\d\d s|  [\d.]+m?s\b`)
+	if took.ReplaceAllString(out, "took") != took.ReplaceAllString(shown, "took") {
+		t.Errorf("docs/targets.md does not show what the demo prints; go test ./cmd/lab -run %s -update writes it:\n%s", t.Name(), out)
+	}
+}
+
 func TestDemoUsage(t *testing.T) {
 	t.Parallel()
 	newLab(t, "demo", "--members=0").fail(t, "1 or more")
 	newLab(t, "demo", "--program=/nowhere/orphan-cleaner").fail(t, "make build")
+	newLab(t, "demo", "--program="+product, "--targets=../../README.md").fail(t, "no block of sql")
 }
 
 // Ctrl-C in the midst of it leaves neither a server nor a file.

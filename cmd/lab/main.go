@@ -20,7 +20,7 @@ type CLI struct {
 	Demo        DemoCmd        `cmd:"" help:"See all of it on a throw-away PostgreSQL and auth-service."`
 	Bench       BenchCmd       `cmd:"" help:"Measure whole runs beside a floor, on throw-away servers."`
 	Simulate    SimulateCmd    `cmd:"" help:"Play a year in minutes: what honest and lying auth-services cost before a breaker stops them."`
-	AuthService AuthServiceCmd `cmd:"" hidden:"" help:"Serve the users whose ids come on stdin."`
+	AuthService AuthServiceCmd `cmd:"" help:"Serve the users whose ids come on stdin, for a trial of your own."`
 	Floor       FloorCmd       `cmd:"" hidden:"" help:"Do the least that a run has to, unaudited."`
 }
 

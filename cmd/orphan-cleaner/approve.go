@@ -43,7 +43,7 @@ func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.JSON && !cmd.Yes {
 		return fmt.Errorf("%w: --json asks nobody; add --yes", errUsage)
 	}
-	sum, err := cmd.show(ctx, pool, s)
+	sum, targets, err := cmd.show(ctx, pool, s)
 	if err != nil {
 		return err
 	}
@@ -63,51 +63,66 @@ func (cmd *ApproveCmd) Run(ctx context.Context, s *streams) error {
 	}
 	return cmd.say(s, map[string]any{
 		"run_id": cmd.Refused, "approval_id": given.ApprovalID, "expires_at": given.ExpiresAt.UTC(), "breaker": sum.Breaker,
-		"users_due": sum.UsersDue, "members_due": sum.Members, "conversations": sum.Conversations, "users_new": sum.UsersNew,
+		"users_due": sum.UsersDue, "members_due": sum.Members, "conversations": sum.Conversations, "users_new": sum.UsersNew, "targets": targets,
 	}, "run %d is approved until %s UTC; the next run uses it, once: orphan-cleaner run", cmd.Refused, given.ExpiresAt.UTC().Format(time.DateTime))
 }
 
-func (cmd *ApproveCmd) show(ctx context.Context, pool *pgxpool.Pool, s *streams) (db.RefusalSummaryRow, error) {
-	sum, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (db.RefusalSummaryRow, error) {
+func (cmd *ApproveCmd) show(ctx context.Context, pool *pgxpool.Pool, s *streams) (sum db.RefusalSummaryRow, targets []db.RefusalTargetsRow, err error) {
+	sum, err = database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) (db.RefusalSummaryRow, error) {
 		return q.RefusalSummary(ctx, cmd.Refused)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return sum, fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, cmd.Refused)
+		return sum, nil, fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, cmd.Refused)
 	}
 	if err != nil {
-		return sum, fmt.Errorf("reading run %d: %w; see: orphan-cleaner check", cmd.Refused, err)
+		return sum, nil, fmt.Errorf("reading run %d: %w; see: orphan-cleaner check", cmd.Refused, err)
 	}
 	if sum.State != "refused" || sum.Breaker == nil {
-		return sum, fmt.Errorf("%w: run %d was not refused (%s), and only a refused run can be approved; see: orphan-cleaner status", errUsage, cmd.Refused, sum.State)
+		return sum, nil, fmt.Errorf("%w: run %d was not refused (%s), and only a refused run can be approved; see: orphan-cleaner status", errUsage, cmd.Refused, sum.State)
+	}
+	if sum.Kind != "clean" {
+		return sum, nil, fmt.Errorf("%w: run %d was a revert, and nobody can approve one; if it is right: orphan-cleaner restore --revert, with a higher --max-%s", errUsage, cmd.Refused, *sum.Breaker)
 	}
 	if !settings.Approvable(*sum.Breaker) {
-		return sum, fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; correct that, then orphan-cleaner run",
+		return sum, nil, fmt.Errorf("%w: run %d was refused by %s, which nobody can approve: it doubts auth-service or the clock; correct that, then orphan-cleaner run",
 			errUsage, cmd.Refused, *sum.Breaker)
+	}
+	targets, err = database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.RefusalTargetsRow, error) {
+		return q.RefusalTargets(ctx, cmd.Refused)
+	})
+	if err != nil {
+		return sum, nil, fmt.Errorf("reading the targets of run %d: %w; see: orphan-cleaner check", cmd.Refused, err)
+	}
+	if cmd.JSON {
+		return sum, targets, nil
 	}
 	largest, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.RefusalLargestRow, error) {
 		return q.RefusalLargest(ctx, cmd.Refused)
 	})
 	if err != nil {
-		return sum, fmt.Errorf("reading run %d: %w", cmd.Refused, err)
-	}
-	if cmd.JSON {
-		return sum, nil
+		return sum, nil, fmt.Errorf("reading run %d: %w", cmd.Refused, err)
 	}
 	t := newTable(fmt.Sprintf("Run %d, refused by %s", cmd.Refused, *sum.Breaker), "", "")
 	t.AppendRows([]table.Row{
 		{"users whose members will be deleted", sum.UsersDue},
 		{"  members, as of now", sum.Members},
 		{"  of conversations", sum.Conversations},
-		{"users newly missing, whose clocks start", sum.UsersNew},
 	})
+	for _, r := range targets[1:] {
+		t.AppendRow(table.Row{"  rows of " + r.Target + ", as of now", r.RowCount})
+	}
+	t.AppendRow(table.Row{"users newly missing, whose clocks start", sum.UsersNew})
+	if sum.UsersNew > 0 {
+		t.AppendRow(table.Row{"  when they are due no limit counts their rows", ""})
+	}
 	if err := printTable(s.out, t); err != nil || len(largest) == 0 {
-		return sum, err
+		return sum, targets, err
 	}
 	t = newTable("The largest", "user", "members")
 	for _, u := range largest {
 		t.AppendRow(table.Row{u.UserID, u.Members})
 	}
-	return sum, printTable(s.out, t)
+	return sum, targets, printTable(s.out, t)
 }
 
 func (cmd *ApproveCmd) revoke(ctx context.Context, pool *pgxpool.Pool, s *streams) error {

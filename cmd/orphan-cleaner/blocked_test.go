@@ -3,11 +3,33 @@ package main
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
+
+// An approval that a run used settles the refusal, also where one of its users is blocked: nothing of it is left to
+// approve. The refusal names its own number.
+func TestApprovedAndBlocked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 300, 15)
+	w.Exec(`CREATE TABLE pins (conversation_id uuid, user_id uuid, FOREIGN KEY (conversation_id, user_id) REFERENCES conversation_members (conversation_id, user_id))`)
+	w.Exec(`INSERT INTO pins SELECT conversation_id, user_id FROM conversation_members WHERE user_id = $1`, w.dead[4])
+	strict := append(slices.Clone(w.env), "ORPHAN_CLEANER_MAX_DELETE_ROWS=1")
+	if e := program(t, strict, "run").expect(t, exitRefused); !strings.Contains(e.stderr, "orphan-cleaner approve 1, once") {
+		t.Errorf("%s", e)
+	}
+	if e := program(t, strict, "status").expect(t, exitDone); !strings.Contains(e.stdout, "REFUSED run 1, not settled yet") {
+		t.Errorf("%s", e)
+	}
+	program(t, w.env, "approve", "1", "--yes").expect(t, exitDone)
+	program(t, strict, "run").expect(t, exitFailed)
+	if e := program(t, strict, "status").expect(t, exitDone); strings.Contains(e.stdout, "REFUSED run 1") || !strings.Contains(strings.ToLower(e.stdout), "blocked") {
+		t.Errorf("%s", e)
+	}
+}
 
 // Who is blocked, by which constraint, in the server's words and since when: in the
 // result, the log, status and report, until the rows are deleted.

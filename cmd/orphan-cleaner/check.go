@@ -8,6 +8,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/conform"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/source"
 	"github.com/nova-social/orphan-cleaner/internal/source/sqlsource"
@@ -39,27 +40,15 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	alive, dead, err := cmd.canaries()
-	if err != nil {
-		return err
-	}
 	log := cmd.logger(s)
 	if _, err := cmd.sinks(s.out, log); err != nil {
 		return err
 	}
-	client, err := cmd.dialAs(ctx, source.Config{Logger: log, Known: alive})
+	client, probes, err := dialProbed(ctx, cmd.AuthFlags, cmd.CanaryFlags, log)
 	if err != nil {
 		return err
 	}
 	defer closeClient(client, log)
-	probes := []check.Probe{
-		authProbe(client, cmd.AuthServiceURL), plaintextProbe(cmd.AuthServiceURL), canaryProbe(client, alive, dead),
-	}
-	bySQL, isSQL := client.(*sqlsource.Source)
-	if isSQL {
-		probes[1] = encryptionProbe("auth-service-tls", "AUTH_SERVICE_URL", bySQL.Pool())
-		probes = append(probes, queryProbe(bySQL))
-	}
 	if cmd.RedisURL != "" {
 		probes = append(probes, cmd.redisProbe(log))
 	}
@@ -74,14 +63,14 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 	}
 	var findings check.Findings
 	if pool, err := cmd.open(ctx); err != nil {
-		findings = append(findings, check.Finding{Name: "database", Status: check.Fail, Message: strings.TrimSuffix(oneLine(err), "; "+databaseHint), Hint: databaseHint})
+		findings = append(findings, check.Finding{Name: "database", Status: check.Fail, Message: strings.TrimSuffix(oneLine(err), "; "+database.ConnectionHint(err)), Hint: database.ConnectionHint(err)})
 		for _, probe := range probes {
 			findings = append(findings, probe(ctx))
 		}
 	} else {
 		defer pool.Close()
 		probes = append([]check.Probe{poolerProbe(url), connectionsProbe(pool), encryptionProbe("database-tls", "DATABASE_URL", pool)}, probes...)
-		if isSQL {
+		if bySQL, isSQL := client.(*sqlsource.Source); isSQL {
 			probes = append(probes, sameDatabaseProbe(pool, bySQL.Pool()))
 		}
 		beside := check.New(pool, log, latest)
@@ -116,18 +105,26 @@ func (cmd *CheckCmd) conform(ctx context.Context, s *streams) error {
 	return cmd.print(s, test.Run(ctx))
 }
 
-// print prints a line per check and fails when one of them failed.
+// print prints a line per check and how many are what, and fails when one of them failed.
 func (cmd *CheckCmd) print(s *streams, findings check.Findings) (err error) {
 	if cmd.JSON {
 		err = printJSON(s.out, findings)
 	} else {
 		var b strings.Builder
+		counts, sums := map[string]int{}, []string(nil)
 		for _, f := range findings {
 			fmt.Fprintf(&b, "%-4s  %s: %s\n", f.Status, f.Name, shown(f.Message))
 			if f.Hint != "" {
 				fmt.Fprintf(&b, "      hint: %s\n", shown(f.Hint))
 			}
+			counts[f.Status]++
 		}
+		for _, status := range []string{check.OK, check.Warn, check.Fail} {
+			if counts[status] > 0 {
+				sums = append(sums, fmt.Sprintf("%d %s", counts[status], status))
+			}
+		}
+		fmt.Fprintln(&b, strings.Join(sums, ", "))
 		_, err = fmt.Fprint(s.out, b.String())
 	}
 	if err != nil {

@@ -212,7 +212,9 @@ func TestPooler(t *testing.T) {
 				}
 			} else {
 				is(t, findings(t, env, exitDone), "pooler", "ok", says)
-				program(t, env, "target", "check", writeTargets(t, `targets: [{name: it, table: public.conversations, user: id, key: [id], age: none, action: delete, where: kind = 'x', after: [conversation_members]}]`)).expect(t, exitDone)
+				if e := program(t, env, "target", "check", writeTargets(t, `targets: [{name: it, table: public.conversations, user: id, key: [id], age: none, action: delete, where: kind = 'x', after: [conversation_members]}]`)).expect(t, exitFailed); !strings.Contains(e.stdout, "target it is in the file and not in the registry") {
+					t.Errorf("%s", e)
+				}
 				r := startServe(t, env)
 				eventually(t, "a run behind the pooler", func() bool { return w.runsEnded() == 1 })
 				gone(t, w, living, 15)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
@@ -61,11 +62,15 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "orphan-cleaner:", err)
 		return exitFailed
 	}
-	if len(args) == 0 {
-		args = []string{"--help"}
+	bare := len(args) == 0
+	if bare { // a line of cron whose variable is empty did not run
+		args, parser.Stdout = []string{"--help"}, stderr
 	}
 	kctx, err := parser.Parse(args)
-	if exited >= 0 {
+	switch {
+	case bare:
+		return exitUsage
+	case exited >= 0:
 		return exited
 	}
 	if err != nil {
@@ -83,7 +88,18 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = explained(kctx.Run())
 	}
 	if err != nil && !errors.Is(err, errShown) {
-		fmt.Fprintln(stderr, "orphan-cleaner:", oneLine(err))
+		said := oneLine(err)
+		if _, is := errors.AsType[usageError](err); is {
+			var lines []string
+			for line := range strings.Lines(err.Error()) {
+				lines = append(lines, shown(strings.TrimSpace(line)))
+			}
+			said = strings.Join(lines, "\norphan-cleaner: ")
+		}
+		if exitStatus(err) == exitUsage && !strings.Contains(said, "orphan-cleaner ") {
+			said += "; see: orphan-cleaner " + commandWords(kctx) + " --help"
+		}
+		fmt.Fprintln(stderr, "orphan-cleaner:", said)
 	}
 	return exitStatus(err)
 }

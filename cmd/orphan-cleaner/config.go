@@ -12,6 +12,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/jedib0t/go-pretty/v6/table"
+
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 // ConfigCmd is `config`.
@@ -61,7 +63,11 @@ func (cmd *ConfigCmd) Run(ctx context.Context, kctx *kong.Context, file *configF
 		case "file":
 			from += " " + e.At
 		}
-		t.AppendRow(table.Row{e.Name, e.Value, from, e.Pin})
+		value := any(e.Value)
+		if strings.HasSuffix(e.Name, "-url") {
+			value = bareURL(e.Value)
+		}
+		t.AppendRow(table.Row{e.Name, value, from, e.Pin})
 	}
 	return printTable(s.out, t)
 }
@@ -129,14 +135,14 @@ func (cmd *ConfigCmd) addPins(ctx context.Context, all []effective) error {
 	}
 	for _, line := range lines {
 		name := "max-" + line.Name
-		if isTime(line.Name) {
+		if settings.IsTime(line.Name) {
 			name = line.Name
 		}
 		i := slices.IndexFunc(all, func(e effective) bool { return e.Name == name })
 		if line.Pin == nil || i < 0 {
 			continue
 		}
-		if all[i].Pin = limitText(line.Name, *line.Pin); line.Effective != line.Value {
+		if all[i].Pin = settings.BoundText(line.Name, *line.Pin); line.Effective != line.Value {
 			all[i].Value, all[i].From, all[i].At = all[i].Pin, "pin", ""
 		}
 	}

@@ -90,9 +90,12 @@ func TestConfigIsComplete(t *testing.T) {
 
 func TestConfigTable(t *testing.T) {
 	t.Parallel()
-	e := program(t, []string{"ORPHAN_CLEANER_RETENTION=40d", "ORPHAN_CLEANER_CANARY_ALIVE=" + strings.Repeat("6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10,", 9)},
-		"config", "--max-qps=5").expect(t, exitDone)
+	e := program(t, []string{
+		"ORPHAN_CLEANER_RETENTION=40d", "ORPHAN_CLEANER_CANARY_ALIVE=" + strings.Repeat("6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10,", 9),
+		"DATABASE_URL=postgres://runner:" + hidden + "@127.0.0.1:1/messaging",
+	}, "config", "--max-qps=5").expect(t, exitDone)
 	for _, want := range [][]string{
+		{"database-url", "postgres://runner@127.0.0.1:1/messaging", "environment", "DATABASE_URL"},
 		{"retention", "40d", "environment", "ORPHAN_CLEANER_RETENTION"},
 		{"max-qps", "5", "flag", "--max-qps"},
 		{"batch-size", "100", "default"},

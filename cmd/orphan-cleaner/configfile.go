@@ -68,7 +68,13 @@ func readConfigFile(path string, model *kong.Application) (*configFile, error) {
 	}
 	var wrong []error
 	for name, node := range file.values {
-		if err := checkValue(flags, name, node); err != nil {
+		err := checkValue(flags, name, node)
+		if flag := flags[name]; err == nil && flag.Name != name {
+			if _, twice := file.values[flag.Name]; twice {
+				err = fmt.Errorf("%s is %s by another name: remove one", name, flag.Name)
+			}
+		}
+		if err != nil {
 			wrong = append(wrong, fmt.Errorf("%s:%d: %w", path, node.Line, err))
 		}
 	}
@@ -84,10 +90,14 @@ func checkValue(flags map[string]*kong.Flag, name string, node yaml.Node) error 
 			names = append(names, name)
 		}
 		slices.Sort(names)
-		if near := suggest.Nearest(name, names); near != "" {
+		if node.Kind == yaml.MappingNode {
+			return fmt.Errorf("there is no setting %q that others stand under: begin each line with a setting, such as `retention: 30d`", name)
+		}
+		as := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, settingPrefix), "_", "-"))
+		if near := suggest.Nearest(as, names); near != "" {
 			return fmt.Errorf("there is no setting %q, did you mean %s?", name, near)
 		}
-		return fmt.Errorf("there is no setting %q; see: orphan-cleaner config", name)
+		return fmt.Errorf("there is no setting %q", name)
 	}
 	value, ok := valueOf(flag, node)
 	if !ok {

@@ -72,19 +72,23 @@ func TestRunByConfigFile(t *testing.T) {
 func TestConfigFileRefuses(t *testing.T) {
 	t.Parallel()
 	for text, says := range map[string]string{
-		"interval: 2h\nretentoin: 30d\n":      `:2: there is no setting "retentoin", did you mean retention?`,
-		"execute: true\n":                     `:1: there is no setting "execute"`,
-		"yes: true\n":                         `:1: there is no setting "yes"`,
-		"\n\nretention: 30\n":                 `:3: retention: "30" is not a duration`,
-		"restore-window: x\n":                 `:1: restore-window: "x" is not a duration`,
-		"log-format: xml\n":                   `:1: log-format is "xml", it must be one of: text, json`,
-		"retention: 30d\nretention: 3d\n":     `already defined at line 1`,
-		"retention:\n":                        `:1: retention wants one value`,
-		"retention: [30d, 40d]\n":             `:1: retention wants one value`,
-		"retention: {days: 30}\n":             `:1: retention wants one value`,
-		"- retention\n":                       "want lines such as `retention: 30d`",
-		"retention: 30d\n---\nmax-gap: 1d":    "more than one YAML document",
-		"database-max-connections: " + hidden: `:1: database-max-connections`,
+		"interval: 2h\nretentoin: 30d\n":              `:2: there is no setting "retentoin", did you mean retention?`,
+		"execute: true\n":                             `:1: there is no setting "execute"`,
+		"yes: true\n":                                 `:1: there is no setting "yes"`,
+		"\n\nretention: 30\n":                         `:3: retention: "30" is not a duration`,
+		"restore-window: x\n":                         `:1: restore-window: "x" is not a duration`,
+		"log-format: xml\n":                           `:1: log-format is "xml", it must be one of: text, json`,
+		"retention: 30d\nretention: 3d\n":             `already defined at line 1`,
+		"retention:\n":                                `:1: retention wants one value`,
+		"retention: [30d, 40d]\n":                     `:1: retention wants one value`,
+		"retention: {days: 30}\n":                     `:1: retention wants one value`,
+		"- retention\n":                               "want lines such as `retention: 30d`: yaml: construct errors: line 1: this seq is not what belongs here",
+		"retention: 30d\n---\nmax-gap: 1d":            "more than one YAML document",
+		"max-delete-rows: 5\nmax-delete-members: 7\n": ":2: max-delete-members is max-delete-rows by another name: remove one",
+		"breakers:\n  max-gap: 7d\n":                  `there is no setting "breakers" that others stand under: begin each line with a setting, such as`,
+		"ORPHAN_CLEANER_RETENTION: 30d\n":             `:1: there is no setting "ORPHAN_CLEANER_RETENTION", did you mean retention?`,
+		"MAX_DELETE_ROWS: 30\n":                       `:1: there is no setting "MAX_DELETE_ROWS", did you mean max-delete-rows?`,
+		"database-max-connections: " + hidden:         `:1: database-max-connections`,
 	} {
 		path := configuration(t, text)
 		e := program(t, nil, "status", "--config="+path).expect(t, exitUsage)

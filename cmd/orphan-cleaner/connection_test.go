@@ -38,7 +38,7 @@ func foreignSettings() map[string][]string {
 		"another role":       {"role = 'orphan_cleaner_foreign'"},
 		"statement timeout":  {"statement_timeout = '120ms'"},
 		"new tables":         {"default_tablespace = pg_default", "default_table_access_method = heap", "default_toast_compression = pglz"},
-		"odd ones":           {"array_nulls = off", "enable_partition_pruning = off", "constraint_exclusion = off", "xmloption = document", "synchronize_seqscans = off"},
+		"odd ones":           {"array_nulls = off", "enable_partition_pruning = off", "constraint_exclusion = off", "xmloption = document", "synchronize_seqscans = off", "restrict_nonsystem_relation_kind = view"},
 		"a preloaded module": {"session_preload_libraries = 'auto_explain'", "check_function_bodies = off"},
 	}
 }
@@ -80,7 +80,7 @@ func TestForeignSettings(t *testing.T) {
 						w.Exec(to + " SET " + setting)
 					}
 				}
-				w.unchanged(t)
+				w.Settle()
 				allCommands(t, w, w.envOf(login), name == "another role")
 			})
 		}
@@ -130,7 +130,7 @@ func allCommands(t *testing.T, w *world, env []string, isRunner bool) {
 		t.Errorf("restored rows differ:\n%s", diff)
 	}
 	restored := fmt.Sprint(testdb.One[int64](w.DB, "SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'"))
-	w.unchanged(t)
+	w.Settle()
 	done("restore", "--revert", restored)
 	done("restore", "--revert", restored, "--execute")
 	done("prune", "--execute")
@@ -166,7 +166,7 @@ func TestForeignSettingsOfDatabase(t *testing.T) {
 	t.Cleanup(pool.Close)
 	w.Pool.Close()
 	w.Pool = pool
-	w.unchanged(t)
+	w.Settle()
 	direct := slices.Clone(w.env)
 	w.env = w.envOf(bounced(t, w, "transaction"))
 	for _, args := range [][]string{{"check"}, {"hold", "add", "--user=" + w.dead[0].String(), "--reason=x"}, {"hold", "remove", "1"}, {"pause", "--reason=x"}, {"resume"}, {"status"}} {
@@ -281,7 +281,7 @@ func TestOtherEncodings(t *testing.T) {
 				SELECT md5('conversation')::uuid, id, now() - interval '60 days', 'Zoë' FROM users`)
 			w.auth.Add(w.users(t, "deleted_at IS NULL")...)
 			w.dead = w.users(t, "deleted_at IS NOT NULL")
-			w.unchanged(t)
+			w.Settle()
 			living, all := w.living(), w.Snapshot("conversation_members")
 			program(t, env, "check").expect(t, exitDone)
 			program(t, env, "hold", "add", "--user="+w.dead[0].String(), "--reason=Zoë").expect(t, exitDone)
@@ -314,9 +314,9 @@ func TestTemporaryFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, setting := range []string{"temp_file_limit = 0", "work_mem = '64kB'"} {
-		w.Exec("ALTER ROLE " + user.User.Username() + " SET " + setting)
+		w.Exec("ALTER ROLE " + user.User.Username() + " IN DATABASE " + w.Name + " SET " + setting) // others list roles
 	}
-	w.unchanged(t)
+	w.Settle()
 	env := w.envOf(login)
 	r := program(t, env, "run", "--json", "--chunk-time=10s", "--nice-ratio=0", "--max-history=0").expect(t, exitDone).result(t)
 	gone(t, w, living, 8_000)
@@ -391,6 +391,39 @@ func TestConnectionStrings(t *testing.T) {
 					if strings.Count(e.stderr, "\n") != 1 || !strings.Contains(e.stderr, bad.says) || strings.Contains(e.stdout+e.stderr, password) || strings.Contains(e.stdout+e.stderr, "Tail") {
 						t.Errorf("%v: want one line that says %q: %s", args, bad.says, e)
 					}
+				}
+			}
+		})
+	}
+}
+
+// A server that lets nobody in is up: the hint is what opens it.
+func TestConnectionsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ made, hint string }{
+		"no LOGIN":           {"ALTER ROLE %s NOLOGIN", "ALTER ROLE … LOGIN"},
+		"no connection left": {"ALTER ROLE %s CONNECTION LIMIT 0", "CONNECTION LIMIT"},
+		"no CONNECT":         {"REVOKE CONNECT ON DATABASE %[2]s FROM PUBLIC, orphan_cleaner_runner", "psql -f sql/roles.sql"},
+		"no database":        {"", "psql -l"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 10, 0)
+			w.Roles(rolesFile)
+			login, err := url.Parse(w.Login(runner))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.made == "" {
+				login.Path = "/nowhere"
+			} else {
+				w.Exec(fmt.Sprintf(c.made+" -- %[2]s", login.User.Username(), w.Name))
+			}
+			env := w.envOf(login.String())
+			is(t, findings(t, env, exitFailed), "database", "FAIL", c.hint)
+			for _, args := range [][]string{{"run"}, {"status"}} {
+				if e := program(t, env, args...).expect(t, exitFailed); !strings.Contains(e.stderr, c.hint) || strings.Contains(e.stderr, "server is up") {
+					t.Errorf("%v does not say %q: %s", args, c.hint, e)
 				}
 			}
 		})

@@ -16,7 +16,7 @@ func TestCronLines(t *testing.T) {
 	t.Parallel()
 	file := readFile(t, "../../deploy/cron/orphan-cleaner")
 	settings := regexp.MustCompile(`(?m)^([A-Z_]+)=(.*)$`).FindAllStringSubmatch(file, -1)
-	entry := regexp.MustCompile(`(?m)^\s*(?:\S+ +){4}\S+ +(?:orphan-cleaner(?:-migrator)? +)?(\S.*orphan-cleaner .*\| logger .*)$`)
+	entry := regexp.MustCompile(`(?m)^\s*(?:@daily|(?:\S+ +){4}\S+) +(?:orphan-cleaner(?:-migrator)? +)?(\S.*orphan-cleaner .*\| logger .*)$`)
 	entries := entry.FindAllStringSubmatch(file, -1)
 	if len(entries) != 2 || len(settings) < 3 {
 		t.Fatalf("read %d lines and %d settings of the cron file", len(entries), len(settings))
@@ -39,7 +39,7 @@ func TestCronLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	url := configuration(t, w.URL+"\n")
-	here := strings.NewReplacer("/usr/local/bin", bin, "/etc/orphan-cleaner/database-url", url, "/etc/orphan-cleaner/migrator-url", url,
+	here := strings.NewReplacer("/usr/local/bin", bin, "/usr/bin/orphan-cleaner", bin+"/orphan-cleaner", "/etc/orphan-cleaner/database-url", url, "/etc/orphan-cleaner/migrator-url", url,
 		"http://auth-service:9080", w.auth.URL(), "/var/lib/orphan-cleaner/", t.TempDir()+"/", "| logger", "| "+bin+"/logger")
 	for i, one := range entries {
 		cmd := exec.Command("env", "-i", "PATH=/usr/bin:/bin", "HOME=/", "LOGNAME=orphan-cleaner", "SHELL=/bin/sh")

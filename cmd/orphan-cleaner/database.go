@@ -72,8 +72,6 @@ func (f *DatabaseFlags) url() (string, error) {
 // byte order mark.
 func trimmed(text string) string { return strings.TrimSpace(strings.TrimPrefix(text, "\ufeff")) }
 
-const databaseHint = "check DATABASE_URL and that the server is up"
-
 // fileProbe tells who can read the password in a file that a setting names.
 func fileProbe(setting, path string) check.Probe {
 	name := strings.ReplaceAll(strings.ToLower(setting), "_", "-")
@@ -97,7 +95,7 @@ func (f *DatabaseFlags) open(ctx context.Context) (*pgxpool.Pool, error) {
 	}
 	pool, err := database.Open(ctx, value, f.MinConnections, f.MaxConnections)
 	if err != nil {
-		return nil, fmt.Errorf("%w; %s", err, databaseHint)
+		return nil, fmt.Errorf("%w; %s", err, database.ConnectionHint(err))
 	}
 	return pool, nil
 }

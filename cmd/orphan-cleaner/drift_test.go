@@ -29,7 +29,7 @@ func newBackedUpWorld(t *testing.T) *world {
 	w := newWorld(t, 300, 15)
 	w.Exec(`UPDATE conversation_members SET last_read_at = now() - interval '50 days', is_muted = true, role = 'admin',
 		user_public_key = 'key of ' || user_id`)
-	w.unchanged(t)
+	w.Settle()
 	program(t, w.env, "run").expect(t, exitDone)
 	w.Exec(`UPDATE users SET deleted_at = now() - interval '40 days'
 		WHERE id IN (SELECT md5('user ' || n)::uuid FROM generate_series(16, 25) AS n)`)

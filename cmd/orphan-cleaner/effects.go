@@ -81,7 +81,7 @@ func (cmd *EffectsListCmd) Run(ctx context.Context, s *streams) error {
 // EffectsSetCmd is `effects set`.
 type EffectsSetCmd struct {
 	DatabaseFlags `group:"Database"`
-	Choices       []string `arg:"" name:"name=choice" help:"counter=on, trigger or unread; owners=report, keep or promote."`
+	Choices       []string `arg:"" name:"name=choice" values:"effects" help:"counter=on, trigger or unread; owners=report, keep or promote."`
 	JSONFlag
 }
 
@@ -112,7 +112,7 @@ func (cmd *EffectsSetCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	return cmd.say(s, map[string]any{"set": set}, "%s; runs and restores go by it from their next chunk on; see: orphan-cleaner check", strings.Join(lines, "\n"))
+	return cmd.say(s, map[string]any{"set": set}, "%s; runs and restores go by it from their next chunk on; next, as a superuser: psql -f sql/roles.sql; then: orphan-cleaner check", strings.Join(lines, "\n"))
 }
 
 // ownersText says what became of conversations, in words; empty: nothing did.

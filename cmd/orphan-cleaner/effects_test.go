@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
 // Until somebody has chosen, check warns, and shows how wrong counts are; then it names what is
@@ -56,8 +58,50 @@ func TestEffects(t *testing.T) {
 	is(t, findings(t, run, exitDone), "counter", "ok", "count_members")
 	w.Exec("DROP TRIGGER count_members ON conversation_members")
 	is(t, findings(t, run, exitDone), "counter", "warn", "none that fires at a delete names it")
+	program(t, w.env, "effects", "set", "counter=on").expect(t, exitDone)
+	for kind, says := range map[string]string{"text": "is of type text", "integer GENERATED ALWAYS AS (5) STORED": "is generated"} {
+		w.Exec("ALTER TABLE conversations DROP COLUMN member_count, ADD COLUMN member_count " + kind)
+		w.Roles(rolesFile)
+		is(t, findings(t, run, exitFailed), "counter", "FAIL", "conversations.member_count "+says)
+	}
 	w.Exec("ALTER TABLE conversations DROP COLUMN member_count")
 	is(t, findings(t, run, exitFailed), "counter", "FAIL", "conversations has no column member_count", "effects set counter=unread")
+	w.Exec("DELETE FROM orphan_cleaner.effects")
+	is(t, findings(t, run, exitDone), "member-count", "ok", "conversations has no column member_count")
+}
+
+// Each choice, by itself, is complete after roles.sql: check is green, and the runner's run deletes an
+// owner's member. A lock takes the right to update a column, whether or not there is the one that is changed.
+func TestEffectsEachByItself(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 60, 6)
+	w.Roles(rolesFile)
+	run := w.envOf(w.Login(runner))
+	young := "UPDATE conversation_members SET joined_at = now(), role = 'member'"
+	w.Exec(young)
+	for i, c := range []struct{ before, choice string }{
+		{young, "counter=on"},
+		{young, "counter=trigger"},
+		{"UPDATE conversation_members SET role = 'owner' WHERE user_id = md5('user 9')::uuid", "owners=keep"},
+		{young, "owners=promote"},
+		{"ALTER TABLE conversations DROP COLUMN member_count", "owners=promote"},
+		{"ALTER TABLE conversations ADD COLUMN member_count integer; ALTER TABLE conversation_members DROP COLUMN role;" +
+			"ALTER TABLE conversation_members_backup RENAME COLUMN role TO retired_role", "counter=trigger"},
+	} {
+		w.Exec("DELETE FROM orphan_cleaner.effects")
+		w.Exec("REVOKE UPDATE ON conversations, conversation_members FROM orphan_cleaner_owner")
+		w.Exec(c.before)
+		program(t, w.env, "effects", "set", c.choice).expect(t, exitDone)
+		w.Roles(rolesFile)
+		w.Exec("UPDATE conversation_members SET joined_at = now() - interval '60 days' WHERE user_id = $1", w.dead[i])
+		if testdb.One[bool](w.DB, "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'conversation_members'::regclass AND attname = 'role')") {
+			w.Exec("UPDATE conversation_members SET role = 'owner' WHERE user_id = $1", w.dead[i])
+		}
+		w.Settle()
+		if e := program(t, run, "run", "--json"); e.status != exitDone || e.result(t)["members_deleted"] != 1.0 {
+			t.Errorf("%s: %s", c.choice, e)
+		}
+	}
 }
 
 // Whoever empties the shadow table may delete messages: check says so.
@@ -74,6 +118,7 @@ func TestOwnersShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 40, 5)
 	w.Exec("UPDATE conversation_members AS m SET role = 'owner' WHERE user_id = $1", w.dead[0])
+	w.Settle()
 	owned := w.Count("conversation_members WHERE user_id = $1", w.dead[0])
 	line := fmt.Sprintf("conversations that lost their last owner: %d\n", owned)
 	if e := program(t, w.env, "run", "--dry-run").expect(t, exitDone); !regexp.MustCompile(fmt.Sprintf(`conversations that lose their last owner +\S* +\S? +%d`, owned)).MatchString(e.stdout) {

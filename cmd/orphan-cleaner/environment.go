@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,11 +43,26 @@ func checkEnvironment(kctx *kong.Context, environ []string) error {
 		wrong = append(wrong, name)
 	}
 	if len(wrong) == 0 {
-		return nil
+		return checkNames(kctx)
 	}
 	slices.Sort(wrong)
 	return fmt.Errorf("%w: the environment has settings that do not exist and would have no effect: %s; correct or unset them, see: orphan-cleaner help config",
 		errUsage, strings.Join(wrong, ", "))
+}
+
+// checkNames refuses one setting with two values, under its name and an older one: only the
+// first would count.
+func checkNames(kctx *kong.Context) error {
+	for _, flag := range kctx.Selected().Flags {
+		if len(flag.Envs) < 2 {
+			continue
+		}
+		value, is := os.LookupEnv(flag.Envs[0])
+		if older, too := os.LookupEnv(flag.Envs[1]); is && too && value != older {
+			return fmt.Errorf("%w: %s and %s are one setting with two values: unset %s", errUsage, flag.Envs[0], flag.Envs[1], flag.Envs[1])
+		}
+	}
+	return nil
 }
 
 // needsNoSettings says that a command works whatever the settings are.

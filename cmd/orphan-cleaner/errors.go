@@ -70,7 +70,11 @@ func plainly(text string) string {
 		{`expected a valid \d+ bit u?int but got (".*?")`, "$1 is not a whole number"},
 		{`expected a float but got (".*?") \(\w+\)`, "$1 is not a number such as 0.05"},
 		{`expected \w+ value but got (".*?") \(short flag\); perhaps try .*\?`, "$1 begins with a dash, which no value does"},
+		{`expected \w+ value but got (".*?") \(long flag\); perhaps try .*\?`, "a value is missing before $1"},
+		{`expected \w+ value but got "EOL" \(<EOL>\)`, "a value is missing"},
+		{"cannot construct !!(str|seq|map|int|bool|float|null)( `[^`]*`)? into (struct \\{.*\\}|\\S+)", "this $1$2 is not what belongs here"},
 		{`^\[(<\w+>)\]`, "$1"},
+		{`\(from envar (\w+=)`, "(from $1"},
 	} {
 		text = regexp.MustCompile(p.said).ReplaceAllString(text, p.plain)
 	}

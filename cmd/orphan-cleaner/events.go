@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/redis/go-redis/v9"
 
@@ -58,6 +60,7 @@ func (f *EventFlags) sinks(out io.Writer, log *slog.Logger) (sinks []events.Sink
 				return nil, fmt.Errorf("%w: %w", errUsage, err)
 			}
 		case name == "stdout":
+			signal.Ignore(syscall.SIGPIPE) // whoever reads it may be gone: then events wait, and no run ends
 			sink = events.NewStdout(out)
 		case isFile && path != "":
 			sink = events.NewFile(path)
@@ -106,7 +109,7 @@ func (f *EventFlags) redisProbe(log *slog.Logger) check.Probe {
 			return warn(message+": it has no streams", "events need Redis 5 or newer")
 		}
 		if err := events.Writable(ctx, client, f.streams()); err != nil {
-			return warn(message+"; "+oneLine(err), "for rights: ACL SETUSER NAME +ping +info +multi +exec +xadd ~"+f.EventsStreamPrefix+"* ~"+f.EventsFanoutStream+"; for OOM: raise maxmemory")
+			return warn(message+"; "+oneLine(err), "for rights: ACL SETUSER NAME +ping +info +multi +exec +xadd ~"+f.EventsStreamPrefix+"* ~"+f.EventsFanoutStream+"; for OOM: raise maxmemory; for MOVED or CROSSSLOT: redis+cluster:// in REDIS_URL")
 		}
 		if most != "0" && strings.HasPrefix(policy, "allkeys-") {
 			return warn(message+": when it is full it drops whole streams and says nothing", "CONFIG SET maxmemory-policy noeviction, or one of volatile-*")

@@ -175,6 +175,22 @@ func TestEventSettings(t *testing.T) {
 	if n := w.Count("orphan_cleaner.runs"); n != 0 {
 		t.Errorf("%d runs", n)
 	}
+	// Whoever read stdout is gone: the run is as good as ever, and its events wait.
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := read.Close(); err != nil {
+		t.Fatal(err)
+	}
+	alone := exec.Command(built.path(t), "run", "--events=stdout")
+	alone.Env, alone.Stdout = w.env, write
+	if err := alone.Run(); err != nil {
+		t.Errorf("with nobody at the end of stdout: %v", err)
+	}
+	if err := write.Close(); err != nil {
+		t.Fatal(err)
+	}
 	if out := program(t, w.env, "run", "--events=stdout").expect(t, exitDone).stdout; strings.Count(out, `"type":"member.left"`) != 3 {
 		t.Errorf("stdout:\n%s", out)
 	}

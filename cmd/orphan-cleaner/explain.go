@@ -36,7 +36,7 @@ func explain(err error, login, command string) error {
 		return err
 	}
 	var more strings.Builder
-	for _, part := range []struct{ label, text string }{{"; detail: ", said.Detail}, {"; hint: ", said.Hint}} {
+	for _, part := range []struct{ label, text string }{{"; detail: ", said.Detail}, {"; where: ", said.Where}, {"; hint: ", said.Hint}} {
 		if part.text != "" && !strings.Contains(err.Error(), part.text) {
 			more.WriteString(part.label + part.text)
 		}
@@ -46,7 +46,7 @@ func explain(err error, login, command string) error {
 	case database.NoPrivilege:
 		if said.Hint == "" {
 			group := groupRole(command)
-			fmt.Fprintf(&more, "; role %s may not do this; fix: DATABASE_URL of a member of %s, or GRANT %s TO %s, after psql -f sql/roles.sql", login, group, group, login)
+			fmt.Fprintf(&more, "; role %s may not do this; fix: DATABASE_URL of a member of %s, or GRANT %s TO %s, after psql -f sql/roles.sql; a member already: it has NOINHERIT, ALTER ROLE %[4]s INHERIT, REVOKE and GRANT again", login, group, group, login)
 		}
 	case undefinedTable, undefinedSchema, undefinedFunction:
 		switch ours := ourName.MatchString(said.Message); {
@@ -78,7 +78,7 @@ func groupRole(command string) string {
 		return "orphan_cleaner_runner"
 	case "restore", "pause", "resume", "hold add", "hold remove":
 		return "orphan_cleaner_restorer"
-	case "status", "report", "hold list", "limits list":
+	case "status", "report", "hold list", "limits list", "effects list", "target list":
 		return "orphan_cleaner_reader"
 	default: // migrate, approve, limits pin, prune
 		return "orphan_cleaner_migrator"

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jedib0t/go-pretty/v6/table"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
@@ -70,6 +72,9 @@ func (f *FleetRunFlags) fleet(ctx context.Context, s *streams) (of *fleet.Fleet,
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	if file.Once && cfg.CheckEvery > 0 {
+		return nil, nil, nil, fmt.Errorf("%w: check_users_once in %s checks all users in each run, %sCHECK_EVERY only a part of them: remove one of the two", errUsage, file.Path, settingPrefix)
+	}
 	latest, err := migrate.Latest()
 	if err != nil {
 		return nil, nil, nil, err
@@ -110,82 +115,6 @@ func (f *FleetRunFlags) fleet(ctx context.Context, s *streams) (of *fleet.Fleet,
 	}, nil
 }
 
-// FleetRunCmd is `fleet run`.
-type FleetRunCmd struct {
-	FleetRunFlags
-	JSON bool `name:"json" help:"End with one JSON object on stdout."`
-}
-
-// Run makes one run of the fleet.
-func (cmd *FleetRunCmd) Run(ctx context.Context, s *streams) error {
-	limitMemory()
-	of, c, closed, err := cmd.fleet(ctx, s)
-	if err != nil {
-		return err
-	}
-	defer closed()
-	makeRun := of.Run
-	if c != nil {
-		worker, err := queue.NewWorker(of, c, queue.Options{})
-		if err != nil {
-			return err
-		}
-		makeRun = worker.Run
-	}
-	ended, err := makeRun(ctx)
-	logFleet(of.Log, ended, err)
-	if cmd.JSON {
-		if err := printJSONLine(s.out, ended); err != nil {
-			return fmt.Errorf("writing the result: %w", err)
-		}
-	} else if printErr := printFleet(s, ended); printErr != nil {
-		return errors.Join(err, printErr)
-	}
-	if err != nil {
-		return shownError{err}
-	}
-	return nil
-}
-
-func logFleet(log *slog.Logger, r fleet.Result, err error) {
-	log = log.With("fleet_run", r.FleetRun, "state", r.State, "shards", len(r.Shards), "waves", r.Waves,
-		"users_checked", r.Sums.UsersChecked, "users_new", r.Sums.UsersNew, "rows_due", r.Sums.Rows().Due, "seconds", fmt.Sprintf("%.1f", r.Seconds))
-	if err != nil {
-		log.Error("The run of the fleet did not succeed", "error", err)
-		return
-	}
-	log.Info("The run of the fleet succeeded")
-}
-
-// printFleet is a line per shard.
-func printFleet(s *streams, r fleet.Result) error {
-	t := newTable("", "shard", "wave", "first pass", "sweep", "checked", "new", "due", "deleted")
-	for _, p := range r.Shards {
-		line := table.Row{p.Name, p.Wave, "", "", "", "", "", ""}
-		if v := p.Verified; v != nil {
-			line[2], line[4], line[5], line[6] = v.Verdict, v.Run.UsersChecked, v.Run.UsersNew, v.Run.MembersDue
-		}
-		if w := p.Swept; w != nil {
-			line[3], line[7] = w.Verdict, w.Run.MembersDeleted
-		}
-		t.AppendRow(line)
-	}
-	if err := printTable(s.out, t); err != nil {
-		return err
-	}
-	for _, p := range r.Shards {
-		for _, report := range []*fleet.Report{p.Verified, p.Swept} {
-			if report == nil || report.Run.Error == "" {
-				continue
-			}
-			if _, err := fmt.Fprintf(s.out, "%s: %s\n", p.Name, shown(report.Run.Error)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // FleetCheckCmd is `fleet check`.
 type FleetCheckCmd struct {
 	FleetFlags  `group:"Fleet"`
@@ -199,6 +128,8 @@ type FleetCheckCmd struct {
 type shardFindings struct {
 	Shard    string         `json:"shard"`
 	Findings check.Findings `json:"findings"`
+
+	identity *db.ShardIdentityRow
 }
 
 // Run prints a line per shard, and each failure, and fails when there is one.
@@ -211,12 +142,8 @@ func (cmd *FleetCheckCmd) Run(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	alive, dead, err := cmd.canaries()
-	if err != nil {
-		return err
-	}
 	log := cmd.logger(s)
-	client, err := cmd.dial(ctx, log)
+	client, ofAuth, err := dialProbed(ctx, cmd.AuthFlags, cmd.CanaryFlags, log)
 	if err != nil {
 		return err
 	}
@@ -224,20 +151,32 @@ func (cmd *FleetCheckCmd) Run(ctx context.Context, s *streams) error {
 	all := fleet.Each(file.Shards, file.Workers, func(_ int, shard fleet.Shard) shardFindings {
 		pool, err := cmd.openShard(ctx, shard)
 		if err != nil {
-			return shardFindings{shard.Name, check.Findings{{Name: "database", Status: check.Fail, Message: oneLine(err), Hint: "check the URL of this shard and that its server is up"}}}
+			return shardFindings{Shard: shard.Name, Findings: check.Findings{{Name: "database", Status: check.Fail, Message: oneLine(err), Hint: "check the URL of this shard and that its server is up"}}}
 		}
 		defer pool.Close()
 		probes := []check.Probe{poolerProbe(shard.URL), connectionsProbe(pool), encryptionProbe("database-tls", "the URL of this shard", pool)}
-		return shardFindings{shard.Name, check.New(pool, log, latest, probes...).Check(ctx, false)}
+		found := check.New(pool, log, latest, probes...).Check(ctx, false)
+		identity, err := fleet.Identity(ctx, pool, database.Patience{Log: log, Attempts: 1})
+		if err != nil {
+			log.Debug("Which database a shard is, is not known", "shard", shard.Name, "error", err)
+		}
+		return shardFindings{shard.Name, found, identity}
 	})
-	var ofAuth check.Findings
-	for _, probe := range []check.Probe{authProbe(client, cmd.AuthServiceURL), plaintextProbe(cmd.AuthServiceURL), canaryProbe(client, alive, dead)} {
-		ofAuth = append(ofAuth, probe(ctx))
+	for i := range all {
+		if twin := slices.IndexFunc(all[:i], func(other shardFindings) bool { return fleet.IsSame(other.identity, all[i].identity) }); twin >= 0 {
+			all[i].Findings = append(all[i].Findings, check.Finding{
+				Name: "database", Status: check.Fail, Message: all[twin].Shard + " is the same database, which would be counted twice", Hint: "remove one of them from " + file.Path,
+			})
+		}
+	}
+	var auth check.Findings
+	for _, probe := range ofAuth {
+		auth = append(auth, probe(ctx))
 	}
 	if file.ControlURL != "" {
-		all = append(all, shardFindings{"control database", check.Findings{controlFinding(ctx, file, log)}})
+		all = append(all, shardFindings{Shard: "control database", Findings: check.Findings{controlFinding(ctx, file, log)}})
 	}
-	return cmd.print(s, append(all, shardFindings{"", ofAuth}))
+	return cmd.print(s, append(all, shardFindings{Findings: auth}))
 }
 
 func (cmd *FleetCheckCmd) print(s *streams, all []shardFindings) error {

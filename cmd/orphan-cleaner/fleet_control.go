@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/nova-social/orphan-cleaner/internal/check"
@@ -59,6 +59,7 @@ type FleetApproveCmd struct {
 	FleetControlFlags
 	Refused int64    `arg:"" name:"run" help:"Number of the refused run, from fleet status."`
 	Yes     bool     `help:"Do not ask."`
+	Revoke  bool     `help:"Revoke an approval that no run has used."`
 	Expires Duration `help:"How long the approval waits for a run." env:"ORPHAN_CLEANER_APPROVAL_EXPIRES" aliases:"approval-expires" default:"24h"`
 }
 
@@ -69,7 +70,13 @@ func (cmd *FleetApproveCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer c.Close()
+	if cmd.Revoke {
+		return cmd.revoke(ctx, c, s)
+	}
 	r, _, err := c.Result(ctx, cmd.Refused)
+	if errors.Is(err, queue.ErrNoRun) {
+		err = fmt.Errorf("%w: %w", errUsage, err)
+	}
 	if err != nil {
 		return fmt.Errorf("%w; see: orphan-cleaner fleet status", err)
 	}
@@ -95,6 +102,17 @@ func (cmd *FleetApproveCmd) Run(ctx context.Context, s *streams) error {
 		"run %d of the fleet is approved until %s UTC; the next run uses it, once: orphan-cleaner fleet run", cmd.Refused, expires.UTC().Format(time.DateTime))
 }
 
+func (cmd *FleetApproveCmd) revoke(ctx context.Context, c *queue.Control, s *streams) error {
+	was, err := c.Revoke(ctx, cmd.Refused, osUser())
+	if err != nil {
+		return fmt.Errorf("revoking: %w", err)
+	}
+	if !was {
+		return fmt.Errorf("%w: run %d of the fleet has no approval that could be revoked; see: orphan-cleaner fleet status", errUsage, cmd.Refused)
+	}
+	return cmd.say(s, map[string]any{"fleet_run": cmd.Refused, "revoked": true}, "the approval of run %d of the fleet is revoked", cmd.Refused)
+}
+
 // FleetPauseCmd is `fleet pause`.
 type FleetPauseCmd struct {
 	FleetControlFlags
@@ -103,9 +121,9 @@ type FleetPauseCmd struct {
 
 // Run pauses the fleet. A shard whose pass is under way comes to its end.
 func (cmd *FleetPauseCmd) Run(ctx context.Context, s *streams) error {
-	reason := strings.TrimSpace(cmd.Reason)
-	if reason == "" || len(reason) > 500 {
-		return fmt.Errorf("%w: --reason is empty, or longer than 500 bytes", errUsage)
+	reason, err := reasonOf(cmd.Reason)
+	if err != nil {
+		return err
 	}
 	c, err := cmd.control(ctx, s)
 	if err != nil {

@@ -6,16 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/prometheus/exporter-toolkit/web"
 
 	"github.com/nova-social/orphan-cleaner/internal/fleet/queue"
+	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
 
 // FleetServeCmd is `fleet serve`.
@@ -44,7 +43,7 @@ func (cmd *FleetServeCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	registry := prometheus.NewRegistry()
-	if err := errors.Join(registry.Register(worker.Collector()), registry.Register(collectors.NewGoCollector())); err != nil {
+	if err := errors.Join(registry.Register(worker.Collector()), registry.Register(collectors.NewGoCollector()), registry.Register(telemetry.BuildInfo(version))); err != nil {
 		return errors.Join(fmt.Errorf("registering the metrics: %w", err), listener.Close())
 	}
 	server := &http.Server{Handler: fleetHandler(registry, c), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, ErrorLog: slog.NewLogLogger(of.Log.Handler(), slog.LevelDebug)}
@@ -60,15 +59,6 @@ func (cmd *FleetServeCmd) Run(ctx context.Context, s *streams) error {
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastScrape)
 	defer cancel()
 	return errors.Join(err, server.Shutdown(ending), <-served)
-}
-
-func (cmd *FleetServeCmd) serveHTTP(listener net.Listener, server *http.Server) error {
-	addresses, socket := []string{listener.Addr().String()}, false
-	err := web.Serve(listener, server, &web.FlagConfig{WebListenAddresses: &addresses, WebSystemdSocket: &socket, WebConfigFile: &cmd.MetricsWebConfig}, slog.New(slog.DiscardHandler))
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
 }
 
 // fleetHandler serves the metrics, the probes, and a page with the last run of the fleet.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/target"
 )
 
 // HoldCmd is `hold`.
@@ -44,8 +45,8 @@ func (cmd *HoldAddCmd) params() (p db.HoldAddParams, err error) {
 		return p, fmt.Errorf("%w: %s %q is not a UUID", errUsage, flag, subject)
 	}
 	*target = &id
-	if p.Reason = strings.TrimSpace(cmd.Reason); p.Reason == "" {
-		return p, fmt.Errorf("%w: --reason is empty", errUsage)
+	if p.Reason, err = reasonOf(cmd.Reason); err != nil {
+		return p, err
 	}
 	if cmd.Until == "" {
 		return p, nil
@@ -109,6 +110,52 @@ func heldMembers(ctx context.Context, q *db.Queries, id int64) (int64, error) {
 	return 0, nil
 }
 
+// listedHold is a hold, and the rows that it keeps in each target where it keeps any.
+type listedHold struct {
+	db.HoldListRow
+	Targets []heldRows `json:"targets"`
+}
+
+type heldRows struct {
+	Target string `json:"target"`
+	Rows   int64  `json:"rows"`
+}
+
+func holdsRead(ctx context.Context, q *db.Queries) ([]listedHold, error) {
+	holds, err := q.HoldList(ctx)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := q.HoldTargets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]listedHold, len(holds))
+	for i, h := range holds {
+		list[i] = listedHold{h, []heldRows{}}
+		for _, k := range kept {
+			if k.HoldID == h.HoldID {
+				list[i].Targets = append(list[i].Targets, heldRows{k.Target, k.RowCount})
+			}
+		}
+		if h.ConversationID != nil && h.Members > 0 {
+			list[i].Targets = append(list[i].Targets, heldRows{target.Members().Name, h.Members})
+		}
+	}
+	return list, nil
+}
+
+// others says what a hold keeps beside members, which have a column of their own.
+func (h listedHold) others() string {
+	var list []string
+	for _, k := range h.Targets {
+		if k.Target != target.Members().Name {
+			list = append(list, fmt.Sprintf("%s %d", k.Target, k.Rows))
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
 // HoldListCmd is `hold list`.
 type HoldListCmd struct {
 	DatabaseFlags `group:"Database"`
@@ -122,14 +169,11 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	holds, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.HoldListRow, error) { return q.HoldList(ctx) })
+	holds, err := database.Once(ctx, pool, pgx.ReadOnly, holdsRead)
 	if err != nil {
 		return fmt.Errorf("reading the holds: %w; see: orphan-cleaner check", err)
 	}
 	if cmd.JSON {
-		if holds == nil {
-			holds = []db.HoldListRow{}
-		}
 		return printJSON(s.out, holds)
 	}
 	// Beside the other columns there is no room for a reason on a narrow terminal.
@@ -161,8 +205,18 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 		t.AppendRow(table.Row{number, subject, h.Members, until})
 		t.AppendRow(table.Row{"", h.Reason, "", ""})
 	}
-	if err := printTable(s.out, t); err != nil || restored == "" {
+	if err := printTable(s.out, t); err != nil {
 		return err
+	}
+	for _, h := range holds {
+		if others := h.others(); others != "" {
+			if _, err := fmt.Fprintf(s.out, "hold %d keeps rows of other targets, too: %s\n", h.HoldID, others); err != nil {
+				return err
+			}
+		}
+	}
+	if restored == "" {
+		return nil
 	}
 	_, err = fmt.Fprintf(s.out, "Lift those of a restore:  orphan-cleaner hold remove --restore %s\n", restored)
 	return err

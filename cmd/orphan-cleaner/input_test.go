@@ -70,6 +70,7 @@ func TestWrongUsage(t *testing.T) {
 		"auth-service scheme":    {env: []string{auth + "grpc://auth-service:9080"}, says: []string{"AUTH_SERVICE_URL", "write it as http://"}},
 		"auth-service password":  {env: []string{auth + "http://u:" + secretCore + "@auth-service"}, says: []string{"AUTH_SERVICE_URL", "write it as http://"}},
 		"auth-service port":      {env: []string{auth + "http://auth-service:0"}, says: []string{"AUTH_SERVICE_URL", "port"}},
+		"targets file missing":   {args: []string{"run", "--targets=nowhere.yaml"}, says: []string{"nowhere.yaml:1:1: it cannot be read"}},
 		"method":                 {args: []string{"run", "--auth-service-method=GetUsersByIds"}, says: []string{"AUTH_SERVICE_METHOD", "write it as"}},
 
 		"password in ps":                        {args: []string{"run", "--database-url=postgres://u:" + percentEncoded + "@db/m"}, says: []string{"seen by everybody in ps", "--database-url-file"}},
@@ -138,7 +139,29 @@ func TestWrongUsage(t *testing.T) {
 		"a user of no UUID":   {args: []string{"hold", "add", "--user=me", "--reason=x"}, says: []string{`--user "me" is not a UUID`}},
 		// States that are not as the reader thinks.
 		"pin a short retention": {args: []string{"limits", "pin", "retention=1h"}, says: []string{"retention is 1h, under one day", "orphan-cleaner limits pin retention=1d"}},
-		"report of tomorrow":    {args: []string{"report", "--since=2999-01-01"}, says: []string{"2999-01-01", "is in the future"}},
+		// Whatever is wrong, the command or the help that says how to fix it is named.
+		"hold of nothing":     {args: []string{"hold", "add", "--reason=x"}, says: []string{"give either --user or --conversation", "see: orphan-cleaner hold add --help"}},
+		"hold without a why":  {args: []string{"hold", "add", "--user=6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10", "--reason="}, says: []string{"--reason is empty", "see: orphan-cleaner hold add --help"}},
+		"hold of a novel":     {args: []string{"hold", "add", "--user=6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10", "--reason=" + strings.Repeat("x", 501)}, says: []string{"--reason has 501 bytes, 500 at most", "see: orphan-cleaner hold add --help"}},
+		"pause of a novel":    {args: []string{"pause", "--reason=" + strings.Repeat("x", 501)}, says: []string{"--reason has 501 bytes, 500 at most", "see: orphan-cleaner pause --help"}},
+		"port alone":          {args: []string{"serve", "--metrics-addr=9091"}, says: []string{"missing port in address", "choose another with --metrics-addr, such as :9091"}},
+		"two names of one":    {env: []string{"ORPHAN_CLEANER_MAX_DELETE_ROWS=5", "ORPHAN_CLEANER_MAX_DELETE_MEMBERS=7"}, says: []string{"ORPHAN_CLEANER_MAX_DELETE_ROWS and ORPHAN_CLEANER_MAX_DELETE_MEMBERS are one setting with two values", "unset ORPHAN_CLEANER_MAX_DELETE_MEMBERS"}},
+		"no hold to remove":   {args: []string{"hold", "remove"}, says: []string{"--restore RUN", "see: orphan-cleaner hold remove --help"}},
+		"restore backwards":   {args: []string{"restore", "--since=2026-01-31", "--until=2026-01-30"}, says: []string{"--since must be before --until", "see: orphan-cleaner restore --help"}},
+		"report backwards":    {args: []string{"report", "--since=2026-02-01", "--until=2026-01-01"}, says: []string{"is not after", "see: orphan-cleaner report --help"}},
+		"pin of nothing":      {args: []string{"limits", "pin", "delete-shar=0.1"}, says: []string{`no limit "delete-shar", did you mean delete-share? See: orphan-cleaner limits`}},
+		"pin in percent":      {args: []string{"limits", "pin", "delete-share=5%"}, says: []string{`"5%" is not a number such as 0.05`, "see: orphan-cleaner limits pin --help"}},
+		"pinned twice":        {args: []string{"limits", "pin", "retention=60d", "retention=30d"}, says: []string{"retention is given twice", "see: orphan-cleaner limits pin --help"}},
+		"canary of both":      {env: []string{"ORPHAN_CLEANER_CANARY_ALIVE=6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10", "ORPHAN_CLEANER_CANARY_DEAD=6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10"}, says: []string{"is both in", "see: orphan-cleaner run --help"}},
+		"textfile":            {args: []string{"run", "--metrics-textfile=/var/tmp/cleaner.txt"}, says: []string{"ORPHAN_CLEANER_METRICS_TEXTFILE", "ends in .prom"}},
+		"retention 0s":        {args: []string{"run", "--retention=0s"}, says: []string{"is not a duration", "above 0"}},
+		"no value":            {args: []string{"report", "--html"}, says: []string{"--html: a value is missing"}},
+		"a flag for a value":  {args: []string{"status", "--watch", "--json"}, says: []string{`--watch: a value is missing before "--json"`}},
+		"name of Pushgateway": {env: []string{"ORPHAN_CLEANER_PUSHGATEWAY_URL=pushgateway:9091"}, says: []string{"ORPHAN_CLEANER_PUSHGATEWAY_URL is not a URL", "write it as http://"}},
+		"where it was set":    {env: []string{"ORPHAN_CLEANER_WINDOW=Wed 02:00-04:00 Mars/Olympus"}, says: []string{"there is no zone Mars/Olympus", "(from ORPHAN_CLEANER_WINDOW="}},
+		"no targets":          {args: []string{"target", "check", "/nowhere.yaml"}, says: []string{"no such file", "see: orphan-cleaner target check --help"}},
+		"no fleet":            {args: []string{"fleet", "run", "--fleet=/nowhere.yaml"}, says: []string{"no such file", "see: orphan-cleaner fleet run --help"}},
+		"report of tomorrow":  {args: []string{"report", "--since=2999-01-01"}, says: []string{"2999-01-01", "is in the future"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -315,7 +338,7 @@ func TestWrongPassword(t *testing.T) {
 			t.Run(name+"/"+strings.Join(args, " "), func(t *testing.T) {
 				t.Parallel()
 				e := program(t, []string{setting, "AUTH_SERVICE_URL=" + auth.URL()}, args...).expect(t, exitFailed)
-				if all := e.stdout + e.stderr; !strings.Contains(all, "password authentication failed") || !strings.Contains(all, "check DATABASE_URL") {
+				if all := e.stdout + e.stderr; !strings.Contains(all, "password authentication failed") || !strings.Contains(all, "the password in DATABASE_URL is wrong") {
 					t.Errorf("the cause or the hint is not named: %s", e)
 				}
 				noSecret(t, e)

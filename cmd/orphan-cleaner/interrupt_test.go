@@ -206,26 +206,29 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// stuckInDelete starts a run that waits, inside the transaction of a chunk, for
-// a member that another session has locked.
+// stuckInDelete starts a run that waits, inside the transaction of a chunk, for as long
+// as a trigger of the application takes: a lock it would wait for half a second only.
 func stuckInDelete(t *testing.T, w *world) (p *started, release func()) {
 	t.Helper()
-	tx, err := w.Pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	release = func() { _ = tx.Rollback(context.Background()) } // a second time it does nothing
-	t.Cleanup(release)
 	// In the order of the sweep, the middle of a chunk in the first group.
-	if _, err := tx.Exec(t.Context(), `SELECT FROM conversation_members WHERE user_id =
-		(SELECT user_id FROM conversation_members WHERE user_id = ANY ($1) ORDER BY user_id OFFSET 52 LIMIT 1) FOR UPDATE`, w.dead); err != nil {
-		t.Fatal(err)
-	}
+	middle := testdb.One[string](w.DB, `SELECT user_id::text FROM conversation_members WHERE user_id = ANY ($1) ORDER BY user_id OFFSET 52 LIMIT 1`, w.dead)
+	w.Script(`CREATE TABLE stuck AS SELECT 1;
+		CREATE FUNCTION stick() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			WHILE EXISTS (SELECT FROM public.stuck) LOOP
+				PERFORM pg_sleep(0.01);
+			END LOOP;
+			RETURN OLD;
+		END
+		$$;
+		CREATE TRIGGER stick BEFORE DELETE ON conversation_members FOR EACH ROW WHEN (OLD.user_id = '` + middle + `') EXECUTE FUNCTION stick()`)
+	release = func() { w.Exec("DELETE FROM stuck") } // a second time it does nothing
+	t.Cleanup(release)
 	p = start(t, w.env, append(append([]string{}, sweepFlags...), "--lease=1s")...)
 	// Its heartbeat may wait too, for its own row: that is not meant.
-	eventually(t, "a delete of the run waits for the lock", func() bool {
+	eventually(t, "a chunk of the run waits in the trigger", func() bool {
 		return w.Count("orphan_cleaner.runs WHERE members_deleted > 0") == 1 && w.Count(`pg_stat_activity WHERE datname = $1
-			AND application_name = 'orphan-cleaner' AND wait_event_type = 'Lock' AND query LIKE '%RunSweepChunk%'`, w.Name) > 0
+			AND application_name = 'orphan-cleaner' AND wait_event = 'PgSleep' AND query LIKE '%RunSweepChunk%'`, w.Name) > 0
 	})
 	return p, release
 }

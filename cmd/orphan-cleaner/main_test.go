@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,9 +22,8 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
-// asProgram in the environment makes this test binary the program itself: the
-// tests start it as a process of its own, with the race detector in it where
-// they have it.
+// asProgram in the environment makes this test binary the program itself, with the race
+// detector in it where the tests have it.
 const asProgram = "ORPHAN_CLEANER_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -31,8 +31,57 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	testdb.Main(m)
+	testdb.Main(cleared{m})
 }
+
+// cleared removes the program when the tests are done with it.
+type cleared struct{ *testing.M }
+
+func (c cleared) Run() int {
+	code := c.M.Run()
+	if err := built.remove(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	return code
+}
+
+// built is the program as the image has it, for the tests that start it a thousand times:
+// with the race detector a start takes five times as long, and most of a test is starts.
+var built builtProgram
+
+type builtProgram struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+const builtVersion = "v1.2.3-4-gabc"
+
+// path builds the program at its first use.
+func (p *builtProgram) path(t *testing.T) string {
+	t.Helper()
+	p.once.Do(func() {
+		if p.dir, p.err = os.MkdirTemp("", "orphan-cleaner-built-"); p.err != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-X main.version="+builtVersion, "-o", p.dir, ".")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as TestImage compiles it
+		if said, err := build.CombinedOutput(); err != nil {
+			p.err = fmt.Errorf("%w: %s", err, said)
+		}
+	})
+	if p.err != nil {
+		t.Fatalf("building the program: %v", p.err)
+	}
+	return filepath.Join(p.dir, "orphan-cleaner")
+}
+
+func (p *builtProgram) remove() error { return os.RemoveAll(p.dir) }
+
+// races are the commands whose goroutines meet in this package and not in those that have
+// tests of their own: they are started with the race detector.
+func races(args []string) bool { return len(args) > 0 && (args[0] == "serve" || args[0] == "fleet") }
 
 // limit bounds whatever a test waits for.
 const limit = 60 * time.Second
@@ -79,11 +128,14 @@ var logTime = regexp.MustCompile(`(?m)^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ `)
 // PostgreSQL's in its environment. It is killed when the test ends before it.
 func start(t *testing.T, env []string, args ...string) *started {
 	t.Helper()
-	self, err := os.Executable()
+	path, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &started{cmd: exec.Command(self, args...), stdout: &output{}, stderr: &output{}, exited: make(chan struct{})}
+	if !races(args) {
+		path = built.path(t)
+	}
+	p := &started{cmd: exec.Command(path, args...), stdout: &output{}, stderr: &output{}, exited: make(chan struct{})}
 	p.cmd.Env = append([]string{
 		asProgram + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(),
 		"GORACE=atexit_sleep_ms=0", // by default each program would take a second longer to end
@@ -191,29 +243,25 @@ func wideLimits() (env []string) {
 func newWorld(t *testing.T, users, dead int) *world {
 	t.Helper()
 	w := &world{DB: testdb.New(t), auth: newAuth(t)}
-	w.env = w.envOf(w.URL)
-	w.Exec(`INSERT INTO users (id, username, created_at, deleted_at)
-		SELECT md5('user ' || n)::uuid, 'user' || n, now() - interval '400 days',
-			CASE WHEN n <= $2::int THEN now() - interval '40 days' - make_interval(mins => n) END
-		FROM generate_series(1, $1::int) AS n`, users, dead)
-	w.Exec(`INSERT INTO conversations (id) SELECT md5('conversation ' || n)::uuid FROM generate_series(0, $1::int / 10) AS n`, users)
-	w.Exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)
-		SELECT md5('conversation ' || n / 10)::uuid, md5('user ' || n)::uuid, now() - interval '60 days'
-		FROM generate_series(1, $1::int) AS n`, users)
-	w.auth.Add(w.users(t, "deleted_at IS NULL")...)
-	w.dead = w.users(t, "deleted_at IS NOT NULL")
-	w.unchanged(t)
+	w.fill(t, "user ", users, dead)
 	return w
 }
 
-// unchanged waits until no transaction runs, in whichever database of the cluster,
-// that is older than the rows: a run keeps what may have changed since it began.
-func (w *world) unchanged(t *testing.T) {
+// fill makes the users, whose ids are of their numbers and a prefix.
+func (w *world) fill(t *testing.T, prefix string, users, dead int) {
 	t.Helper()
-	written := testdb.One[string](w.DB, "SELECT pg_current_xact_id()::text")
-	eventually(t, "older transactions of other tests have ended", func() bool {
-		return testdb.One[bool](w.DB, "SELECT pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8", written)
-	})
+	w.env = w.envOf(w.URL)
+	w.Exec(`INSERT INTO users (id, username, created_at, deleted_at)
+		SELECT md5($3 || n)::uuid, 'user' || n, now() - interval '400 days',
+			CASE WHEN n <= $2::int THEN now() - interval '40 days' - make_interval(mins => n) END
+		FROM generate_series(1, $1::int) AS n`, users, dead, prefix)
+	w.Exec(`INSERT INTO conversations (id) SELECT md5('conversation ' || n)::uuid FROM generate_series(0, $1::int / 10) AS n`, users)
+	w.Exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)
+		SELECT md5('conversation ' || n / 10)::uuid, md5($2 || n)::uuid, now() - interval '60 days'
+		FROM generate_series(1, $1::int) AS n`, users, prefix)
+	w.auth.Add(w.users(t, "deleted_at IS NULL")...)
+	w.dead = w.users(t, "deleted_at IS NOT NULL")
+	w.Settle()
 }
 
 // envOf are the settings of a program with this database URL.
@@ -278,15 +326,16 @@ func contents(t *testing.T, db *testdb.DB, leftOut ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b strings.Builder
+	of := []string{"SELECT 'table', 'contents'"} // there may be no table
 	for _, table := range tables {
 		if slices.Contains(leftOut, table) {
-			fmt.Fprintln(&b, table)
+			of = append(of, "SELECT '"+table+"', 'left out'")
 		} else {
-			fmt.Fprintln(&b, table, db.Fingerprint(table))
+			of = append(of, fmt.Sprintf(`SELECT '%[1]s', count(*) || ' rows, md5 ' || md5(coalesce(string_agg(h, '' ORDER BY h), ''))
+				FROM (SELECT md5("a whole row"::text) AS h FROM %[1]s AS "a whole row") AS hashes`, table))
 		}
 	}
-	return b.String()
+	return strings.Join(db.Snapshot("("+strings.Join(of, " UNION ALL ")+") AS tables"), "\n")
 }
 
 // openTemp is a temporary directory that the user who runs PostgreSQL may enter,

@@ -51,19 +51,18 @@ func (cmd *MigrateSettleClockCmd) Run(ctx context.Context, s *streams) error {
 	return cmd.say(s, map[string]any{"runs_settled": runs}, "%d runs were recorded in the future; they are of now", runs)
 }
 
-// MigrateUpCmd is `migrate up`.
-type MigrateUpCmd struct {
+// UpFlags are those of what applies migrations or undoes one.
+type UpFlags struct {
 	DatabaseFlags `group:"Database"`
 	ShowSQL       bool `name:"show-sql" help:"Print what would run, and change nothing." xor:"format"`
 	JSON          bool `name:"json" help:"Print one JSON object." xor:"format"`
 }
 
+// MigrateUpCmd is `migrate up`.
+type MigrateUpCmd struct{ UpFlags }
+
 // MigrateDownCmd is `migrate down`.
-type MigrateDownCmd struct {
-	DatabaseFlags `group:"Database"`
-	ShowSQL       bool `name:"show-sql" help:"Print what would run, and change nothing." xor:"format"`
-	JSON          bool `name:"json" help:"Print one JSON object." xor:"format"`
-}
+type MigrateDownCmd struct{ UpFlags }
 
 // MigrateStatusCmd is `migrate status`.
 type MigrateStatusCmd struct {
@@ -71,17 +70,17 @@ type MigrateStatusCmd struct {
 	JSON          bool `name:"json" help:"Print a JSON array."`
 }
 
-func withMigrator(ctx context.Context, flags *DatabaseFlags, do func(m *migrate.Migrator) error) (err error) {
+func withMigrator(ctx context.Context, flags *DatabaseFlags, set migrate.Set, do func(m *migrate.Migrator) error) (err error) {
 	url, err := flags.url()
 	if err != nil {
 		return err
 	}
-	m, err := migrate.Open(ctx, url)
+	m, err := migrate.Open(ctx, url, set)
 	if errors.Is(err, migrate.ErrNoMembers) || errors.Is(err, database.ErrPooled) {
 		return err
 	}
 	if err != nil {
-		return fmt.Errorf("%w; %s", err, databaseHint)
+		return fmt.Errorf("%w; %s", err, database.ConnectionHint(err))
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	return do(m)
@@ -123,7 +122,12 @@ func printApplied(s *streams, results ...*goose.MigrationResult) error {
 
 // Run applies what is pending.
 func (cmd *MigrateUpCmd) Run(ctx context.Context, s *streams) error {
-	return withMigrator(ctx, &cmd.DatabaseFlags, func(m *migrate.Migrator) error {
+	return cmd.up(ctx, s, migrate.Embedded(), "the schema is")
+}
+
+// up applies what is pending of a set, or shows it; what names the subject of the last line, and its verb.
+func (cmd *UpFlags) up(ctx context.Context, s *streams, set migrate.Set, what string) error {
+	return withMigrator(ctx, &cmd.DatabaseFlags, set, func(m *migrate.Migrator) error {
 		if cmd.ShowSQL {
 			return showUp(ctx, s, m)
 		}
@@ -149,14 +153,14 @@ func (cmd *MigrateUpCmd) Run(ctx context.Context, s *streams) error {
 		if len(results) > 0 {
 			next = "; next, as a superuser: psql -f sql/roles.sql"
 		}
-		_, err = fmt.Fprintf(s.out, "the schema is at migration %d%s\n", version, next)
+		_, err = fmt.Fprintf(s.out, "%s at migration %d%s\n", what, version, next)
 		return err
 	})
 }
 
 // Run undoes one migration.
 func (cmd *MigrateDownCmd) Run(ctx context.Context, s *streams) error {
-	return withMigrator(ctx, &cmd.DatabaseFlags, func(m *migrate.Migrator) error {
+	return withMigrator(ctx, &cmd.DatabaseFlags, migrate.Embedded(), func(m *migrate.Migrator) error {
 		if cmd.ShowSQL {
 			return showDown(ctx, s, m)
 		}
@@ -218,7 +222,7 @@ func showUp(ctx context.Context, s *streams, m *migrate.Migrator) error {
 		_, err := fmt.Fprintln(s.out, "-- no migration is pending")
 		return err
 	}
-	return showSQL(s, false, list...)
+	return showSQL(s, m, false, list...)
 }
 
 // showDown prints the Down part of the newest migration that is applied.
@@ -229,16 +233,16 @@ func showDown(ctx context.Context, s *streams, m *migrate.Migrator) error {
 	}
 	for _, one := range slices.Backward(list) {
 		if !one.AppliedAt.IsZero() {
-			return showSQL(s, true, one)
+			return showSQL(s, m, true, one)
 		}
 	}
 	_, err = fmt.Fprintln(s.out, "-- no migration is applied")
 	return err
 }
 
-func showSQL(s *streams, down bool, list ...migrate.Migration) error {
+func showSQL(s *streams, m *migrate.Migrator, down bool, list ...migrate.Migration) error {
 	for _, one := range list {
-		text, err := one.SQL(down)
+		text, err := m.SQL(one, down)
 		if err != nil {
 			return err
 		}
@@ -258,7 +262,7 @@ type migrationState struct {
 
 // Run lists the migrations; it only reads.
 func (cmd *MigrateStatusCmd) Run(ctx context.Context, s *streams) error {
-	return withMigrator(ctx, &cmd.DatabaseFlags, func(m *migrate.Migrator) error {
+	return withMigrator(ctx, &cmd.DatabaseFlags, migrate.Embedded(), func(m *migrate.Migrator) error {
 		list, err := m.List(ctx)
 		if err != nil {
 			return err

@@ -72,6 +72,7 @@ func TestPageRestores(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, 300, 15)
 	w.Exec("UPDATE conversation_members SET last_read_at = now() - interval '50 days', is_muted = true, user_public_key = 'key', role = 'admin'")
+	w.Settle()
 	before := w.Snapshot("conversation_members")
 	program(t, w.env, "run").expect(t, exitDone)
 	gone(t, w, w.living(), 15)

@@ -19,11 +19,24 @@ type PauseCmd struct {
 	JSONFlag
 }
 
+// reasonOf is a reason as it is kept: lists, logs and the status page show all of it.
+func reasonOf(given string) (string, error) {
+	const most = 500
+	reason := strings.TrimSpace(given)
+	switch {
+	case reason == "":
+		return "", fmt.Errorf("%w: --reason is empty", errUsage)
+	case len(reason) > most:
+		return "", fmt.Errorf("%w: --reason has %d bytes, %d at most: name the ticket that has the rest", errUsage, len(reason), most)
+	}
+	return reason, nil
+}
+
 // Run pauses all runs. When it returns, no chunk is in flight.
 func (cmd *PauseCmd) Run(ctx context.Context, s *streams) error {
-	reason := strings.TrimSpace(cmd.Reason)
-	if reason == "" {
-		return fmt.Errorf("%w: --reason is empty", errUsage)
+	reason, err := reasonOf(cmd.Reason)
+	if err != nil {
+		return err
 	}
 	pool, err := cmd.open(ctx)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jedib0t/go-pretty/v6/table"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
@@ -55,9 +56,9 @@ func (cmd *LimitsListCmd) Run(ctx context.Context, s *streams) error {
 	}
 	t := newTable("Limits: a pin makes a run's own stricter, never looser", "limit", "setting", "pin", "in force", "pinned by", "at (UTC)")
 	for _, l := range lines {
-		row := table.Row{l.Name, limitText(l.Name, l.Value), "", limitText(l.Name, l.Effective), "", ""}
+		row := table.Row{l.Name, settings.BoundText(l.Name, l.Value), "", settings.BoundText(l.Name, l.Effective), "", ""}
 		if l.Pin != nil {
-			row[2], row[4], row[5] = limitText(l.Name, *l.Pin), *l.SetBy, l.SetAt.UTC().Format(time.DateTime)
+			row[2], row[4], row[5] = settings.BoundText(l.Name, *l.Pin), *l.SetBy, l.SetAt.UTC().Format(time.DateTime)
 		}
 		t.AppendRow(row)
 	}
@@ -76,6 +77,11 @@ func readLimits(ctx context.Context, to *DatabaseFlags, flags *LimitFlags, reten
 		return nil, err
 	}
 	defer pool.Close()
+	return pinned(ctx, pool, own)
+}
+
+// pinned are the limits of a run and their pins.
+func pinned(ctx context.Context, pool *pgxpool.Pool, own settings.Run) ([]limitLine, error) {
 	pins, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]db.OrphanCleanerLimit, error) { return q.LimitList(ctx) })
 	if err != nil {
 		return nil, fmt.Errorf("reading the limits: %w", err)
@@ -98,21 +104,10 @@ func limitLines(bounds map[string]float64, pins []db.OrphanCleanerLimit) []limit
 	return lines
 }
 
-// isTime says that a limit is a time, in seconds.
-func isTime(name string) bool { return name == "retention" || name == "max-gap" }
-
-// limitText is the value as it would be written.
-func limitText(name string, value float64) string {
-	if isTime(name) {
-		return Duration(value * float64(time.Second)).String()
-	}
-	return strconv.FormatFloat(value, 'f', -1, 64)
-}
-
 // LimitsPinCmd is `limits pin`.
 type LimitsPinCmd struct {
 	DatabaseFlags `group:"Database"`
-	Pins          []string `arg:"" optional:"" name:"name=value" help:"Such as retention=30d or delete-share=0.05."`
+	Pins          []string `arg:"" optional:"" name:"name=value" values:"limits=" help:"Such as retention=30d or delete-share=0.05."`
 	Defaults      bool     `help:"Pin all limits at their defaults, but for those that are given."`
 	JSONFlag
 }
@@ -123,10 +118,13 @@ func (cmd *LimitsPinCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.Defaults {
 		pins = settings.DefaultRun().Bounds()
 	}
-	for _, pin := range cmd.Pins {
+	for i, pin := range cmd.Pins {
 		name, value, err := parsePin(pin)
 		if err != nil {
 			return err
+		}
+		if slices.ContainsFunc(cmd.Pins[:i], func(other string) bool { return strings.HasPrefix(other, name+"=") }) {
+			return fmt.Errorf("%w: %s is given twice, and can have one pin: give it once", errUsage, name)
 		}
 		pins[name] = value
 	}
@@ -151,7 +149,7 @@ func (cmd *LimitsPinCmd) Run(ctx context.Context, s *streams) error {
 	var lines []string
 	for _, name := range settings.BoundNames() {
 		if value, is := pins[name]; is {
-			lines = append(lines, fmt.Sprintf("%s is pinned at %s", name, limitText(name, value)))
+			lines = append(lines, fmt.Sprintf("%s is pinned at %s", name, settings.BoundText(name, value)))
 		}
 	}
 	return cmd.say(s, map[string]any{"pinned": pins}, "%s", strings.Join(lines, "\n"))
@@ -166,7 +164,7 @@ func parsePin(text string) (name string, value float64, err error) {
 	if err := knownLimit(name); err != nil {
 		return "", 0, err
 	}
-	if isTime(name) {
+	if settings.IsTime(name) {
 		var lasting Duration
 		if err := lasting.UnmarshalText([]byte(given)); err != nil {
 			return "", 0, fmt.Errorf("%w: %s: %w", errUsage, name, err)
@@ -179,7 +177,7 @@ func parsePin(text string) (name string, value float64, err error) {
 	value, err = strconv.ParseFloat(given, 64)
 	switch isShare := settings.IsShare(name); {
 	case err != nil || math.IsInf(value, 0):
-		return "", 0, fmt.Errorf("%w: %s: %q is not a number", errUsage, name, given)
+		return "", 0, fmt.Errorf("%w: %s: %q is not a number such as 0.05", errUsage, name, given)
 	case isShare && !(value >= 0 && value <= 1):
 		return "", 0, fmt.Errorf("%w: %s is %s, it must be a share: 0 to 1", errUsage, name, given)
 	case name == "history" && value == 0:
@@ -206,7 +204,7 @@ func knownLimit(name string) error {
 // LimitsUnpinCmd is `limits unpin`.
 type LimitsUnpinCmd struct {
 	DatabaseFlags `group:"Database"`
-	Names         []string `arg:"" name:"name" help:"Limits, from limits."`
+	Names         []string `arg:"" name:"name" values:"limits" help:"Limits, from limits."`
 	JSONFlag
 }
 

@@ -78,8 +78,11 @@ func TestLimitsBindRuns(t *testing.T) {
 	program(t, w.env, "limits", "pin", "retention=60d", "delete-rows=14").expect(t, exitDone)
 	e := program(t, w.env, "run", "--json").expect(t, exitDone)
 	const line = "INFO orphan_cleaner: Limits pinned in the database are stricter than the settings"
-	if strings.Count(e.stderr, line) != 1 || !strings.Contains(e.stderr, "retention at 1440h0m0s, not 720h0m0s") || !strings.Contains(e.stderr, "delete-rows at 14, not 100000") {
+	if strings.Count(e.stderr, line) != 1 || !strings.Contains(e.stderr, "retention at 60d, not 30d") || !strings.Contains(e.stderr, "delete-rows at 14, not 100000") {
 		t.Errorf("%s", e)
+	}
+	if dry := program(t, w.env, "run", "--dry-run").expect(t, exitDone); strings.Count(dry.stderr, line) != 1 || !strings.Contains(dry.stderr, "retention at 60d, not 30d") {
+		t.Errorf("%s", dry)
 	}
 	if e.result(t)["members_due"] != 0.0 {
 		t.Errorf("members missing for 40 days are due at a retention of 60: %s", e)
@@ -166,7 +169,7 @@ func TestExplained(t *testing.T) {
 	login, _, _ := strings.Cut(strings.TrimPrefix(stranger, "postgres://"), "@")
 	w.Exec("REVOKE " + reader + " FROM " + login)
 	e := program(t, w.envOf(stranger), "check").expect(t, exitFailed)
-	if !strings.Contains(e.stdout, "hint: psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+login+"\n") || strings.Contains(e.stdout, "migrate up") {
+	if !strings.Contains(e.stdout, "hint: psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+login+"; a member already: it has NOINHERIT, ALTER ROLE "+login+" INHERIT, REVOKE") || strings.Contains(e.stdout, "migrate up") {
 		t.Errorf("check by a stranger: %s", e)
 	}
 	bare := testdb.NewBare(t)
@@ -175,5 +178,14 @@ func TestExplained(t *testing.T) {
 		if e := program(t, env, strings.Fields(command)...).expect(t, exitFailed); !strings.Contains(e.stderr, "orphan-cleaner migrate up") {
 			t.Errorf("%s before migrating: %s", command, e)
 		}
+	}
+	bare.Exec(`CREATE FUNCTION no_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not on Fridays'; END $$;
+		CREATE EVENT TRIGGER no_ddl ON ddl_command_start WHEN TAG IN ('CREATE SCHEMA') EXECUTE FUNCTION no_ddl()`)
+	if e := program(t, []string{"DATABASE_URL=" + bare.URL}, "migrate", "up").expect(t, exitFailed); !strings.Contains(e.stderr, "where: PL/pgSQL function public.no_ddl()") {
+		t.Errorf("migrate does not say who forbids it: %s", e)
+	}
+	bare.Exec("DROP EVENT TRIGGER no_ddl; ALTER TABLE conversation_members ALTER user_id TYPE text")
+	if e := program(t, []string{"DATABASE_URL=" + bare.URL}, "migrate", "up").expect(t, exitFailed); strings.Contains(e.stderr, "where: ") {
+		t.Errorf("a refusal of our own has no need to: %s", e)
 	}
 }

@@ -36,7 +36,7 @@ func poolerProbe(url string) check.Probe {
 		pooling, err := database.PoolingOf(ctx, url)
 		switch {
 		case err != nil:
-			return check.Finding{Name: name, Status: check.Warn, Message: "not known: " + oneLine(err), Hint: databaseHint}
+			return check.Finding{Name: name, Status: check.Warn, Message: "not known: " + oneLine(err), Hint: database.ConnectionHint(err)}
 		case pooling == database.PooledStatement:
 			return check.Finding{
 				Name: name, Status: check.Fail, Message: "a pooler in statement mode is in between: it allows no transaction",
@@ -60,7 +60,7 @@ func connectionsProbe(pool *pgxpool.Pool) check.Probe {
 			return q.PreflightConnections(ctx, database.ApplicationName)
 		})
 		if err != nil {
-			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: databaseHint}
+			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: database.ConnectionHint(err)}
 		}
 		want := pool.Config().MaxConns
 		room := c.MaxConnections - c.Reserved - c.Used + c.Ours

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -18,6 +19,24 @@ import (
 )
 
 // What `check` looks at of auth-service.
+
+// dialProbed connects to auth-service, and returns what there is to check of it.
+func dialProbed(ctx context.Context, auth AuthFlags, canaries CanaryFlags, log *slog.Logger) (users, []check.Probe, error) {
+	alive, dead, err := canaries.canaries()
+	if err != nil {
+		return nil, nil, err
+	}
+	client, err := auth.dialAs(ctx, source.Config{Logger: log, Known: alive})
+	if err != nil {
+		return nil, nil, err
+	}
+	probes := []check.Probe{authProbe(client, auth.AuthServiceURL), plaintextProbe(auth.AuthServiceURL), canaryProbe(client, alive, dead)}
+	if bySQL, isSQL := client.(*sqlsource.Source); isSQL {
+		probes[1] = encryptionProbe("auth-service-tls", "AUTH_SERVICE_URL", bySQL.Pool())
+		probes = append(probes, queryProbe(bySQL))
+	}
+	return client, probes, nil
+}
 
 // authProbe is the preflight's check of auth-service.
 func authProbe(client users, address string) check.Probe {

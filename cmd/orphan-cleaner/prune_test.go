@@ -105,6 +105,9 @@ func TestPrune(t *testing.T) {
 			w.Pool.Reset()
 			w.pruneHistory(130, 24, 50)
 			w.Exec("CREATE TABLE conversation_members_backup_20200101 (LIKE conversation_members_backup)") // not attached
+			// DDL is looked at by somebody else, who qualifies no name.
+			w.Exec("CREATE FUNCTION looks() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM FROM conversations LIMIT 1; END $$")
+			w.Exec("CREATE EVENT TRIGGER looks ON ddl_command_end EXECUTE FUNCTION looks()")
 			backups, audits := past(t, w, "conversation_members_backup", 90*day), past(t, w, "conversation_members_audit", 400*day)
 			if len(backups) < 39 || len(audits) < 10 {
 				t.Fatalf("%d backups and %d audit months are past their window: this test shows nothing", len(backups), len(audits))

@@ -36,7 +36,7 @@ func checkedOutlets(outlets telemetry.Outlets) (telemetry.Outlets, error) {
 	return outlets, nil
 }
 
-// instance tells one host's metrics from another's.
+// instance is this host's name, which tells its runs and metrics from another's.
 func instance() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -50,10 +50,13 @@ const maxResultLine = 1000
 
 // resultLine is a run in one line, for a human elsewhere.
 func resultLine(r result.Run) string {
-	line := fmt.Sprintf("run %d %s: %d members deleted from %d conversations, %d users checked, %d unknown, %.1f s",
-		r.RunID, r.State, r.MembersDeleted, r.Conversations, r.UsersChecked, r.UsersUnknown, r.Seconds)
-	if r.Error != "" {
-		line += "; " + r.Error
+	return oneLineOf(fmt.Sprintf("run %d %s: %d members deleted from %d conversations, %d users checked, %d unknown, %.1f s",
+		r.RunID, r.State, r.MembersDeleted, r.Conversations, r.UsersChecked, r.UsersUnknown, r.Seconds), r.Error)
+}
+
+func oneLineOf(line, failure string) string {
+	if failure != "" {
+		line += "; " + failure
 	}
 	line = strings.Join(strings.Fields(line), " ")
 	return strings.ToValidUTF8(line[:min(len(line), maxResultLine)], "")

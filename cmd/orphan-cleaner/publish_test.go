@@ -70,6 +70,7 @@ func TestPublish(t *testing.T) {
 	}
 	// One run more: the totals are of both.
 	w.Exec(`UPDATE conversation_members SET joined_at = now() - interval '70 days'`)
+	w.Settle()
 	program(t, env, "run").expect(t, exitDone)
 
 	info, err := os.Stat(file)

@@ -28,7 +28,7 @@ type ReportCmd struct {
 	Since         string `help:"From this day (2026-01-31, UTC) or time (RFC 3339) on." placeholder:"WHEN" xor:"month"`
 	Until         string `help:"Up to this day or time, which is not in it; without it up to now." placeholder:"WHEN"`
 	JSON          bool   `name:"json" help:"Print one JSON object." xor:"format"`
-	CSV           bool   `name:"csv" help:"Print CSV: a record per day, the total, and a record per size." xor:"format"`
+	CSV           bool   `name:"csv" help:"Print CSV: a record per day, the total, and a record per size and per target." xor:"format"`
 	HTML          string `name:"html" help:"Write one HTML file, with charts; - is stdout." placeholder:"FILE" xor:"format"`
 	Lang          string `help:"The language of that file: en or zh." enum:"en,zh" default:"en"`
 }
@@ -96,8 +96,12 @@ func (cmd *ReportCmd) Run(ctx context.Context, s *streams) error {
 	}
 	defer pool.Close()
 	patience := database.Patience{Log: cmd.logger(s), Attempts: 3, LockTimeout: 2 * time.Second}
-	r, err := database.Bounded(ctx, pool, patience, pgx.ReadOnly, database.ReadLimit, func(ctx context.Context, q *db.Queries) (report, error) {
-		return readReport(ctx, q, since, until)
+	var known db.ReportRangeRow
+	r, err := database.Bounded(ctx, pool, patience, pgx.ReadOnly, database.ReadLimit, func(ctx context.Context, q *db.Queries) (r report, err error) {
+		if known, err = q.ReportRange(ctx); err != nil {
+			return r, err
+		}
+		return readReport(ctx, q, known, since, until)
 	})
 	if errors.Is(err, errUsage) {
 		return err
@@ -112,6 +116,12 @@ func (cmd *ReportCmd) Run(ctx context.Context, s *streams) error {
 		return r.writeCSV(s.out)
 	case cmd.HTML != "":
 		return cmd.writeHTML(s, r)
+	case since.IsZero() && !known.HasRuns:
+		if _, err = fmt.Fprintf(s.out, "No run began before %s: there is nothing to report of the last month. This month: orphan-cleaner report --month %s\n",
+			r.Until.Format(time.DateOnly), r.Until.Format("2006-01")); err != nil {
+			return err
+		}
+		return printBlocked(s.out, r.Blocked)
 	default:
 		return r.print(s.out)
 	}
@@ -133,11 +143,7 @@ func (cmd *ReportCmd) writeHTML(s *streams, r report) error {
 	return nil
 }
 
-func readReport(ctx context.Context, q *db.Queries, since, until time.Time) (r report, err error) {
-	known, err := q.ReportRange(ctx)
-	if err != nil {
-		return r, err
-	}
+func readReport(ctx context.Context, q *db.Queries, known db.ReportRangeRow, since, until time.Time) (r report, err error) {
 	switch {
 	case since.IsZero():
 		since, until = known.Since, known.Until
@@ -236,7 +242,7 @@ func (r report) print(w io.Writer) error {
 	return err
 }
 
-// writeCSV writes records of scope day, total and size; a field that does not
+// writeCSV writes records of scope day, total, size and target; a field that does not
 // belong to its scope is empty.
 func (r report) writeCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
@@ -245,14 +251,14 @@ func (r report) writeCSV(w io.Writer) error {
 	records := [][]string{{
 		"scope", "day", "size", "conversations", "runs", "refused", "incomplete", "failed", "users_checked", "batch_calls",
 		"members_deleted", "members_restored", "members_held", "members_kept_young", "p50_ms", "p99_ms", "slowest_ms", "users_blocked",
-		"owners_lost", "conversations_emptied",
+		"owners_lost", "conversations_emptied", "target", "rows_deleted", "rows_restored",
 	}}
 	add := func(scope string, d db.ReportDaysRow) {
 		records = append(records, []string{
 			scope, d.Day, "", "", number(d.Runs), number(d.Refused), number(d.Incomplete), number(d.Failed),
 			number(d.UsersChecked), number(d.BatchCalls), number(d.MembersDeleted), number(d.MembersRestored),
 			number(d.MembersHeld), number(d.MembersKeptYoung), decimal(d.P50Ms), decimal(d.P99Ms), decimal(d.SlowestMs), number(d.UsersBlocked),
-			number(d.OwnersLost), number(d.ConversationsEmptied),
+			number(d.OwnersLost), number(d.ConversationsEmptied), "", "", "",
 		})
 	}
 	for _, d := range r.Days {
@@ -264,6 +270,11 @@ func (r report) writeCSV(w io.Writer) error {
 		record[0], record[2], record[3] = "size", c.Size, number(c.Conversations)
 		record[10], record[11] = number(c.MembersDeleted), number(c.MembersRestored)
 		records = append(records, record)
+	}
+	for _, row := range r.Targets {
+		record := make([]string, len(records[0])-3)
+		record[0] = "target"
+		records = append(records, append(record, row.Target, number(row.RowsDeleted), number(row.RowsRestored)))
 	}
 	if err := out.WriteAll(records); err != nil {
 		return fmt.Errorf("writing the report: %w", err)

@@ -70,7 +70,7 @@ func reportHistory(t *testing.T) *world {
 	w.Exec(`INSERT INTO orphan_cleaner.restores (run_id, user_id, conversation_id, deleted_run, backed_up_at, state, reverted_by_run)
 		SELECT 6, md5('u' || n)::uuid, md5('c4')::uuid, 1, '2025-02-20Z', (ARRAY['restored', 'reverted', 'planned'])[n], CASE n WHEN 2 THEN 6 END
 		FROM generate_series(1, 3) AS n`)
-	deleted(6, 4, 20, 1, before, "2025-03-15 09:00:05Z") // a revert is no cleaning
+	deleted(6, 4, 20, 1, before, "2025-03-15 09:00:05Z") // a revert is no cleaning, and deletes
 	members(5, 1, 99, before)                            // 100: of the two deleted one is there again
 	deleted(2, 5, 99, 2, before, "2025-03-01 00:00:01Z")
 	deleted(8, 6, 1, 1, "2025-03-05Z", "2025-04-01 00:00:05Z") // nobody had joined before March
@@ -105,7 +105,7 @@ func TestReport(t *testing.T) {
 			Runs: 1, Incomplete: 1, UsersChecked: 900, BatchCalls: 10, MembersDeleted: 2, MembersHeld: 8,
 			SlowestMs: 60000, P50Ms: 60000, P99Ms: 60000,
 		},
-		"2025-03-15": {MembersRestored: 2},
+		"2025-03-15": {MembersDeleted: 1, MembersRestored: 2},
 		"2025-03-20": {Runs: 1, Failed: 1},
 		"2025-03-31": {
 			Runs: 1, UsersChecked: 1000, BatchCalls: 1, MembersDeleted: 6, MembersHeld: 1, MembersKeptYoung: 6,
@@ -120,7 +120,7 @@ func TestReport(t *testing.T) {
 		}
 	}
 	total := db.ReportDaysRow{
-		Runs: 6, Refused: 1, Incomplete: 1, Failed: 2, UsersChecked: 3900, BatchCalls: 31, MembersDeleted: 11, MembersRestored: 2,
+		Runs: 6, Refused: 1, Incomplete: 1, Failed: 2, UsersChecked: 3900, BatchCalls: 31, MembersDeleted: 12, MembersRestored: 2,
 		MembersHeld: 1, MembersKeptYoung: 6, SlowestMs: 60000, P50Ms: 4, P99Ms: 60000,
 	}
 	if r.Total != total {
@@ -130,7 +130,7 @@ func TestReport(t *testing.T) {
 		{Size: "0", Conversations: 1, MembersDeleted: 1},
 		{Size: "1-2", Conversations: 1, MembersDeleted: 1},
 		{Size: "3-10", Conversations: 2, MembersDeleted: 6},
-		{Size: "11-100", Conversations: 2, MembersDeleted: 2, MembersRestored: 2},
+		{Size: "11-100", Conversations: 2, MembersDeleted: 3, MembersRestored: 2},
 		{Size: "101-1000"},
 		{Size: ">1000", Conversations: 1, MembersDeleted: 1},
 	}
@@ -149,7 +149,13 @@ func TestStatusAndReportOfTargets(t *testing.T) {
 	w.Targets("likes")
 	w.Exec(`INSERT INTO likes (post_id, user_id, created_at)
 		SELECT gen_random_uuid(), m.user_id, now() - interval '90 days' FROM (SELECT DISTINCT user_id FROM conversation_members) AS m, generate_series(1, 2)`)
-	program(t, w.env, "run").expect(t, exitDone)
+	w.Settle()
+	if e := program(t, w.env, "run", "--dry-run").expect(t, exitDone); !strings.Contains(e.stderr, "Dry run: would clean up to 15 orphaned members, and 30 rows of other targets ") {
+		t.Errorf("%s", e)
+	}
+	if e := program(t, w.env, "run").expect(t, exitDone); !regexp.MustCompile(`Cleaned 15 orphaned members from \d+ conversations, and 30 rows of other targets run_id=`).MatchString(e.stderr) {
+		t.Errorf("%s", e)
+	}
 	var st status.Status
 	e := program(t, w.env, "status", "--json").expect(t, exitDone)
 	if err := json.Unmarshal([]byte(e.stdout), &st); err != nil {
@@ -162,13 +168,69 @@ func TestStatusAndReportOfTargets(t *testing.T) {
 	if !slices.Equal(st.Targets, want) {
 		t.Errorf("%+v, not %+v", st.Targets, want)
 	}
-	program(t, w.env, "restore", "--run=1", "--target=likes", "--execute").expect(t, exitDone)
+	restored := program(t, w.env, "restore", "--run=1", "--target=likes", "--execute", "--json").expect(t, exitDone).result(t)
+	if e := program(t, w.env, "report").expect(t, exitDone); strings.Count(e.stdout, "\n") != 1 ||
+		!strings.Contains(e.stdout, "nothing to report of the last month. This month: orphan-cleaner report --month "+time.Now().UTC().Format("2006-01")) {
+		t.Errorf("the report of a young database: %s", e)
+	}
+	// The preview of a revert says what would refuse it, and a refusal is told where the result is.
+	revert := []string{"restore", "--revert", fmt.Sprint(restored["run_id"])}
+	const judged = "30 rows of likes are due, limit 29"
+	strict := append(slices.Clone(revert), "--max-delete-rows=29")
+	if e := program(t, w.env, strict...).expect(t, exitDone); !strings.Contains(e.stdout, "Breaker delete-rows would refuse it if auth-service returns none of these users: "+judged) {
+		t.Errorf("%s", e)
+	}
+	if e := program(t, w.env, append(strict, "--execute")...).expect(t, exitRefused); !strings.Contains(e.stdout, "\nrefused: ") || !strings.Contains(e.stdout, judged) {
+		t.Errorf("%s", e)
+	}
+	if got := program(t, w.env, append(strict, "--execute", "--json")...).expect(t, exitRefused).result(t); got["breaker"] != "delete-rows" || got["error"] == nil {
+		t.Errorf("%v", got)
+	}
+	if e := program(t, w.env, revert...).expect(t, exitDone); !strings.Contains(e.stdout, "No breaker would refuse that now") {
+		t.Errorf("%s", e)
+	}
+	// On the hold of that restore, and on one of a living user and of a conversation.
+	living := testdb.One[string](w.DB, `SELECT min(user_id::text) FROM conversation_members`)
+	conversation := testdb.One[string](w.DB, `SELECT min(conversation_id::text) FROM conversation_members`)
+	program(t, w.env, "hold", "add", "--user="+living, "--reason=a lawsuit").expect(t, exitDone)
+	program(t, w.env, "hold", "add", "--conversation="+conversation, "--reason=a lawsuit").expect(t, exitDone)
+	var holds []listedHold
+	e = program(t, w.env, "hold", "list", "--json").expect(t, exitDone)
+	if err := json.Unmarshal([]byte(e.stdout), &holds); err != nil || len(holds) != 3 {
+		t.Fatalf("%v: %s", err, e)
+	}
+	for i, want := range [][]heldRows{
+		{{"likes", 30}},
+		{{"conversation_members", holds[1].Members}, {"likes", 2}},
+		{{"conversation_members", holds[2].Members}},
+	} {
+		if !slices.Equal(holds[i].Targets, want) {
+			t.Errorf("hold %d: %+v, not %+v", i, holds[i].Targets, want)
+		}
+	}
+	if e = program(t, w.env, "hold", "list").expect(t, exitDone); strings.Count(e.stdout, "keeps rows of other targets, too: likes ") != 2 {
+		t.Errorf("%s", e)
+	}
+	// Candidates again, by a run that was refused over them.
+	w.Exec(`INSERT INTO orphan_cleaner.runs (started_at, heartbeat_at, kind, state, phase, finished_at, lease, host, version, settings, breaker)
+		VALUES (now(), now(), 'clean', 'refused', 'judge', now(), '1m', 'x', 'x', '{}', 'delete-rows')`)
+	w.Exec(`INSERT INTO orphan_cleaner.refusals (run_id, user_id, is_due) SELECT (SELECT max(run_id) FROM orphan_cleaner.runs), user_id, true FROM (SELECT DISTINCT user_id FROM orphan_cleaner.likes_backup) AS u`)
+	w.Exec(`INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
+		SELECT DISTINCT user_id, now(), now(), 1, 'sightings' FROM orphan_cleaner.likes_backup ON CONFLICT DO NOTHING`)
+	refused := testdb.One[string](w.DB, `SELECT max(run_id)::text FROM orphan_cleaner.runs`)
+	if e = program(t, w.env, "approve", refused, "--yes").expect(t, exitDone); !regexp.MustCompile(`rows of likes, as of now +30\b`).MatchString(e.stdout) {
+		t.Errorf("%s", e)
+	}
+	program(t, w.env, "approve", refused, "--revoke").expect(t, exitDone)
+	if e = program(t, w.env, "approve", refused, "--yes", "--json").expect(t, exitDone); !strings.Contains(strings.Join(strings.Fields(e.stdout), ""), `{"target":"likes","row_count":30}`) {
+		t.Errorf("%s", e)
+	}
 	r := w.report(t, "--since="+testdb.One[string](w.DB, "SELECT (now() AT TIME ZONE 'UTC')::date::text"))
 	if want := []db.ReportTargetsRow{{Target: "conversation_members", RowsDeleted: 15}, {Target: "likes", RowsDeleted: 30, RowsRestored: 30}}; !slices.Equal(r.Targets, want) {
 		t.Errorf("%+v, not %+v", r.Targets, want)
 	}
 	for command, line := range map[string]string{
-		"status": `likes +30 +30 +0 +0 +0 +0 +30`, "report": `likes +30 +30`,
+		"status": `likes +30 +30 +0 +0 +0 +0 +30 +30`, "report": `likes +30 +30`,
 	} {
 		args := []string{command}
 		if command == "report" {
@@ -242,7 +304,7 @@ func TestReportFormats(t *testing.T) {
 	}
 	for _, pattern := range []string{
 		`2025-03-01 +3 +1 +0 +1 +310001000 +3100010 +1234567 +0 +7 +2 +4ms +30ms +30ms`,
-		`2025-03-02 .* 60\.0s`, `total +6 .* 1234575 +2`, `11-100 +2 +2 +2`, `the audit holds 11 of the 1234575 members deleted`,
+		`2025-03-02 .* 60\.0s`, `total +6 .* 1234576 +2`, `11-100 +2 +3 +2`, `the audit holds 12 of the 1234576 members deleted`,
 	} {
 		if !regexp.MustCompile(pattern).MatchString(e.stdout) {
 			t.Errorf("no line is like %s:\n%s", pattern, e.stdout)
@@ -256,7 +318,7 @@ func TestReportFormats(t *testing.T) {
 		t.Fatal(err)
 	}
 	header, records := records[0], records[1:]
-	if len(records) != len(r.Days)+1+len(r.Sizes) {
+	if len(records) != len(r.Days)+1+len(r.Sizes)+len(r.Targets) {
 		t.Errorf("%d records", len(records))
 	}
 	// Every field of JSON is a column of that name, and has that value.
@@ -300,6 +362,9 @@ func TestReportFormats(t *testing.T) {
 	compare(records[len(r.Days)], "total", r.Total)
 	for i, c := range r.Sizes {
 		compare(records[len(r.Days)+1+i], "size", c)
+	}
+	for i, row := range r.Targets {
+		compare(records[len(r.Days)+1+len(r.Sizes)+i], "target", row)
 	}
 }
 

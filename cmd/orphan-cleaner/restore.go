@@ -119,7 +119,7 @@ func aRunThatDeleted(ctx context.Context, pool *pgxpool.Pool, id int64) error {
 		return fmt.Errorf("%w: there is no run %d; see: orphan-cleaner status", errUsage, id)
 	case err != nil:
 		return fmt.Errorf("reading run %d: %w", id, err)
-	case sum.Kind == "restore" && sum.MembersDeleted == 0:
+	case sum.Kind == "restore" && sum.MembersDeleted+sum.RowsDeleted == 0:
 		return fmt.Errorf("%w: run %d is a restore; to undo it: orphan-cleaner restore --revert %d", errUsage, id, id)
 	}
 	return nil
@@ -144,10 +144,10 @@ func (cmd *RestoreCmd) watch(s *streams, log *slog.Logger, r *restore.Restorer) 
 		if p.Of == 0 {
 			return "reading the backups"
 		}
-		return fmt.Sprintf("%s%d of %d members", share(p.Done, p.Of, in.spent("members")), p.Done, p.Of)
+		return fmt.Sprintf("%s%d of %d rows", share(p.Done, p.Of, in.spent("rows")), p.Done, p.Of)
 	}, func() {
 		p := r.Progress()
-		log.Info("Restore under way", "members_done", p.Done, "members", p.Of)
+		log.Info("Restore under way", "rows_done", p.Done, "rows", p.Of)
 	})
 }
 

@@ -69,7 +69,7 @@ func (cmd *RestoreCmd) preview(ctx context.Context, s *streams, r *restore.Resto
 	if err != nil {
 		return err
 	}
-	p := preview{Parts: append([]db.RestorePreviewRow{}, parts...)}
+	p := preview{Parts: parts}
 	several := slices.ContainsFunc(parts, func(part db.RestorePreviewRow) bool { return part.Target != parts[0].Target })
 	what := func(target string, cells ...any) table.Row {
 		if several {
@@ -96,7 +96,7 @@ func (cmd *RestoreCmd) preview(ctx context.Context, s *streams, r *restore.Resto
 	if p.Restore == 0 {
 		_, err = fmt.Fprintln(s.out, "There is nothing to restore.")
 	} else {
-		_, err = fmt.Fprintf(s.out, "Members that are there stay as they are; rows whose conversation is gone stay in the backup.\nRestore %d members and hold their users for %s:  %s\n",
+		_, err = fmt.Fprintf(s.out, "Rows that are there stay as they are; those whose conversation is gone stay in the backup.\nRestore %d rows and hold their users for %s:  %s\n",
 			p.Restore, cmd.Hold, cmd.same())
 	}
 	return err
@@ -115,14 +115,18 @@ func (cmd *RestoreCmd) previewRevert(ctx context.Context, s *streams, r *restore
 	}
 	t := newTable(fmt.Sprintf("Revert of restore %d: nothing was changed", cmd.Revert), "", "")
 	t.AppendRows([]table.Row{
-		{"members it restored", sum.Restored},
+		{"rows it restored", sum.Restored},
 		{"  of users", sum.Users},
 		{"deleted again before", sum.Reverted},
 	})
 	if err := printTable(s.out, t); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.out, "Members that did not change since, of users that auth-service does not return, are deleted again:  %s\n", cmd.same())
+	judged := "No breaker would refuse that now; the first check with auth-service is judged before any row is deleted, by the canaries, too."
+	if sum.Breaker != "" {
+		judged = "Breaker " + sum.Breaker + " would refuse it if auth-service returns none of these users: " + shown(sum.Message) + "; nobody can approve a revert."
+	}
+	_, err = fmt.Fprintf(s.out, "Rows that did not change since, of users that auth-service does not return, are deleted again:  %s\n%s\n", cmd.same(), judged)
 	return err
 }
 
@@ -130,6 +134,7 @@ func (cmd *RestoreCmd) previewRevert(ctx context.Context, s *streams, r *restore
 func (cmd *RestoreCmd) show(s *streams, log *slog.Logger, result restore.Result, runErr error) error {
 	attrs := []any{
 		"run_id", result.RunID, "state", result.State, "members_restored", result.MembersRestored, "members_reverted", result.MembersReverted,
+		"rows_restored", result.RowsRestored, "rows_reverted", result.RowsReverted,
 		"users", result.Users, "conversations", result.Conversations, "there", result.There, "there_differs", result.ThereDiffers,
 		"conversation_gone", result.ConversationGone, "left_since", result.LeftSince, "members_left", result.MembersLeft,
 		"users_unknown", result.UsersUnknown, "seconds", math.Round(10*result.Seconds) / 10,
@@ -139,10 +144,10 @@ func (cmd *RestoreCmd) show(s *streams, log *slog.Logger, result restore.Result,
 		log.Error("Restore did not succeed", append(attrs, "error", runErr)...)
 	case cmd.Revert != 0:
 		log.Info("Reverted a restore", append(attrs, "reverted_run", cmd.Revert)...)
-	case result.MembersRestored == 0:
+	case result.RowsRestored == 0:
 		log.Info("There was nothing to restore", attrs...)
 	default:
-		log.Info("Restored members", append(attrs, "revert", fmt.Sprintf("orphan-cleaner restore --revert %d", result.RunID))...)
+		log.Info("Restored rows", append(attrs, "revert", fmt.Sprintf("orphan-cleaner restore --revert %d", result.RunID))...)
 	}
 	if cmd.JSON {
 		if err := printJSONLine(s.out, result); err != nil {
@@ -164,21 +169,25 @@ func (cmd *RestoreCmd) table(s *streams, r restore.Result) error {
 	if r.RunID == 0 {
 		return nil
 	}
-	t := newTable(fmt.Sprintf("Run %d, %s", r.RunID, r.State), "", "members")
+	t := newTable(fmt.Sprintf("Run %d, %s", r.RunID, r.State), "", "rows")
 	if cmd.Revert != 0 {
 		t.AppendRows([]table.Row{
-			{"deleted again", r.MembersReverted},
+			{"deleted again", r.RowsReverted},
 			{"left: changed since, alive, on another hold, or gone", r.MembersLeft},
 		})
 	} else {
 		t.AppendRows([]table.Row{
-			{"restored", r.MembersRestored},
+			{"restored", r.RowsRestored},
 			{"there already, the same", r.There},
 			{"there already and differing, left as they are", r.ThereDiffers},
 			{"conversation gone, left in the backup", r.ConversationGone},
 			{"restored before and deleted since by others", r.LeftSince},
-			{"left: member returned or conversation deleted meanwhile", r.MembersLeft},
+			{"left: row returned or conversation deleted meanwhile", r.MembersLeft},
 		})
 	}
-	return printTable(s.out, t)
+	if err := printTable(s.out, t); err != nil || r.Error == "" {
+		return err
+	}
+	_, err := fmt.Fprintf(s.out, "%s: %s\n", r.State, shown(r.Error))
+	return err
 }

@@ -23,7 +23,7 @@ func cleaned(t *testing.T) (w *world, run string, before testdb.Snapshot) {
 		last_read_at = now() - interval '35 days' + random() * interval '1 day',
 		is_muted = hashtext(user_id::text) % 2 = 0,
 		user_public_key = CASE WHEN hashtext(user_id::text) % 3 = 0 THEN 'key "of" ' || user_id || E'\n,\\' END`)
-	w.unchanged(t)
+	w.Settle()
 	before = w.Snapshot("conversation_members")
 	result := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
 	if result["members_deleted"] != 25.0 {
@@ -169,6 +169,7 @@ func TestRevert(t *testing.T) {
 		t.Errorf("a revert while paused: %s", paused)
 	}
 	program(t, w.env, "resume").expect(t, exitDone)
+	w.Settle()
 	got := w.restore(t, "--revert", restored)
 	if f := figures(got, "members_reverted", "members_left", "users_unknown"); f != "members_reverted 22, members_left 3, users_unknown 0" {
 		t.Errorf("revert: %s", f)
@@ -219,13 +220,18 @@ func (w *world) rejoining(t *testing.T, user uuid.UUID) pgx.Tx {
 	return tx
 }
 
+// waiting is how many sessions of this database wait for a lock: tests of others share the server.
+func (w *world) waiting() int64 {
+	return w.Count(`pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+}
+
 // Who rejoins between the plan and the insert keeps the new row.
 func TestRestoreMeetsRejoin(t *testing.T) {
 	t.Parallel()
 	w, run, _ := cleaned(t)
 	rejoining := w.rejoining(t, w.dead[0])
 	p := start(t, w.env, "restore", "--run", run, "--execute", "--json")
-	eventually(t, "the restore waits", func() bool { return w.Count(`pg_locks WHERE NOT granted`) > 0 })
+	eventually(t, "the restore waits", func() bool { return w.waiting() > 0 })
 	if err := rejoining.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +250,7 @@ func TestRestoreKilled(t *testing.T) {
 	w, run, before := cleaned(t)
 	blocker := w.rejoining(t, w.dead[0])
 	p := start(t, w.env, "restore", "--run", run, "--execute", "--lease", "1s")
-	eventually(t, "the restore waits", func() bool { return w.Count(`pg_locks WHERE NOT granted`) > 0 })
+	eventually(t, "the restore waits", func() bool { return w.waiting() > 0 })
 	p.signal(t, syscall.SIGKILL)
 	p.wait(t)
 	if err := blocker.Rollback(t.Context()); err != nil {
@@ -306,6 +312,7 @@ func TestRestoreInParts(t *testing.T) {
 	alive := w.dead[0]
 	w.Exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)
 		SELECT id, $1, now() - interval '60 days' FROM conversations ON CONFLICT DO NOTHING`, alive)
+	w.Settle()
 	n := w.Count("conversation_members WHERE user_id = $1", alive)
 	before := w.Snapshot("conversation_members")
 	program(t, w.env, "run").expect(t, exitDone)
@@ -358,13 +365,13 @@ func TestRestoreOfRewrittenPartition(t *testing.T) {
 
 	blocker := w.rejoining(t, w.dead[0])
 	p := start(t, w.env, "restore", "--run", run, "--execute", "--json")
-	eventually(t, "the restore waits in its first chunk", func() bool { return w.Count(`pg_locks WHERE NOT granted`) == 1 })
+	eventually(t, "the restore waits in its first chunk", func() bool { return w.waiting() == 1 })
 	packed := make(chan error, 1)
 	go func() {
 		_, err := w.Pool.Exec(context.Background(), `VACUUM FULL `+partition)
 		packed <- err
 	}()
-	eventually(t, "the packing waits for the chunk", func() bool { return w.Count(`pg_locks WHERE NOT granted`) == 2 })
+	eventually(t, "the packing waits for the chunk", func() bool { return w.waiting() == 2 })
 	if err := blocker.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -443,5 +450,74 @@ func TestDepartedInTurn(t *testing.T) {
 		if got != want {
 			t.Errorf("run %d rechecked %s, not %s", i+1, got, want)
 		}
+	}
+}
+
+// A row that a constraint of its own keeps out keeps nobody else out: its user is named, and restored once it may be. So it
+// is with a trigger, and with what keeps a revert from deleting.
+func TestRestoreOfARowThatIsNotTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100, 7)
+	before := w.Snapshot("conversation_members")
+	ran := program(t, w.env, "run", "--json").expect(t, exitDone).result(t)
+	again := []string{"restore", "--run", fmt.Sprint(ran["run_id"]), "--execute", "--json"}
+	const left = "conversation_members WHERE user_id = ANY ($1)"
+	// stopped is a restore or a revert that leaves the users over, for what the server says.
+	stopped := func(command []string, says string, users ...uuid.UUID) map[string]any {
+		t.Helper()
+		e := program(t, w.env, command...).expect(t, exitFailed)
+		got := e.result(t)
+		named := make(map[string]bool)
+		blocked, _ := got["blocked"].([]any)
+		for _, one := range blocked {
+			user := one.(map[string]any)
+			named[user["user_id"].(string)] = true
+			if user["constraint"] != says && user["message"] != says {
+				t.Errorf("it does not say %q: %v", says, user)
+			}
+		}
+		for _, user := range users {
+			if !named[user.String()] || !strings.Contains(e.stderr, user.String()) {
+				t.Errorf("%s is not named: %v", user, e)
+			}
+		}
+		if len(named) != len(users) || len(blocked) != len(users) || got["state"] != "incomplete" || !strings.Contains(e.stderr, fmt.Sprintf("%d users are blocked", len(users))) || !strings.Contains(e.stderr, "put right what the cause names") || !strings.Contains(e.stderr, says) {
+			t.Errorf("%s", e)
+		}
+		return got
+	}
+	w.Exec("DELETE FROM users WHERE id = ANY ($1)", w.dead[:2])
+	w.Exec("ALTER TABLE conversation_members ADD CONSTRAINT known FOREIGN KEY (user_id) REFERENCES users NOT VALID")
+	w.Exec(`CREATE FUNCTION keep_out() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		IF tg_op = 'INSERT' THEN RAISE 'not this one' USING DETAIL = new.user_id; ELSE RAISE 'keep this one' USING DETAIL = old.user_id; END IF; END $$`)
+	first := stopped(again, "known", w.dead[:2]...)
+	if w.Count(left, w.dead[:2]) != 0 || w.Count("conversation_members") != int64(len(before)-2) || first["members_restored"] != 5.0 || first["members_left"] != 2.0 {
+		t.Errorf("the others are not restored: %v", first)
+	}
+	if n := w.Count("orphan_cleaner.restores WHERE run_id = $1 AND state = 'planned' AND user_id = ANY ($2)", first["run_id"], w.dead[:2]); n != 2 {
+		t.Errorf("%d of 2 are still planned", n)
+	}
+	w.Exec("ALTER TABLE conversation_members DROP CONSTRAINT known")
+	w.Exec("CREATE TRIGGER keep_out BEFORE INSERT ON conversation_members FOR EACH ROW WHEN (new.user_id = '" + w.dead[1].String() + "') EXECUTE FUNCTION keep_out()")
+	if got := stopped(again, "not this one", w.dead[1]); got["members_restored"] != 1.0 {
+		t.Errorf("%v", got)
+	}
+	w.Exec("DROP TRIGGER keep_out ON conversation_members")
+	if got := program(t, w.env, again...).expect(t, exitDone).result(t); len(got["blocked"].([]any)) != 0 {
+		t.Errorf("%v", got)
+	}
+	if diff := before.Diff(w.Snapshot("conversation_members")); diff != "" {
+		t.Errorf("restored, the table is not as it was:\n%s", diff)
+	}
+
+	w.Exec("CREATE TRIGGER keep_out BEFORE DELETE ON conversation_members FOR EACH ROW WHEN (old.user_id = '" + w.dead[4].String() + "') EXECUTE FUNCTION keep_out()")
+	revert := []string{"restore", "--revert", fmt.Sprint(first["run_id"]), "--execute", "--json"}
+	if got := stopped(revert, "keep this one", w.dead[4]); got["members_reverted"] != 4.0 || w.Count(left, w.dead[2:]) != 1 {
+		t.Errorf("the others are not deleted again: %v", got)
+	}
+	w.Exec("DROP TRIGGER keep_out ON conversation_members")
+	program(t, w.env, revert...).expect(t, exitDone)
+	if w.Count(left, w.dead[2:]) != 0 {
+		t.Error("they are not deleted again")
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/events"
+	"github.com/nova-social/orphan-cleaner/internal/fence"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
@@ -93,7 +94,7 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 		err = errors.New(oneLine(err))
 		ended = result.Run{
 			State: "failed", DryRun: cmd.DryRun, Error: err.Error(), DatabaseError: said,
-			Targets: []result.Target{{Name: "conversation_members"}}, Blocked: []blocked.User{},
+			Targets: []result.Target{result.Run{}.Members()}, Blocked: []blocked.User{},
 		}
 	} else {
 		defer pool.Close()
@@ -109,6 +110,9 @@ func (cmd *RunCmd) Run(ctx context.Context, s *streams) error {
 		runner.Observe(metrics)
 		if isTold {
 			relay.Begin(ctx)
+		}
+		if cmd.DryRun {
+			logPinned(ctx, log, pool, cfg)
 		}
 		stop := watch(s.err, log, runner)
 		ended, err = runner.Run(ctx)
@@ -153,12 +157,21 @@ func logResult(ctx context.Context, log *slog.Logger, r result.Run, err error) {
 		"members_deleted", r.MembersDeleted, "members_kept_young", r.MembersKeptYoung,
 		"batch_calls", r.BatchCalls, "method", "get_users_by_ids", "seconds", math.Round(10*r.Seconds) / 10,
 	}
+	var due, deleted int64
+	also := func(int64) string { return "" }
+	if len(r.Targets) > 1 {
+		for _, t := range r.Targets {
+			due, deleted = due+t.RowsDue, deleted+t.RowsDeleted
+		}
+		attrs = append(attrs, "rows_due", due, "rows_deleted", deleted)
+		also = func(rows int64) string { return fmt.Sprintf(", and %d rows of other targets", rows) }
+	}
 	if r.DryRun && err == nil {
-		logf(ctx, log.With(attrs...), "Dry run: would clean up to %d orphaned members", r.MembersDue)
+		logf(ctx, log.With(attrs...), "Dry run: would clean up to %d orphaned members%s", r.MembersDue, also(due-r.MembersDue))
 		return
 	}
-	if r.MembersDeleted > 0 || err == nil {
-		logf(ctx, log.With(attrs...), "Cleaned %d orphaned members from %d conversations", r.MembersDeleted, r.Conversations)
+	if r.MembersDeleted+deleted > 0 || err == nil {
+		logf(ctx, log.With(attrs...), "Cleaned %d orphaned members from %d conversations%s", r.MembersDeleted, r.Conversations, also(deleted-r.MembersDeleted))
 	}
 	switch {
 	case err == nil:
@@ -169,6 +182,22 @@ func logResult(ctx context.Context, log *slog.Logger, r result.Run, err error) {
 	default:
 		log.Error("Run did not succeed", "run_id", r.RunID, "state", r.State, "error", err, "look_closer", "orphan-cleaner check")
 	}
+}
+
+// logPinned says what a run would say that is opened: a dry run is not.
+func logPinned(ctx context.Context, log *slog.Logger, pool *pgxpool.Pool, cfg settings.Run) {
+	lines, err := pinned(ctx, pool, cfg)
+	if err != nil {
+		log.Warn("The pinned limits cannot be read", "error", oneLine(err))
+		return
+	}
+	var stricter []string
+	for _, l := range lines {
+		if l.Effective != l.Value {
+			stricter = append(stricter, settings.PinText(l.Name, l.Effective, l.Value))
+		}
+	}
+	fence.LogPinned(log, stricter)
 }
 
 // progressLogEvery is how often a long run says where it is, off a terminal.

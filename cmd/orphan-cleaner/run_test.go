@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -183,8 +184,11 @@ func TestRefused(t *testing.T) {
 	if got := e.result(t); got["state"] != "refused" || got["breaker"] != "delete-rows" || got["members_due"] != 15.0 || got["members_deleted"] != 0.0 {
 		t.Errorf("%s", e)
 	}
-	if last := lastLine(e.stderr); !strings.HasPrefix(last, "ERROR orphan_cleaner: Run refused ") || !strings.Contains(last, "MAX_DELETE_ROWS") {
-		t.Errorf("the last line is %q", last)
+	last := lastLine(e.stderr)
+	for _, part := range []string{"limit 14 (ORPHAN_CLEANER_MAX_DELETE_ROWS)", "orphan-cleaner approve 1, once", "orphan-cleaner limits pin delete-rows=N"} {
+		if !strings.HasPrefix(last, "ERROR orphan_cleaner: Run refused ") || !strings.Contains(last, part) {
+			t.Errorf("the last line lacks %q: %q", part, last)
+		}
 	}
 	if after := contents(t, w.DB, "orphan_cleaner.runs", "orphan_cleaner.run_targets", "orphan_cleaner.refusals"); after != before {
 		t.Errorf("a refused run changed the database:\n%s\nwas\n%s", after, before)
@@ -238,10 +242,8 @@ func TestCheck(t *testing.T) {
 	before := contents(t, w.DB)
 	living := w.users(t, "deleted_at IS NULL LIMIT 1")[0]
 	e := program(t, w.env, "check", "--canary-alive="+living.String()).expect(t, exitDone)
-	for line := range strings.Lines(e.stdout) {
-		if !strings.HasPrefix(line, "ok    ") {
-			t.Errorf("all is well, yet: %s", line)
-		}
+	if all, ok := strings.Count(e.stdout, "\n"), strings.Count("\n"+e.stdout, "\nok    "); ok != all-1 || lastLine(e.stdout) != fmt.Sprintf("%d ok", ok) {
+		t.Errorf("all is well, yet: %s", e)
 	}
 	for _, name := range []string{"database", "schema", "grants", "conversation_members_audit_delete", "index", "backup-columns", "partitions", "auth-service"} {
 		if !strings.Contains(e.stdout, "\nok    "+name+": ") && !strings.HasPrefix(e.stdout, "ok    "+name+": ") {
@@ -253,6 +255,9 @@ func TestCheck(t *testing.T) {
 	spoilt := contents(t, w.DB)
 	e = program(t, w.env, "check").expect(t, exitFailed)
 	failed := failures(e.stdout)
+	if !regexp.MustCompile(`^\d+ ok, \d warn, [2-9] FAIL$`).MatchString(lastLine(e.stdout)) {
+		t.Errorf("no sum at the end: %s", e)
+	}
 	for _, part := range []string{
 		"FAIL  conversation_members_audit_delete: ", "\n      hint: ALTER TABLE public.conversation_members ENABLE ALWAYS TRIGGER",
 		"FAIL  auth-service: ", "NOT_SERVING", "\n      hint: check AUTH_SERVICE_URL",

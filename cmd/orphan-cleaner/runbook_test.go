@@ -43,6 +43,8 @@ const (
 //	users 10 to 12  deleted since; their 6 members are due: run 43 was refused
 //	users 13 to 15  living, until [givens] has it otherwise
 //	others          living, 20 is the one whom the runbook names
+//
+// Beside it a fleet of three shards of 20 users each, 4 of them newly missing: its run 1 was refused.
 type runbookWorld struct {
 	*world
 	authDB     *pgtemp.Cluster
@@ -87,7 +89,33 @@ func newRunbookWorld(t *testing.T, authDB *pgtemp.Cluster) *runbookWorld {
 		t.Fatalf("run 43: %v", r)
 	}
 	w.shell(t)
+	w.addFleet(t)
 	return w
+}
+
+// addFleet has fleet.yaml, and the files that it names, where blocks are run.
+func (w *runbookWorld) addFleet(t *testing.T) {
+	t.Helper()
+	var shards []*world
+	for i := range 3 {
+		shard := &world{DB: testdb.New(t), auth: w.auth}
+		shard.fill(t, fmt.Sprintf("user of shard %d ", i), 20, 0)
+		shard.Roles(rolesFile)
+		w.auth.Delete(shard.users(t, "true ORDER BY id LIMIT 4")...)
+		shards = append(shards, shard)
+	}
+	path, control := fleetOf(t, "", shards...), testdb.NewEmpty(t)
+	env := append(withControl(t, path, control), "AUTH_SERVICE_URL="+w.auth.URL())
+	program(t, env, "fleet", "run").expect(t, exitRefused)
+	dir := filepath.Dir(path)
+	if err := os.WriteFile(filepath.Join(dir, "control"), []byte(control.URL), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"fleet.yaml", "shards", "control"} {
+		if err := os.Symlink(filepath.Join(dir, name), filepath.Join(w.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // ran makes a run, whose log is kept where the runbook looks for it.
@@ -184,15 +212,12 @@ func (w *runbookWorld) givens() map[string]func(t *testing.T) {
 func (w *runbookWorld) shell(t *testing.T) {
 	t.Helper()
 	bin := filepath.Join(w.dir, "bin")
-	self, err := os.Executable()
-	if err != nil {
+	if err := os.Mkdir(bin, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	script := fmt.Sprintf("#!/bin/sh\n%s=1 GORACE=atexit_sleep_ms=0 exec '%s' \"$@\"\n", asProgram, self)
-	if err := errors.Join(os.Mkdir(bin, 0o700), os.WriteFile(filepath.Join(bin, "orphan-cleaner"), []byte(script), 0o700)); err != nil {
-		t.Fatal(err)
+	links := map[string]string{
+		filepath.Join(w.Cluster().BinDir(), "psql"): filepath.Join(bin, "psql"), built.path(t): filepath.Join(bin, "orphan-cleaner"),
 	}
-	links := map[string]string{filepath.Join(w.Cluster().BinDir(), "psql"): filepath.Join(bin, "psql")}
 	for _, name := range []string{"goose", "grpcurl"} {
 		links[needTool(t, name)] = filepath.Join(bin, name)
 	}

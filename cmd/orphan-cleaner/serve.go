@@ -56,9 +56,20 @@ func (f *ServeFlags) listen(ctx context.Context) (net.Listener, error) {
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.MetricsAddr)
 	if err != nil {
-		return nil, fmt.Errorf("%w: ORPHAN_CLEANER_METRICS_ADDR: %w; choose another with --metrics-addr", errUsage, err)
+		return nil, fmt.Errorf("%w: ORPHAN_CLEANER_METRICS_ADDR: %w; choose another with --metrics-addr, such as :9091", errUsage, err)
 	}
 	return listener, nil
+}
+
+// serveHTTP answers requests until the server is shut down.
+func (f *ServeFlags) serveHTTP(listener net.Listener, server *http.Server) error {
+	addresses, socket := []string{listener.Addr().String()}, false
+	// The toolkit's own lines say what "Starting" says, in other words.
+	err := web.Serve(listener, server, &web.FlagConfig{WebListenAddresses: &addresses, WebSystemdSocket: &socket, WebConfigFile: &f.MetricsWebConfig}, slog.New(slog.DiscardHandler))
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
 }
 
 const (
@@ -174,11 +185,7 @@ func (cmd *ServeCmd) serve(ctx context.Context, log *slog.Logger, service *serve
 	defer stop()
 	failed := make(chan error, 1)
 	go func() {
-		// The toolkit's own lines say what "Starting" says, in other words.
-		quiet := slog.New(slog.DiscardHandler)
-		addresses, socket := []string{listener.Addr().String()}, false
-		err := web.Serve(listener, server, &web.FlagConfig{WebListenAddresses: &addresses, WebSystemdSocket: &socket, WebConfigFile: &cmd.MetricsWebConfig}, quiet)
-		if !errors.Is(err, http.ErrServerClosed) {
+		if err := cmd.serveHTTP(listener, server); err != nil {
 			failed <- err
 			stop()
 		}

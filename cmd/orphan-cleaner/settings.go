@@ -83,11 +83,7 @@ func (f *CleanerFlags) config() (settings.Run, error) {
 
 // finishConfig adds what this machine knows, and what is kept for the reader.
 func finishConfig(cfg settings.Run) settings.Run {
-	host, err := os.Hostname()
-	if err != nil {
-		host = "unknown"
-	}
-	cfg.Host, cfg.Version = fmt.Sprintf("%s:%d", host, os.Getpid()), version
+	cfg.Host, cfg.Version = fmt.Sprintf("%s:%d", instance(), os.Getpid()), version
 	cfg.Flags = map[string]any{
 		"batch-size": cfg.BatchSize, "concurrency": cfg.Concurrency, "lease": Duration(cfg.Lease).String(), "chunk-rows": cfg.ChunkRows,
 		"chunk-time": Duration(cfg.ChunkTime).String(), "nice-ratio": cfg.NiceRatio,

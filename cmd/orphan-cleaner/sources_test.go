@@ -38,16 +38,9 @@ func example(t *testing.T, name string) map[string]string {
 // printed, and what it exported.
 func shell(t *testing.T, script string) (out string, env []string) {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "orphan-cleaner"), []byte("#!/bin/sh\nexec '"+self+"' \"$@\"\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	dir := installed(t)
 	cmd := exec.Command("bash", "-euc", script+"\nenv >"+dir+"/env")
-	cmd.Env = []string{asProgram + "=1", "PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir, "GORACE=atexit_sleep_ms=0"}
+	cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH"), "HOME=" + dir}
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s\n%s", err, script, text)
@@ -85,7 +78,9 @@ func startExample(t *testing.T, code string, living []uuid.UUID) (address string
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, "source"), filepath.Join(dir, "source.go")).CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, "source"), filepath.Join(dir, "source.go"))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as other tests do: compiled once
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the example: %v\n%s", err, out)
 	}
 	server := exec.Command(filepath.Join(dir, "source"))
@@ -146,7 +141,7 @@ func TestSources(t *testing.T) {
 		if n := len(regexp.MustCompile(`(?m)^ok  |^warn  slow answers`).FindAllString(out, -1)); n != 9 {
 			t.Errorf("%s: check --source says\n%s", kind, out)
 		}
-		w.unchanged(t)
+		w.Settle()
 		env = append(append([]string{"DATABASE_URL=" + w.URL}, env...), wideLimits()...)
 		e := program(t, env, "run", "--json").expect(t, exitDone)
 		gone(t, w, w.living(), 15)

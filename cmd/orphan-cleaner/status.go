@@ -67,7 +67,7 @@ func (cmd *StatusCmd) read(ctx context.Context, q *db.Queries) (status.Status, e
 }
 
 // runsTable leaves out what no run has, so that the usual table fits 80 columns.
-func runsTable(runs []db.RunRecentRow) *titled {
+func runsTable(runs []db.RunRecentRow, severalTargets bool) *titled {
 	unknown, restored, blocked := false, false, false
 	for _, r := range runs {
 		unknown, restored, blocked = unknown || r.UsersUnknown > 0, restored || r.MembersRestored > 0, blocked || r.UsersBlocked > 0
@@ -83,11 +83,17 @@ func runsTable(runs []db.RunRecentRow) *titled {
 		}
 		return cells
 	}
-	t := newTable("Recent runs", line("unknown", "restored", "blocked", "run", "state", "started (UTC)", "seconds", "checked", "due", "deleted", "calls")...)
+	title := "Recent runs"
+	if severalTargets {
+		title += "; due, deleted and restored are members"
+	}
+	t := newTable(title, line("unknown", "restored", "blocked", "run", "state", "started (UTC)", "seconds", "checked", "due", "deleted", "calls")...)
 	t.Style().Box.PaddingLeft = ""
 	for _, r := range runs {
 		name := fmt.Sprint(r.RunID)
-		if r.Kind != "clean" {
+		if r.IsRevert {
+			name = "revert " + name
+		} else if r.Kind != "clean" {
 			name = r.Kind + " " + name
 		}
 		t.AppendRow(line(r.UsersUnknown, r.MembersRestored, r.UsersBlocked, name, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04"),
@@ -100,7 +106,7 @@ func printStatus(s *streams, st status.Status) error {
 	if _, err := fmt.Fprintf(s.out, "%s; %s (UTC)\n\n", paint(s.out, verdictColor(st.Verdict), st.Verdict.State), st.Verdict.Text); err != nil {
 		return err
 	}
-	if err := printTable(s.out, runsTable(st.Runs)); err != nil {
+	if err := printTable(s.out, runsTable(st.Runs, len(st.Targets) > 1)); err != nil {
 		return err
 	}
 	for _, r := range st.Runs {
@@ -118,9 +124,9 @@ func printStatus(s *streams, st status.Status) error {
 		}
 	}
 	if len(st.Targets) > 1 {
-		targets := newTable("Targets, in the last run", "target", "due", "deleted", "young", "held", "changed", "blocked", "deleted by all")
-		for _, t := range st.Targets {
-			targets.AppendRow(table.Row{t.Target, t.Due, t.Deleted, t.KeptYoung, t.Held, t.Changed, t.Blocked, t.DeletedTotal})
+		targets := newTable("Targets, in the last run", "target", "due", "deleted", "young", "held", "changed", "blocked", "deleted by all", "of candidates")
+		for i, t := range st.Targets {
+			targets.AppendRow(table.Row{t.Target, t.Due, t.Deleted, t.KeptYoung, t.Held, t.Changed, t.Blocked, t.DeletedTotal, st.Rows[i].RowCount})
 		}
 		if err := printTable(s.out, targets); err != nil {
 			return err

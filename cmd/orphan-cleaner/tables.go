@@ -11,6 +11,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/nova-social/orphan-cleaner/internal/result"
+	"github.com/nova-social/orphan-cleaner/internal/safetext"
 )
 
 // titled is a table with a line above it, as long as it needs to be: go-pretty
@@ -81,10 +82,10 @@ func (t *titled) measured(row table.Row) table.Row {
 }
 
 // fit puts numbers to the right and, on a screen of that width, wraps headers first
-// and then the widest text; 0 is no limit.
+// and then the widest text, and so on; 0 is no limit.
 func (t *titled) fit(width int) {
 	configs := make([]table.ColumnConfig, len(t.columns))
-	total, widest := 0, -1
+	total := 0
 	padding := len(t.Style().Box.PaddingLeft) + len(t.Style().Box.PaddingRight)
 	for i, c := range t.columns {
 		configs[i].Number = i + 1
@@ -98,12 +99,23 @@ func (t *titled) fit(width int) {
 		for i, c := range t.columns {
 			configs[i].WidthMax, configs[i].WidthMaxEnforcer = max(c.word, c.content), text.WrapSoft
 			total += configs[i].WidthMax + padding
-			if c.isText && (widest < 0 || configs[i].WidthMax >= configs[widest].WidthMax) {
-				widest = i
-			}
 		}
-		if widest >= 0 && total > width {
-			configs[widest].WidthMax = max(configs[widest].WidthMax-(total-width), t.columns[widest].word, narrowest)
+		for total > width {
+			widest := -1
+			for i, c := range t.columns {
+				if c.isText && configs[i].WidthMax > max(c.word, narrowest) && (widest < 0 || configs[i].WidthMax >= configs[widest].WidthMax) {
+					widest = i
+				}
+			}
+			if widest < 0 { // it does not fit: names stay whole
+				for i, c := range t.columns {
+					configs[i].WidthMax = max(c.word, c.content)
+				}
+				break
+			}
+			narrower := max(configs[widest].WidthMax-(total-width), t.columns[widest].word, narrowest)
+			total -= configs[widest].WidthMax - narrower
+			configs[widest].WidthMax = narrower
 		}
 	}
 	t.SetColumnConfigs(configs)
@@ -112,9 +124,16 @@ func (t *titled) fit(width int) {
 // narrowest is the least width that a text is wrapped to.
 const narrowest = 12
 
+// bareURL is a cell: a URL that was made without its secrets, whose login is shown.
+type bareURL string
+
 func shownRow(row table.Row) table.Row {
 	safe := make(table.Row, len(row))
 	for i, cell := range row {
+		if url, is := cell.(bareURL); is {
+			safe[i] = safetext.URL(string(url), maxShown)
+			continue
+		}
 		// A state may be of a type of its own.
 		if value := reflect.ValueOf(cell); value.Kind() == reflect.String {
 			cell = shown(value.String())
@@ -160,6 +179,13 @@ func printDryRun(w io.Writer, r result.Run) error {
 	}
 	if r.Breaker != nil {
 		t.AppendFooter(table.Row{"a run would be refused by", *r.Breaker, ""})
+	}
+	if err := printTable(w, t); err != nil || len(r.Targets) < 2 {
+		return err
+	}
+	t = newTable("Rows of each target", "target", "rows", "due", "kept: younger", "kept: on hold")
+	for _, of := range r.Targets {
+		t.AppendRow(table.Row{of.Name, of.RowsTotal, of.RowsDue, of.RowsKeptYoung, of.RowsHeld})
 	}
 	return printTable(w, t)
 }

@@ -15,6 +15,7 @@ import (
 
 // TargetCmd is `target`.
 type TargetCmd struct {
+	Apply TargetApplyCmd `cmd:"" help:"Apply the printed migrations that are not applied yet."`
 	Check TargetCheckCmd `cmd:"" help:"Compare targets.yaml with the database, and list columns that look like user ids and are in no target."`
 	List  TargetListCmd  `cmd:"" help:"List the targets of the database, and whether their functions are those that were printed."`
 	Print TargetPrintCmd `cmd:"" help:"Write the goose migrations that make the tables of targets.yaml targets, or what they lack."`
@@ -58,11 +59,11 @@ func (cmd *TargetCheckCmd) Run(ctx context.Context, s *streams) error {
 	}
 	found.Notes = append(found.Notes, notes...)
 	if cmd.File != "" {
-		found.Disagree, notes, err = printer.Compare(ctx, pool, file)
+		disagree, unapplied, err := printer.Compare(ctx, pool, file)
 		if err != nil {
 			return usageOfFile(err)
 		}
-		found.Notes = append(found.Notes, notes...)
+		found.Disagree = append(found.Disagree, append(disagree, unapplied...)...)
 	}
 	if cmd.JSON {
 		err = printJSON(s.out, found)
@@ -80,15 +81,15 @@ func (cmd *TargetCheckCmd) Run(ctx context.Context, s *streams) error {
 	return nil
 }
 
-// usageOfFile makes an error in a file one of usage: nothing was begun.
+// usageOfFile makes errors in a file one of usage: nothing was begun.
 func usageOfFile(err error) error {
-	if of, is := errors.AsType[*target.Error](err); is {
-		return usageError{of}
+	if _, is := errors.AsType[*target.Error](err); is {
+		return usageError{err}
 	}
 	return err
 }
 
-// usageError is errUsage without its words: the error begins with the place in the file.
+// usageError is errUsage without its words: each line of the error begins with its place in the file.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() []error { return []error{e.error, errUsage} }

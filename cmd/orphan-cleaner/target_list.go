@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jedib0t/go-pretty/v6/table"
 
+	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/printer"
@@ -32,9 +33,22 @@ func (cmd *TargetListCmd) Run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer pool.Close()
-	registry, err := database.Once(ctx, pool, pgx.ReadOnly, printer.Registry)
+	pins := settings.Limits{}
+	registry, err := database.Once(ctx, pool, pgx.ReadOnly, func(ctx context.Context, q *db.Queries) ([]printer.Registered, error) {
+		limits, err := q.LimitList(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("reading the limits: %w", err)
+		}
+		for _, l := range limits {
+			pins[l.Name] = l.Value
+		}
+		return printer.Registry(ctx, q)
+	})
 	if err != nil {
 		return err
+	}
+	for i := range registry {
+		registry[i].InForce = registry[i].With(pins)
 	}
 	if cmd.JSON {
 		return printJSON(s.out, registry)
@@ -43,26 +57,48 @@ func (cmd *TargetListCmd) Run(ctx context.Context, s *streams) error {
 	for _, r := range registry {
 		retention, state := "the run's", "built in"
 		if r.Retention > 0 {
-			retention = settings.Duration(time.Duration(r.Retention) * time.Second).String()
+			// 0 where none is pinned: a retention is the longer one.
+			retention = limitInForce("retention", float64(r.Retention), max(float64(r.Retention), pins["retention"]))
 		}
 		switch {
-		case r.Disagrees() != "":
+		case r.Disagrees() != "", r.Drifted() != "":
 			state = "CHANGED"
 		case r.IsPrinted():
 			state = "as printed"
 		}
 		var limits []string
 		for _, name := range slices.Sorted(maps.Keys(r.Limits)) {
-			limits = append(limits, fmt.Sprintf("%s %v", name, r.Limits[name]))
+			limits = append(limits, name+" "+limitInForce(name, r.Limits[name], r.InForce[name]))
 		}
 		t.AppendRow(table.Row{r.Name, r.Table, r.Column, r.Action, retention, strings.Join(limits, ", "), state, r.AppliedAt.UTC().Format(time.DateTime), r.AppliedBy})
 	}
 	return printTable(s.out, t)
 }
 
+// limitInForce is a limit of a target, which may be a pin that is stricter than its own.
+func limitInForce(name string, own, inForce float64) string {
+	if inForce == own {
+		return settings.BoundText(name, own)
+	}
+	return fmt.Sprintf("%s (pinned; %s in the file)", settings.BoundText(name, inForce), settings.BoundText(name, own))
+}
+
 // TargetsFlag names the file whose targets those of the database must be.
 type TargetsFlag struct {
 	Targets string `help:"targets.yaml: no run while its targets are not those of the database." env:"ORPHAN_CLEANER_TARGETS" placeholder:"FILE"`
+}
+
+// Validate refuses a wrong file before anything begins. Each run reads it again.
+func (f TargetsFlag) Validate() error {
+	if f.Targets == "" {
+		return nil
+	}
+	_, err := target.Load(f.Targets)
+	if err == nil {
+		return nil
+	}
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	return fmt.Errorf("%s; every error: orphan-cleaner target check %s", first, f.Targets)
 }
 
 // targetsProbes compares the file, where one is named, with the registry and the functions.

@@ -45,7 +45,9 @@ func TestTargetCheck(t *testing.T) {
 	// What it prints is a file that leaves nothing.
 	_, printed, _ := strings.Cut(e.stdout, "for each:\n\n")
 	printed, _, _ = strings.Cut(printed, "\n\n")
-	program(t, env, "target", "check", writeTargets(t, printed)).expect(t, exitDone)
+	if e := program(t, env, "target", "check", writeTargets(t, printed)).expect(t, exitFailed); !strings.Contains(e.stdout, "left: 0;") || !strings.Contains(e.stderr, "disagree") {
+		t.Errorf("%s", e)
+	}
 	file := "ignore:\n"
 	for _, r := range found.Left {
 		if !strings.Contains(e.stdout, " "+r.Column+" ") || !strings.Contains(e.stdout, strings.Split(r.Stanza, "\n")[0]) {
@@ -60,9 +62,9 @@ func TestTargetCheck(t *testing.T) {
 	}
 	file += "targets:\n" + `  - {name: messages, table: public.messages, user: sender_id, key: [id], age: created_at, action: update, where: deleted_at IS NULL, set: {deleted_at: now()}}` + "\n"
 	before := w.Snapshot("messages")
-	e = program(t, env, "target", "check", writeTargets(t, file)).expect(t, exitDone)
+	e = program(t, env, "target", "check", writeTargets(t, file)).expect(t, exitFailed)
 	if e.stdout != "target messages is in the file and not in the registry: orphan-cleaner target print, and apply what it prints\n"+
-		"targets: 2, ignored: 13, left: 0; json, views and foreign tables are not looked into\n" || e.stderr != "" {
+		"targets: 2, ignored: 13, left: 0; json, views and foreign tables are not looked into\n" || !strings.Contains(e.stderr, "disagree") {
 		t.Errorf("%s", e)
 	}
 	if diff := before.Diff(w.Snapshot("messages")); diff != "" {
@@ -77,6 +79,11 @@ func TestTargetCheck(t *testing.T) {
 		if e.stdout != "" || !strings.Contains(e.stderr, says) || strings.Count(e.stderr, "\n") != 1 || strings.Contains(e.stderr, "wrong usage") {
 			t.Errorf("%s", e)
 		}
+	}
+	// A line for each place.
+	wrong := strings.NewReplacer("action: update", "acton: update", "key: [id]", "key: []").Replace(file)
+	if e := program(t, env, "target", "check", writeTargets(t, wrong)).expect(t, exitUsage); strings.Count(e.stderr, "\n") != 2 || strings.Count(e.stderr, "orphan-cleaner: /") != 2 {
+		t.Errorf("%s", e)
 	}
 	program(t, env, "target", "check", "nowhere.yaml").expect(t, exitUsage)
 	program(t, nil, "target", "check").expect(t, exitUsage)

@@ -8,12 +8,83 @@ package control
 import (
 	"context"
 	"time"
+
+	"github.com/google/uuid"
 )
+
+const fleetAnswer = `-- name: FleetAnswer :many
+SELECT
+    g.first_id, g.last_id, g.checked, g.missing,
+    (CASE WHEN g.asked_at <= clock_timestamp() THEN extract(EPOCH FROM clock_timestamp() - g.asked_at) ELSE 'infinity' END)::float8 AS age
+FROM orphan_cleaner_fleet.ranges AS g
+WHERE g.fleet_run = $1::bigint AND g.first_id <= $2::uuid
+ORDER BY g.first_id DESC
+LIMIT 1
+`
+
+type FleetAnswerParams struct {
+	FleetRun int64     `json:"fleet_run"`
+	UserID   uuid.UUID `json:"user_id"`
+}
+
+type FleetAnswerRow struct {
+	FirstID uuid.UUID   `json:"first_id"`
+	LastID  uuid.UUID   `json:"last_id"`
+	Checked []byte      `json:"checked"`
+	Missing []uuid.UUID `json:"missing"`
+	Age     float64     `json:"age"`
+}
+
+// The range of a run in which a user id is, and what auth-service said of its users; where it is not done, or by the clock is not done yet, its age in seconds is infinite.
+// Locks: ACCESS SHARE. Index: ranges_pkey. Rows: one at most.
+func (q *Queries) FleetAnswer(ctx context.Context, arg FleetAnswerParams) ([]FleetAnswerRow, error) {
+	rows, err := q.db.Query(ctx, fleetAnswer, arg.FleetRun, arg.UserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []FleetAnswerRow{}
+	for rows.Next() {
+		var i FleetAnswerRow
+		if err := rows.Scan(
+			&i.FirstID,
+			&i.LastID,
+			&i.Checked,
+			&i.Missing,
+			&i.Age,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const fleetApprovalRevoke = `-- name: FleetApprovalRevoke :one
+SELECT coalesce(orphan_cleaner_fleet.revoke_approval($1::bigint, $2::text), 0)::bigint AS fleet_run
+`
+
+type FleetApprovalRevokeParams struct {
+	FleetRun int64  `json:"fleet_run"`
+	ByWhom   string `json:"by_whom"`
+}
+
+// Revokes an approval that no run has used; 0 where there is none.
+// Locks: the rows of the open run and of the approval. Index: runs_one_open, approvals_pkey. Rows: one of each at most.
+func (q *Queries) FleetApprovalRevoke(ctx context.Context, arg FleetApprovalRevokeParams) (int64, error) {
+	row := q.db.QueryRow(ctx, fleetApprovalRevoke, arg.FleetRun, arg.ByWhom)
+	var fleet_run int64
+	err := row.Scan(&fleet_run)
+	return fleet_run, err
+}
 
 const fleetApprovals = `-- name: FleetApprovals :many
 SELECT a.fleet_run, a.approved_by, a.expires_at
 FROM orphan_cleaner_fleet.approvals AS a
-WHERE a.used_at IS NULL AND a.expires_at > now()
+WHERE a.used_at IS NULL AND a.revoked_at IS NULL AND a.expires_at > now()
 ORDER BY a.fleet_run
 `
 
@@ -31,7 +102,7 @@ func (q *Queries) FleetApprovals(ctx context.Context) ([]FleetApprovalsRow, erro
 		return nil, err
 	}
 	defer rows.Close()
-	var items []FleetApprovalsRow
+	items := []FleetApprovalsRow{}
 	for rows.Next() {
 		var i FleetApprovalsRow
 		if err := rows.Scan(&i.FleetRun, &i.ApprovedBy, &i.ExpiresAt); err != nil {
@@ -92,7 +163,7 @@ func (q *Queries) FleetApproved(ctx context.Context, fleetRun int64) ([]FleetApp
 		return nil, err
 	}
 	defer rows.Close()
-	var items []FleetApprovedRow
+	items := []FleetApprovedRow{}
 	for rows.Next() {
 		var i FleetApprovedRow
 		if err := rows.Scan(
@@ -145,7 +216,7 @@ func (q *Queries) FleetPaused(ctx context.Context) ([]FleetPausedRow, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []FleetPausedRow
+	items := []FleetPausedRow{}
 	for rows.Next() {
 		var i FleetPausedRow
 		if err := rows.Scan(&i.PausedBy, &i.PausedAt, &i.Reason); err != nil {
@@ -157,6 +228,67 @@ func (q *Queries) FleetPaused(ctx context.Context) ([]FleetPausedRow, error) {
 		return nil, err
 	}
 	return items, nil
+}
+
+const fleetRangeDone = `-- name: FleetRangeDone :one
+SELECT orphan_cleaner_fleet.range_done(
+    $1::bigint, $2::uuid, $3::uuid, $4::bytea, $5::uuid [], $6::interval
+)::boolean AS is_kept
+`
+
+type FleetRangeDoneParams struct {
+	FleetRun  int64         `json:"fleet_run"`
+	FirstID   uuid.UUID     `json:"first_id"`
+	ThroughID uuid.UUID     `json:"through_id"`
+	Checked   []byte        `json:"checked"`
+	Missing   []uuid.UUID   `json:"missing"`
+	Took      time.Duration `json:"took"`
+}
+
+// Keeps the answers of a range up to an id; false where it is done already. OC001 where the run is not open.
+// Locks: the row of the run. Index: ranges_pkey. Rows: one.
+func (q *Queries) FleetRangeDone(ctx context.Context, arg FleetRangeDoneParams) (bool, error) {
+	row := q.db.QueryRow(ctx, fleetRangeDone,
+		arg.FleetRun,
+		arg.FirstID,
+		arg.ThroughID,
+		arg.Checked,
+		arg.Missing,
+		arg.Took,
+	)
+	var is_kept bool
+	err := row.Scan(&is_kept)
+	return is_kept, err
+}
+
+const fleetRangesAdd = `-- name: FleetRangesAdd :exec
+SELECT orphan_cleaner_fleet.ranges_add($1::bigint, $2::uuid [], $3::uuid [])
+`
+
+type FleetRangesAddParams struct {
+	FleetRun int64       `json:"fleet_run"`
+	FirstIds []uuid.UUID `json:"first_ids"`
+	LastIds  []uuid.UUID `json:"last_ids"`
+}
+
+// Adds ranges whose users are to be checked. OC001 where the run is not open.
+// Locks: the row of the run. Index: ranges_pkey. Rows: as many as are added.
+func (q *Queries) FleetRangesAdd(ctx context.Context, arg FleetRangesAddParams) error {
+	_, err := q.db.Exec(ctx, fleetRangesAdd, arg.FleetRun, arg.FirstIds, arg.LastIds)
+	return err
+}
+
+const fleetRangesOpen = `-- name: FleetRangesOpen :one
+SELECT count(*) FROM orphan_cleaner_fleet.ranges AS g WHERE g.fleet_run = $1::bigint AND g.asked_at IS NULL
+`
+
+// How many ranges of a run are not done.
+// Locks: ACCESS SHARE. Index: ranges_pkey. Rows: the ranges of the run.
+func (q *Queries) FleetRangesOpen(ctx context.Context, fleetRun int64) (int64, error) {
+	row := q.db.QueryRow(ctx, fleetRangesOpen, fleetRun)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const fleetResume = `-- name: FleetResume :one
@@ -182,7 +314,7 @@ type FleetRunBeginParams struct {
 	GiveUp time.Duration `json:"give_up"`
 }
 
-// Begins a run; OC003 while another is open, OC002 while the fleet is paused.
+// Begins a run; OC003 while another is open, OC002 while the fleet is paused, OC013 where the clock is behind an earlier run, OC014 where the control database is of another fleet.
 // Locks: SHARE ROW EXCLUSIVE on runs, 3 s at most. Index: runs_one_open. Rows: one, and one for each shard.
 func (q *Queries) FleetRunBegin(ctx context.Context, arg FleetRunBeginParams) (int64, error) {
 	row := q.db.QueryRow(ctx, fleetRunBegin, arg.Shards, arg.Host, arg.GiveUp)
@@ -228,7 +360,7 @@ func (q *Queries) FleetRunOpen(ctx context.Context) ([]int64, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []int64
+	items := []int64{}
 	for rows.Next() {
 		var fleet_run int64
 		if err := rows.Scan(&fleet_run); err != nil {
@@ -245,7 +377,8 @@ func (q *Queries) FleetRunOpen(ctx context.Context) ([]int64, error) {
 const fleetRunState = `-- name: FleetRunState :one
 SELECT
     r.fleet_run, r.state, r.started_at, r.waves, r.host, r.breaker, coalesce(r.error, '')::text AS error, r.sums::jsonb AS sums, r.approved_run,
-    extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
+    extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds,
+    extract(EPOCH FROM now() - r.progressed_at)::float8 AS idle
 FROM orphan_cleaner_fleet.runs AS r
 WHERE r.fleet_run = $1::bigint
 `
@@ -261,6 +394,7 @@ type FleetRunStateRow struct {
 	Sums        []byte    `json:"sums"`
 	ApprovedRun *int64    `json:"approved_run"`
 	Seconds     float64   `json:"seconds"`
+	Idle        float64   `json:"idle"`
 }
 
 // A run.
@@ -279,6 +413,7 @@ func (q *Queries) FleetRunState(ctx context.Context, fleetRun int64) (FleetRunSt
 		&i.Sums,
 		&i.ApprovedRun,
 		&i.Seconds,
+		&i.Idle,
 	)
 	return i, err
 }
@@ -310,7 +445,7 @@ func (q *Queries) FleetRuns(ctx context.Context, most int32) ([]FleetRunsRow, er
 		return nil, err
 	}
 	defer rows.Close()
-	var items []FleetRunsRow
+	items := []FleetRunsRow{}
 	for rows.Next() {
 		var i FleetRunsRow
 		if err := rows.Scan(
@@ -379,7 +514,7 @@ func (q *Queries) FleetShards(ctx context.Context, fleetRun int64) ([]FleetShard
 		return nil, err
 	}
 	defer rows.Close()
-	var items []FleetShardsRow
+	items := []FleetShardsRow{}
 	for rows.Next() {
 		var i FleetShardsRow
 		if err := rows.Scan(
@@ -417,17 +552,18 @@ func (q *Queries) FleetTakeCalls(ctx context.Context, arg FleetTakeCallsParams) 
 }
 
 const fleetWaveBegin = `-- name: FleetWaveBegin :exec
-SELECT orphan_cleaner_fleet.wave_begin($1::bigint, $2::bigint, $3::text [], $4::jsonb)
+SELECT orphan_cleaner_fleet.wave_begin($1::bigint, $2::bigint, $3::text [], $4::jsonb, $5::bigint)
 `
 
 type FleetWaveBeginParams struct {
-	FleetRun int64    `json:"fleet_run"`
-	Wave     int64    `json:"wave"`
-	Shards   []string `json:"shards"`
-	Sums     []byte   `json:"sums"`
+	FleetRun   int64    `json:"fleet_run"`
+	Wave       int64    `json:"wave"`
+	Shards     []string `json:"shards"`
+	Sums       []byte   `json:"sums"`
+	ByApproval *int64   `json:"by_approval"`
 }
 
-// Begins the next wave; OC008 where it is begun already.
+// Begins the next wave; OC008 where it is begun already, or where the approval by which it was judged is revoked.
 // Locks: the row of the run. Index: shards_pkey. Rows: the shards of the wave.
 func (q *Queries) FleetWaveBegin(ctx context.Context, arg FleetWaveBeginParams) error {
 	_, err := q.db.Exec(ctx, fleetWaveBegin,
@@ -435,6 +571,7 @@ func (q *Queries) FleetWaveBegin(ctx context.Context, arg FleetWaveBeginParams) 
 		arg.Wave,
 		arg.Shards,
 		arg.Sums,
+		arg.ByApproval,
 	)
 	return err
 }

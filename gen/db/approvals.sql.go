@@ -61,7 +61,7 @@ func (q *Queries) ApprovalOpen(ctx context.Context) ([]ApprovalOpenRow, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []ApprovalOpenRow
+	items := []ApprovalOpenRow{}
 	for rows.Next() {
 		var i ApprovalOpenRow
 		if err := rows.Scan(

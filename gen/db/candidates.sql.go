@@ -65,7 +65,7 @@ func (q *Queries) CandidateBacklog(ctx context.Context, arg CandidateBacklogPara
 		return nil, err
 	}
 	defer rows.Close()
-	var items []CandidateBacklogRow
+	items := []CandidateBacklogRow{}
 	for rows.Next() {
 		var i CandidateBacklogRow
 		if err := rows.Scan(
@@ -109,10 +109,42 @@ func (q *Queries) CandidateBlocked(ctx context.Context, maxRows int32) ([]Candid
 		return nil, err
 	}
 	defer rows.Close()
-	var items []CandidateBlockedRow
+	items := []CandidateBlockedRow{}
 	for rows.Next() {
 		var i CandidateBlockedRow
 		if err := rows.Scan(&i.UserID, &i.BlockedSince, &i.BlockedBy); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const candidateTargets = `-- name: CandidateTargets :many
+SELECT r.target::text AS target, r.row_count::bigint AS row_count
+FROM orphan_cleaner.target_rows(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c)) AS r
+`
+
+type CandidateTargetsRow struct {
+	Target   string `json:"target"`
+	RowCount int64  `json:"row_count"`
+}
+
+// The rows of candidates in each target, due or not, in the order of the sweep.
+// Locks: ACCESS SHARE on candidates and the targets. Index: none here; inside, those of the targets on the user. Rows: the ledger and its rows.
+func (q *Queries) CandidateTargets(ctx context.Context) ([]CandidateTargetsRow, error) {
+	rows, err := q.db.Query(ctx, candidateTargets)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []CandidateTargetsRow{}
+	for rows.Next() {
+		var i CandidateTargetsRow
+		if err := rows.Scan(&i.Target, &i.RowCount); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

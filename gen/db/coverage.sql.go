@@ -26,7 +26,7 @@ func (q *Queries) CoverageHolders(ctx context.Context, userIds []uuid.UUID) ([]u
 		return nil, err
 	}
 	defer rows.Close()
-	var items []uuid.UUID
+	items := []uuid.UUID{}
 	for rows.Next() {
 		var user_id uuid.UUID
 		if err := rows.Scan(&user_id); err != nil {
@@ -76,7 +76,7 @@ func (q *Queries) CoverageOthers(ctx context.Context, arg CoverageOthersParams) 
 		return nil, err
 	}
 	defer rows.Close()
-	var items []uuid.UUID
+	items := []uuid.UUID{}
 	for rows.Next() {
 		var user_id uuid.UUID
 		if err := rows.Scan(&user_id); err != nil {
@@ -126,7 +126,7 @@ type CoverageStateRow struct {
 	UsersUnknown int64      `json:"users_unknown"`
 }
 
-// How far the checking is; no row before the first judged run. checked_since: when the run began since which every
+// How far checking has come; no row before the first judged run. checked_since: when the run began since which every
 // user has been checked, where is_whole.
 // Locks: ACCESS SHARE on coverage, unknowns and runs. Index: runs_pkey. Rows: one; the runs of one cycle.
 func (q *Queries) CoverageState(ctx context.Context) (CoverageStateRow, error) {

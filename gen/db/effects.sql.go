@@ -11,7 +11,12 @@ import (
 
 const effectCounterSample = `-- name: EffectCounterSample :one
 SELECT s.conversations::bigint AS conversations, s.wrong::bigint AS wrong, s.too_high::bigint AS too_high, s.too_low::bigint AS too_low,
-    s.largest::bigint AS largest
+    s.largest::bigint AS largest,
+    EXISTS (
+        SELECT
+        FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = to_regclass('public.conversations') AND a.attname = 'member_count' AND NOT a.attisdropped
+    )::boolean AS is_there
 FROM orphan_cleaner.counter_sample($1::integer) AS s
 `
 
@@ -21,9 +26,11 @@ type EffectCounterSampleRow struct {
 	TooHigh       int64 `json:"too_high"`
 	TooLow        int64 `json:"too_low"`
 	Largest       int64 `json:"largest"`
+	IsThere       bool  `json:"is_there"`
 }
 
-// Of a sample of conversations: how many have a member_count that is not the number of their members, and by how many.
+// Of a sample of conversations: how many have a member_count that is not the number of their members, and by how many;
+// and whether there is such a column.
 // Locks: ACCESS SHARE on conversations and conversation_members. Index: conversations_pkey, conversation_members_pkey. Rows: the conversations given, and at
 // most 10,001 members of each.
 func (q *Queries) EffectCounterSample(ctx context.Context, most int32) (EffectCounterSampleRow, error) {
@@ -35,6 +42,7 @@ func (q *Queries) EffectCounterSample(ctx context.Context, most int32) (EffectCo
 		&i.TooHigh,
 		&i.TooLow,
 		&i.Largest,
+		&i.IsThere,
 	)
 	return i, err
 }
@@ -53,7 +61,7 @@ func (q *Queries) EffectList(ctx context.Context) ([]OrphanCleanerEffect, error)
 		return nil, err
 	}
 	defer rows.Close()
-	var items []OrphanCleanerEffect
+	items := []OrphanCleanerEffect{}
 	for rows.Next() {
 		var i OrphanCleanerEffect
 		if err := rows.Scan(

@@ -59,7 +59,7 @@ CROSS JOIN LATERAL (
     CROSS JOIN LATERAL (
         SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END
             + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.run_id = r.run_id)
-            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = r.run_id) AS events
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = r.run_id AND p.undone_at IS NOT NULL) AS events
     ) AS l
     WHERE r.run_id >= c.run_id
         AND r.state <> 'running'
@@ -84,7 +84,7 @@ func (q *Queries) EventBacklog(ctx context.Context) ([]EventBacklogRow, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []EventBacklogRow
+	items := []EventBacklogRow{}
 	for rows.Next() {
 		var i EventBacklogRow
 		if err := rows.Scan(
@@ -146,7 +146,7 @@ func (q *Queries) EventPage(ctx context.Context, arg EventPageParams) ([]EventPa
 		return nil, err
 	}
 	defer rows.Close()
-	var items []EventPageRow
+	items := []EventPageRow{}
 	for rows.Next() {
 		var i EventPageRow
 		if err := rows.Scan(

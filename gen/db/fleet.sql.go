@@ -7,6 +7,7 @@ package db
 
 import (
 	"context"
+	"time"
 )
 
 const hourDays = `-- name: HourDays :many
@@ -30,7 +31,7 @@ type HourDaysRow struct {
 	RowsDeleted int64  `json:"rows_deleted"`
 }
 
-// What the hours say of each day, by target, ” for users, 24 hours back from now, for the sums of a fleet: 36 days, as far back as a breaker looks.
+// The sums of each day, counted in 24 hours back from now, by target, ” for users. A fleet adds them up: 60 days, further back than a breaker looks.
 // Locks: ACCESS SHARE on hours. Index: none; hours is read whole. Rows: an hour each of the audit's window.
 func (q *Queries) HourDays(ctx context.Context) ([]HourDaysRow, error) {
 	rows, err := q.db.Query(ctx, hourDays)
@@ -38,7 +39,7 @@ func (q *Queries) HourDays(ctx context.Context) ([]HourDaysRow, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []HourDaysRow
+	items := []HourDaysRow{}
 	for rows.Next() {
 		var i HourDaysRow
 		if err := rows.Scan(
@@ -56,4 +57,26 @@ func (q *Queries) HourDays(ctx context.Context) ([]HourDaysRow, error) {
 		return nil, err
 	}
 	return items, nil
+}
+
+const shardIdentity = `-- name: ShardIdentity :one
+SELECT
+    (s.system_identifier::text || '/' || current_database())::text AS database,
+    pg_postmaster_start_time()::timestamptz AS server_since
+FROM pg_catalog.pg_control_system() AS s
+`
+
+type ShardIdentityRow struct {
+	Database    string    `json:"database"`
+	ServerSince time.Time `json:"server_since"`
+}
+
+// Which database this is (the same on its standbys and on copies of its server), and since when its server has run: together
+// they show whether two names are one database.
+// Locks: none.
+func (q *Queries) ShardIdentity(ctx context.Context) (ShardIdentityRow, error) {
+	row := q.db.QueryRow(ctx, shardIdentity)
+	var i ShardIdentityRow
+	err := row.Scan(&i.Database, &i.ServerSince)
+	return i, err
 }

@@ -115,7 +115,7 @@ func (q *Queries) HoldList(ctx context.Context) ([]HoldListRow, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []HoldListRow
+	items := []HoldListRow{}
 	for rows.Next() {
 		var i HoldListRow
 		if err := rows.Scan(
@@ -130,6 +130,51 @@ func (q *Queries) HoldList(ctx context.Context) ([]HoldListRow, error) {
 			&i.Members,
 			&i.Users,
 		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const holdTargets = `-- name: HoldTargets :many
+SELECT h.hold_id::bigint AS hold_id, r.target::text AS target, r.row_count::bigint AS row_count
+FROM (
+    SELECT i.hold_id, ARRAY[i.user_id] AS users
+    FROM orphan_cleaner.holds_in_force AS i
+    WHERE i.run_id IS NULL AND i.user_id IS NOT NULL
+    UNION ALL
+    SELECT min(i.hold_id), array_agg(i.user_id)
+    FROM orphan_cleaner.holds_in_force AS i
+    WHERE i.run_id IS NOT NULL
+    GROUP BY i.run_id
+) AS h
+CROSS JOIN LATERAL orphan_cleaner.target_rows(h.users) AS r
+WHERE r.row_count > 0
+ORDER BY h.hold_id
+`
+
+type HoldTargetsRow struct {
+	HoldID   int64  `json:"hold_id"`
+	Target   string `json:"target"`
+	RowCount int64  `json:"row_count"`
+}
+
+// The rows that the holds of HoldList keep in each target, for those on users: one on a conversation keeps members only.
+// Locks: ACCESS SHARE on holds and the targets. Index: none here; inside, those of the targets on the user. Rows: the holds and their rows.
+func (q *Queries) HoldTargets(ctx context.Context) ([]HoldTargetsRow, error) {
+	rows, err := q.db.Query(ctx, holdTargets)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []HoldTargetsRow{}
+	for rows.Next() {
+		var i HoldTargetsRow
+		if err := rows.Scan(&i.HoldID, &i.Target, &i.RowCount); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

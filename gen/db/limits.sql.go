@@ -50,7 +50,7 @@ func (q *Queries) LimitList(ctx context.Context) ([]OrphanCleanerLimit, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []OrphanCleanerLimit
+	items := []OrphanCleanerLimit{}
 	for rows.Next() {
 		var i OrphanCleanerLimit
 		if err := rows.Scan(

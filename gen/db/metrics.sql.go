@@ -105,7 +105,7 @@ func (q *Queries) MetricsBreakers(ctx context.Context, dueMembers int64) ([]Metr
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MetricsBreakersRow
+	items := []MetricsBreakersRow{}
 	for rows.Next() {
 		var i MetricsBreakersRow
 		if err := rows.Scan(
@@ -241,7 +241,7 @@ func (q *Queries) MetricsPartitions(ctx context.Context) ([]MetricsPartitionsRow
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MetricsPartitionsRow
+	items := []MetricsPartitionsRow{}
 	for rows.Next() {
 		var i MetricsPartitionsRow
 		if err := rows.Scan(&i.TableName, &i.DaysAhead); err != nil {
@@ -280,7 +280,7 @@ func (q *Queries) MetricsRuns(ctx context.Context) ([]MetricsRunsRow, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MetricsRunsRow
+	items := []MetricsRunsRow{}
 	for rows.Next() {
 		var i MetricsRunsRow
 		if err := rows.Scan(&i.Kind, &i.State, &i.Runs); err != nil {
@@ -389,7 +389,7 @@ type MetricsStateRow struct {
 	PauseAge         float64 `json:"pause_age"`
 }
 
-// What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
+// What the metrics of every runner say: the runs, the ledger's size, the switches. Counts no member.
 // Locks: ACCESS SHARE on our tables.
 // Index: runs_pkey, runs_succeeded, runs_refused, runs_one_open, rechecks_alive, candidates_blocked, pauses_one_in_force; ledger and coverage are read whole.
 // Rows: a few runs, backwards; the ledger, one row per missing user; a few of the rest.
@@ -455,7 +455,7 @@ func (q *Queries) MetricsTargets(ctx context.Context) ([]MetricsTargetsRow, erro
 		return nil, err
 	}
 	defer rows.Close()
-	var items []MetricsTargetsRow
+	items := []MetricsTargetsRow{}
 	for rows.Next() {
 		var i MetricsTargetsRow
 		if err := rows.Scan(

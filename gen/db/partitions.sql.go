@@ -99,7 +99,7 @@ func (q *Queries) PartitionVerdicts(ctx context.Context, arg PartitionVerdictsPa
 		return nil, err
 	}
 	defer rows.Close()
-	var items []PartitionVerdictsRow
+	items := []PartitionVerdictsRow{}
 	for rows.Next() {
 		var i PartitionVerdictsRow
 		if err := rows.Scan(

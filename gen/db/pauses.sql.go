@@ -56,7 +56,7 @@ func (q *Queries) PauseInForce(ctx context.Context) ([]PauseInForceRow, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []PauseInForceRow
+	items := []PauseInForceRow{}
 	for rows.Next() {
 		var i PauseInForceRow
 		if err := rows.Scan(&i.Reason, &i.PausedAt, &i.PausedBy); err != nil {

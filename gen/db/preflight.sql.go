@@ -70,44 +70,6 @@ func (q *Queries) PartitionsThere(ctx context.Context) (PartitionsThereRow, erro
 	return i, err
 }
 
-const preflightApplied = `-- name: PreflightApplied :many
-SELECT version_id, (tstamp AT TIME ZONE 'UTC')::timestamptz AS applied_at
-FROM (
-    SELECT DISTINCT ON (version_id) version_id, is_applied, tstamp
-    FROM public.orphan_cleaner_goose
-    ORDER BY version_id, id DESC
-) AS newest
-WHERE is_applied
-ORDER BY version_id
-`
-
-type PreflightAppliedRow struct {
-	VersionID int64     `json:"version_id"`
-	AppliedAt time.Time `json:"applied_at"`
-}
-
-// The migrations that are applied, and when: the version table has a time without zone, which is UTC.
-// Locks: ACCESS SHARE on orphan_cleaner_goose. Index: none. Rows: a dozen or two.
-func (q *Queries) PreflightApplied(ctx context.Context) ([]PreflightAppliedRow, error) {
-	rows, err := q.db.Query(ctx, preflightApplied)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []PreflightAppliedRow
-	for rows.Next() {
-		var i PreflightAppliedRow
-		if err := rows.Scan(&i.VersionID, &i.AppliedAt); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const preflightConnections = `-- name: PreflightConnections :one
 SELECT
     current_setting('max_connections')::integer AS max_connections,
@@ -329,7 +291,7 @@ type PreflightDriftRow struct {
 // which either would lose a value (up_loses, down_loses). Where up is empty no statement helps.
 // Collations, defaults, identities, NOT NULL and whether a column is generated do not count: the backup
 // holds values. A new column that is never null, or generated, gets values in the older backups, too, as it
-// did in the members that stayed, or these could not be given back; up_settle makes it a plain one again.
+// did in the members that stayed, or these could not be restored; up_settle makes it a plain one again.
 // Locks: none beyond the catalog. Rows: the columns that differ, in the order in which to run them.
 func (q *Queries) PreflightDrift(ctx context.Context) ([]PreflightDriftRow, error) {
 	rows, err := q.db.Query(ctx, preflightDrift)
@@ -337,7 +299,7 @@ func (q *Queries) PreflightDrift(ctx context.Context) ([]PreflightDriftRow, erro
 		return nil, err
 	}
 	defer rows.Close()
-	var items []PreflightDriftRow
+	items := []PreflightDriftRow{}
 	for rows.Next() {
 		var i PreflightDriftRow
 		if err := rows.Scan(
@@ -424,7 +386,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'members_at_stake', 'run_finish', 'assess', 'breakers',
                     'target_page', 'target_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings', 'effects_check', 'run_totals', 'event_sink', 'event_page', 'event_advance'
+                    'recheck_write', 'partitions_ensure', 'target_rows', 'target_canaries', 'surroundings', 'effects_check', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -477,6 +439,7 @@ SELECT
     current_setting('session_replication_role')::text AS replication_role,
     current_database()::text AS database_name,
     session_user::text AS role_name,
+    current_user::text AS acting_as,
     now()::timestamptz AS database_time
 `
 
@@ -488,6 +451,7 @@ type PreflightServerRow struct {
 	ReplicationRole string    `json:"replication_role"`
 	DatabaseName    string    `json:"database_name"`
 	RoleName        string    `json:"role_name"`
+	ActingAs        string    `json:"acting_as"`
 	DatabaseTime    time.Time `json:"database_time"`
 }
 
@@ -504,6 +468,7 @@ func (q *Queries) PreflightServer(ctx context.Context) (PreflightServerRow, erro
 		&i.ReplicationRole,
 		&i.DatabaseName,
 		&i.RoleName,
+		&i.ActingAs,
 		&i.DatabaseTime,
 	)
 	return i, err
@@ -532,7 +497,7 @@ func (q *Queries) PreflightSurroundings(ctx context.Context) ([]PreflightSurroun
 		return nil, err
 	}
 	defer rows.Close()
-	var items []PreflightSurroundingsRow
+	items := []PreflightSurroundingsRow{}
 	for rows.Next() {
 		var i PreflightSurroundingsRow
 		if err := rows.Scan(
@@ -598,7 +563,7 @@ func (q *Queries) PreflightTempFiles(ctx context.Context) ([]PreflightTempFilesR
 		return nil, err
 	}
 	defer rows.Close()
-	var items []PreflightTempFilesRow
+	items := []PreflightTempFilesRow{}
 	for rows.Next() {
 		var i PreflightTempFilesRow
 		if err := rows.Scan(

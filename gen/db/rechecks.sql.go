@@ -25,14 +25,14 @@ type RecheckAliveRow struct {
 }
 
 // The users who are alive again and whose rows can be restored, as last seen.
-// Locks: ACCESS SHARE on rechecks. Index: rechecks_alive. Rows: as good as none.
+// Locks: ACCESS SHARE on rechecks. Index: rechecks_alive. Rows: almost none.
 func (q *Queries) RecheckAlive(ctx context.Context) ([]RecheckAliveRow, error) {
 	rows, err := q.db.Query(ctx, recheckAlive)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RecheckAliveRow
+	items := []RecheckAliveRow{}
 	for rows.Next() {
 		var i RecheckAliveRow
 		if err := rows.Scan(&i.UserID, &i.AliveAt); err != nil {
@@ -80,8 +80,8 @@ ORDER BY t.lap, t.user_id
 LIMIT $1::bigint
 `
 
-// The users to be rechecked in this run: in the order of ids, behind those of the last run that rechecked; after the
-// last one from the first one on.
+// The users to be rechecked in this run: in the order of ids, after those of the last run that rechecked; behind the last
+// id it begins again with the first.
 // Locks: ACCESS SHARE on rechecks and runs. Index: rechecks_pkey, in order; runs_rechecked, backwards. Rows: twice max_users.
 func (q *Queries) RecheckPage(ctx context.Context, maxUsers int64) ([]uuid.UUID, error) {
 	rows, err := q.db.Query(ctx, recheckPage, maxUsers)
@@ -89,7 +89,7 @@ func (q *Queries) RecheckPage(ctx context.Context, maxUsers int64) ([]uuid.UUID,
 		return nil, err
 	}
 	defer rows.Close()
-	var items []uuid.UUID
+	items := []uuid.UUID{}
 	for rows.Next() {
 		var user_id uuid.UUID
 		if err := rows.Scan(&user_id); err != nil {
@@ -140,7 +140,7 @@ type RecheckWriteRow struct {
 	Members int64     `json:"members"`
 }
 
-// Writes down what rechecks found, and with whom the next run goes on; returns who is alive again while deleted rows
+// Records what rechecks found, and after whom the next run continues; returns who is alive again while deleted rows
 // can be restored.
 // Locks: ROW EXCLUSIVE on rechecks and runs; ACCESS SHARE on backup and audit, where somebody is alive.
 // Index: rechecks_pkey, runs_pkey. Rows: as many as given; all backups, read once, and the audit is read, where somebody
@@ -157,7 +157,7 @@ func (q *Queries) RecheckWrite(ctx context.Context, arg RecheckWriteParams) ([]R
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RecheckWriteRow
+	items := []RecheckWriteRow{}
 	for rows.Next() {
 		var i RecheckWriteRow
 		if err := rows.Scan(&i.UserID, &i.Members); err != nil {

@@ -40,7 +40,7 @@ func (q *Queries) RefusalLargest(ctx context.Context, runID int64) ([]RefusalLar
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RefusalLargestRow
+	items := []RefusalLargestRow{}
 	for rows.Next() {
 		var i RefusalLargestRow
 		if err := rows.Scan(&i.UserID, &i.Members); err != nil {
@@ -56,6 +56,7 @@ func (q *Queries) RefusalLargest(ctx context.Context, runID int64) ([]RefusalLar
 
 const refusalSummary = `-- name: RefusalSummary :one
 SELECT
+    r.kind,
     r.state,
     r.breaker,
     (SELECT count(*) FROM orphan_cleaner.refusals AS f WHERE f.run_id = r.run_id AND f.is_due)::bigint AS users_due,
@@ -79,6 +80,7 @@ WHERE r.run_id = $1
 `
 
 type RefusalSummaryRow struct {
+	Kind          string  `json:"kind"`
 	State         string  `json:"state"`
 	Breaker       *string `json:"breaker"`
 	UsersDue      int64   `json:"users_due"`
@@ -94,6 +96,7 @@ func (q *Queries) RefusalSummary(ctx context.Context, runID int64) (RefusalSumma
 	row := q.db.QueryRow(ctx, refusalSummary, runID)
 	var i RefusalSummaryRow
 	err := row.Scan(
+		&i.Kind,
 		&i.State,
 		&i.Breaker,
 		&i.UsersDue,
@@ -104,13 +107,65 @@ func (q *Queries) RefusalSummary(ctx context.Context, runID int64) (RefusalSumma
 	return i, err
 }
 
+const refusalTargets = `-- name: RefusalTargets :many
+SELECT r.target::text AS target, r.row_count::bigint AS row_count
+FROM orphan_cleaner.target_rows(ARRAY(
+    SELECT f.user_id
+    FROM orphan_cleaner.refusals AS f
+    WHERE f.run_id = $1 AND f.is_due
+)) AS r
+`
+
+type RefusalTargetsRow struct {
+	Target   string `json:"target"`
+	RowCount int64  `json:"row_count"`
+}
+
+// The rows, in each target, of the users whose rows an approval of a refused run would delete.
+// Locks: ACCESS SHARE on refusals and the targets. Index: refusals_pkey, inside those of the targets on the user.
+// Rows: those of the due users.
+func (q *Queries) RefusalTargets(ctx context.Context, runID int64) ([]RefusalTargetsRow, error) {
+	rows, err := q.db.Query(ctx, refusalTargets, runID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []RefusalTargetsRow{}
+	for rows.Next() {
+		var i RefusalTargetsRow
+		if err := rows.Scan(&i.Target, &i.RowCount); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const refusalUnsettled = `-- name: RefusalUnsettled :many
 SELECT r.run_id, r.breaker, r.error, r.finished_at
-FROM orphan_cleaner.runs AS r
-WHERE r.state = 'refused'
-    AND r.run_id > coalesce((SELECT max(later.run_id) FROM orphan_cleaner.runs AS later WHERE later.state = 'succeeded'), 0)
-ORDER BY r.run_id DESC
-LIMIT 1
+FROM (
+    SELECT o.run_id, o.breaker, o.error, o.finished_at
+    FROM orphan_cleaner.runs AS o
+    WHERE o.state = 'refused' AND o.kind = 'clean'
+    ORDER BY o.run_id DESC
+    LIMIT 1
+) AS r
+WHERE r.run_id > coalesce((
+        SELECT later.run_id
+        FROM orphan_cleaner.runs AS later
+        WHERE later.state = 'succeeded' AND later.kind = 'clean'
+        ORDER BY later.run_id DESC
+        LIMIT 1
+    ), 0)
+    AND NOT EXISTS (
+        SELECT
+        FROM orphan_cleaner.approvals AS a
+        JOIN orphan_cleaner.runs AS u ON u.run_id = a.used_by_run
+        WHERE a.run_id = r.run_id AND u.state = 'incomplete'
+    )
 `
 
 type RefusalUnsettledRow struct {
@@ -120,15 +175,16 @@ type RefusalUnsettledRow struct {
 	FinishedAt *time.Time `json:"finished_at"`
 }
 
-// The last refused run, unless a later run succeeded.
-// Locks: ACCESS SHARE on runs. Index: runs_refused, runs_succeeded, backwards. Rows: two.
+// The last refused run, unless a later run succeeded, or used its approval and is incomplete: some of its users may be blocked.
+// A restore does not settle it. A refused revert is not listed: whoever makes it is told, and nobody can approve it.
+// Locks: ACCESS SHARE on runs and approvals. Index: runs_refused, runs_succeeded, backwards; none on the approvals. Rows: two, and a few approvals.
 func (q *Queries) RefusalUnsettled(ctx context.Context) ([]RefusalUnsettledRow, error) {
 	rows, err := q.db.Query(ctx, refusalUnsettled)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RefusalUnsettledRow
+	items := []RefusalUnsettledRow{}
 	for rows.Next() {
 		var i RefusalUnsettledRow
 		if err := rows.Scan(

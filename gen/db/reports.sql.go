@@ -43,7 +43,8 @@ counted AS (
         count(*) FILTER (WHERE b.kind = 'clean' AND b.state IN ('failed', 'abandoned')) AS failed,
         sum(b.users_checked) FILTER (WHERE b.kind = 'clean') AS users_checked,
         sum(b.batch_calls) FILTER (WHERE b.kind = 'clean') AS batch_calls,
-        sum(b.members_deleted) FILTER (WHERE b.kind = 'clean') AS members_deleted,
+        -- Reverts delete, too: without them deleted and restored would not add up.
+        sum(b.members_deleted) AS members_deleted,
         sum(b.members_restored) AS members_restored,
         sum(b.owners_lost) AS owners_lost,
         sum(b.conversations_emptied) AS conversations_emptied,
@@ -149,7 +150,7 @@ func (q *Queries) ReportDays(ctx context.Context, arg ReportDaysParams) ([]Repor
 		return nil, err
 	}
 	defer rows.Close()
-	var items []ReportDaysRow
+	items := []ReportDaysRow{}
 	for rows.Next() {
 		var i ReportDaysRow
 		if err := rows.Scan(
@@ -185,21 +186,30 @@ const reportRange = `-- name: ReportRange :one
 SELECT
     ((date_trunc('month', now() AT TIME ZONE 'UTC') - interval '1 month') AT TIME ZONE 'UTC')::timestamptz AS since,
     (date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC')::timestamptz AS until,
+    coalesce(
+        (SELECT min(r.started_at) FROM orphan_cleaner.runs AS r) < date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', false
+    )::boolean AS has_runs,
     now()::timestamptz AS database_time
 `
 
 type ReportRangeRow struct {
 	Since        time.Time `json:"since"`
 	Until        time.Time `json:"until"`
+	HasRuns      bool      `json:"has_runs"`
 	DatabaseTime time.Time `json:"database_time"`
 }
 
-// The last whole month, UTC, and the moment until which there is something to report.
-// Locks: none.
+// The last whole month, UTC, the moment until which there is something to report, and whether a run began before that month ended.
+// Locks: ACCESS SHARE on runs. Index: runs_started_at. Rows: one.
 func (q *Queries) ReportRange(ctx context.Context) (ReportRangeRow, error) {
 	row := q.db.QueryRow(ctx, reportRange)
 	var i ReportRangeRow
-	err := row.Scan(&i.Since, &i.Until, &i.DatabaseTime)
+	err := row.Scan(
+		&i.Since,
+		&i.Until,
+		&i.HasRuns,
+		&i.DatabaseTime,
+	)
 	return i, err
 }
 
@@ -221,7 +231,7 @@ touched AS (
     FROM (
         SELECT g.conversation_id, count(*) AS deleted, 0 AS restored
         FROM gone AS g
-        WHERE g.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+        WHERE g.run_id IN (SELECT b.run_id FROM begun AS b)
         GROUP BY g.conversation_id
         UNION ALL
         SELECT o.conversation_id, 0, count(*)
@@ -295,7 +305,7 @@ type ReportSizesRow struct {
 	MembersRestored int64  `json:"members_restored"`
 }
 
-// Which conversations the runs that began in a span took members from or gave them back to, by the size
+// Which conversations the runs that began in a span took members from or restored them to, by the size
 // that each had before the span: members who had joined by then and are there, or have been deleted since.
 // Locks: ACCESS SHARE on conversation_members, runs, restores and the audit.
 // Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey, restores_pkey.
@@ -306,7 +316,7 @@ func (q *Queries) ReportSizes(ctx context.Context, arg ReportSizesParams) ([]Rep
 		return nil, err
 	}
 	defer rows.Close()
-	var items []ReportSizesRow
+	items := []ReportSizesRow{}
 	for rows.Next() {
 		var i ReportSizesRow
 		if err := rows.Scan(
@@ -343,7 +353,7 @@ SELECT
             WHERE a.run_id BETWEEN (SELECT min(b.run_id) FROM begun AS b) AND (SELECT max(b.run_id) FROM begun AS b)
             OFFSET 0
         ) AS r
-        WHERE r.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+        WHERE r.run_id IN (SELECT b.run_id FROM begun AS b)
             AND r.target = t.name
     ), 0)::bigint AS rows_deleted,
     (
@@ -373,7 +383,7 @@ type ReportTargetsRow struct {
 	RowsRestored int64  `json:"rows_restored"`
 }
 
-// What the runs that began in a span deleted of each target, or updated, and restored.
+// What the runs that began in a span, reverts among them, deleted of each target, or updated, and restored.
 // Locks: ACCESS SHARE on targets, runs, run_targets and restores. Index: runs_started_at, run_targets_pkey, restores_pkey.
 // Rows: the runs of the span, a row a target each, and the rows of its restores.
 func (q *Queries) ReportTargets(ctx context.Context, arg ReportTargetsParams) ([]ReportTargetsRow, error) {
@@ -382,7 +392,7 @@ func (q *Queries) ReportTargets(ctx context.Context, arg ReportTargetsParams) ([
 		return nil, err
 	}
 	defer rows.Close()
-	var items []ReportTargetsRow
+	items := []ReportTargetsRow{}
 	for rows.Next() {
 		var i ReportTargetsRow
 		if err := rows.Scan(&i.Target, &i.RowsDeleted, &i.RowsRestored); err != nil {

@@ -14,7 +14,7 @@ import (
 
 const restoreChunk = `-- name: RestoreChunk :one
 SELECT orphan_cleaner.restore_chunk(
-    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::interval, $7::text
+    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::uuid [], $7::interval, $8::text
 )::bigint AS restored
 `
 
@@ -24,11 +24,12 @@ type RestoreChunkParams struct {
 	Day       string        `json:"day"`
 	FirstPage int64         `json:"first_page"`
 	Pages     int32         `json:"pages"`
+	UserIds   []uuid.UUID   `json:"user_ids"`
 	Hold      time.Duration `json:"hold"`
 	Target    string        `json:"target"`
 }
 
-// Restores the planned members on some pages of the backup of a day; returns how many.
+// Restores the planned rows of these users, of a target, on some pages of its backup of a day; returns how many.
 // Locks: ROW EXCLUSIVE on conversation_members and our tables; the conversations FOR KEY SHARE, by their foreign key.
 // Index: restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
 func (q *Queries) RestoreChunk(ctx context.Context, arg RestoreChunkParams) (int64, error) {
@@ -38,6 +39,7 @@ func (q *Queries) RestoreChunk(ctx context.Context, arg RestoreChunkParams) (int
 		arg.Day,
 		arg.FirstPage,
 		arg.Pages,
+		arg.UserIds,
 		arg.Hold,
 		arg.Target,
 	)
@@ -73,7 +75,7 @@ func (q *Queries) RestoreChunks(ctx context.Context, arg RestoreChunksParams) ([
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RestoreChunksRow
+	items := []RestoreChunksRow{}
 	for rows.Next() {
 		var i RestoreChunksRow
 		if err := rows.Scan(
@@ -91,6 +93,30 @@ func (q *Queries) RestoreChunks(ctx context.Context, arg RestoreChunksParams) ([
 		return nil, err
 	}
 	return items, nil
+}
+
+const restoreFacts = `-- name: RestoreFacts :one
+SELECT jsonb_build_object(
+    'users_checked', (SELECT count(DISTINCT u.user_id) FROM orphan_cleaner.restores AS u WHERE u.run_id = $1 AND u.state = 'restored'),
+    'users_new', 0, 'users_active', 0, 'candidates', 0, 'alive_missing', 0, 'dead_present', 0,
+    'targets', jsonb_object_agg(t.name, jsonb_build_object('rows_due', coalesce(g.restored, 0)))
+)::jsonb AS facts
+FROM orphan_cleaner.targets AS t
+LEFT JOIN (
+    SELECT r.target, count(*) AS restored
+    FROM orphan_cleaner.restores AS r
+    WHERE r.run_id = $1 AND r.state = 'restored'
+    GROUP BY r.target
+) AS g ON g.target = t.name
+`
+
+// What a revert of a restore would be judged by if auth-service returned none of its users.
+// Locks: ACCESS SHARE on targets and restores. Index: restores_pkey. Rows: those of the restore.
+func (q *Queries) RestoreFacts(ctx context.Context, runID int64) ([]byte, error) {
+	row := q.db.QueryRow(ctx, restoreFacts, runID)
+	var facts []byte
+	err := row.Scan(&facts)
+	return facts, err
 }
 
 const restoreLeft = `-- name: RestoreLeft :one
@@ -125,7 +151,7 @@ WHERE r.run_id = $1
     )
 `
 
-// How many members of a restore's list could still be restored: not there, and their conversation is.
+// How many members of a restore's list could still be restored: the member is not there, and its conversation is.
 // Locks: ACCESS SHARE on conversation_members and conversations.
 // Index: restores_pkey, conversation_members_pkey, conversations_pkey. Rows: those of the restore.
 func (q *Queries) RestoreLeft(ctx context.Context, runID int64) (int64, error) {
@@ -184,7 +210,7 @@ type RestorePreviewRow struct {
 	LeftSince        int64  `json:"left_since"`
 }
 
-// What a restore would do with the members that were chosen, by the run that deleted them and the UTC day.
+// What a restore would do with the rows that were chosen, by the run that deleted them and the UTC day.
 // Locks: ACCESS SHARE on conversation_members, conversations and our tables.
 // Index: conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
 func (q *Queries) RestorePreview(ctx context.Context, arg RestorePreviewParams) ([]RestorePreviewRow, error) {
@@ -200,7 +226,7 @@ func (q *Queries) RestorePreview(ctx context.Context, arg RestorePreviewParams) 
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RestorePreviewRow
+	items := []RestorePreviewRow{}
 	for rows.Next() {
 		var i RestorePreviewRow
 		if err := rows.Scan(
@@ -251,7 +277,7 @@ type RestoreStoreRow struct {
 	Users   int64  `json:"users"`
 }
 
-// Writes down which members a restore brings back; returns what becomes of all that were chosen, by verdict.
+// Records which rows a restore brings back; returns what becomes of all that were chosen, by verdict.
 // Locks: ROW EXCLUSIVE on restores; ACCESS SHARE on conversation_members and conversations.
 // Index: runs_pkey, conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
 func (q *Queries) RestoreStore(ctx context.Context, arg RestoreStoreParams) ([]RestoreStoreRow, error) {
@@ -269,7 +295,7 @@ func (q *Queries) RestoreStore(ctx context.Context, arg RestoreStoreParams) ([]R
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RestoreStoreRow
+	items := []RestoreStoreRow{}
 	for rows.Next() {
 		var i RestoreStoreRow
 		if err := rows.Scan(&i.Verdict, &i.Members, &i.Users); err != nil {
@@ -319,7 +345,7 @@ type RestoreSummaryRow struct {
 	Reverted        int64  `json:"reverted"`
 }
 
-// What became of the members of a restore.
+// What became of the rows of a restore.
 // Locks: ACCESS SHARE on restores. Index: restores_pkey. Rows: those of the restore.
 func (q *Queries) RestoreSummary(ctx context.Context, runID int64) (RestoreSummaryRow, error) {
 	row := q.db.QueryRow(ctx, restoreSummary, runID)
@@ -357,7 +383,7 @@ type RevertChunkParams struct {
 	Target      string      `json:"target"`
 }
 
-// Deletes members of a restore once more: unchanged since, on no other hold, of users who were just again missing.
+// Deletes rows of a restore once more: unchanged since, on no other hold, of users who are still missing.
 // Locks: ROW EXCLUSIVE on conversation_members, the rows deleted, and on our tables.
 // Index: restores_pkey, conversation_members_pkey or conversation_members_user_id; a TID range of the backup. Rows: those on the pages.
 func (q *Queries) RevertChunk(ctx context.Context, arg RevertChunkParams) (int64, error) {

@@ -193,7 +193,7 @@ func (q *Queries) RunBreakers(ctx context.Context, arg RunBreakersParams) ([]Run
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RunBreakersRow
+	items := []RunBreakersRow{}
 	for rows.Next() {
 		var i RunBreakersRow
 		if err := rows.Scan(
@@ -249,7 +249,7 @@ func (q *Queries) RunConversations(ctx context.Context, arg RunConversationsPara
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RunConversationsRow
+	items := []RunConversationsRow{}
 	for rows.Next() {
 		var i RunConversationsRow
 		if err := rows.Scan(&i.ConversationID, &i.Members); err != nil {
@@ -302,7 +302,7 @@ func (q *Queries) RunDuePage(ctx context.Context, arg RunDuePageParams) ([]RunDu
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RunDuePageRow
+	items := []RunDuePageRow{}
 	for rows.Next() {
 		var i RunDuePageRow
 		if err := rows.Scan(&i.UserID, &i.RowsDue, &i.IsBlocked); err != nil {
@@ -556,7 +556,9 @@ const runRecent = `-- name: RunRecent :many
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
     r.conversations, r.owners_lost, r.owners_kept, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
-    extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
+    extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds,
+    -- Of a restore: it deleted again what another one restored.
+    (r.kind = 'restore' AND coalesce(r.settings #>> '{flags,revert}', '0') <> '0')::boolean AS is_revert
 FROM orphan_cleaner.runs AS r
 ORDER BY r.run_id DESC
 LIMIT $1
@@ -588,6 +590,7 @@ type RunRecentRow struct {
 	Breaker              *string    `json:"breaker"`
 	Error                *string    `json:"error"`
 	Seconds              float64    `json:"seconds"`
+	IsRevert             bool       `json:"is_revert"`
 }
 
 // The last runs, newest first.
@@ -598,7 +601,7 @@ func (q *Queries) RunRecent(ctx context.Context, maxRows int32) ([]RunRecentRow,
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RunRecentRow
+	items := []RunRecentRow{}
 	for rows.Next() {
 		var i RunRecentRow
 		if err := rows.Scan(
@@ -627,6 +630,7 @@ func (q *Queries) RunRecent(ctx context.Context, maxRows int32) ([]RunRecentRow,
 			&i.Breaker,
 			&i.Error,
 			&i.Seconds,
+			&i.IsRevert,
 		); err != nil {
 			return nil, err
 		}
@@ -671,7 +675,7 @@ func (q *Queries) RunRestores(ctx context.Context, arg RunRestoresParams) ([]Run
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RunRestoresRow
+	items := []RunRestoresRow{}
 	for rows.Next() {
 		var i RunRestoresRow
 		if err := rows.Scan(&i.RunID, &i.Restored, &i.Reverted); err != nil {
@@ -743,11 +747,8 @@ sums AS (
         coalesce(r.started_at >= b.since, false) AS is_run,
         r.users_checked,
         r.users_missing,
-        -- A run that was given up has no sums: those before it hold.
-        coalesce(max(t.runs) OVER spans, 0) AS runs,
-        coalesce(max((r.totals ->> 'clean refused')::bigint) OVER spans, 0) AS refused,
-        coalesce(max((r.totals ->> 'members_deleted')::bigint) OVER spans, 0) AS deleted,
-        coalesce(max((r.totals ->> 'members_restored')::bigint) OVER spans, 0) AS restored
+        -- A run that was given up has no sums: those of the one before it hold.
+        coalesce(r.totals, e.totals, '{}') AS totals
     FROM asked AS a
         -- The first is the one before, which has what to subtract.
     CROSS JOIN LATERAL generate_series(0, a.spans) AS n (ordinal)
@@ -764,12 +765,24 @@ sums AS (
         ORDER BY l.started_at DESC
         LIMIT 1
     ) AS r ON true
-    CROSS JOIN LATERAL (
-        SELECT sum(s.value::bigint) AS runs
-        FROM jsonb_each_text(r.totals) AS s (name, value)
-        WHERE s.name LIKE 'clean %'
-    ) AS t
-    WINDOW spans AS (ORDER BY n.ordinal)
+    LEFT JOIN LATERAL (
+        SELECT l.totals
+        FROM orphan_cleaner.runs AS l
+        WHERE r.totals IS NULL
+            AND l.totals IS NOT NULL
+            AND l.started_at < r.started_at
+        ORDER BY l.started_at DESC
+        LIMIT 1
+    ) AS e ON true
+),
+figures AS (
+    SELECT
+        s.ordinal, s.since, s.is_run, s.users_checked, s.users_missing,
+        (SELECT coalesce(sum(t.value::bigint), 0) FROM jsonb_each_text(s.totals) AS t (name, value) WHERE t.name LIKE 'clean %') AS runs,
+        coalesce((s.totals ->> 'clean refused')::bigint, 0) AS refused,
+        coalesce((s.totals ->> 'members_deleted')::bigint, 0) AS deleted,
+        coalesce((s.totals ->> 'members_restored')::bigint, 0) AS restored
+    FROM sums AS s
 ),
 differences AS (
     SELECT
@@ -778,7 +791,7 @@ differences AS (
         s.refused - lag(s.refused) OVER spans AS refused,
         s.deleted - lag(s.deleted) OVER spans AS deleted,
         s.restored - lag(s.restored) OVER spans AS restored
-    FROM sums AS s
+    FROM figures AS s
     WINDOW spans AS (ORDER BY s.ordinal)
 )
 SELECT
@@ -820,7 +833,7 @@ func (q *Queries) RunSpans(ctx context.Context, arg RunSpansParams) ([]RunSpansR
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RunSpansRow
+	items := []RunSpansRow{}
 	for rows.Next() {
 		var i RunSpansRow
 		if err := rows.Scan(
@@ -890,7 +903,8 @@ type RunSweepChunkRow struct {
 }
 
 // Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
-// Locks: ROW EXCLUSIVE on the targets; SHARE on holds and pauses; 2 s at most for each.
+// Locks: ROW EXCLUSIVE on the targets; SHARE on holds and pauses; 2 s at most for each, half a second for a row. Last, where there
+// are counts, SHARE UPDATE EXCLUSIVE on effects and the rows that count; 200 ms at most for each.
 // Index: conversation_members_user_id, candidates_pkey. Rows: max_rows.
 func (q *Queries) RunSweepChunk(ctx context.Context, arg RunSweepChunkParams) (RunSweepChunkRow, error) {
 	row := q.db.QueryRow(ctx, runSweepChunk,
@@ -948,7 +962,7 @@ func (q *Queries) RunTargets(ctx context.Context, runID int64) ([]RunTargetsRow,
 		return nil, err
 	}
 	defer rows.Close()
-	var items []RunTargetsRow
+	items := []RunTargetsRow{}
 	for rows.Next() {
 		var i RunTargetsRow
 		if err := rows.Scan(

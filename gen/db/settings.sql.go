@@ -30,6 +30,8 @@ SELECT
     pg_catalog.set_config('idle_in_transaction_session_timeout', $4::varchar, $2::boolean),
     -- Of PostgreSQL 17 and newer.
     CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL THEN pg_catalog.set_config('transaction_timeout', '0', $2::boolean) END,
+    -- Of the minor versions since August 2024: with 'view', ours could not be read.
+    CASE WHEN pg_catalog.current_setting('restrict_nonsystem_relation_kind', true) IS NOT NULL THEN pg_catalog.set_config('restrict_nonsystem_relation_kind', '', $2::boolean) END,
     pg_catalog.set_config('default_transaction_read_only', 'off', $2::boolean),
     pg_catalog.set_config('default_transaction_isolation', 'read committed', $2::boolean),
     pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', $2::boolean),

@@ -41,7 +41,7 @@ func (q *Queries) TargetCascades(ctx context.Context, arg TargetCascadesParams) 
 		return nil, err
 	}
 	defer rows.Close()
-	var items []TargetCascadesRow
+	items := []TargetCascadesRow{}
 	for rows.Next() {
 		var i TargetCascadesRow
 		if err := rows.Scan(&i.ConstraintName, &i.TableSchema, &i.TableName); err != nil {
@@ -107,6 +107,7 @@ func (q *Queries) TargetKey(ctx context.Context, arg TargetKeyParams) (bool, err
 const targetList = `-- name: TargetList :many
 SELECT
     t.name, t.table_name, t.user_column, t.action, coalesce(extract(EPOCH FROM t.retention), 0)::bigint AS retention_seconds, t.limits,
+    coalesce(extract(EPOCH FROM t.backup_window), 0)::bigint AS backup_window_seconds, coalesce(t.counter, 'null') AS counter,
     coalesce(t.digest, '')::text AS digest, t.applied_at, t.applied_by,
     coalesce((
         SELECT encode(
@@ -118,34 +119,66 @@ SELECT
         FROM pg_catalog.pg_proc AS p
         WHERE p.pronamespace = 'orphan_cleaner'::regnamespace
             AND p.proname IN (SELECT t.name || '_' || v.verb FROM unnest($1::text []) AS v (verb))
-    ), '')::text AS functions_digest
+    ), '')::text AS functions_digest,
+    coalesce((
+        SELECT string_agg(
+            CASE
+                WHEN n.attname IS NULL THEN format('column %s is gone', p.attname)
+                WHEN p.attname IS NULL THEN format('column %s is new', n.attname)
+                ELSE format('column %s is %s, and was %s', n.attname, n.type, b.type)
+            END, ', ' ORDER BY coalesce(n.attname, p.attname)
+        )
+        FROM (
+            SELECT unnest(substring(f.prosrc FROM '''(\{"[^}]*\})''::name \[\] IS DISTINCT')::name []) AS attname
+            FROM pg_catalog.pg_proc AS f
+            WHERE f.pronamespace = 'orphan_cleaner'::regnamespace AND f.proname = t.name || '_audit_deleted'
+        ) AS p
+        FULL JOIN (
+            SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type
+            FROM pg_catalog.pg_attribute AS a
+            -- By names: who lists may have no right on the schema.
+            JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+            JOIN pg_catalog.pg_namespace AS s ON s.oid = c.relnamespace
+            WHERE format('%I.%I', s.nspname, c.relname) = t.table_name AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        ) AS n ON n.attname = p.attname
+        LEFT JOIN (
+            SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type
+            FROM pg_catalog.pg_attribute AS a
+            WHERE a.attrelid = to_regclass(t.backup_table) AND a.attnum > 0 AND NOT a.attisdropped
+        ) AS b ON b.attname = n.attname
+        WHERE t.digest IS NOT NULL AND t.action = 'delete'
+            AND (n.attname IS NULL OR p.attname IS NULL OR n.type IS DISTINCT FROM b.type)
+    ), '')::text AS columns_differ
 FROM orphan_cleaner.targets AS t
 ORDER BY t.ordinal
 `
 
 type TargetListRow struct {
-	Name             string    `json:"name"`
-	TableName        string    `json:"table_name"`
-	UserColumn       string    `json:"user_column"`
-	Action           string    `json:"action"`
-	RetentionSeconds int64     `json:"retention_seconds"`
-	Limits           []byte    `json:"limits"`
-	Digest           string    `json:"digest"`
-	AppliedAt        time.Time `json:"applied_at"`
-	AppliedBy        string    `json:"applied_by"`
-	FunctionsDigest  string    `json:"functions_digest"`
+	Name                string    `json:"name"`
+	TableName           string    `json:"table_name"`
+	UserColumn          string    `json:"user_column"`
+	Action              string    `json:"action"`
+	RetentionSeconds    int64     `json:"retention_seconds"`
+	Limits              []byte    `json:"limits"`
+	BackupWindowSeconds int64     `json:"backup_window_seconds"`
+	Counter             []byte    `json:"counter"`
+	Digest              string    `json:"digest"`
+	AppliedAt           time.Time `json:"applied_at"`
+	AppliedBy           string    `json:"applied_by"`
+	FunctionsDigest     string    `json:"functions_digest"`
+	ColumnsDiffer       string    `json:"columns_differ"`
 }
 
 // The registry, in the order of the sweep: each target with the digest that was printed (empty: built in), and with that
-// of its functions as they are.
-// Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets, and their functions.
+// of its functions as they are; and how the table of a delete differs from what its backup was printed for.
+// Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets, their functions and columns.
 func (q *Queries) TargetList(ctx context.Context, verbs []string) ([]TargetListRow, error) {
 	rows, err := q.db.Query(ctx, targetList, verbs)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []TargetListRow
+	items := []TargetListRow{}
 	for rows.Next() {
 		var i TargetListRow
 		if err := rows.Scan(
@@ -155,10 +188,13 @@ func (q *Queries) TargetList(ctx context.Context, verbs []string) ([]TargetListR
 			&i.Action,
 			&i.RetentionSeconds,
 			&i.Limits,
+			&i.BackupWindowSeconds,
+			&i.Counter,
 			&i.Digest,
 			&i.AppliedAt,
 			&i.AppliedBy,
 			&i.FunctionsDigest,
+			&i.ColumnsDiffer,
 		); err != nil {
 			return nil, err
 		}
@@ -251,7 +287,13 @@ SELECT
             AND lower(g.attname) ~ '^(created|inserted|joined|added|sent|started|occurred)_?at$'
         ORDER BY g.attnum
         LIMIT 1
-    ), '')::text AS age_column
+    ), '')::text AS age_column,
+    ARRAY(
+        SELECT g.attname::text
+        FROM pg_catalog.pg_attribute AS g
+        WHERE g.attrelid = r.oid AND g.attnum > 0 AND NOT g.attisdropped AND g.attgenerated = ''
+        ORDER BY g.attnum
+    )::text [] AS column_names
 FROM columns AS r
 CROSS JOIN LATERAL (SELECT CASE WHEN r.is_array THEN 'element' ELSE format('%I', r.attname) END AS value) AS v
 WHERE r.base_name = 'uuid' OR (r.is_named AND NOT r.is_array AND r.base_name IN ('text', 'varchar', 'bpchar'))
@@ -273,6 +315,7 @@ type TargetReferencesRow struct {
 	Sampling      string   `json:"sampling"`
 	KeyColumns    []string `json:"key_columns"`
 	AgeColumn     string   `json:"age_column"`
+	ColumnNames   []string `json:"column_names"`
 }
 
 // Columns that may hold ids of users, by type, name or foreign key onto the shadow table, but for our own tables: each
@@ -287,7 +330,7 @@ func (q *Queries) TargetReferences(ctx context.Context) ([]TargetReferencesRow, 
 		return nil, err
 	}
 	defer rows.Close()
-	var items []TargetReferencesRow
+	items := []TargetReferencesRow{}
 	for rows.Next() {
 		var i TargetReferencesRow
 		if err := rows.Scan(
@@ -305,6 +348,7 @@ func (q *Queries) TargetReferences(ctx context.Context) ([]TargetReferencesRow, 
 			&i.Sampling,
 			&i.KeyColumns,
 			&i.AgeColumn,
+			&i.ColumnNames,
 		); err != nil {
 			return nil, err
 		}
@@ -424,6 +468,7 @@ const targetTable = `-- name: TargetTable :one
 SELECT
     coalesce((
         SELECT CASE
+            WHEN n.nspname = 'orphan_cleaner' THEN 'it is a record of runs'
             WHEN c.relpersistence = 't' THEN 'it is temporary'
             WHEN c.relispartition THEN 'it is a partition'
             WHEN c.relkind = 'p' THEN 'it is partitioned'
@@ -439,12 +484,14 @@ SELECT
     ), 'there is no such table')::text AS unfit,
     coalesce(columns.names, '{}')::text [] AS column_names,
     coalesce(columns.types, '{}')::text [] AS column_types,
-    coalesce(columns.nullable, '{}')::text [] AS nullable
+    coalesce(columns.nullable, '{}')::text [] AS nullable,
+    coalesce(columns.generated, '{}')::text [] AS generated
 FROM (
     SELECT
         array_agg(a.attname::text ORDER BY a.attnum) AS names,
         array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) AS types,
-        array_agg(a.attname::text) FILTER (WHERE NOT a.attnotnull) AS nullable
+        array_agg(a.attname::text) FILTER (WHERE NOT a.attnotnull) AS nullable,
+        array_agg(a.attname::text) FILTER (WHERE a.attgenerated <> '') AS generated
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -462,6 +509,7 @@ type TargetTableRow struct {
 	ColumnNames []string `json:"column_names"`
 	ColumnTypes []string `json:"column_types"`
 	Nullable    []string `json:"nullable"`
+	Generated   []string `json:"generated"`
 }
 
 // Why a table cannot be a target, or an empty text; and each column with its type, as arrays.
@@ -474,6 +522,7 @@ func (q *Queries) TargetTable(ctx context.Context, arg TargetTableParams) (Targe
 		&i.ColumnNames,
 		&i.ColumnTypes,
 		&i.Nullable,
+		&i.Generated,
 	)
 	return i, err
 }

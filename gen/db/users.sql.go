@@ -29,7 +29,7 @@ func (q *Queries) RunCanaries(ctx context.Context, users int32) ([]uuid.UUID, er
 		return nil, err
 	}
 	defer rows.Close()
-	var items []uuid.UUID
+	items := []uuid.UUID{}
 	for rows.Next() {
 		var user_id uuid.UUID
 		if err := rows.Scan(&user_id); err != nil {
@@ -59,7 +59,7 @@ func (q *Queries) UserCanaries(ctx context.Context, users int32) ([]uuid.UUID, e
 		return nil, err
 	}
 	defer rows.Close()
-	var items []uuid.UUID
+	items := []uuid.UUID{}
 	for rows.Next() {
 		var user_id uuid.UUID
 		if err := rows.Scan(&user_id); err != nil {
@@ -114,7 +114,7 @@ func (q *Queries) UserTargets(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	defer rows.Close()
-	var items []string
+	items := []string{}
 	for rows.Next() {
 		var name string
 		if err := rows.Scan(&name); err != nil {

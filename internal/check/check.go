@@ -67,7 +67,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 		return
 	}
 	if !f.verdict(err == nil, "database", "PostgreSQL "+server.Version+", database "+server.DatabaseName+", role "+server.RoleName,
-		fmt.Sprint(err), "check DATABASE_URL and that the server is up: psql \"$DATABASE_URL\" -c 'SELECT 1'") {
+		fmt.Sprint(err), database.ConnectionHint(err)+": psql \"$DATABASE_URL\" -c 'SELECT 1'") {
 		return
 	}
 	f.verdict(server.VersionNum >= minServerVersion, "version", "15 or newer", "PostgreSQL "+server.Version+" is older than 15", "upgrade the server")
@@ -82,7 +82,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 		return q.PreflightObjects(ctx)
 	})
 	if err != nil {
-		f.add("tables", Fail, err.Error(), "orphan-cleaner check")
+		f.add("tables", Fail, err.Error(), unreadHint(err))
 		return
 	}
 	if !f.verdict(objects.HasMembers, "members", "conversation_members is there", "there is no table public.conversation_members in database "+server.DatabaseName,
@@ -97,7 +97,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 	}
 	around, err := c.surroundings(ctx, objects.HasSurroundings)
 	if err != nil {
-		f.add("surroundings", Fail, err.Error(), "orphan-cleaner check")
+		f.add("surroundings", Fail, err.Error(), unreadHint(err))
 		return
 	}
 	// What hides our own rows hides the version, too: it would be at migration 0.
@@ -105,7 +105,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 		*f = append(*f, *hidden)
 		return
 	}
-	if !c.checkSchema(ctx, objects.HasGoose, server.RoleName, f) {
+	if !c.checkSchema(ctx, objects.HasGoose, server, f) {
 		return
 	}
 	if !f.verdict(objects.ObjectsMissing == "", "tables", "all of ours are there", objects.ObjectsMissing+" not there, though its migration was applied",
@@ -113,8 +113,8 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 		return
 	}
 	f.verdict(objects.GrantsMissing == "", "grants", "all that a run needs", "role "+server.RoleName+" lacks "+objects.GrantsMissing,
-		"psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+server.RoleName)
-	c.checkPause(ctx, server.RoleName, f)
+		grantRunner(server))
+	c.checkPause(ctx, server, f)
 	*f = append(*f, around...)
 	c.checkDrift(ctx, f)
 	c.checkTargets(ctx, f)
@@ -166,7 +166,7 @@ func Clock(ctx context.Context, pool *pgxpool.Pool) error {
 	return found.Err()
 }
 
-func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, role string, f *Findings) bool {
+func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, server db.PreflightServerRow, f *Findings) bool {
 	const up = "orphan-cleaner migrate up"
 	if !hasGoose {
 		return f.verdict(false, "schema", "", "no migration has been applied", up)
@@ -174,7 +174,7 @@ func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, role string,
 	version, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PreflightVersion(ctx) })
 	switch want := c.schemaVersion; {
 	case err != nil:
-		return f.verdict(false, "schema", "", "orphan_cleaner_goose cannot be read: "+err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+role)
+		return f.verdict(false, "schema", "", "orphan_cleaner_goose cannot be read: "+err.Error(), grantRunner(server))
 	case version > want:
 		return f.verdict(false, "schema", "", fmt.Sprintf("the database is at migration %d, this program knows %d", version, want),
 			"use the newer orphan-cleaner that migrated it")
@@ -185,16 +185,39 @@ func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, role string,
 	}
 }
 
-func (c *Preflight) checkPause(ctx context.Context, role string, f *Findings) {
+// grantRunner makes a login a runner. A GRANT alone changes nothing of a member that does not inherit.
+func grantRunner(server db.PreflightServerRow) string {
+	login, acting := server.RoleName, server.ActingAs
+	if acting != login {
+		return fmt.Sprintf("sessions of %[1]s act as %[2]s: ALTER ROLE %[1]s RESET role, or GRANT orphan_cleaner_runner TO %[2]s", login, acting)
+	}
+	return fmt.Sprintf("psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO %[1]s; a member already: it has NOINHERIT, ALTER ROLE %[1]s INHERIT, REVOKE orphan_cleaner_runner FROM %[1]s, GRANT it again", login)
+}
+
+func (c *Preflight) checkPause(ctx context.Context, server db.PreflightServerRow, f *Findings) {
 	pauses, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) ([]db.PauseInForceRow, error) { return q.PauseInForce(ctx) })
 	switch {
 	case err != nil:
-		f.add("pause", Fail, err.Error(), "psql -f sql/roles.sql, then GRANT orphan_cleaner_runner TO "+role)
+		f.add("pause", Fail, err.Error(), grantRunner(server))
 	case len(pauses) > 0:
 		p := pauses[0]
 		f.add("pause", Warn, "runs are paused by "+p.PausedBy+" since "+p.PausedAt.UTC().Format(time.RFC3339)+": "+p.Reason, "orphan-cleaner resume")
 	default:
 		f.add("pause", OK, "runs are not paused", "")
+	}
+}
+
+// unreadHint is what to do where the catalog could not be read.
+func unreadHint(err error) string {
+	switch said := database.SaidIn(err); {
+	case said != nil && said.Hint != "":
+		return said.Hint
+	case database.Code(err) == database.NoPrivilege:
+		return "psql -f sql/roles.sql, as after each migration"
+	case database.Code(err) == database.LockNotAvailable:
+		return "somebody keeps a table locked: SELECT relation::regclass, mode, pid FROM pg_locks WHERE mode = 'AccessExclusiveLock'; one without pid is in pg_prepared_xacts"
+	default:
+		return "orphan-cleaner check"
 	}
 }
 

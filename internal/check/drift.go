@@ -77,7 +77,7 @@ func (c *Preflight) checkDrift(ctx context.Context, f *Findings) {
 	const name = "backup-columns"
 	drift, err := c.Drift(ctx)
 	if err != nil {
-		f.add(name, Fail, err.Error(), "orphan-cleaner check")
+		f.add(name, Fail, err.Error(), unreadHint(err))
 		return
 	}
 	var differ, hint []string

@@ -34,6 +34,9 @@ func (c *Preflight) MemberCounts(ctx context.Context) Finding {
 	if err != nil {
 		return Finding{name, Warn, "it cannot be compared: " + err.Error(), "psql -f sql/roles.sql"}
 	}
+	if !s.IsThere {
+		return Finding{name, OK, "conversations has no column member_count", ""}
+	}
 	so := fmt.Sprintf("of %d conversations of a sample %d have a wrong member_count", s.Conversations, s.Wrong)
 	if s.Wrong > 0 {
 		so += fmt.Sprintf(": %d members too many, %d too few, %d at most in one", s.TooHigh, s.TooLow, s.Largest)
@@ -55,7 +58,7 @@ func (c *Preflight) ShadowKeys(ctx context.Context) Finding {
 	cascades, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (string, error) { return q.EffectShadowKeys(ctx) })
 	switch {
 	case err != nil:
-		return Finding{name, Warn, err.Error(), "orphan-cleaner check"}
+		return Finding{name, Warn, err.Error(), unreadHint(err)}
 	case cascades != "":
 		return Finding{
 			name, Warn, "whoever deletes a row of users deletes rows of " + cascades + " ON DELETE CASCADE with it; this program deletes none",

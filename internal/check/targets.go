@@ -8,7 +8,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/printer"
 )
 
-// checkTargets looks whether the functions of each target are those that were printed.
+// checkTargets looks whether the functions of each target are those that were printed, and its table what they were printed for.
 func (c *Preflight) checkTargets(ctx context.Context, f *Findings) {
 	const name = "targets"
 	registry, err := ask(ctx, c, printer.Registry)
@@ -18,10 +18,12 @@ func (c *Preflight) checkTargets(ctx context.Context, f *Findings) {
 	}
 	var changed []string
 	for _, r := range registry {
-		if line := r.Disagrees(); line != "" {
-			changed = append(changed, line)
+		for _, line := range []string{r.Disagrees(), r.Drifted()} {
+			if line != "" {
+				changed = append(changed, line)
+			}
 		}
 	}
-	f.verdict(len(changed) == 0, name, fmt.Sprintf("%d, with the functions that were printed", len(registry)), strings.Join(changed, "; "),
-		"orphan-cleaner target list; then goose down and up in the folder of the printed migrations")
+	f.verdict(len(changed) == 0, name, fmt.Sprintf("%d, with the functions and columns that were printed", len(registry)), strings.Join(changed, "; "),
+		"orphan-cleaner target print FILE --dir DIR; orphan-cleaner target apply --dir DIR; psql -f sql/roles.sql")
 }

@@ -16,7 +16,7 @@ func (c *Preflight) checkTempFiles(ctx context.Context, databaseName string, f *
 	})
 	switch {
 	case err != nil:
-		f.add(name, Warn, err.Error(), "orphan-cleaner check")
+		f.add(name, Warn, err.Error(), unreadHint(err))
 	case len(limits) == 0:
 		f.add(name, OK, "large enough for a delete of all members", "")
 	default:

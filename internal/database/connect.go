@@ -59,3 +59,31 @@ func connectCause(err error, text string) string {
 		return ""
 	}
 }
+
+// ConnectionHint is what to do about a connection that was not made, or was ended at
+// once, by what the server said of it.
+func ConnectionHint(err error) string {
+	if said := SaidIn(err); said != nil && said.SQLState == NoPrivilege && said.Hint != "" {
+		return said.Hint
+	}
+	switch Code(err) {
+	case "28000":
+		return "the server does not admit this login: ALTER ROLE … LOGIN, or add a line to pg_hba.conf for its role, database, address and TLS"
+	case "28P01":
+		return "the password in DATABASE_URL is wrong, or has expired: ALTER ROLE … VALID UNTIL 'infinity'"
+	case "3D000":
+		return "DATABASE_URL names a database that does not exist: psql -l lists those that do"
+	case NoPrivilege:
+		return "psql -f sql/roles.sql gives our roles what they need, CONNECT too"
+	case "53300":
+		return "the server has no connection left: raise max_connections, or the CONNECTION LIMIT of role or database"
+	case "57P05":
+		return "the server ends idle sessions too soon: ALTER ROLE … SET idle_session_timeout = '1min', or more"
+	case "25P03", "25P04":
+		return "the server ends transactions too soon: ALTER ROLE … RESET idle_in_transaction_session_timeout, RESET transaction_timeout, or some seconds"
+	case "58P01":
+		return "the server does not find what it loads for each session: ALTER ROLE … RESET session_preload_libraries, or local_preload_libraries"
+	default:
+		return "check DATABASE_URL and that the server is up"
+	}
+}

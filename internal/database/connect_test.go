@@ -2,6 +2,7 @@ package database_test
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
 	"github.com/nova-social/orphan-cleaner/internal/database"
@@ -81,5 +84,22 @@ func TestCertificateOfTheServer(t *testing.T) {
 				t.Errorf("%v, want one line that says %q", err, wrong.says)
 			}
 		})
+	}
+}
+
+// What ends sessions, or lets none begin, is told apart from a server that is down.
+func TestConnectionHint(t *testing.T) {
+	t.Parallel()
+	for said, want := range map[*pgconn.PgError]string{
+		{Code: "57P05"}: "idle_session_timeout", {Code: "28P01"}: "VALID UNTIL", {Code: "53300"}: "max_connections", {Code: "57P03"}: "server is up",
+		{Code: "25P03"}: "RESET idle_in_transaction_session_timeout", {Code: "25P04"}: "RESET transaction_timeout", {Code: "58P01"}: "RESET session_preload_libraries",
+		{Code: "42501", Message: "permission denied for database messaging"}: "sql/roles.sql",
+		// roles.sql grants neither of these.
+		{Code: "42501", Message: "permission denied for function now"}:       "GRANT EXECUTE ON FUNCTION pg_catalog.now TO orphan_cleaner_owner",
+		{Code: "42501", Message: "permission denied for type public.a_role"}: "GRANT USAGE ON TYPE public.a_role TO orphan_cleaner_owner",
+	} {
+		if hint := database.ConnectionHint(fmt.Errorf("connecting: %w", said)); !strings.Contains(hint, want) || strings.Contains(hint, "CONNECT too") != (want == "sql/roles.sql") {
+			t.Errorf("%+v: %s", said, hint)
+		}
 	}
 }

@@ -187,7 +187,7 @@ func raisedElsewhere(said *pgconn.PgError) bool {
 // elsewhere is the innermost function of a context, unless it is one of ours.
 func elsewhere(context string) string {
 	innermost := anyFunction.FindString(context + "\n")
-	if ourFunction.MatchString(innermost) {
+	if ourFunction.MatchString(innermost) || strings.Contains(innermost, "inline_code_block") { // a DO of our migrations
 		return ""
 	}
 	return strings.TrimSpace(innermost)
@@ -196,8 +196,9 @@ func elsewhere(context string) string {
 var (
 	// The server may speak another language: PL/pgSQL is PL/pgSQL in each.
 	anyFunction = regexp.MustCompile(`(?m)^([^\n]*PL/pgSQL|SQL function )[^\n]*\n`)
+	inPLpgSQL   = regexp.MustCompile(`(?m)^[^\n]*PL/pgSQL[^\n]*\n`)
 	deniedFor   = regexp.MustCompile(`^permission denied for ([a-z ]+) (\S+)$`)
-	builtIn     = regexp.MustCompile(`^(pg_\w+|set_config|current_setting)$`)
+	builtIn     = regexp.MustCompile(`^(pg_\w+|has_\w+|to_reg\w+|set_config|current_setting|now|clock_timestamp|gen_random_uuid|row_security_active)$`)
 	verb        = regexp.MustCompile(`(?i)^SQL statement "\s*(SELECT|INSERT|UPDATE|DELETE)\b`)
 )
 
@@ -208,17 +209,24 @@ func ownerGrant(said *pgconn.PgError) string {
 	ours := ourFunction.FindStringIndex(said.Where)
 	denied := deniedFor.FindStringSubmatch(said.Message)
 	switch {
+	case said.Routine == "check_enable_rls" && ours == nil:
+		return "row-level security would hide rows: as a superuser, ALTER ROLE of this login BYPASSRLS"
+	case said.Routine == "check_enable_rls":
+		return "row-level security would hide rows: as a superuser, ALTER ROLE " + owner + " BYPASSRLS"
 	case len(denied) == 3 && builtIn.MatchString(denied[2]):
 		what := "SELECT ON "
 		if denied[1] == "function" {
 			what = "EXECUTE ON FUNCTION "
 		}
 		return "somebody took from PUBLIC what PostgreSQL gives it: GRANT " + what + "pg_catalog." + denied[2] + " TO orphan_cleaner_owner, orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader"
+	case len(denied) == 3 && denied[1] == "type":
+		return "GRANT USAGE ON TYPE " + denied[2] + " TO " + owner
 	case ours == nil:
 		return "" // the login's own
 	case denied == nil:
 		return "this runs as role " + owner + ": psql -f sql/roles.sql, or grant it what a trigger of the application needs"
-	case !anyFunction.MatchString(said.Where[:ours[0]]):
+	// Of ours those in SQL are named without their schema; a trigger is none of these.
+	case !inPLpgSQL.MatchString(said.Where[:ours[0]]):
 		return "psql -f sql/roles.sql gives role " + owner + ", as which this runs, what it lacks"
 	}
 	kind, name := denied[1], denied[2]

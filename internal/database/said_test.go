@@ -94,6 +94,23 @@ func TestErrorsInOtherLanguages(t *testing.T) {
 	}
 }
 
+// What row-level security refuses is helped by neither a GRANT nor sql/roles.sql.
+func TestErrorsOfRowSecurity(t *testing.T) {
+	t.Parallel()
+	d := testdb.New(t)
+	d.Exec("ALTER TABLE conversation_members ENABLE ROW LEVEL SECURITY; GRANT USAGE ON SCHEMA public TO pg_read_all_data")
+	_, err := d.Pool.Exec(t.Context(), "SET LOCAL ROLE pg_read_all_data; SET LOCAL row_security = off; SELECT FROM public.conversation_members")
+	said := database.SaidIn(err)
+	if said == nil || said.SQLState != database.NoPrivilege || !strings.Contains(said.Hint, "ALTER ROLE of this login BYPASSRLS") {
+		t.Fatalf("%+v of %v", said, err)
+	}
+	from, _ := errors.AsType[*pgconn.PgError](err)
+	from.Where = `SQL statement "SELECT FROM public.users"` + "\nPL/pgSQL function orphan_cleaner.shadow_evidence(uuid[]) line 22 at RETURN QUERY"
+	if hint := database.SaidIn(err).Hint; !strings.Contains(hint, "ALTER ROLE orphan_cleaner_owner BYPASSRLS") || strings.Contains(hint, "roles.sql") {
+		t.Error(hint)
+	}
+}
+
 // A text of the application's is one line of bounded length, whatever it holds.
 func TestErrorsAreFitToBeShown(t *testing.T) {
 	t.Parallel()

@@ -66,7 +66,7 @@ func (w *world) left(users ...uuid.UUID) {
 // malformedSetting: a session that sets what our functions set for themselves
 // deletes like any other.
 func malformedSetting(w *world) {
-	for i, setting := range []string{"run_token", "run_id", "audited", "backed_up", "audits", "audit_failed"} {
+	for i, setting := range []string{"run_token", "run_id", "audited", "backed_up", "target", "conversation_members_audits", "conversation_members_audit_failed"} {
 		user := w.living[20+i]
 		conn, warned := w.session()
 		w.does(conn, `SET orphan_cleaner.`+setting+` = 'x'`)

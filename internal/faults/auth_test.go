@@ -51,6 +51,7 @@ func authRows() []row {
 		{"another environment's users", otherEnvironment},
 		{"flapping between two truths", answers(authfake.Flapping, refused)},
 		{"loses a few per cent a day", slowLoss},
+		{"nothing at all, of 50 users", smallTable},
 	}
 }
 

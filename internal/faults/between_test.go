@@ -61,6 +61,7 @@ func (w *world) due(ids ...uuid.UUID) {
 	w.auth.Delete(ids...)
 	w.before = w.gone()
 	w.exec(`INSERT INTO witness.due SELECT conversation_id, user_id FROM conversation_members WHERE user_id = ANY ($1)`, ids)
+	w.dueContents(ids...)
 }
 
 const thatMember = ` WHERE conversation_id = $1 AND user_id = $2`

@@ -149,3 +149,18 @@ func (b *bouncer) restart() {
 	b.now.wait()
 	b.start()
 }
+
+// cutOff lets nothing more arrive at a standby.
+func (w *world) cutOff(standby *pgxpool.Pool) {
+	w.t.Helper()
+	ctx := context.Background()
+	for _, statement := range []string{`ALTER SYSTEM SET primary_conninfo = ''`, `SELECT pg_reload_conf()`} {
+		if _, err := standby.Exec(ctx, statement); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	eventually(w.t, "nothing arrives at the standby any more", func() bool {
+		var receivers int
+		return standby.QueryRow(ctx, `SELECT count(*) FROM pg_stat_wal_receiver`).Scan(&receivers) == nil && receivers == 0
+	})
+}

@@ -64,18 +64,7 @@ func failedOver(w *world) {
 	replica := standby(w.t, primary)
 	there := open(w.t, replica.URL("messaging"))
 	ctx := context.Background()
-	for _, statement := range []string{`ALTER SYSTEM SET primary_conninfo = ''`, `SELECT pg_reload_conf()`} {
-		if _, err := there.Exec(ctx, statement); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	eventually(w.t, "nothing arrives at the standby any more", func() bool {
-		var receivers int
-		if err := there.QueryRow(ctx, `SELECT count(*) FROM pg_stat_wal_receiver`).Scan(&receivers); err != nil {
-			w.t.Fatal(err)
-		}
-		return receivers == 0
-	})
+	w.cutOff(there)
 
 	proxy := w.proxied(neverArrives, 0)
 	ghost := w.stopped("checked-again")

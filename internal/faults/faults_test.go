@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"flag"
 	"maps"
 	"os"
 	"path/filepath"
@@ -18,19 +17,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
-// TestMain lets more rows run at once than there are processors, unless told
-// otherwise: many of them wait for a lease, a lock or a timeout.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	told := false
-	flag.Visit(func(f *flag.Flag) { told = told || f.Name == "test.parallel" })
-	if !told {
-		if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
-			panic(err)
-		}
-	}
-	testdb.Main(m)
-}
+func TestMain(m *testing.M) { testdb.Main(m) }
 
 // row is one fault and how it is met: injected, seen, lifted.
 type row struct {
@@ -54,6 +41,7 @@ func faults() []struct {
 			"Unavailable", "Unauthenticated", "DeadlineExceeded", "a status that does not exist", "a response over the message limit", "answers slowly",
 			"never answers", "its name does not resolve", "GOAWAY in mid-call", "NOT_SERVING", "no health service", "an expired certificate",
 			"a wrong certificate", "another environment's users", "flapping between two truths", "loses a few per cent a day",
+			"nothing at all, of 50 users",
 		}},
 		{"an SQL source", []string{
 			"the table is truncated", "a view with a wrong filter", "flapping between two truths, SQL", "users nobody asked for",
@@ -78,6 +66,7 @@ func faults() []struct {
 			"synchronous_commit = off", "statement_timeout of the role", "default_transaction_read_only",
 			"a trigger raises for one user's rows", "a trigger swallows one user's rows", "a rule keeps one user's rows",
 			"row-level security hides half", "a foreign key keeps one user's rows",
+			"impossible dates in the shadow table", "ESC and CR in what it holds",
 		}},
 		{"between check and delete", []string{
 			"the user is restored", "the member rejoins", "the row changes", "the conversation is deleted", "a hold is placed", "a pause",
@@ -85,11 +74,23 @@ func faults() []struct {
 		}},
 		{"the runner", []string{
 			"kill -9 at every step", "kill -9 at random moments", "an error at every step", "SIGTERM", "paused past its lease", "frozen inside a chunk",
-			"its login stolen", "two started at once", "started every minute", "clock forward 31 days", "clock back 2 days",
+			"its login stolen", "the stack nearly exhausted", "two started at once", "started every minute", "clock forward 31 days", "clock back 2 days",
 			"memory limit", "stdout closed", ":9091 taken", "Pushgateway down",
+		}},
+		{"five targets", []string{
+			"a dry run over five targets", "one target over its limit", "a hold on rows of five targets",
+			"a key that cascades into a target", "kill -9 between two targets",
+			"overtaken before five targets",
+			"half of five targets' users", "everybody alive the second time", "few users a day with most likes",
 		}},
 		{"the application", []string{
 			"a malformed setting of ours", "500 deletes in one transaction", "a delete that finds nothing", "the audit is locked",
+		}},
+		{"a fleet", []string{
+			"a lie below every shard's floor", "a shard away at the first pass", "a shard away at its sweep", "one database under two names",
+			"a shard is paused", "an approval used again", "an approval of other databases", "another fleet's control database",
+			"the control database killed", "its clock set back in mid-wave", "it is restored from a backup",
+			"a worker killed in its sweep", "two workers on one shard",
 		}},
 		{"an event sink", []string{
 			"Redis is gone", "killed before its cursor moves", "failed over after it had told",
@@ -97,6 +98,7 @@ func faults() []struct {
 		{"restore", []string{
 			"the member is back, other role", "its conversation is gone", "half was restored before", "the same restore twice",
 			"the table has a new column", "nobody exists to a revert", "pruned 95 days ahead",
+			"its user is erased meanwhile",
 		}},
 	}
 }
@@ -109,7 +111,9 @@ func rows() map[string][]row {
 		"PostgreSQL":               postgresRows(),
 		"between check and delete": betweenRows(),
 		"the runner":               runnerRows(),
+		"five targets":             targetRows(),
 		"the application":          applicationRows(),
+		"a fleet":                  fleetRows(),
 		"an event sink":            eventRows(),
 		"restore":                  restoreRows(),
 	}

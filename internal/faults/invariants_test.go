@@ -29,6 +29,17 @@ const (
 // database by now.
 func (w *world) expect(e ended, want want) {
 	w.t.Helper()
+	if r := w.ends(e, want); want.exit != 0 {
+		w.measured(e, r)
+	}
+	w.sound()
+	w.over()
+	w.amount(want.gone)
+}
+
+// ends asserts how a run ended, and that it says so.
+func (w *world) ends(e ended, want want) result {
+	w.t.Helper()
 	if w.note.state == "" { // the first word on the fault is the one that the matrix shows
 		w.note.exit, w.note.state, w.note.shows = fmt.Sprint(e.status), want.state, want.shows
 	}
@@ -54,14 +65,11 @@ func (w *world) expect(e ended, want want) {
 		w.t.Errorf("stderr does not say %q: %s", want.shows, e)
 	} else if want.exit != 0 {
 		w.namesHint(e)
-		w.measured(e, r)
 	}
-	w.sound()
-	w.over()
-	w.amount(want.gone)
+	return r
 }
 
-var ending = regexp.MustCompile(`(?m)^.*(?:Run did not succeed|Run refused|Not run).*$`)
+var ending = regexp.MustCompile(`(?m)^.*(?:Run did not succeed|Run refused|Not run|The run of the fleet did not succeed).*$`)
 
 var hintNamed = regexp.MustCompile(`hint:|orphan-cleaner (check|status|resume|restore|run)`)
 
@@ -102,10 +110,11 @@ func (w *world) measured(e ended, r result) {
 	w.holds("I7")
 }
 
-// gone is how many of the due members are gone.
+// gone is how many of the due rows are gone, of all targets.
 func (w *world) gone() int64 {
 	w.t.Helper()
-	return w.count(`witness.due AS d WHERE NOT EXISTS (SELECT FROM conversation_members AS m
+	gone, _ := w.goneContents()
+	return gone + w.count(`witness.due AS d WHERE NOT EXISTS (SELECT FROM conversation_members AS m
 		WHERE (m.conversation_id, m.user_id) = (d.conversation_id, d.user_id))`)
 }
 
@@ -116,15 +125,16 @@ func (w *world) amount(want gone) {
 	switch want {
 	case nothing, untouched:
 		if gone != 0 {
-			w.t.Errorf("%d members are gone, want none", gone)
+			w.t.Errorf("%d rows are gone, want none", gone)
 		}
 		if want == nothing {
 			w.sameLedger()
 		}
 		w.holds("I2")
 	case all:
-		if left := w.count(`witness.due`) - w.before - gone; left != 0 {
-			w.t.Errorf("%d due members are left", left)
+		_, due := w.goneContents()
+		if left := due + w.count(`witness.due`) - w.before - gone; left != 0 {
+			w.t.Errorf("%d due rows are left", left)
 		}
 	case some:
 	}
@@ -184,6 +194,7 @@ func (w *world) sound() {
 			SELECT r.run_id, r.members_deleted, count(a.run_id) FROM orphan_cleaner.runs AS r LEFT JOIN audit AS a ON a.run_id = r.run_id
 			WHERE r.kind = 'clean' GROUP BY r.run_id HAVING r.members_deleted <> count(a.run_id)) AS x
 		) AS wrong`)
+	w.soundContents()
 	w.holds("I1")
 	w.holds("I3")
 }
@@ -208,9 +219,9 @@ func (w *world) converges(more ...string) {
 	w.t.Helper()
 	w.auth.SetFaultFunc(nil)
 	w.lastRun(more...)
-	before := one[string](w, fingerprint)
+	before := w.fingerprint()
 	w.lastRun(more...)
-	if after := one[string](w, fingerprint); after != before {
+	if after := w.fingerprint(); after != before {
 		w.t.Errorf("another run changed something: %s, was %s", after, before)
 	}
 	w.holds("I4")
@@ -227,11 +238,22 @@ func (w *world) lastRun(more ...string) {
 	w.amount(all)
 }
 
-const fingerprint = `SELECT
-	(SELECT md5(string_agg(m::text, '' ORDER BY m::text)) FROM conversation_members AS m)
-	|| (SELECT md5(string_agg(a::text, '' ORDER BY a::text)) FROM conversation_members_audit AS a)
-	|| (SELECT md5(string_agg(b::text, '' ORDER BY b::text)) FROM conversation_members_backup AS b)
-	|| (SELECT md5(string_agg(user_id::text || first_missing_at, '' ORDER BY user_id)) FROM orphan_cleaner.candidates)`
+const fingerprint = `SELECT concat_ws(' ',
+	(SELECT md5(string_agg(m::text, '' ORDER BY m::text)) FROM conversation_members AS m),
+	(SELECT md5(string_agg(a::text, '' ORDER BY a::text)) FROM conversation_members_audit AS a),
+	(SELECT md5(string_agg(b::text, '' ORDER BY b::text)) FROM conversation_members_backup AS b),
+	(SELECT md5(string_agg(user_id::text || first_missing_at, '' ORDER BY user_id)) FROM orphan_cleaner.candidates))`
+
+// fingerprint is that of what a run may change.
+func (w *world) fingerprint() string {
+	w.t.Helper()
+	of := `SELECT (` + fingerprint + `)`
+	for _, c := range w.contents {
+		of += fmt.Sprintf(` || (SELECT md5(string_agg(r::text, '' ORDER BY r::text)) FROM (SELECT to_jsonb(m) FROM public.%[1]s AS m
+			UNION ALL SELECT to_jsonb(a) FROM orphan_cleaner.%[1]s_audit AS a UNION ALL SELECT to_jsonb(b) FROM orphan_cleaner.%[1]s_backup AS b) AS r)`, c.name)
+	}
+	return one[string](w, of)
+}
 
 // within asserts that a run was bounded in time and left no session behind.
 func (w *world) within(e ended, most time.Duration) {

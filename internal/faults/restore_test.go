@@ -3,12 +3,14 @@ package faults
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/google/uuid"
 
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
 	"github.com/nova-social/orphan-cleaner/internal/restore"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
 // restoreRows are what may have happened between a delete and its restore.
@@ -21,6 +23,7 @@ func restoreRows() []row {
 		{"the table has a new column", newColumn},
 		{"nobody exists to a revert", revertOfTheLiving},
 		{"pruned 95 days ahead", prunedAhead},
+		{"its user is erased meanwhile", erasedMeanwhile},
 	}
 }
 
@@ -196,4 +199,57 @@ func prunedAhead(w *world) {
 	w.holds("I2")
 	w.converges()
 	w.note.exit, w.note.state, w.note.shows = fmt.Sprint(e.status), "", "clock-skew"
+}
+
+// erasedMeanwhile: restore_range.sql has looked when user_erase.sql begins. The user is
+// back and not erased, or erased and not back; never both.
+func erasedMeanwhile(w *world) {
+	w.cleaned()
+	user := w.dead[0]
+	script := func(name string, settings ...string) *process {
+		w.t.Helper()
+		text, err := os.ReadFile("../../sql/runbook/" + name)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		// More patience than on call: the other one ends when this row lets it.
+		path := w.file(name, []byte(strings.ReplaceAll(string(text), "lock_timeout = '3s'", "lock_timeout = '60s'")))
+		args := []string{"-X", "-q", "-d", w.url, "-f", path}
+		for _, setting := range append(settings, "execute=1") {
+			args = append(args, "-v", setting)
+		}
+		return spawn(w.t, []string{"PGAPPNAME=" + name}, testdb.Program(w.t, w.cluster, "psql"), args...)
+	}
+	waits := func(name string) bool {
+		return w.count(`pg_stat_activity WHERE datname = current_database() AND application_name = $1 AND wait_event_type = 'Lock'`, name) > 0
+	}
+	inTheWay, _ := w.session()
+	w.does(inTheWay, `BEGIN`)
+	w.does(inTheWay, `LOCK TABLE conversations IN ACCESS EXCLUSIVE MODE`)
+	restoring := script("restore_range.sql", "from=yesterday", "to=tomorrow")
+	eventually(w.t, "restore_range.sql waits", func() bool { return waits("restore_range.sql") })
+	erasing := script("user_erase.sql", "user="+user.String())
+	eventually(w.t, "user_erase.sql waits, or has ended", func() bool { return waits("user_erase.sql") || erasing.over() })
+	w.does(inTheWay, `ROLLBACK`)
+	if e := restoring.wait(); e.status != 0 {
+		w.t.Fatalf("restore_range.sql: %s", e)
+	}
+	e := erasing.wait()
+	w.note.exit, w.note.shows = fmt.Sprint(e.status), "is a member of 2 conversations"
+	if e.status == 0 || !strings.Contains(e.stderr, w.note.shows) {
+		w.t.Errorf("erased, and a member with %d keys: %s", w.count(`conversation_members WHERE user_id = $1`, user), e)
+	}
+	// Plain SQL starts no clock anew: who is still in the ledger would go again.
+	w.exec(`INSERT INTO orphan_cleaner.holds (user_id, reason) VALUES ($1, 'restored')`, w.young)
+	w.restored()
+
+	// Erased first, nothing of the user comes back.
+	w.app(`DELETE FROM %s WHERE user_id = $1`, user)
+	if e := script("user_erase.sql", "user="+user.String()).wait(); e.status != 0 {
+		w.t.Fatalf("user_erase.sql: %s", e)
+	}
+	if e := script("restore_range.sql", "from=yesterday", "to=tomorrow").wait(); e.status != 0 || !strings.Contains(e.stdout, "erased") {
+		w.t.Errorf("restore_range.sql: %s", e)
+	}
+	w.none("the erased user is back", `SELECT * FROM conversation_members WHERE user_id = '`+user.String()+`' OR user_id = '00000000-0000-0000-0000-000000000000'`)
 }

@@ -34,6 +34,7 @@ func runnerRows() []row {
 		{"paused past its lease", pausedPastLease},
 		{"frozen inside a chunk", frozen},
 		{"its login stolen", loginStolen},
+		{"the stack nearly exhausted", stackExhausted},
 		{"two started at once", twoAtOnce},
 		{"started every minute", startedAgain},
 		{"clock forward 31 days", clockForward},
@@ -375,7 +376,7 @@ func memoryLimit(w *world) {
 	)
 	w.crowd(100_000)
 	w.env = append(w.env, "ORPHAN_CLEANER_TEST_FAILPOINT=finish=stop")
-	p := w.limited(fmt.Sprintf("ulimit -d %d", limitKiB))
+	p := w.limited(fmt.Sprintf("ulimit -d %d", limitKiB), "--batch-size=100")
 	p.stopsAfter("finish")
 	took := p.peak()
 	w.env = w.env[:len(w.env)-1]
@@ -385,7 +386,7 @@ func memoryLimit(w *world) {
 	}
 	w.holds("I5")
 	w.note.shows = fmt.Sprintf("100,000 users in %d MiB", took>>20)
-	w.converges()
+	w.converges("--batch-size=100")
 
 	// The limit is one: with less the program cannot even start, and does nothing.
 	before := one[string](w, fingerprint)

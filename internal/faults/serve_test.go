@@ -58,7 +58,13 @@ func portTaken(w *world) {
 // scrape is what a Prometheus would read; nothing while nobody answers.
 func scrape(w *world, address string) string {
 	w.t.Helper()
-	reply, err := http.Get("http://" + address + "/metrics")
+	return get(w, "http://"+address+"/metrics")
+}
+
+// get is what a browser would read; nothing while nobody answers.
+func get(w *world, url string) string {
+	w.t.Helper()
+	reply, err := http.Get(url)
 	if err != nil {
 		return ""
 	}

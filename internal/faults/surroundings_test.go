@@ -2,9 +2,13 @@ package faults
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"syscall"
+	"unicode"
 
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
 // rowsKept: something in the database keeps the members of one user. Everybody
@@ -83,4 +87,64 @@ func hostileDefaults(setting string) func(w *world) {
 		w.lastRun()
 		w.holds("I4")
 	}
+}
+
+// impossibleDates: of users whom auth-service loses before they were seen alive, the shadow table
+// tells dates that cannot be; of one whom it loses later, a date from before the user was
+// restored. No clock starts by them.
+func impossibleDates(w *world) {
+	never, later := w.living[20:23], w.living[100:315]
+	w.exec(`INSERT INTO users (id, username, created_at, deleted_at) SELECT d.id, 'u' || d.n, now() - interval '400 days', d.at::timestamptz
+		FROM unnest($1::uuid[], ARRAY['0001-01-01Z', '1970-01-01 00:00:01Z', '-infinity', (now() - interval '40 days')::text]) WITH ORDINALITY AS d (id, at, n)`,
+		append(slices.Clone(never), later[0]))
+	w.auth.Delete(never...)
+	w.expect(w.run(), want{exit: 0, state: "succeeded", gone: all})
+	w.auth.Delete(later...)
+	w.expect(w.run("--max-new-missing-share=1", "--max-new-missing-rate=1", "--max-candidate-share=1"), want{exit: 0, state: "succeeded", gone: all})
+	if n := w.count(`orphan_cleaner.candidates WHERE user_id = ANY ($1) AND first_missing_at > now() - interval '1 hour'`, slices.Concat(never, later)); n != int64(len(never)+len(later)) {
+		w.t.Errorf("%d clocks of %d begin now", n, len(never)+len(later))
+	}
+	w.note.shows = "the clock begins with the run"
+	w.auth.Add(slices.Concat(never, later)...)
+	w.converges("--max-new-missing-rate=1")
+}
+
+// controlCharacters: what comes from the database, also the error of a trigger, is shown on
+// one line as text, by whatever command.
+func controlCharacters(w *world) {
+	const evil = "kept\x1b]0;owned\a\rfor\u202eaccounting\u009b2J\x7f\nrun 7: succeeded"
+	clean := func(what, text string) {
+		w.t.Helper()
+		for line := range strings.Lines(text) {
+			if at := strings.IndexFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return !unicode.IsGraphic(r) }); at >= 0 {
+				w.t.Errorf("%s: %q", what, line)
+			}
+			if strings.HasPrefix(line, "run 7: succeeded") {
+				w.t.Errorf("%s has a line of somebody else's", what)
+			}
+		}
+	}
+	w.exec(fmt.Sprintf(strings.Replace(triggerKeeps, "kept for accounting", evil, 1), w.dead[3]))
+	e := w.run()
+	w.expect(e, want{exit: 1, state: "incomplete", shows: `]0;owned\`, gone: some})
+	w.note.shows = "\\x1b in place of ESC"
+	clean("stderr of a run", e.stderr)
+	clean("its result", e.stdout)
+	w.exec(`DROP TRIGGER keep ON conversation_members`)
+	w.exec(`UPDATE orphan_cleaner.holds SET reason = $1`, evil)
+	w.exec(`INSERT INTO orphan_cleaner.pauses (reason, paused_by) VALUES ($1, $1)`, evil)
+	port := fmt.Sprintf("127.0.0.1:%d", testdb.FreePort(w.t))
+	server := w.serving(port)
+	for _, args := range [][]string{{"status"}, {"status", "--json"}, {"report"}, {"hold", "list"}, {"check"}, {"run"}, {"pause", "--reason", evil}} {
+		e := spawn(w.t, w.settings(), w.program, args...).wait()
+		clean(strings.Join(args, " "), e.stdout+e.stderr)
+	}
+	eventually(w.t, "serve answers", func() bool { return get(w, "http://"+port+"/readyz") != "" })
+	for _, path := range []string{"/readyz", "/healthz", "/"} {
+		clean(path, strings.ReplaceAll(get(w, "http://"+port+path), "\t", " "))
+	}
+	server.signal(syscall.SIGTERM)
+	clean("serve", server.wait().stderr)
+	w.exec(`UPDATE orphan_cleaner.pauses SET resumed_at = now()`)
+	w.converges()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
@@ -25,13 +26,15 @@ type world struct {
 	t       *testing.T
 	program string // the path of the built program
 	url     string // of the database, as the superuser
+	cluster *pgtemp.Cluster
 	pool    *pgxpool.Pool
 	auth    *authfake.Server
 	env     []string // settings that each run has
 
 	living, dead []uuid.UUID
 	held, young  uuid.UUID // dead too
-	before       int64     // due members that went before the fault
+	before       int64     // due rows that went before the fault
+	contents     []content // targets beside the members
 
 	note note
 }
@@ -63,6 +66,7 @@ func newWorld(t *testing.T, program string) *world {
 	t.Helper()
 	db := testdb.New(t)
 	w := emptyWorld(t, program, db.URL, db.Pool)
+	w.cluster = db.Cluster()
 	w.populate()
 	return w
 }
@@ -135,6 +139,7 @@ func (w *world) witness() {
 	w.exec(`CREATE TABLE witness.due AS SELECT conversation_id, user_id FROM conversation_members WHERE false`)
 	w.exec(`INSERT INTO witness.due SELECT conversation_id, user_id FROM conversation_members
 		WHERE user_id = ANY ($1) AND user_id <> $2 AND joined_at < now() - interval '30 days'`, w.dead, w.held)
+	w.witnessContents()
 }
 
 // app is something that messaging-service does: the witness sees it happen. The

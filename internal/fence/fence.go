@@ -120,10 +120,16 @@ func Begin(ctx context.Context, pool *pgxpool.Pool, options Options) (*Run, erro
 		Settings: row.Settings, ApprovedRun: row.ApprovedRun, pool: pool, options: options,
 	}
 	r.Enter(options.Phase)
-	if pinned := settings.Pinned(options.Settings, row.Settings); len(pinned) > 0 {
-		r.Log.Info("Limits pinned in the database are stricter than the settings", "pinned", strings.Join(pinned, ", "), "see", "orphan-cleaner limits")
-	}
+	LogPinned(r.Log, settings.Pinned(options.Settings, row.Settings))
 	return r, nil
+}
+
+// LogPinned says by which pins a run goes, where they are stricter than its settings.
+func LogPinned(log *slog.Logger, pinned []string) {
+	if len(pinned) > 0 {
+		log.Info("Limits pinned in the database are stricter than the settings", "pinned", strings.Join(pinned, ", "),
+			"see", "orphan-cleaner limits; without a pin: orphan-cleaner limits unpin NAME, as the migrator")
+	}
 }
 
 // Sentinel is err, wrapped by what a caller branches on where one of our

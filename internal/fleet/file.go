@@ -39,16 +39,20 @@ type File struct {
 // Shard is one database.
 type Shard struct{ Name, URL string }
 
-// maxShards is against a directory that holds something else.
-const maxShards = 10_000
+// A job that takes longer is stuck; one that gets less is never done.
+const (
+	maxShards = 10_000 // a directory with more holds something else
+	minJob    = 10 * time.Second
+	maxJob    = 7 * 24 * time.Hour
+)
 
-// outlierLimit is the name of the one limit that a single database does not have.
-const outlierLimit = "shard-outlier"
+// OutlierLimit is the name of the one limit that a single database does not have.
+const OutlierLimit = "shard-outlier"
 
 // content is the file as it is written.
 type content struct {
-	ControlURL     string             `yaml:"control_url"`
-	ControlURLFile string             `yaml:"control_url_file"`
+	ControlURL     *string            `yaml:"control_url"` // nil: it is not there
+	ControlURLFile *string            `yaml:"control_url_file"`
 	Shards         shards             `yaml:"shards"`
 	Waves          []int              `yaml:"waves"`
 	Limits         map[string]float64 `yaml:"limits"`
@@ -86,15 +90,13 @@ var shardName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
 // Load reads a file, and the files with URLs that it names; relative names are in its
 // directory. Its error is a *[target.Error] and shows no URL.
 func Load(path string) (File, error) {
-	f := File{
-		Path: path, Limits: settings.DefaultLimits(), Outlier: 10, Workers: 4, JobTimeout: 15 * time.Minute,
-	}
+	f := File{Path: path, Limits: settings.DefaultLimits(), Outlier: 10}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return f, at(path, 1, 1, "it cannot be read: %v", err)
 	}
 	var root yaml.Node
-	var c content
+	c := content{Workers: 4, JobTimeout: settings.Duration(15 * time.Minute)}
 	if err := errors.Join(yaml.Load(text, &root), yaml.Load(text, &c, yaml.WithKnownFields())); err != nil {
 		return f, located(path, err)
 	}
@@ -108,18 +110,24 @@ func Load(path string) (File, error) {
 		}
 		return f, at(path, line, column, format, args...)
 	}
-	f.ControlURL = c.ControlURL
-	if c.ControlURLFile != "" {
-		if f.ControlURL != "" {
-			return wrong("control_url_file", "control_url is there, too: remove one")
-		}
-		if f.ControlURL, err = f.urlIn(c.ControlURLFile); err != nil {
-			return wrong("control_url_file", "%v", err)
+	for i, n := range root.Content[0].Content {
+		if i%2 == 1 && n.Tag == "!!null" { // which would be as if the key were not there
+			return wrong(root.Content[0].Content[i-1].Value, "%s is empty: remove it, or write what belongs there", root.Content[0].Content[i-1].Value)
 		}
 	}
-	if f.ControlURL != "" {
-		if _, err := database.ParseConfig(f.ControlURL); err != nil {
-			return wrong(cmp.Or(map[bool]string{true: "control_url_file"}[c.ControlURLFile != ""], "control_url"), "%v", err)
+	switch {
+	case c.ControlURL != nil && c.ControlURLFile != nil:
+		return wrong("control_url_file", "control_url is there, too: remove one")
+	case c.ControlURLFile != nil:
+		if f.ControlURL, err = f.urlIn(*c.ControlURLFile); err != nil {
+			return wrong("control_url_file", "%v", err)
+		}
+	case c.ControlURL != nil:
+		if f.ControlURL = *c.ControlURL; f.ControlURL == "" {
+			return wrong("control_url", "control_url is empty: remove it, or write the URL of the control database")
+		}
+		if err := checkURL(f.ControlURL, "the URL"); err != nil {
+			return wrong("control_url", "%v", err)
 		}
 	}
 	if err := f.addShards(c.Shards); err != nil {
@@ -130,18 +138,21 @@ func Load(path string) (File, error) {
 			return wrong("waves", "wave %d has %d shards: write how many each wave has, such as [1, 10]; the rest is the last one", i+1, n)
 		}
 	}
-	f.Waves = c.Waves
+	f.Waves, f.Once = c.Waves, c.Once
 	if f.Waves == nil {
 		f.Waves = []int{1, max(2, len(f.Shards)/10)}
 	}
 	for name, limit := range c.Limits {
-		if _, known := f.Limits[name]; !known && name != outlierLimit {
-			return wrong("limits", "%q is no limit: there are %s and %s", name, strings.Join(limitNames(), ", "), outlierLimit)
+		if _, known := f.Limits[name]; !known && name != OutlierLimit {
+			return wrong("limits", "%q is no limit: there are %s and %s", name, strings.Join(limitNames(), ", "), OutlierLimit)
 		}
 		if err := settings.CheckLimit(name, limit); err != nil {
 			return wrong("limits", "%s is %v: %v", name, limit, err)
 		}
-		if name == outlierLimit {
+		if name == OutlierLimit && limit > 0 && limit < 1 {
+			return wrong("limits", "%s is %v: it must be 1 or more, or 0, which switches the breaker off", name, limit)
+		}
+		if name == OutlierLimit {
 			f.Outlier = limit
 		} else {
 			f.Limits[name] = limit
@@ -150,19 +161,16 @@ func Load(path string) (File, error) {
 	if f.MaxQPS = c.MaxQPS; !(f.MaxQPS >= 0 && f.MaxQPS <= 1e6) {
 		return wrong("max_qps", "max_qps is %v: it must be 0, for no limit, to 1000000 calls a second", c.MaxQPS)
 	}
-	if f.Once = c.Once; f.Once && f.ControlURL != "" {
-		return wrong("check_users_once", "it works in one process only: remove it, or control_url")
-	}
-	if c.Workers < 0 || c.Workers > 256 {
+	if f.Workers = c.Workers; c.Workers < 1 || c.Workers > 256 {
 		return wrong("workers", "workers is %d: it must be 1 to 256 shards at once", c.Workers)
 	}
-	f.Workers = cmp.Or(c.Workers, f.Workers)
-	f.JobTimeout = cmp.Or(time.Duration(c.JobTimeout), f.JobTimeout)
+	if f.JobTimeout = time.Duration(c.JobTimeout); f.JobTimeout < minJob || f.JobTimeout > maxJob {
+		return wrong("job_timeout", "job_timeout is %s: it must be 10s to 7d", c.JobTimeout)
+	}
+	if calls := f.MaxQPS * f.JobTimeout.Seconds(); f.MaxQPS > 0 && calls < float64(f.Workers) {
+		return wrong("max_qps", "max_qps is %v: in a job_timeout of %s that is less than a call for each of %d workers, and no run would end; raise it or job_timeout", f.MaxQPS, c.JobTimeout, f.Workers)
+	}
 	return f, nil
-}
-
-func limitNames() []string {
-	return slices.DeleteFunc(settings.BoundNames(), func(name string) bool { return name == "retention" || name == "max-gap" })
 }
 
 // addShards reads the URLs. Two names for one database would count it twice.
@@ -217,15 +225,31 @@ func (f *File) beside(name string) string {
 	return filepath.Join(filepath.Dir(f.Path), name)
 }
 
+// urlIn is a URL that can be used, from a file of this name.
 func (f *File) urlIn(name string) (string, error) {
-	if name == "" || strings.Contains(name, "://") {
+	switch {
+	case name == "":
+		return "", errors.New("url_file is missing: name a file that holds the URL")
+	case strings.Contains(name, "://"):
 		return "", errors.New("url_file is the name of a file that holds the URL, not the URL itself")
 	}
 	text, err := os.ReadFile(f.beside(name))
 	if err != nil {
 		return "", fmt.Errorf("its URL cannot be read: %w", err)
 	}
-	return strings.TrimSpace(strings.TrimPrefix(string(text), "\ufeff")), nil
+	url := strings.TrimSpace(strings.TrimPrefix(string(text), "\ufeff"))
+	if url == "" {
+		return "", fmt.Errorf("%s is empty: write a database URL into it", name)
+	}
+	return url, checkURL(url, "the URL in "+name)
+}
+
+// checkURL says what is wrong with a URL that is no setting.
+func checkURL(url, what string) error {
+	if _, err := database.ParseConfig(url); err != nil {
+		return errors.New(strings.ReplaceAll(err.Error(), "DATABASE_URL", what))
+	}
+	return nil
 }
 
 // Shard is the one of this name.
@@ -238,8 +262,11 @@ func (f *File) Shard(name string) (Shard, error) {
 }
 
 func at(path string, line, column int, format string, args ...any) error {
-	return &target.Error{Path: path, Line: line, Column: column, Message: fmt.Sprintf(format, args...)}
+	return &target.Error{Path: path, Line: line, Column: column, Message: withPassword.ReplaceAllString(fmt.Sprintf(format, args...), "[not shown]")}
 }
+
+// withPassword is a URL in a wrong place.
+var withPassword = regexp.MustCompile(`\w+://[^\s@]*:\S*@[^\s"]*`)
 
 // located is the first place that the reader of YAML complains about.
 func located(path string, err error) error {
@@ -247,11 +274,27 @@ func located(path string, err error) error {
 	if many, are := errors.AsType[*yaml.LoadErrors](err); are && len(many.Errors) > 0 {
 		of, is = many.Errors[0], true
 	}
-	if !is {
+	switch {
+	case strings.Contains(err.Error(), "no documents"):
+		return at(path, 1, 1, "the file is empty: see docs/scale.md")
+	case !is:
 		return at(path, 1, 1, "%v: see docs/scale.md", err)
 	}
-	return at(path, max(of.Mark.Line, 1), max(of.Mark.Column, 1), "%s: see docs/scale.md", notType.ReplaceAllString(of.Message, "is no key of a fleet file"))
+	message := notKey.ReplaceAllString(of.Message, "is no key of a fleet file")
+	if into := notType.FindStringSubmatch(message); into != nil {
+		message = "this is not " + cmp.Or(wanted[into[1]], "what belongs here")
+	}
+	return at(path, max(of.Mark.Line, 1), max(of.Mark.Column, 1), "%s: see docs/scale.md", message)
 }
 
-// notType hides our types from who writes the file.
-var notType = regexp.MustCompile(`not found in type \S+( \{.*)?`)
+// Who writes the file does not know our types.
+var (
+	notKey  = regexp.MustCompile(`not found in type \S+( \{.*)?`)
+	notType = regexp.MustCompile(`^cannot construct .* into \*?(struct|\S+)`)
+	wanted  = map[string]string{ //nolint:gochecknoglobals // constant
+		"fleet.content": "a fleet file, with shards and other keys", "struct": "{directory: DIR}, or a list of {name, url_file}",
+		"fleet.shardEntry": "a shard, such as {name: eu-1, url_file: eu-1}", "[]int": "a list of whole numbers, such as [1, 10]",
+		"map[string]float64": "a map of limits, such as {delete-rows: 500000}",
+		"int":                "a whole number", "float64": "a number", "bool": "true or false", "string": "a text",
+	}
+)

@@ -2,19 +2,21 @@ package fleet_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
+	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
 // refused fails the test unless the fleet was refused by this breaker.
 func refused(t *testing.T, r fleet.Result, err error, breaker string) {
 	t.Helper()
-	refusal, is := errors.AsType[*fleet.Refusal](err)
-	if !is || refusal.Breaker != breaker || r.State != "refused" || r.Breaker == nil || !errors.Is(err, result.ErrRefused) {
+	refusal, is := errors.AsType[*result.Refusal](err)
+	if !is || !refusal.OfFleet || refusal.Breaker != breaker || r.State != "refused" || r.Breaker == nil || !errors.Is(err, result.ErrRefused) {
 		t.Fatalf("want a refusal by %s, got %s: %v", breaker, r.State, err)
 	}
 }
@@ -39,25 +41,52 @@ func TestEightSmallShards(t *testing.T) {
 	w.unchanged(before)
 }
 
-// A few users a day in each shard are many over the fleet and a week.
+// A drip of a user a day in each of four shards is stopped on the day on which one database
+// with all their users stops it; each shard alone lets it go on.
 func TestDripOverShards(t *testing.T) {
-	w := newWorld(t, 4, 100, 1)
-	for i, db := range w.shards {
-		// Two weeks of nobody, and then one user a day.
+	const users, past = 400, 34
+	w := newWorld(t, 4, users, 1)
+	all := testdb.New(t)
+	all.Exec(`INSERT INTO conversations (name) VALUES ('c')`)
+	all.Exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at)
+		SELECT c.id, u, now() - interval '90 days' FROM unnest($1::uuid[]) AS u, conversations AS c`, slices.Concat(w.users...))
+	dbs := append(slices.Clone(w.shards), all)
+	for i, db := range dbs {
 		db.Exec(`INSERT INTO orphan_cleaner.hours (hour, users, users_new, rows_total)
-			SELECT date_trunc('hour', now()) - make_interval(days => d), 100, CASE WHEN d <= 4 THEN 1 ELSE 0 END, 100 FROM generate_series(1, 34) AS d`)
-		w.auth.Delete(w.users[i][0])
+			SELECT date_trunc('hour', now()) - make_interval(days => d), $1, 0, $1 FROM generate_series(1, $2::int) AS d`, db.Count("conversation_members"), past)
+		if i < len(w.users) {
+			w.auth.Delete(w.users[i][0])
+		}
+	}
+	var verdicts []string
+	for days := range 5 { // before today
+		var shards []fleet.Progress
+		for i, db := range dbs {
+			db.Exec(`UPDATE orphan_cleaner.hours SET users_new = $1 WHERE hour >= date_trunc('hour', now()) - make_interval(days => $2::int)`, db.Count("conversation_members")/users, days)
+			if i == len(w.shards) {
+				break
+			}
+			report := w.fleet.Verify(t.Context(), w.fleet.Shards[i], nil)
+			if report.Verdict != fleet.Done {
+				t.Errorf("shard %d alone is %s: this test shows nothing", i, report.Verdict)
+			}
+			shards = append(shards, fleet.Progress{Name: w.fleet.Shards[i].Name, Verified: &report})
+		}
+		_, _, err := w.fleet.Next(t.Context(), shards, fleet.Approved{})
+		one := w.fleet.Verify(t.Context(), fleet.Shard{Name: "all", URL: all.URL}, nil)
+		verdicts = append(verdicts, one.Verdict)
+		if (err == nil) != (one.Verdict == fleet.Done) {
+			t.Errorf("after %d days one database is %s, the fleet: %v", days, one.Verdict, err)
+		}
+	}
+	if want := []string{fleet.Done, fleet.Done, fleet.Done, fleet.Done, fleet.Refused}; !slices.Equal(verdicts, want) {
+		t.Errorf("one database is %q: this test shows nothing", verdicts)
 	}
 	before := w.contents()
 	r, err := w.fleet.Run(t.Context())
 	refused(t, r, err, "new-missing-rate")
 	if !strings.Contains(err.Error(), "20 users are newly missing within 7 days") {
 		t.Errorf("the week is not the sum of the shards': %v", err)
-	}
-	for _, p := range r.Shards {
-		if p.Verified.Verdict != fleet.Done {
-			t.Errorf("shard %s alone is %s: this test shows nothing", p.Name, p.Verified.Verdict)
-		}
 	}
 	w.unchanged(before)
 }
@@ -114,21 +143,12 @@ func TestWaves(t *testing.T) {
 		waves = append(waves, p.Wave)
 		w.cleaned(i, 6)
 	}
-	if want := []int{1, 2, 2, 3, 3}; !equal(waves, want) {
+	if want := []int{1, 2, 2, 3, 3}; !slices.Equal(waves, want) {
 		t.Errorf("waves %v, want %v", waves, want)
 	}
 	if r.Sums.Rows().Due != 30 || r.Sums.UsersNew != 0 {
 		t.Errorf("%+v", r.Sums)
 	}
-}
-
-func equal(a, b []int) bool {
-	for i := range a {
-		if len(a) != len(b) || a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // Nothing follows a wave that is not healthy.
@@ -139,7 +159,7 @@ func TestWaveThatFails(t *testing.T) {
 	}
 	// The first pass only reads, and sees nothing of this.
 	w.shards[0].Exec(`CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no run here' USING ERRCODE = 'XX001'; END $$;
-		CREATE TRIGGER no BEFORE INSERT ON orphan_cleaner.runs FOR EACH ROW EXECUTE FUNCTION no()`)
+		CREATE TRIGGER no AFTER INSERT ON orphan_cleaner.runs FOR EACH ROW EXECUTE FUNCTION no()`)
 	w.settle()
 	before := w.contents()
 	r, err := w.fleet.Run(t.Context())

@@ -17,20 +17,6 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
-// Refusal is a [result.ErrRefused] of the whole fleet: no further shard is changed.
-type Refusal struct{ Breaker, Message string }
-
-func (r *Refusal) Error() string {
-	hint := "orphan-cleaner fleet status, then orphan-cleaner fleet approve if what it found is right"
-	if !settings.Approvable(r.Breaker) {
-		hint = "correct the cause, then orphan-cleaner fleet run; this cannot be approved"
-	}
-	return "the fleet is refused by breaker " + r.Breaker + ": " + r.Message + "; hint: " + hint
-}
-
-// Is says that it is a [result.ErrRefused].
-func (r *Refusal) Is(target error) bool { return target == result.ErrRefused }
-
 // Approved is what approvals cover: it is judged no more, and what is found beyond it is.
 type Approved struct {
 	Open map[string]Facts // by shard, of the approval that this run may use
@@ -123,6 +109,10 @@ func sum(verified []*Progress, approved Approved) (total Facts, history []db.Hou
 	return total, history
 }
 
+func limitNames() []string {
+	return slices.DeleteFunc(settings.BoundNames(), settings.IsTime)
+}
+
 // judge asks the breakers of one database about the sums of all. Any shard can answer:
 // facts and history are given, and it adds nothing of its own.
 func (f *Fleet) judge(ctx context.Context, verified []*Progress, approved Approved) (Facts, error) {
@@ -154,7 +144,7 @@ func (f *Fleet) judge(ctx context.Context, verified []*Progress, approved Approv
 		return total, fmt.Errorf("judging the sums: %w", err)
 	}
 	if i := slices.IndexFunc(breakers, func(b db.RunBreakersRow) bool { return b.IsTripped }); i >= 0 {
-		return total, &Refusal{breakers[i].Breaker, fmt.Sprintf("over %d shards, %s", len(verified), breakers[i].Message)}
+		return total, &result.Refusal{Breaker: breakers[i].Breaker, Message: fmt.Sprintf("over %d shards, %s", len(verified), breakers[i].Message), OfFleet: true}
 	}
 	return total, nil
 }
@@ -188,7 +178,7 @@ const (
 // outlier is a refusal where one shard found many times what the others did: the users of
 // one shard are lost together by a mistake sooner than by chance. A shard that its own
 // breaker refuses changes nothing anyway.
-func (f *Fleet) outlier(verified []*Progress, approved Approved) *Refusal {
+func (f *Fleet) outlier(verified []*Progress, approved Approved) *result.Refusal {
 	if f.Outlier == 0 || len(verified) < outlierOf {
 		return nil
 	}
@@ -210,7 +200,7 @@ func (f *Fleet) outlier(verified []*Progress, approved Approved) *Refusal {
 			share := float64(one.found) / float64(max(one.of, 1))
 			others := float64(one.allFound-one.found) / float64(max(one.all-one.of, 1))
 			if one.found > one.floor && share > outlierShare && share > f.Outlier*others {
-				return &Refusal{outlierLimit, fmt.Sprintf("shard %s has %d %s of %d, %.2f %%; the others have %.2f %%, limit %g times that",
+				return &result.Refusal{Breaker: OutlierLimit, OfFleet: true, Message: fmt.Sprintf("shard %s has %d %s of %d, %.2f %%; the others have %.2f %%, limit %g times that",
 					p.Name, one.found, one.what, one.of, 100*share, 100*others, f.Outlier)}
 			}
 		}

@@ -1,12 +1,12 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,52 +14,78 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/internal/canary"
-	"github.com/nova-social/orphan-cleaner/internal/database"
-	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/scan"
 )
 
-// answers are what auth-service said of the users of all shards, each checked once.
-// Whoever is not among them, without a valid response or new since, is checked by the
-// shard that has them.
-type answers struct {
-	checked []uint64 // one fold of each user, sorted: 8 bytes a user
-	missing map[uuid.UUID]bool
-	until   time.Time // older ones are no evidence
+// rangeCalls are made about one range at most, and what is left of it is a range of its own: so an
+// answer has one size, whatever the fleet's, and any number of processes share ranges out.
+// With batches of 100 it is 0.8 MB, or 2.4 MB where everybody is missing.
+const rangeCalls = 1000
+
+// Asking is how long users are checked once, from the beginning of a run on. Both passes
+// then go by what is known before that is too old.
+func (f *Fleet) Asking() time.Duration { return f.JobTimeout / 2 }
+
+// askAll checks all users in this process, a range after the other.
+func (f *Fleet) askAll(ctx context.Context) (*Answers, error) {
+	began, all, first := time.Now(), &Answers{}, AllIDs()
+	for next := &first; next != nil; {
+		answer, rest, err := f.Ask(ctx, *next, f.Asking()-time.Since(began))
+		if err != nil {
+			return nil, err
+		}
+		all.known, next = append(all.known, answer), rest
+	}
+	return all, nil
 }
 
-// fold is half of an id. That two of n users have the same one is n²/2⁶⁵ likely; the
-// second one, if nobody had checked it, would be taken for alive.
-func fold(id uuid.UUID) uint64 {
-	return binary.BigEndian.Uint64(id[:8])*0x9e3779b97f4a7c15 ^ binary.BigEndian.Uint64(id[8:])
+// Ask merges the sorted streams of all shards that can be reached, within a range, and
+// checks each user once, in full batches. It returns the answers up to an id, and what is
+// left of the range behind it. Whoever is not among the answers, because a shard went away,
+// a response was invalid or the time is over, is checked by the shards: the only error is
+// that ctx ended.
+func (f *Fleet) Ask(ctx context.Context, within Range, lasting time.Duration) (answer *Answer, rest *Range, err error) {
+	answer = &Answer{Range: within, Checked: []byte{}, Missing: []uuid.UUID{}, Until: time.Now().Add(f.JobTimeout)}
+	if lasting <= 0 {
+		return answer, nil, nil
+	}
+	asking, cancel := context.WithTimeout(ctx, lasting)
+	defer cancel()
+	rest, err = f.askEach(asking, answer)
+	if ctx.Err() != nil {
+		return nil, nil, run.ErrInterrupted
+	}
+	log := f.Log.With("first", answer.First, "last", answer.Last, "users", len(answer.Checked)/foldBytes, "missing", len(answer.Missing))
+	if err != nil {
+		log.Warn("Not all users of a range were checked once: the shards check the rest", "error", err)
+	} else {
+		log.Info("Checked the users of a range")
+	}
+	return answer, rest, nil
 }
 
-func (a *answers) has(id uuid.UUID) bool {
-	_, is := slices.BinarySearch(a.checked, fold(id))
-	return is
-}
-
-// askOnce merges the sorted streams of all shards that can be reached and checks each
-// user once, in full batches.
-func (f *Fleet) askOnce(ctx context.Context) (*answers, error) {
-	a := &answers{missing: map[uuid.UUID]bool{}, until: time.Now().Add(f.JobTimeout)}
-	source, shards, closeAll, err := f.merge(ctx)
+// askEach adds to an answer whatever is known when it returns, with an error too.
+func (f *Fleet) askEach(ctx context.Context, answer *Answer) (rest *Range, err error) {
+	users, closeAll, err := f.merge(ctx, answer.Range)
 	defer closeAll()
 	if err != nil {
 		return nil, err
+	}
+	limit := cmp.Or(f.RangeCalls, rangeCalls) * f.Settings.BatchSize
+	all := scan.Scan{
+		Source: users, Canaries: canary.New(nil, nil), BatchSize: f.Settings.BatchSize, Limit: int64(limit), NoRechecks: true,
+		// No more than a shard's part of them, where there are many.
+		PageUsers: int64(min(f.Settings.PageUsers, max(f.Settings.BatchSize, limit/max(1, len(users.streams))))),
 	}
 	batches := make(chan scan.Batch, f.Settings.Concurrency)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(batches)
-		all := scan.Scan{
-			Source: source, Canaries: canary.New(nil, nil), BatchSize: f.Settings.BatchSize, PageUsers: int64(f.Settings.PageUsers),
-			NoRechecks: true,
-		}
 		return all.Run(ctx, batches)
 	})
 	var mu sync.Mutex
+	var folds []uint64
 	for range f.Settings.Concurrency {
 		group.Go(func() error {
 			for batch := range batches {
@@ -68,71 +94,33 @@ func (f *Fleet) askOnce(ctx context.Context) (*answers, error) {
 					return ctx.Err()
 				}
 				if err != nil {
-					continue // nothing is known of them; each shard checks its own again
+					continue // nothing is known of them
 				}
 				mu.Lock()
 				for _, id := range batch.IDs {
-					a.checked = append(a.checked, fold(id))
+					folds = append(folds, fold(id))
 				}
-				for _, id := range missing {
-					a.missing[id] = true
-				}
+				answer.Missing = append(answer.Missing, missing...)
 				mu.Unlock()
 			}
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
+	err = group.Wait()
+	slices.Sort(folds)
+	for _, fold := range folds {
+		answer.Checked = binary.BigEndian.AppendUint64(answer.Checked, fold)
 	}
-	slices.Sort(a.checked)
-	f.Log.Info("Each user of the fleet is checked", "users", len(a.checked), "missing", len(a.missing), "shards", shards)
-	return a, nil
-}
-
-// told is auth-service for the verification of one shard, by answers that are there
-// already. From the end of the verification on, and so for the second check right before
-// a delete, it is auth-service itself.
-type told struct {
-	result.Unobserved
-	answers *answers
-	next    run.Checker
-	isLive  atomic.Bool
-}
-
-// PhaseDone is called by the run, which waits for it.
-func (t *told) PhaseDone(phase string, _ time.Duration) {
-	if phase == "verify" {
-		t.isLive.Store(true)
+	slices.SortFunc(answer.Missing, compare)
+	if err == nil && all.Through != nil {
+		rest = answer.behind(*all.Through)
+		answer.Last = *all.Through
 	}
-}
-
-// Missing asks auth-service about those of the ids of whom it was not asked yet.
-func (t *told) Missing(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
-	if t.isLive.Load() || time.Now().After(t.answers.until) {
-		return t.next.Missing(ctx, ids)
-	}
-	var missing, open []uuid.UUID
-	for _, id := range ids {
-		switch {
-		case !t.answers.has(id):
-			open = append(open, id)
-		case t.answers.missing[id]:
-			missing = append(missing, id)
-		}
-	}
-	if len(open) == 0 {
-		return missing, nil
-	}
-	more, err := t.next.Missing(ctx, open)
-	if err != nil {
-		return nil, err
-	}
-	return append(missing, more...), nil
+	return rest, err
 }
 
 // merge opens all shards that can be reached. Call closeAll at the end, whatever the error.
-func (f *Fleet) merge(ctx context.Context) (users everybody, shards int, closeAll func(), err error) {
+func (f *Fleet) merge(ctx context.Context, within Range) (users everybody, closeAll func(), err error) {
 	pools := Each(f.Shards, f.Workers, func(_ int, shard Shard) *pgxpool.Pool {
 		pool, err := f.Open(ctx, shard)
 		if err != nil {
@@ -140,7 +128,6 @@ func (f *Fleet) merge(ctx context.Context) (users everybody, shards int, closeAl
 		}
 		return pool
 	})
-	users = everybody{}
 	closeAll = func() {
 		for _, pool := range pools {
 			if pool != nil {
@@ -148,27 +135,29 @@ func (f *Fleet) merge(ctx context.Context) (users everybody, shards int, closeAl
 			}
 		}
 	}
-	patience := database.Patience{Log: f.Log, Attempts: f.Settings.Attempts, LockTimeout: f.Settings.LockTimeout}
+	users = everybody{within, map[string]shardTarget{}}
 	for i, pool := range pools {
 		if pool == nil {
 			continue
 		}
-		of := &scan.Database{Pool: pool, Patience: patience, Seen: func(string, int64) {}}
+		of := &scan.Database{Pool: pool, Patience: f.patience(), Seen: func(string, int64) {}}
 		targets, err := of.Targets(ctx)
 		if err != nil {
-			return users, shards, closeAll, err
+			return users, closeAll, err
 		}
 		for _, target := range targets {
-			users[f.Shards[i].Name+" "+target] = shardTarget{of, target}
+			users.streams[f.Shards[i].Name+" "+target] = shardTarget{of, target}
 		}
-		shards++
 	}
-	return users, shards, closeAll, nil
+	return users, closeAll, nil
 }
 
-// everybody is the users of all shards: each target of each shard is a stream, and
-// [scan.Scan] merges them.
-type everybody map[string]shardTarget
+// everybody is the users of all shards, within a range: each target of each shard is a
+// stream, and [scan.Scan] merges them.
+type everybody struct {
+	within  Range
+	streams map[string]shardTarget
+}
 
 type shardTarget struct {
 	of     *scan.Database
@@ -177,12 +166,20 @@ type shardTarget struct {
 
 // Targets are those of all shards.
 func (e everybody) Targets(context.Context) ([]string, error) {
-	return slices.Sorted(maps.Keys(e)), nil
+	return slices.Sorted(maps.Keys(e.streams)), nil
 }
 
-// Page is the next distinct users of one shard's target.
+// Page is the next distinct users of one shard's target; the last page ends with the range.
 func (e everybody) Page(ctx context.Context, name string, from uuid.UUID, most int64) ([]uuid.UUID, error) {
-	return e[name].of.Page(ctx, e[name].target, from, most)
+	if compare(from, e.within.First) < 0 {
+		from = e.within.First
+	}
+	one := e.streams[name]
+	page, err := one.of.Page(ctx, one.target, from, most)
+	if i := slices.IndexFunc(page, func(id uuid.UUID) bool { return !e.within.has(id) }); i >= 0 {
+		page = page[:i]
+	}
+	return page, err
 }
 
 // Others are nobody: the range is everybody.

@@ -3,12 +3,17 @@ package fleet_test
 import (
 	"context"
 	"fmt"
+	"math/big"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
+	"github.com/nova-social/orphan-cleaner/internal/fleet"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
@@ -112,5 +117,77 @@ func TestRechecksAreLive(t *testing.T) {
 	}
 	if asked := w.auth.AskedIDs(); !slices.Contains(asked, w.users[0][0].String()) {
 		t.Error(fmt.Sprint(len(asked)), "users were asked about, the deleted one was not")
+	}
+}
+
+// Who had no valid response in the one check, who is new since and whoever is left when the
+// time for it is over is checked by the shards that have the user, in both passes.
+func TestGapsAreChecked(t *testing.T) {
+	for name, of := range map[string]struct {
+		fault   func(w *world, call int) bool // whether the response is invalid
+		timeout time.Duration
+		calls   int // of 3 shards with 20 users, and 3 of the second check
+		missing int64
+	}{
+		"invalid responses": {fault: func(_ *world, call int) bool { return call <= 2 }, calls: 2 + 2*3 + 3},
+		"a new user": {fault: func(w *world, call int) bool {
+			if call == 1 {
+				w.shards[0].Exec(`INSERT INTO conversation_members (conversation_id, user_id, joined_at) SELECT id, gen_random_uuid(), now() FROM conversations`)
+			}
+			return false
+		}, calls: 1 + 2 + 3, missing: 1},
+		"no time": {timeout: 1, calls: 2*3 + 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 3, 20, 1)
+			for i := range w.shards {
+				w.missingFor(i, 40, w.users[i][0])
+			}
+			w.fleet.Once = true
+			if of.timeout > 0 {
+				w.fleet.JobTimeout = of.timeout
+			}
+			w.settle()
+			if of.fault != nil {
+				w.auth.SetFaultFunc(func(_ context.Context, call int, _ []string, honest func() (*authfake.Response, error)) (*authfake.Response, error) {
+					if of.fault(w, call) {
+						return nil, status.Error(codes.Unavailable, "not now")
+					}
+					return honest()
+				})
+			}
+			if r, err := w.fleet.Run(t.Context()); err != nil {
+				t.Fatalf("%s: %v\n%s", r.State, err, w.log.String())
+			}
+			for i := range w.shards {
+				w.cleaned(i, 1)
+			}
+			if n := w.auth.Calls(); n != of.calls {
+				t.Errorf("%d calls, want %d", n, of.calls)
+			}
+			if n := w.shards[0].Count("orphan_cleaner.candidates WHERE last_missing_at > first_missing_at - interval '1 day' AND first_missing_at > now() - interval '1 hour'"); n != of.missing {
+				t.Errorf("%d users are newly missing, want %d", n, of.missing)
+			}
+		})
+	}
+}
+
+// Ranges that are cut are together what was cut.
+func TestCut(t *testing.T) {
+	t.Parallel()
+	one, two := uuid.UUID{15: 1}, uuid.UUID{15: 2}
+	for _, of := range []struct {
+		within      fleet.Range
+		parts, want int
+	}{{fleet.AllIDs(), 1, 1}, {fleet.AllIDs(), 7, 7}, {fleet.Range{First: one, Last: one}, 3, 1}, {fleet.Range{First: one, Last: two}, 3, 2}, {fleet.Range{First: two, Last: uuid.Max}, 500, 500}} {
+		all := of.within.Cut(of.parts)
+		if len(all) != of.want || all[0].First != of.within.First || all[len(all)-1].Last != of.within.Last {
+			t.Errorf("%v in %d: %v", of.within, of.parts, all)
+		}
+		for i, next := range all[1:] {
+			if end, begin := new(big.Int).SetBytes(all[i].Last[:]), new(big.Int).SetBytes(next.First[:]); begin.Sub(begin, end).Cmp(big.NewInt(1)) != 0 {
+				t.Errorf("%v in %d: %v follows %v", of.within, of.parts, next, all[i])
+			}
+		}
 	}
 }

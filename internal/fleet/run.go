@@ -46,13 +46,14 @@ func (f *Fleet) Run(ctx context.Context) (Result, error) {
 	for i, shard := range f.Shards {
 		shards[i].Name = shard.Name
 	}
+	var answers *Answers
 	var err error
-	if f.answers = nil; f.Once {
-		f.answers, err = f.askOnce(ctx)
+	if f.Once {
+		answers, err = f.askAll(ctx)
 	}
 	if err == nil {
 		err = f.each(ctx, shards, nil, func(ctx context.Context, shard Shard, p *Progress) {
-			report := f.Verify(ctx, shard)
+			report := f.Verify(ctx, shard, answers)
 			p.Verified = &report
 		})
 	}
@@ -63,7 +64,7 @@ func (f *Fleet) Run(ctx context.Context) (Result, error) {
 			break
 		}
 		err = f.each(ctx, shards, wave, func(ctx context.Context, shard Shard, p *Progress) {
-			report := f.Sweep(ctx, shard, p.Verified.Facts)
+			report := f.Sweep(ctx, shard, answers, p.Verified)
 			p.Swept = &report
 		})
 	}
@@ -110,11 +111,16 @@ func (f *Fleet) Next(ctx context.Context, shards []Progress, approved Approved) 
 			return nil, sums, fmt.Errorf("shard %s is not verified yet", p.Name)
 		}
 		if p.Verified.Verdict == Doubted {
-			return nil, sums, &Refusal{*p.Verified.Run.Breaker, fmt.Sprintf("shard %s: %s", p.Name, p.Verified.Run.Error)}
+			return nil, sums, &result.Refusal{Breaker: *p.Verified.Run.Breaker, Message: fmt.Sprintf("shard %s: %s", p.Name, p.Verified.Run.Error), OfFleet: true}
 		}
-		if p.Verified.Facts != nil {
-			verified = append(verified, p)
+		if p.Verified.Facts == nil {
+			continue
 		}
+		if i := slices.IndexFunc(verified, func(other *Progress) bool { return IsSame(other.Verified.Identity, p.Verified.Identity) }); i >= 0 {
+			return nil, sums, fmt.Errorf("%w: shards %s and %s are the same database, which would be counted twice: nothing is swept; hint: remove one of them from %s",
+				run.ErrIncomplete, verified[i].Name, p.Name, f.Path)
+		}
+		verified = append(verified, p)
 	}
 	lost := len(shards) - len(verified)
 	if len(verified) == 0 || lost > 1 && float64(lost) > maxLostShare*float64(len(shards)) {
@@ -218,7 +224,7 @@ func firstError(shards []Progress) string {
 // Ended is the result of a run that came to an end, with an error or without.
 func Ended(shards []Progress, sums Facts, err error, took time.Duration) Result {
 	r := Result{State: fence.State(err, run.ErrIncomplete, run.ErrInterrupted), Sums: sums, Seconds: took.Seconds(), Shards: append([]Progress{}, shards...)}
-	if refusal, is := errors.AsType[*Refusal](err); is {
+	if refusal, is := errors.AsType[*result.Refusal](err); is {
 		r.Breaker = &refusal.Breaker
 	}
 	if err != nil {

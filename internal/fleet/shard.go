@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"slices"
@@ -27,11 +28,11 @@ type Fleet struct {
 	Settings settings.Run // of each shard's runs
 	Users    run.Checker  // auth-service, one client for all
 	Log      *slog.Logger
+	// RangeCalls are made at most about a range of ids whose users are checked once. Default: 1000.
+	RangeCalls int
 	// Open connects to a shard, and Preflight is what a run of it checks first.
 	Open      func(ctx context.Context, shard Shard) (*pgxpool.Pool, error)
 	Preflight func(pool *pgxpool.Pool, log *slog.Logger, isDry bool) func(ctx context.Context) error
-
-	answers *answers // of all shards, where each user is checked once
 }
 
 // Facts are what the breakers judge, of one shard or summed over all.
@@ -67,6 +68,32 @@ type Report struct {
 	Days  []db.HourDaysRow `json:"days"`
 	// Verdict is what the error was, for who has only the JSON: one of those below.
 	Verdict string `json:"verdict"`
+	// Identity is of the database; nil: its login may not read it.
+	Identity *db.ShardIdentityRow `json:"identity"`
+}
+
+// IsOther is whether two reports are certainly of two databases.
+func (r *Report) IsOther(other *Report) bool {
+	return r.Identity != nil && other.Identity != nil && r.Identity.Database != other.Identity.Database
+}
+
+// IsSame is whether two shards are certainly one database.
+func IsSame(a, b *db.ShardIdentityRow) bool {
+	return a != nil && b != nil && a.Database == b.Database && a.ServerSince.Equal(b.ServerSince)
+}
+
+// Identity is which database it is; nil: the login may not read that.
+func Identity(ctx context.Context, pool *pgxpool.Pool, patience database.Patience) (*db.ShardIdentityRow, error) {
+	identity, err := database.Do(ctx, pool, patience, pgx.ReadOnly, database.ReadLimit, "asking which database it is", func(ctx context.Context, q *db.Queries) (db.ShardIdentityRow, error) {
+		return q.ShardIdentity(ctx)
+	})
+	switch {
+	case database.Code(err) == database.NoPrivilege:
+		return nil, nil //nolint:nilnil // as said above
+	case err != nil:
+		return nil, err
+	}
+	return &identity, nil
 }
 
 // What became of a pass. An approvable refusal is the shard's own business; one that
@@ -102,17 +129,18 @@ func verdict(err error, ended result.Run) string {
 }
 
 // Verify is the first pass over a shard: a dry run, which changes nothing, and the facts
-// that the sums are made of.
-func (f *Fleet) Verify(ctx context.Context, shard Shard) Report {
-	return f.pass(ctx, shard, true, f.Settings)
+// that the sums are made of. It goes by the answers that there are; nil: by auth-service.
+func (f *Fleet) Verify(ctx context.Context, shard Shard, answers *Answers) Report {
+	return f.pass(ctx, shard, answers, nil, f.Settings)
 }
 
 // Sweep is the second pass: a run like any other, whose own breakers judge it, and whose
-// limits are no wider than what the fleet has judged.
-func (f *Fleet) Sweep(ctx context.Context, shard Shard, judged *Facts) Report {
+// limits are no wider than what the fleet has judged. It changes no database but that
+// which was verified.
+func (f *Fleet) Sweep(ctx context.Context, shard Shard, answers *Answers, verified *Report) Report {
 	cfg := f.Settings
-	cfg.Limits = bounded(cfg.Limits, judged)
-	return f.pass(ctx, shard, false, cfg)
+	cfg.Limits = bounded(cfg.Limits, verified.Facts)
+	return f.pass(ctx, shard, answers, verified, cfg)
 }
 
 // bounded allows what happens between the passes: a user's rows more, a few users more.
@@ -128,21 +156,45 @@ func bounded(limits settings.Limits, judged *Facts) settings.Limits {
 	return stricter
 }
 
-func (f *Fleet) pass(ctx context.Context, shard Shard, isDry bool, cfg settings.Run) Report {
+// pass makes one, and tells what became of it; verified is the report of the first one, or nil.
+func (f *Fleet) pass(ctx context.Context, shard Shard, answers *Answers, verified *Report, cfg settings.Run) Report {
 	log := f.Log.With("shard", shard.Name)
+	isDry := verified == nil
+	report := f.made(ctx, shard, answers, verified, cfg, log)
+	level := slog.LevelInfo
+	if report.Verdict != Done && report.Verdict != Paused {
+		level = slog.LevelWarn
+	}
+	log.Log(ctx, level, map[bool]string{true: "Shard verified", false: "Shard swept"}[isDry], "verdict", report.Verdict, "run_id", report.Run.RunID, //nolint:sloglint // one of two
+		"users_checked", report.Run.UsersChecked, "users_new", report.Run.UsersNew, "members_due", report.Run.MembersDue, "members_deleted", report.Run.MembersDeleted, "error", report.Run.Error)
+	return report
+}
+
+// made is the report of a pass.
+func (f *Fleet) made(ctx context.Context, shard Shard, answers *Answers, verified *Report, cfg settings.Run, log *slog.Logger) Report {
+	isDry := verified == nil
 	cfg.DryRun = isDry
 	report := Report{Shard: shard.Name, Days: []db.HourDaysRow{}}
-	pool, err := f.Open(ctx, shard)
-	if err != nil {
+	failed := func(err error) Report {
 		report.Verdict = Failed
 		report.Run = result.Run{DryRun: isDry, Blocked: []blocked.User{}}.Ended("failed", err, 0)
 		return report
 	}
+	pool, err := f.Open(ctx, shard)
+	if err != nil {
+		return failed(err)
+	}
 	defer pool.Close()
+	if report.Identity, err = Identity(ctx, pool, f.patience()); err != nil {
+		return failed(err)
+	}
+	if !isDry && report.IsOther(verified) {
+		return failed(fmt.Errorf("%s is another database here than the one that was verified: two fleets, or two versions of fleet.yaml, share the control database; hint: give all workers the same fleet.yaml, and each fleet a control database of its own", shard.Name))
+	}
 	seen := &collector{next: f.Users, canaries: slices.Concat(cfg.CanaryAlive, cfg.CanaryDead)}
 	runner := run.New(pool, seen, log, cfg, f.Preflight(pool, log, isDry))
-	if f.answers != nil {
-		by := &told{answers: f.answers, next: f.Users}
+	if answers != nil {
+		by := &told{answers: answers, next: f.Users}
 		seen.next = by
 		runner.Observe(by)
 	}
@@ -154,15 +206,16 @@ func (f *Fleet) pass(ctx context.Context, shard Shard, isDry bool, cfg settings.
 			report.Run = ended.Ended(fence.State(err), err, 0)
 		}
 	}
-	log.Info(map[bool]string{true: "Shard verified", false: "Shard swept"}[isDry], "verdict", report.Verdict, "run_id", report.Run.RunID, //nolint:sloglint // one of two
-		"users_checked", report.Run.UsersChecked, "users_new", report.Run.UsersNew, "members_due", report.Run.MembersDue, "members_deleted", report.Run.MembersDeleted, "error", report.Run.Error)
 	return report
+}
+
+func (f *Fleet) patience() database.Patience {
+	return database.Patience{Log: f.Log, Attempts: f.Settings.Attempts, LockTimeout: f.Settings.LockTimeout}
 }
 
 // facts adds to a report what its shard has to say to the breakers.
 func (f *Fleet) facts(ctx context.Context, pool *pgxpool.Pool, cfg settings.Run, missing []uuid.UUID, report *Report) error {
-	patience := database.Patience{Log: f.Log, Attempts: cfg.Attempts, LockTimeout: cfg.LockTimeout}
-	_, err := database.Do(ctx, pool, patience, pgx.ReadOnly, database.ReadLimit, "summing up the shard", func(ctx context.Context, q *db.Queries) (struct{}, error) {
+	_, err := database.Do(ctx, pool, f.patience(), pgx.ReadOnly, database.ReadLimit, "summing up the shard", func(ctx context.Context, q *db.Queries) (struct{}, error) {
 		open, err := q.ApprovalOpen(ctx)
 		if err != nil {
 			return struct{}{}, err

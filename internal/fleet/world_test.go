@@ -65,7 +65,7 @@ func newWorld(t *testing.T, shards, users, perUser int) *world {
 	}
 	log := slog.New(slog.NewTextHandler(w, nil))
 	w.fleet = &fleet.Fleet{
-		File:     fleet.File{Path: "fleet.yaml", Waves: []int{1, 2}, Limits: settings.DefaultLimits(), Outlier: 10, Workers: 3, JobTimeout: time.Minute},
+		File:     fleet.File{Path: "fleet.yaml", Waves: []int{1, 2}, Limits: settings.DefaultLimits(), Outlier: 10, Workers: 3, JobTimeout: time.Hour},
 		Settings: cfg, Users: w.client(), Log: log,
 		Open: func(ctx context.Context, shard fleet.Shard) (*pgxpool.Pool, error) {
 			return database.Open(ctx, shard.URL, 0, 4)

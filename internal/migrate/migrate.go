@@ -1,4 +1,4 @@
-// Package migrate applies the embedded goose migrations.
+// Package migrate applies goose migrations: the embedded ones, and those of targets that were printed.
 package migrate
 
 import (
@@ -7,14 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+	goosedb "github.com/pressly/goose/v3/database"
 	"github.com/pressly/goose/v3/lock"
 
-	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/migrations"
 )
@@ -39,16 +41,26 @@ func Latest() (int64, error) {
 	return latest, nil
 }
 
+// Set is migrations that belong together, and the table that they are recorded in.
+type Set struct {
+	Files fs.FS
+	Table string // with its schema
+}
+
+// Embedded are the migrations of the program itself.
+func Embedded() Set { return Set{migrations.FS, migrations.VersionTable} }
+
 // Migrator is goose's Provider on one database. Close it.
 type Migrator struct {
 	*goose.Provider
-	db *sql.DB
+	db  *sql.DB
+	set Set
 }
 
 // Open connects to messaging-service's database. Migrations that run at the same
 // time take turns by a session lock, and CREATE INDEX CONCURRENTLY outlives what a
 // pooler may allow: Open refuses one in transaction mode with [database.ErrPooled].
-func Open(ctx context.Context, url string) (*Migrator, error) {
+func Open(ctx context.Context, url string, set Set) (*Migrator, error) {
 	cfg, err := database.ParseConfig(url)
 	if err != nil {
 		return nil, err
@@ -60,14 +72,14 @@ func Open(ctx context.Context, url string) (*Migrator, error) {
 		return nil, fmt.Errorf("%w; migrate needs a session of its own, for its lock: point DATABASE_URL at the server itself, commonly port 5432", database.ErrPooled)
 	}
 	handle := stdlib.OpenDB(*cfg.ConnConfig, stdlib.OptionAfterConnect(database.ForSession))
-	m, err := open(ctx, handle)
+	m, err := open(ctx, handle, set)
 	if err != nil {
 		return nil, errors.Join(err, handle.Close())
 	}
 	return m, nil
 }
 
-func open(ctx context.Context, handle *sql.DB) (*Migrator, error) {
+func open(ctx context.Context, handle *sql.DB, set Set) (*Migrator, error) {
 	var there bool
 	if err := handle.QueryRowContext(ctx, `SELECT pg_catalog.to_regclass('public.conversation_members') IS NOT NULL`).Scan(&there); err != nil {
 		return nil, fmt.Errorf("connecting to the database: %w", err)
@@ -79,68 +91,51 @@ func open(ctx context.Context, handle *sql.DB) (*Migrator, error) {
 	if err != nil {
 		return nil, err
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, handle, migrations.FS, goose.WithSessionLocker(locker), goose.WithTableName(migrations.VersionTable))
+	provider, err := goose.NewProvider(goose.DialectPostgres, handle, set.Files, goose.WithSessionLocker(locker), goose.WithTableName(set.Table))
 	if err != nil {
 		return nil, err
 	}
-	return &Migrator{Provider: provider, db: handle}, nil
+	return &Migrator{provider, handle, set}, nil
 }
 
-// Migration is one of the embedded migrations.
+// Migration is one of a set.
 type Migration struct {
-	Name      string // of its file
-	Version   int64
+	Name      string    // of its file
 	AppliedAt time.Time // zero: pending
 }
 
-// List lists the embedded migrations, oldest first. It only reads: a database
-// without our version table has all of them pending.
+// List lists the migrations, oldest first. It only reads: a database without the
+// version table has all of them pending.
 func (m *Migrator) List(ctx context.Context) ([]Migration, error) {
-	applied, err := m.applied(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("reading the applied migrations: %w", err)
-	}
-	names, err := fs.Glob(migrations.FS, "*.sql")
+	store, err := goosedb.NewStore(goose.DialectPostgres, m.set.Table)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]Migration, len(names))
-	for i, name := range names {
-		version, err := goose.NumericComponent(name)
-		if err != nil {
-			return nil, fmt.Errorf("reading the version of %s: %w", name, err)
-		}
-		list[i] = Migration{Name: name, Version: version}
-		for _, row := range applied {
-			if row.VersionID == version {
-				list[i].AppliedAt = row.AppliedAt
+	recorded, err := store.ListMigrations(ctx, m.db) // newest first: one that went down and up again is there thrice
+	if err != nil && database.Code(err) != undefinedTable {
+		return nil, fmt.Errorf("reading the applied migrations: %w", err)
+	}
+	var list []Migration
+	for _, source := range m.ListSources() {
+		one := Migration{Name: filepath.Base(source.Path)}
+		i := slices.IndexFunc(recorded, func(r *goosedb.ListMigrationsResult) bool { return r.Version == source.Version })
+		if i >= 0 && recorded[i].IsApplied {
+			row, err := store.GetMigration(ctx, m.db, source.Version)
+			if err != nil {
+				return nil, fmt.Errorf("reading the applied migrations: %w", err)
 			}
+			one.AppliedAt = row.Timestamp
 		}
+		list = append(list, one)
 	}
 	return list, nil
 }
 
-func (m *Migrator) applied(ctx context.Context) (rows []db.PreflightAppliedRow, err error) {
-	conn, err := m.db.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	err = conn.Raw(func(driver any) (err error) {
-		rows, err = database.Queries(driver.(*stdlib.Conn).Conn()).PreflightApplied(ctx)
-		return err
-	})
-	if database.Code(err) == undefinedTable {
-		return nil, nil
-	}
-	return rows, err
-}
-
 const undefinedTable = "42P01"
 
-// SQL is the Up or Down part of the migration's file.
-func (one Migration) SQL(down bool) (string, error) {
-	text, err := fs.ReadFile(migrations.FS, one.Name)
+// SQL is the Up or Down part of the file of a migration.
+func (m *Migrator) SQL(one Migration, down bool) (string, error) {
+	text, err := fs.ReadFile(m.set.Files, one.Name)
 	if err != nil {
 		return "", err
 	}

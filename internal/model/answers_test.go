@@ -49,7 +49,7 @@ type view struct {
 	approval        *approval
 	merged          bool // its sightings are in the ledger
 	over            bool // taken over: it may do nothing any more
-	deleted         int64
+	deleted         counts
 	// When the last snapshot was taken, and that of the last chunk of each person.
 	snapshot  step
 	snapshots map[person]step

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -25,9 +26,17 @@ func (h *history) lines(query string, args ...any) []string {
 }
 
 func (h *history) scanKey(row pgx.CollectableRow) (key, error) {
+	var target, rowKey string
 	var conversation, user [16]byte
-	err := row.Scan(&conversation, &user)
-	return key{h.conversationOf(conversation), h.auditor.persons[user]}, err
+	err := row.Scan(&target, &rowKey, &conversation, &user)
+	return h.keyOf(target, rowKey, conversation, user), err
+}
+
+func (h *history) keyOf(target, rowKey string, conversation, user [16]byte) key {
+	if t := tableNamed(target); t != members {
+		return h.byRowKey[target+" "+rowKey]
+	}
+	return key{h.conversationOf(conversation), h.auditor.persons[user], members}
 }
 
 func (h *history) conversationOf(uuid [16]byte) conversation {
@@ -108,19 +117,30 @@ func (h *history) readRechecks() map[person]bool {
 func (h *history) check() {
 	const content = `conversation_id::text || ' ' || user_id::text || ' ' || role || ' ' || joined_at::timestamptz(6)::text`
 	const whole = content + ` || ' ' || coalesce(last_read_at::text, '-') || ' ' || is_muted || ' ' || user_public_key`
-	var members, audit, backup []string
+	var list, audit, backup []string
 	for _, row := range h.members {
-		members = append(members, h.whole(row))
+		if row.table == members {
+			list = append(list, h.whole(row))
+		}
 	}
 	for _, d := range h.gone {
+		if d.table != members {
+			continue
+		}
 		audit = append(audit, fmt.Sprintf("%s run %d", h.content(&d.member), d.run))
 		if d.run != 0 {
 			backup = append(backup, fmt.Sprintf("%s run %d", h.whole(&d.member), d.run))
 		}
 	}
-	h.same("members", members, h.lines(`SELECT `+whole+` FROM conversation_members`))
+	h.same("members", list, h.lines(`SELECT `+whole+` FROM conversation_members`))
 	h.same("audit", audit, h.lines(`SELECT `+content+` || ' run ' || coalesce(run_id, 0) FROM conversation_members_audit`))
 	h.same("backup", backup, h.lines(`SELECT `+whole+` || ' run ' || run_id FROM conversation_members_backup`))
+	if h.counter != "unread" {
+		h.same("conversations with a wrong member_count", nil, h.lines(`
+			SELECT format('%s: %s', id, member_count) FROM conversations AS c
+			WHERE c.member_count <> (SELECT count(*) FROM conversation_members AS m WHERE m.conversation_id = c.id)`))
+	}
+	h.checkRows()
 	h.checkLedger()
 	if got := h.readRechecks(); !maps.Equal(h.rechecks, got) {
 		h.t.Fatalf("rechecks (known to be alive?) are\n%v, they should be\n%v", got, h.rechecks)
@@ -129,7 +149,7 @@ func (h *history) check() {
 	wrong := h.lines(`
 		WITH a AS (SELECT run_id, count(*) AS n FROM conversation_members_audit WHERE run_id IS NOT NULL GROUP BY run_id),
 		b AS (SELECT run_id, count(*) AS n FROM conversation_members_backup GROUP BY run_id),
-		g AS (SELECT run_id, count(*) AS n FROM orphan_cleaner.restores WHERE state <> 'planned' GROUP BY run_id)
+		g AS (SELECT run_id, count(*) AS n FROM orphan_cleaner.restores WHERE state <> 'planned' AND target = 'conversation_members' GROUP BY run_id)
 		SELECT format('run %s %s: %s deleted, %s audited, %s backed up; %s restored, %s listed',
 			r.run_id, r.state, r.members_deleted, a.n, b.n, r.members_restored, g.n)
 		FROM orphan_cleaner.runs AS r
@@ -163,14 +183,15 @@ func (m *model) openApprovals() (list []string) {
 }
 
 func (h *history) content(row *member) string {
-	const form = "2006-01-02 15:04:05.999999+00"
-	return fmt.Sprintf("%s %s %s %s", id("conversation", int(row.conversation)), h.ids[row.person], row.role, row.joinedAt.UTC().Format(form))
+	return fmt.Sprintf("%s %s %s %s", id("conversation", int(row.conversation)), h.ids[row.person], row.role, utc(row.joinedAt))
 }
+
+func utc(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.999999+00") }
 
 func (h *history) whole(row *member) string {
 	read := "-"
 	if row.lastRead != nil {
-		read = row.lastRead.UTC().Format("2006-01-02 15:04:05.999999+00")
+		read = utc(*row.lastRead)
 	}
 	return fmt.Sprintf("%s %s %t %s", h.content(row), read, row.muted, row.tag)
 }
@@ -189,6 +210,9 @@ func (h *history) same(what string, want, got []string) {
 		}
 		for p, user := range h.ids {
 			line = strings.ReplaceAll(line, user.String(), fmt.Sprintf("u%02d", p))
+			for c := range conversations {
+				line = strings.ReplaceAll(line, h.place(key{conversation(c), person(p), posts}).String(), fmt.Sprintf("c%d", c))
+			}
 		}
 		return times.ReplaceAllString(line, "(time)")
 	}

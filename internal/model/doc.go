@@ -16,6 +16,13 @@
 // off cannot be predicted; of that it says which members may be gone, and that the
 // row of each is in the audit and in the backup, once and whole.
 //
+// Two further targets are registered: likes, which are deleted, and posts, which are marked and emptied. In half of
+// the histories users have rows in all three tables. Then the model holds each table, its audit, its backup and its figures
+// to the same rules, each breaker about rows to each table by itself, and a user to leaving the ledger when no row of
+// any table is left to be done; each run checks everybody. In the others nobody has such a row, and CHECK_EVERY is played.
+// In two of three histories member_count is kept, by runs and restores or by a trigger, and is right at each step.
+// Every history ends with a restore of all that runs deleted.
+//
 // Not in it: the breaker history, which begins at a thousand members; which canaries
 // a run or a revert chooses; a response that grows too old; prune; and the schedule of serve.
 //

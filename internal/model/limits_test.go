@@ -17,15 +17,21 @@ func (m *model) breaker(f findings, v *view, r rules, later moment) string {
 	is := func(want verdict) func(person) bool {
 		return func(p person) bool { return v.scan(p) == want }
 	}
-	rows := int64(len(m.members))
+	rows := m.rows()
 	// A floor lets small tables live, but never lets more than a quarter of one be deleted.
 	all := max(f.checked, m.users)
-	fewUsers, fewRows := min(5, float64(all)/4, float64(rows)/4), min(50, float64(rows)/4)
+	fewUsers := min(5, float64(all)/4, float64(rows.sum())/4)
 	// Nobody without a row is a user.
-	all = min(all, rows)
+	all = min(all, rows.sum())
 	fresh := m.freshWithin(week, later) + f.freshJudged
+	// Each table is judged by itself.
+	inAny := func(is func(t table, due, few float64) bool) bool {
+		return slices.ContainsFunc(tables, func(t table) bool { return is(t, float64(f.rowsJudged[t]), min(50, float64(rows[t])/4)) })
+	}
 	deletes := func(window moment, name string) bool {
-		return f.membersJudged > 0 && over(m.deletedWithin(window, later)+f.membersJudged, limit(name), max(rows, m.rowsAtStart(window, later)), fewRows)
+		return inAny(func(t table, due, few float64) bool {
+			return due > 0 && over(m.deletedWithin(t, window, later)+int64(due), limit(name), max(rows[t], m.rowsAtStart(t, window, later)), few)
+		})
 	}
 	switch {
 	case f.nothingSwept:
@@ -44,13 +50,13 @@ func (m *model) breaker(f findings, v *view, r rules, later moment) string {
 		return "new-missing-rate"
 	case over(f.candidatesJudged, limit("candidate-share"), all, fewUsers):
 		return "candidate-share"
-	case over(f.membersJudged, limit("delete-share"), rows, fewRows):
+	case inAny(func(t table, due, few float64) bool { return over(int64(due), limit("delete-share"), rows[t], few) }):
 		return "delete-share"
 	case deletes(week, "delete-share-7d"):
 		return "delete-share-7d"
 	case deletes(month, "delete-share-30d"):
 		return "delete-share-30d"
-	case float64(f.membersJudged) > limit("delete-rows"):
+	case inAny(func(_ table, due, _ float64) bool { return due > limit("delete-rows") }):
 		return "delete-rows"
 	}
 	return ""
@@ -59,10 +65,10 @@ func (m *model) breaker(f findings, v *view, r rules, later moment) string {
 // age is how many whole hours ago something was, as moments.
 func (m *model) age(then, later moment) moment { return (m.now/hour-then/hour)*hour + later }
 
-// deletedWithin is how many rows runs deleted within a window that no approval covered.
-func (m *model) deletedWithin(window, later moment) (n int64) {
+// deletedWithin is how many rows of a table runs deleted within a window that no approval covered.
+func (m *model) deletedWithin(t table, window, later moment) (n int64) {
 	for _, d := range m.gone {
-		if d.run != 0 && !d.approved && m.age(d.at, later) < window {
+		if d.table == t && d.run != 0 && !d.approved && m.age(d.at, later) < window {
 			n++
 		}
 	}
@@ -80,10 +86,10 @@ func (m *model) freshWithin(window, later moment) (n int64) {
 
 // rowsAtStart is how many rows the table had when the first run in a window was judged
 // that found any.
-func (m *model) rowsAtStart(window, later moment) int64 {
+func (m *model) rowsAtStart(t table, window, later moment) int64 {
 	for _, run := range m.passed {
-		if run.rows > 0 && m.age(run.at, later) < window {
-			return run.rows
+		if run.rows[t] > 0 && m.age(run.at, later) < window {
+			return run.rows[t]
 		}
 	}
 	return 0
@@ -138,15 +144,20 @@ func (m *model) refusedBefore(window, later moment) moment {
 // withinLimits holds what runs have deleted, as the model has recorded it, against
 // the limits of the run that deleted last.
 func (u *underWay) withinLimits() {
-	rows := int64(max(len(u.pre.members), len(u.members)))
+	for _, t := range tables {
+		u.tableWithinLimits(t, max(u.pre.rows()[t], u.rows()[t]))
+	}
+}
+
+func (u *underWay) tableWithinLimits(t table, rows int64) {
 	for _, window := range []struct {
 		name string
 		last moment
 	}{{"delete-share-7d", 7 * 24 * hour}, {"delete-share-30d", 30 * 24 * hour}} {
 		limit := u.rules.limits[window.name]
-		deleted, most := u.deletedWithin(window.last, hour), float64(max(rows, u.rowsAtStart(window.last, 0), 1))
+		deleted, most := u.deletedWithin(t, window.last, hour), float64(max(rows, u.rowsAtStart(t, window.last, 0), 1))
 		if limit < 1 && float64(deleted) > max(limit*most, min(50, float64(rows)/4)) {
-			u.t.Fatalf("run %d: %d rows were deleted within %d h of at most %.0f, and %s is %g", u.view.id, deleted, hours(window.last), most, window.name, limit)
+			u.t.Fatalf("run %d: %d rows of %s were deleted within %d h of at most %.0f, and %s is %g", u.view.id, deleted, t, hours(window.last), most, window.name, limit)
 		}
 	}
 }

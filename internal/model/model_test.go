@@ -24,21 +24,31 @@ type step int64
 // given up exactly when the model lets an hour pass.
 const lease = 10 * time.Minute
 
-// key names a membership; person and conversation count through the history's users
-// and conversations.
+// key names a row, mostly a membership; person and conversation count through the history's
+// users and conversations. A like or a post has its conversation for its name only.
 type (
 	person       int
 	conversation int
 	key          struct {
 		conversation conversation
 		person       person
+		table        table
 	}
 )
 
-func (k key) String() string { return fmt.Sprintf("c%d/u%02d", k.conversation, k.person) }
+func (k key) String() string {
+	if k.table == members {
+		return fmt.Sprintf("c%d/u%02d", k.conversation, k.person)
+	}
+	return fmt.Sprintf("%s c%d/u%02d", k.table, k.conversation, k.person)
+}
+
+// isIn says whether it is a membership of the conversation.
+func (k key) isIn(c conversation) bool { return k.table == members && k.conversation == c }
 
 // member is one incarnation of a membership: who leaves and joins again is
-// another. Its tag is the row's user_public_key, unique in the history.
+// another. Its tag is the row's user_public_key, unique in the history. Rows of other
+// tables are the same, without having been read.
 type member struct {
 	key
 	tag     string
@@ -85,8 +95,9 @@ type deletion struct {
 
 // judged is a run that the breakers let pass.
 type judged struct {
-	at          moment
-	fresh, rows int64 // newly missing users whom no approval covered; rows of the table
+	at    moment
+	fresh int64 // newly missing users whom no approval covered
+	rows  counts
 }
 
 // rules are the settings of a run that decide who is deleted.
@@ -123,6 +134,7 @@ type model struct {
 	refusals  map[int64]map[person]bool // is it due?
 	approvals []approval
 	gone      []deletion
+	marked    map[key]int64 // the run that marked a post, which is there and looks deleted
 	passed    []judged
 	rechecks  map[person]bool       // who left the ledger: known to be alive again?
 	closed    map[conversation]bool // no such conversation at the moment
@@ -174,7 +186,7 @@ func (m *model) membersOf(p person) []*member {
 			list = append(list, row)
 		}
 	}
-	slices.SortFunc(list, func(a, b *member) int { return int(a.conversation - b.conversation) })
+	slices.SortFunc(list, func(a, b *member) int { return compareKeys(a.key, b.key) })
 	return list
 }
 
@@ -190,8 +202,9 @@ func (m *model) heldByRestore(p person) bool {
 	return slices.ContainsFunc(m.holds, func(h hold) bool { return h.run != 0 && *h.person == p && m.inForce(h) })
 }
 
-func (m *model) conversationHeld(c conversation) bool {
-	return slices.ContainsFunc(m.holds, func(h hold) bool { return h.conversation != nil && *h.conversation == c && m.inForce(h) })
+// conversationHeld says whether a row is a membership of a conversation on hold.
+func (m *model) conversationHeld(k key) bool {
+	return slices.ContainsFunc(m.holds, func(h hold) bool { return h.conversation != nil && k.isIn(*h.conversation) && m.inForce(h) })
 }
 
 // lastActive is when a person last read a message, as far as the rows say.
@@ -276,12 +289,14 @@ func (m *model) approvalInForce() *approval {
 // findings are what a run must find out and report once it has checked everybody.
 type findings struct {
 	checked, missing, unknown, fresh, restarted int64
-	due, membersDue, young, held                int64
-	total                                       int64 // rows of the users in its range
-	active                                      int64 // active within a day, after they were found missing
+	due                                         int64
+	rowsDue, young, held                        counts
+	total                                       counts // rows of the users in its range
+	active                                      int64  // active within a day, after they were found missing
 	// Of these, what no approval covers.
-	freshJudged, candidatesJudged, membersJudged int64
-	breaker                                      string // refuses the run
+	freshJudged, candidatesJudged int64
+	rowsJudged                    counts
+	breaker                       string // refuses the run
 	// breakerLater is breaker if the real clock came to another hour while the history
 	// was played: windows are of whole hours.
 	breakerLater string
@@ -321,7 +336,9 @@ func (m *model) findings(v *view, r rules) findings {
 			continue
 		}
 		if v.inRange(p) {
-			f.total += int64(len(m.membersOf(p)))
+			for _, row := range m.membersOf(p) {
+				f.total[row.table]++
+			}
 		}
 		verdict := v.scan(p)
 		if verdict == invalid {
@@ -389,14 +406,14 @@ func (m *model) found(f *findings, p person, v *view, r rules) {
 	}
 	for _, row := range m.membersOf(p) {
 		switch {
-		case isHeld || m.conversationHeld(row.conversation):
-			f.held++
+		case isHeld || m.conversationHeld(row.key):
+			f.held[row.table]++
 		case m.isYoung(row, r):
-			f.young++
+			f.young[row.table]++
 		case isDue:
-			f.membersDue++
+			f.rowsDue[row.table]++
 			if !isApproved {
-				f.membersJudged++
+				f.rowsJudged[row.table]++
 			}
 		}
 	}
@@ -475,7 +492,7 @@ func (m *model) deletable(v *view, r rules) map[key]bool {
 			isUsed := row.read != nil && *row.read > m.ledger[p].first
 			// The snapshot of before the second check.
 			isChanged := row.written > v.snapshots[p]
-			if !m.isYoung(row, r) && !m.conversationHeld(row.conversation) && !isUsed && !isChanged {
+			if !m.isYoung(row, r) && !m.conversationHeld(row.key) && !isUsed && !isChanged {
 				set[row.key] = true
 			}
 		}

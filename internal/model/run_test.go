@@ -167,11 +167,10 @@ func (h *history) dryRun() {
 	f.settle(got)
 	want := result.Run{
 		State: "succeeded", DryRun: true, Seconds: got.Seconds, Error: got.Error, BatchCalls: int64(len(u.view.first)),
-		UsersChecked: f.checked, UsersMissing: f.missing, UsersUnknown: f.unknown, MembersTotal: f.total,
+		UsersChecked: f.checked, UsersMissing: f.missing, UsersUnknown: f.unknown, Targets: f.targets(!f.nothingSwept, nil),
 	}
 	if !f.nothingSwept {
 		want.UsersNew, want.UsersRestarted, want.UsersDue, want.Candidates = f.fresh, f.restarted, f.due, f.missing
-		want.MembersDue, want.MembersKeptYoung, want.MembersHeld = f.membersDue, f.young, f.held
 	}
 	switch {
 	case f.nothingSwept, f.breaker == "" && f.unknown > 0:
@@ -191,7 +190,10 @@ func (h *history) dryRun() {
 // sameResult compares all that a run reports, but for what becomes of conversations: the
 // model has no roles.
 func (u *underWay) sameResult(got, want result.Run) {
-	want.Targets, want.Blocked, want.DatabaseError = []result.Target{want.Members()}, []blocked.User{}, got.DatabaseError
+	want.Blocked, want.DatabaseError = []blocked.User{}, got.DatabaseError
+	m := want.Targets[members]
+	want.MembersTotal, want.MembersDue, want.MembersKeptYoung, want.MembersHeld = m.RowsTotal, m.RowsDue, m.RowsKeptYoung, m.RowsHeld
+	want.MembersDeleted, want.MembersChanged = m.RowsDeleted, m.RowsChanged
 	want.OwnersLost, want.OwnersKept, want.ConversationsEmptied = got.OwnersLost, got.OwnersKept, got.ConversationsEmptied
 	if !reflect.DeepEqual(got, want) {
 		u.t.Fatalf("run %d, breaker %q, reports\n%+v, it should be, breaker %q,\n%+v", u.view.id, breakerOf(got), got, breakerOf(want), want)
@@ -229,7 +231,7 @@ func (u *underWay) stopped() bool {
 func (m *model) snapshot() model {
 	pre := *m
 	pre.members, pre.ledger, pre.rechecks = maps.Clone(m.members), maps.Clone(m.ledger), maps.Clone(m.rechecks)
-	pre.passed, pre.gone = slices.Clone(m.passed), slices.Clone(m.gone)
+	pre.passed, pre.gone, pre.marked = slices.Clone(m.passed), slices.Clone(m.gone), maps.Clone(m.marked)
 	pre.known, pre.unknown = maps.Clone(m.known), maps.Clone(m.unknown)
 	return pre
 }
@@ -347,8 +349,8 @@ func (u *underWay) absorb() {
 		approved := h.ledger[k.person].approved != 0 || asDue
 		counted = counted || !approved
 		h.forget(k, v.id, approved)
-		v.deleted++
-		h.tally.add("deleted", 1)
+		v.deleted[k.table]++
+		h.tally.count(tableRows, k.table.String()+" deleted")
 	}
 	if counted && u.wants.kind != liftedHold {
 		u.withinLimits()
@@ -402,7 +404,7 @@ func (u *underWay) merge() {
 	if !u.hasRate() {
 		found.freshJudged = 0
 	}
-	u.passed = append(u.passed, judged{u.begun, found.freshJudged, int64(len(u.members))})
+	u.passed = append(u.passed, judged{u.begun, found.freshJudged, u.rows()})
 	u.covers()
 	u.countUsers()
 	if u.view.approval != nil && u.approvalUsedBy(u.view.id) {
@@ -418,7 +420,7 @@ func (u *underWay) why(k key) string {
 	}
 	entry, candidate := u.ledger[k.person]
 	return fmt.Sprintf("verdicts %v, then %v (0 invalid, 1 present, 2 missing), candidate %t of run %d missing for %d h, joined %d h ago, changed %d after the snapshot, used %t, user held %t, conversation held %t, paused %t, merged %t, taken over %t, approval %t",
-		u.view.scanned[k.person], u.view.second[k.person], candidate, entry.run, hours(u.now-entry.first), hours(u.now-row.joined), row.written-u.view.snapshots[k.person], row.read != nil && *row.read > entry.first, u.personHeld(k.person), u.conversationHeld(k.conversation), u.paused, u.view.merged, u.view.over, u.view.approval != nil)
+		u.view.scanned[k.person], u.view.second[k.person], candidate, entry.run, hours(u.now-entry.first), hours(u.now-row.joined), row.written-u.view.snapshots[k.person], row.read != nil && *row.read > entry.first, u.personHeld(k.person), u.conversationHeld(k), u.paused, u.view.merged, u.view.over, u.view.approval != nil)
 }
 
 func (h *history) newlyDeletedBy(v *view) []key {
@@ -428,7 +430,12 @@ func (h *history) newlyDeletedBy(v *view) []key {
 			known[d.key]++
 		}
 	}
-	rows, err := h.admin.Query(context.Background(), `SELECT conversation_id, user_id FROM conversation_members_audit WHERE run_id = $1`, v.id)
+	audits := `SELECT 'conversation_members', '', conversation_id, user_id FROM conversation_members_audit WHERE run_id = $1`
+	if h.hasRows {
+		audits += ` UNION ALL SELECT 'likes', ROW(post_id, user_id)::text, post_id, user_id FROM orphan_cleaner.likes_audit WHERE run_id = $1
+			UNION ALL SELECT 'posts', ROW(id)::text, id, user_id FROM orphan_cleaner.posts_audit WHERE run_id = $1`
+	}
+	rows, err := h.admin.Query(context.Background(), audits, v.id)
 	if err != nil {
 		h.t.Fatalf("reading the audit: %v", err)
 	}
@@ -655,7 +662,9 @@ func (u *underWay) exact(got result.Run, err error) {
 	}
 	left := h.deletable(v, h.rules)
 	// What a hold kept while its chunk was deleted waits for the next run.
-	maps.DeleteFunc(left, func(k key, _ bool) bool { return v.last(k.person) != missing || u.lifted[k.conversation] })
+	maps.DeleteFunc(left, func(k key, _ bool) bool {
+		return v.last(k.person) != missing || k.table == members && u.lifted[k.conversation]
+	})
 	if len(left) > 0 {
 		keys := slices.SortedFunc(maps.Keys(left), compareKeys)
 		h.t.Fatalf("run %d left %v, which should be gone: %s", v.id, keys, u.why(keys[0]))
@@ -676,9 +685,8 @@ func (u *underWay) exact(got result.Run, err error) {
 	want.UsersChecked, want.UsersMissing, want.UsersUnknown = f.checked, f.missing, f.unknown+unknownAgain
 	want.UsersNew, want.UsersReturned, want.UsersDue = f.fresh, returned+returnedAgain, f.due
 	want.UsersRestarted, want.Candidates = f.restarted, int64(len(ledger))
-	want.MembersTotal, want.MembersDue, want.MembersKeptYoung, want.MembersHeld = f.total, f.membersDue, f.young, f.held
 	want.UsersResurrected = risen
-	want.MembersDeleted, want.MembersChanged = v.deleted, f.membersDue-v.deleted
+	want.Targets = f.targets(true, &v.deleted)
 	want.BatchCalls = int64(len(v.first) + len(v.again))
 	u.compareCounts(got, want)
 }
@@ -697,7 +705,7 @@ func (u *underWay) adoptRefusal(got result.Run) {
 }
 
 func compareKeys(a, b key) int {
-	return int(a.conversation-b.conversation)*1000 + int(a.person-b.person)
+	return int(a.table-b.table)*1_000_000 + int(a.conversation-b.conversation)*1000 + int(a.person-b.person)
 }
 
 func (u *underWay) compareEnd(got result.Run, err error, want result.Run) {
@@ -715,7 +723,7 @@ func (u *underWay) compareEnd(got result.Run, err error, want result.Run) {
 func (u *underWay) compareCounts(got, want result.Run) {
 	distinct := map[conversation]bool{}
 	for _, d := range u.gone {
-		if d.run == u.view.id {
+		if d.run == u.view.id && d.table == members {
 			distinct[d.conversation] = true
 		}
 	}
@@ -724,8 +732,9 @@ func (u *underWay) compareCounts(got, want result.Run) {
 	u.sameResult(got, want)
 	const figures = `users_checked || ' ' || users_missing || ' ' || users_unknown || ' ' || users_new || ' ' || users_returned || ' ' || users_restarted
 		|| ' ' || users_due || ' ' || candidates || ' ' || members_total || ' ' || members_due || ' ' || members_deleted || ' ' || members_changed`
+	m := want.Targets[members]
 	row := fmt.Sprint(want.UsersChecked, want.UsersMissing, want.UsersUnknown, want.UsersNew, want.UsersReturned, want.UsersRestarted,
-		want.UsersDue, want.Candidates, want.MembersTotal, want.MembersDue, want.MembersDeleted, want.MembersChanged)
+		want.UsersDue, want.Candidates, m.RowsTotal, m.RowsDue, m.RowsDeleted, m.RowsChanged)
 	if kept := strings.Join(u.lines(`SELECT `+figures+` FROM orphan_cleaner.runs WHERE run_id = $1`, u.view.id), ""); kept != row {
 		u.t.Fatalf("run %d keeps the counts %s, it should be %s", u.view.id, kept, row)
 	}

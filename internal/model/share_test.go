@@ -72,7 +72,9 @@ func (u *underWay) listen() (stop func()) {
 	before := u.wire.listen(func(name string, args []any) {
 		switch name {
 		case "UserPage":
-			u.part.read(&u.pre, args[1].(uuid.UUID), args[2].(int64))
+			if args[0] == members.String() { // only in them are rows where a run checks a part
+				u.part.read(&u.pre, args[1].(uuid.UUID), args[2].(int64))
+			}
 		case "SnapshotOldest":
 			u.part.mu.Lock()
 			defer u.part.mu.Unlock()

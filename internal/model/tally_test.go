@@ -17,6 +17,7 @@ type tally struct {
 
 const (
 	operations   = "operations"
+	tableRows    = "rows"
 	runEnds      = "ends of runs"
 	authFaults   = "faults of auth-service"
 	disturbances = "disturbances of runs"
@@ -24,7 +25,7 @@ const (
 
 func newTally() *tally {
 	return &tally{totals: map[string]int{}, tables: map[string]map[string]int{
-		operations: {}, runEnds: {}, authFaults: {}, disturbances: {},
+		operations: {}, tableRows: {}, runEnds: {}, authFaults: {}, disturbances: {},
 	}}
 }
 
@@ -55,8 +56,8 @@ func (c *tally) line() string {
 		}
 		return fmt.Sprintf("%d %s of %d kinds", total, table, len(c.tables[table]))
 	}
-	return fmt.Sprintf("histories %d, violations %d, runs %d, members deleted %d, restored %d; %s; %s; %s (%s)",
-		c.totals["histories"], c.totals["violations"], c.totals["runs"], c.totals["deleted"], c.totals["restored"],
+	return fmt.Sprintf("histories %d, violations %d, runs %d; %s; %s; %s; %s (%s)",
+		c.totals["histories"], c.totals["violations"], c.totals["runs"], kinds(c.tables[tableRows]),
 		sum(authFaults), sum(disturbances), sum(operations), kinds(c.tables[operations]))
 }
 

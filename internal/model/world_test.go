@@ -40,6 +40,13 @@ type stage struct {
 func newStage(t *testing.T, count *tally) *stage {
 	t.Helper()
 	db := testdb.New(t)
+	db.Targets("likes", "posts")
+	db.Script(`CREATE FUNCTION count_members() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			UPDATE conversations SET member_count = member_count + CASE TG_OP WHEN 'INSERT' THEN 1 ELSE -1 END WHERE id = coalesce(new.conversation_id, old.conversation_id);
+			RETURN NULL;
+		END $$;
+		CREATE TRIGGER count_members AFTER INSERT OR DELETE ON conversation_members FOR EACH ROW EXECUTE FUNCTION count_members()`)
 	s := &stage{admin: db.Pool, url: db.URL, auditor: newAuditor(), tally: count}
 	var err error
 	if s.auth, err = authfake.Start(authfake.Options{}); err != nil {
@@ -80,6 +87,9 @@ type history struct {
 	t         *rapid.T
 	cut       cut
 	rules     rules
+	hasRows   bool               // in likes and posts, too; then runs check everybody
+	byRowKey  map[string]key     // see rowKeys
+	counter   string             // who keeps member_count, by the choice of orphan-cleaner effects
 	everybody bool               // runs check everybody, whatever the rules
 	lie       string             // the fault that auth-service has until further notice
 	lost      map[uuid.UUID]bool // living users whom auth-service leaves out until further notice
@@ -96,7 +106,7 @@ const conversations = 5
 
 func (s *stage) newHistory(t *rapid.T) *history {
 	h := &history{stage: s, t: t, lost: map[uuid.UUID]bool{}, model: &model{
-		living: map[person]bool{}, shadow: map[person]moment{}, members: map[key]*member{},
+		living: map[person]bool{}, shadow: map[person]moment{}, members: map[key]*member{}, marked: map[key]int64{},
 		ledger: map[person]candidate{}, refusals: map[int64]map[person]bool{},
 		rechecks: map[person]bool{}, closed: map[conversation]bool{}, restores: map[int64]restored{}, started: map[int64]moment{},
 		lastEnd: -1 << 62, known: map[person]moment{}, heard: map[person]bool{}, unknown: map[person]bool{},
@@ -107,10 +117,15 @@ func (s *stage) newHistory(t *rapid.T) *history {
 	}
 	s.auditor.reset(h.ids)
 	h.reset()
+	h.hasRows = rapid.Bool().Draw(t, "rows in several targets")
+	h.byRowKey = h.rowKeys()
 	s.auth.Delete(h.ids...)
 	for c := range conversations {
 		h.exec(`INSERT INTO conversations (id, name) VALUES ($1, 'c')`, id("conversation", c))
 	}
+	h.counter = rapid.SampledFrom([]string{"on", "trigger", "unread"}).Draw(t, "counter")
+	h.exec(`INSERT INTO orphan_cleaner.effects (name, choice) VALUES ('counter', $1) ON CONFLICT (name) DO UPDATE SET choice = excluded.choice`, h.counter)
+	h.exec(`ALTER TABLE conversation_members ` + map[bool]string{true: "ENABLE", false: "DISABLE"}[h.counter == "trigger"] + ` TRIGGER count_members`)
 	switch rapid.SampledFrom([]string{"deleted_at", "deleted_at", "no deleted_at", "no table"}).Draw(t, "shadow table") {
 	case "deleted_at":
 		h.hasShadow = true
@@ -133,8 +148,12 @@ func (s *stage) newHistory(t *rapid.T) *history {
 	// 26 batches at most, and two of rechecks: then a tenth of invalid ones is fewer than make a run stop
 	// checking, and which of them came in a row does not matter.
 	least := (persons + 25) / 26
+	batches := []int{least, least, least + 1, 7, 100}
+	if h.rules.checkEvery > 0 { // no part is smaller than a batch
+		batches = batches[:3]
+	}
 	h.cut = cut{
-		batch:       rapid.SampledFrom([]int{least, least, least + 1, 7, 100}).Draw(t, "batch"),
+		batch:       rapid.SampledFrom(batches).Draw(t, "batch"),
 		concurrency: rapid.IntRange(1, 3).Draw(t, "concurrency"),
 		sweeps:      rapid.IntRange(1, 2).Draw(t, "sweep connections"),
 		page:        rapid.IntRange(1, 20).Draw(t, "page"),
@@ -156,7 +175,9 @@ func (h *history) drawLimits() {
 		"delete-rows": draw[float64](h, "max delete-rows", 100_000, 100_000, 100_000, 6, 0), "history": 10,
 		"recently-active": draw[float64](h, "max recently-active", 1000, 1000, 5, 1),
 	}
-	h.rules.checkEvery = drawCheckEvery(h.t)
+	if h.rules.checkEvery = drawCheckEvery(h.t); h.hasRows {
+		h.rules.checkEvery = 0
+	}
 }
 
 // people fills the conversations: most persons live, and some have been gone
@@ -165,7 +186,7 @@ func (h *history) people(persons int) {
 	for p := range person(persons) {
 		joins := rapid.IntRange(0, 3).Draw(h.t, "memberships")
 		for n := range joins {
-			h.addMember(key{conversation((int(p)*3 + n) % conversations), p}, drawAge(h.t))
+			h.addMember(key{conversation((int(p)*3 + n) % conversations), p, h.drawTable()}, drawAge(h.t))
 		}
 		kind := rapid.IntRange(0, 9).Draw(h.t, "lives")
 		if kind < 6 || slices.Contains(h.rules.alive, p) {
@@ -185,7 +206,7 @@ func drawAge(t *rapid.T) moment {
 // drawCheckEvery is around the times that pass between runs, so that some
 // check everybody and some a part.
 func drawCheckEvery(t *rapid.T) moment {
-	return hour * rapid.SampledFrom([]moment{0, 0, 24, 48, 5 * 24, 20 * 24}).Draw(t, "check every hours")
+	return hour * rapid.SampledFrom([]moment{0, 24, 48, 5 * 24, 20 * 24}).Draw(t, "check every hours")
 }
 
 func id(kind string, n int) uuid.UUID {
@@ -210,21 +231,27 @@ func (h *history) reset() {
 			-- Partitions of days that only a history knew.
 			FOR old IN
 				SELECT inhrelid::regclass::text FROM pg_inherits
-				WHERE inhparent = 'conversation_members_backup'::regclass
+				WHERE inhparent::regclass::text ~ '_backup$'
 					AND right(inhrelid::regclass::text, 8)::date NOT BETWEEN current_date AND current_date + 8
 				UNION ALL
 				SELECT inhrelid::regclass::text FROM pg_inherits
-				WHERE inhparent = 'conversation_members_audit'::regclass
-					AND inhrelid <> 'conversation_members_audit_default'::regclass
+				WHERE inhparent::regclass::text ~ '_audit$'
+					AND inhrelid::regclass::text !~ '_default$'
 					AND to_date(right(inhrelid::regclass::text, 6), 'YYYYMM') NOT BETWEEN current_date - 31 AND current_date + 62
 			LOOP
 				EXECUTE 'DROP TABLE ' || old;
 			END LOOP;
 			DELETE FROM conversation_members;
+			DELETE FROM likes;
+			DELETE FROM posts;
 			DELETE FROM conversations;
 			-- The audit of these deletes goes with the rest. Many partitions: TRUNCATE would take ten times as long.
 			DELETE FROM conversation_members_audit;
 			DELETE FROM conversation_members_backup;
+			DELETE FROM orphan_cleaner.likes_audit;
+			DELETE FROM orphan_cleaner.likes_backup;
+			DELETE FROM orphan_cleaner.posts_audit;
+			DELETE FROM orphan_cleaner.posts_backup;
 			TRUNCATE orphan_cleaner.runs, orphan_cleaner.run_targets, orphan_cleaner.candidates, orphan_cleaner.sightings, orphan_cleaner.holds, orphan_cleaner.approvals,
 				orphan_cleaner.refusals, orphan_cleaner.pauses, orphan_cleaner.restores, orphan_cleaner.rechecks, orphan_cleaner.coverage,
 				orphan_cleaner.unknowns, orphan_cleaner.hours RESTART IDENTITY;
@@ -276,11 +303,15 @@ func hours(m moment) int { return int(m / hour) }
 func (h *history) addMember(k key, ago moment) {
 	h.tick()
 	h.tags++
-	if h.closed[k.conversation] {
+	if k.table == members && h.closed[k.conversation] {
 		h.openConversation(k.conversation)
 	}
 	h.appears(k.person)
 	row := &member{key: k, tag: fmt.Sprintf("k%03d", h.tags), role: []string{"member", "admin", "owner"}[h.tags%3], muted: h.tags%2 == 0, joined: h.now - ago, written: h.step}
+	if h.members[k] = row; k.table != members {
+		h.insert(row, ago)
+		return
+	}
 	var readAgo *int // hours
 	switch h.tags % 5 {
 	case 0:
@@ -301,7 +332,14 @@ func (h *history) addMember(k key, ago moment) {
 	if err != nil {
 		h.t.Fatalf("joining %s: %v", k, err)
 	}
-	h.members[k] = row
+	h.count(k, 1)
+}
+
+// count is the application's own ±1, unless a trigger of its keeps the count.
+func (h *history) count(k key, difference int) {
+	if k.table == members && h.counter == "on" {
+		h.exec(`UPDATE conversations SET member_count = member_count + $2 WHERE id = $1`, id("conversation", int(k.conversation)), difference)
+	}
 }
 
 // appears notes that a person is about to have a membership: nobody without one is
@@ -320,16 +358,20 @@ func (h *history) appears(p person) {
 // leave is the application's own delete.
 func (h *history) leave(k key) {
 	h.tick()
-	if n := h.exec(`DELETE FROM conversation_members WHERE conversation_id = $1 AND user_id = $2`, id("conversation", int(k.conversation)), h.ids[k.person]); n != 1 {
+	where, args := h.match(k)
+	if n := h.exec(`DELETE FROM `+k.table.String()+` WHERE `+where, args...); n != 1 {
 		h.t.Fatalf("%s should leave, and %d rows went", k, n)
 	}
+	h.count(k, -1)
 	h.forget(k, 0, false)
 }
 
 // forget moves a member of the model to its audit.
 func (h *history) forget(k key, run int64, approved bool) {
 	h.gone = append(h.gone, deletion{*h.members[k], run, h.now, approved})
-	delete(h.members, k)
+	if delete(h.members, k); k.table == posts && run != 0 {
+		h.marked[k] = run
+	}
 }
 
 // closeConversation deletes a conversation, its members with it.
@@ -338,7 +380,7 @@ func (h *history) closeConversation(c conversation) {
 	h.exec(`DELETE FROM conversations WHERE id = $1`, id("conversation", int(c)))
 	h.closed[c] = true
 	for _, k := range slices.Collect(maps.Keys(h.members)) {
-		if k.conversation == c {
+		if k.isIn(c) {
 			h.forget(k, 0, false)
 		}
 	}
@@ -369,13 +411,23 @@ func (h *history) pass(d moment) {
 	shift := time.Duration(hours(d)) * time.Hour
 	var b strings.Builder
 	b.WriteString("BEGIN;\n")
-	for _, parent := range []struct{ table, column, unit, form, day string }{
-		{"conversation_members_backup", "backed_up_at", "day", "YYYYMMDD", "1 day"},
-		{"conversation_members_audit", "deleted_at", "month", "YYYYMM", "1 month"},
-	} {
-		fmt.Fprintf(&b, `SELECT orphan_cleaner.partition_add('public.%[1]s', '%[1]s_' || to_char(d, '%[4]s'), d AT TIME ZONE 'UTC', (d + interval '%[5]s') AT TIME ZONE 'UTC')
+	parents := []struct{ table, column, unit, form, day string }{
+		{"public.conversation_members_backup", "backed_up_at", "day", "YYYYMMDD", "1 day"},
+		{"public.conversation_members_audit", "deleted_at", "month", "YYYYMM", "1 month"},
+	}
+	if h.hasRows {
+		for _, name := range []string{"orphan_cleaner.likes", "orphan_cleaner.posts"} {
+			for _, parent := range parents[:2] {
+				parent.table = strings.Replace(parent.table, "public.conversation_members", name, 1)
+				parents = append(parents, parent)
+			}
+		}
+	}
+	for _, parent := range parents {
+		_, name, _ := strings.Cut(parent.table, ".")
+		fmt.Fprintf(&b, `SELECT orphan_cleaner.partition_add('%[1]s', '%[7]s_' || to_char(d, '%[4]s'), d AT TIME ZONE 'UTC', (d + interval '%[5]s') AT TIME ZONE 'UTC')
 			FROM (SELECT DISTINCT date_trunc('%[3]s', (%[2]s - interval '%[6]d hours') AT TIME ZONE 'UTC') AS d FROM %[1]s) AS days;
-		`, parent.table, parent.column, parent.unit, parent.form, parent.day, hours(d))
+		`, parent.table, parent.column, parent.unit, parent.form, parent.day, hours(d), name)
 	}
 	for _, moved := range h.moved() {
 		table, columns, _ := strings.Cut(moved, ": ")
@@ -422,6 +474,11 @@ func (h *history) moved() []string {
 		"orphan_cleaner.unknowns: unknown_since",
 		"conversation_members_audit: joined_at deleted_at",
 		"conversation_members_backup: joined_at last_read_at backed_up_at",
+	}
+	if h.hasRows {
+		// A mark is compared with its backup only.
+		tables = append(tables, "likes: created_at", "posts: created_at", "orphan_cleaner.likes_audit: created_at deleted_at", "orphan_cleaner.posts_audit: created_at deleted_at",
+			"orphan_cleaner.likes_backup: created_at backed_up_at", "orphan_cleaner.posts_backup: backed_up_at")
 	}
 	if h.hasShadow {
 		tables = append(tables, "users: created_at deleted_at")

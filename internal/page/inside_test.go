@@ -207,8 +207,8 @@ func TestVerdictSaid(t *testing.T) {
 		Backlog: []db.CandidateBacklogRow{{DueOn: "2026-12-28", Users: 2049}},
 	}
 	for dueIn, want := range map[float64][2]string{
-		1200:   {"last run 30 Nov 20:40 deleted 1,240; next 23:00; 2,049 users due by 28 Dec", "上一个 run（11月30日 20:40）删除了 1,240 条；下一个 23:00；2,049 个用户将在 12月28日 前到期"},
-		-90000: {"the last run was 30 Nov 20:40, the next one was due 30 Nov 21:40; does cron or serve run? 2,049 users due by 28 Dec", "上一个 run 在 11月30日 20:40，下一个本应在 11月30日 21:40；cron 或 serve 是否在运行？2,049 个用户将在 12月28日 前到期"},
+		1200:   {"last run 30 Nov 20:40 deleted 1,240; next 23:00; 2,049 users due by 28 Dec", "上一个 run（11月30日 20:40）删除了 1,240 条；下一个 run：23:00；2,049 个用户将在 12月28日 前到期"},
+		-90000: {"the last run was 30 Nov 20:40, the next one was due 30 Nov 21:40; does cron or serve run? 2,049 users due by 28 Dec", "上一个 run 于 11月30日 20:40 执行，下一个本应在 11月30日 21:40 开始；cron 或 serve 是否在运行？2,049 个用户将在 12月28日 前到期"},
 	} {
 		for i, l := range all {
 			if got := l.verdict(st.Judge(now, db.RunScheduleRow{DueIn: dueIn})); got != want[i] {

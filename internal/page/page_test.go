@@ -14,6 +14,22 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
 
+// With several targets the overview says what the last run did in each.
+func TestOverviewOfTargets(t *testing.T) {
+	t.Parallel()
+	db := newHistory(t)
+	if strings.Contains(get(t, site(t, db).URL+"/"), "Targets") {
+		t.Error("a table of one target")
+	}
+	db.Targets("likes")
+	db.Exec(`INSERT INTO orphan_cleaner.run_targets (run_id, target, rows_total, rows_due, rows_deleted, rows_held) SELECT max(run_id), 'likes', 9000, 4321, 4300, 21 FROM orphan_cleaner.runs
+		ON CONFLICT (run_id, target) DO UPDATE SET rows_due = excluded.rows_due, rows_deleted = excluded.rows_deleted, rows_held = excluded.rows_held`)
+	server := site(t, db)
+	wants(t, get(t, server.URL+"/"), "Targets, in the last run", "likes 4,321 4,300 0 21 0 0")
+	_, _, mandarin := answer(t, server.URL+"/", "zh")
+	wants(t, mandarin, "各目标表，最近一个 run")
+}
+
 // The overview has it all, in the language that is asked for; it loads its style and
 // its icon and has no script; it names nobody but by ids.
 func TestOverview(t *testing.T) {
@@ -64,7 +80,7 @@ func TestOverview(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/runs/0", "/runs/99999999", "/runs/x", "/runs/99999999999999999999"} {
-		if code, _, body := answer(t, server.URL+path, "zh"); code != http.StatusNotFound || !strings.Contains(body, "没有这个编号的 run") {
+		if code, _, body := answer(t, server.URL+path, "zh"); code != http.StatusNotFound || !strings.Contains(body, "没有此编号的 run") {
 			t.Errorf("%s: %d\n%s", path, code, body)
 		}
 	}
@@ -87,7 +103,7 @@ func TestOverview(t *testing.T) {
 // Before the first run there is a page, too.
 func TestNothingYet(t *testing.T) {
 	t.Parallel()
-	wants(t, get(t, site(t, testdb.New(t)).URL+"/"), "new no run was made yet", "Nobody waits.", "None is in force.", "Known once a run was judged.")
+	wants(t, get(t, site(t, testdb.New(t)).URL+"/"), "new no run was made yet", "No candidates.", "None in force.", "Shown once a run has been judged.")
 }
 
 // A refusal says what it would delete and how to approve it, unless nobody can.
@@ -172,6 +188,8 @@ func TestSpans(t *testing.T) {
 	d := newHistory(t)
 	// Runs that were given up, and so have no sums, and a restore: each is the last of an hour.
 	d.Exec("UPDATE orphan_cleaner.runs SET state = 'abandoned', totals = NULL WHERE members_deleted = 0 AND (run_id % 300 = 0 OR run_id > (SELECT max(run_id) - 3 FROM orphan_cleaner.runs)) AND run_id < (SELECT max(run_id) FROM orphan_cleaner.runs)")
+	d.Exec(`UPDATE orphan_cleaner.runs SET state = 'abandoned', totals = NULL WHERE members_deleted = 0
+		AND run_id IN (SELECT max(run_id) FROM orphan_cleaner.runs GROUP BY date_trunc('day', started_at, 'UTC')) AND started_at < now() - interval '2 days'`)
 	d.Exec("UPDATE orphan_cleaner.runs SET kind = 'restore', users_checked = 0 WHERE run_id = (SELECT max(run_id) - 6 FROM orphan_cleaner.runs)")
 	for _, c := range []struct {
 		span  time.Duration

@@ -1,8 +1,14 @@
 package printer_test
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/pressly/goose/v3"
 
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
@@ -40,5 +46,45 @@ func TestUpDownUp(t *testing.T) {
 	up(t, d, dir)
 	if diff := first.Diff(dump(t, d)); diff != "" {
 		t.Errorf("after the second up:\n%s", diff)
+	}
+}
+
+// A migration that would be recorded in the application's version table, or that psql reads, is refused at its
+// beginning, whichever it is, and nothing changes: psql would run Up and Down.
+func TestAppliedOtherwise(t *testing.T) {
+	t.Parallel()
+	d, dir := testdb.New(t), t.TempDir()
+	d.Exec(content)
+	names := printed(t, d, dir, contentFile)
+	before := dump(t, d)
+	psql := func(name string, flags ...string) {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), testdb.Program(t, d.Cluster(), "psql"), append(flags, "-X", "-q", "-d", d.URL, "-f", filepath.Join(dir, name))...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "refusing to migrate: psql would run Up and Down") || !strings.Contains(string(out), "orphan-cleaner target apply --dir DIR") {
+			t.Errorf("%s %q: %v: %s", name, flags, err, out)
+		}
+	}
+	for _, name := range names {
+		psql(name)
+	}
+	if diff := before.Diff(dump(t, d)); diff != "" {
+		t.Errorf("psql changed:\n%s", diff)
+	}
+	others, err := goose.NewProvider(goose.DialectPostgres, sqlOpen(t, d.URL), os.DirFS(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := others.Up(t.Context()); err == nil || !strings.Contains(err.Error(), "refusing to migrate: these migrations would be recorded in another version table") {
+		t.Errorf("%v", err)
+	}
+	if n := d.Count(`public.goose_db_version WHERE version_id > 0`); n != 0 {
+		t.Errorf("%d are recorded with the application's", n)
+	}
+	up(t, d, dir)
+	after := dump(t, d)
+	psql(names[1], "-1")
+	psql(names[4])
+	if diff := after.Diff(dump(t, d)); diff != "" {
+		t.Errorf("psql changed:\n%s", diff)
 	}
 }

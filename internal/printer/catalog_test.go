@@ -33,7 +33,7 @@ func TestPrintedCatalog(t *testing.T) {
 	printed(t, d, dir, contentFile)
 	up(t, d, dir)
 	const functions = `pg_proc AS p WHERE p.pronamespace = 'orphan_cleaner'::regnamespace AND p.proname ~ '^(likes|posts|notes)_'`
-	if n := d.Count(functions); n != 13+15+13 {
+	if n := d.Count(functions); n != 14+15+14 {
 		t.Errorf("%d functions", n)
 	}
 	const tables = `pg_class AS c WHERE c.relnamespace = 'orphan_cleaner'::regnamespace AND c.relname ~ '^(likes|posts|notes)_' AND c.relkind IN ('r', 'p')`

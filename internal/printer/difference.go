@@ -57,6 +57,10 @@ func difference(t target.Target, old, next printed) (changed, error) {
 			c.Added, c.After = append(c.Added, f), append(c.After, f)
 		case old.functions[i] != f:
 			c.After, c.Before = append(c.After, f), append(c.Before, old.functions[i])
+			// CREATE OR REPLACE changes no result, and of other arguments it makes a second function.
+			if before := old.functions[i]; before.signature() != f.signature() {
+				c.Added, c.Gone = append(c.Added, f), append(c.Gone, before)
+			}
 		default:
 			continue
 		}
@@ -73,6 +77,12 @@ func difference(t target.Target, old, next printed) (changed, error) {
 	}
 	if old.Limits != next.Limits {
 		why = append(why, "limits")
+	}
+	if old.Window != next.Window {
+		why = append(why, "backup window")
+	}
+	if old.Counts != next.Counts {
+		why = append(why, "counter")
 	}
 	if old.Digest != next.Digest && len(why) == 0 {
 		why = append(why, "digest")

@@ -123,6 +123,9 @@ func (p *printed) change(up string) {
 	}
 }
 
+// IsEmpty says that it holds no migration.
+func (f Folder) IsEmpty() bool { return f.version == 0 }
+
 // Names are the targets of the folder, in the order of the sweep.
 func (f Folder) Names() []string {
 	names := make([]string, len(f.targets))

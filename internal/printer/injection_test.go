@@ -22,7 +22,10 @@ func printedOf(t *testing.T, x texts) (string, bool) {
 	t.Helper()
 	all := ""
 	for _, action := range []string{target.Update, target.Delete} {
-		one := map[string]any{"name": x.name, "table": x.schema + "." + x.table, "user": x.user, "key": []string{x.key}, "age": "none", "action": action, "where": x.where}
+		one := map[string]any{
+			"name": x.name, "table": x.schema + "." + x.table, "user": x.user, "key": []string{x.key}, "age": "none", "action": action, "where": x.where,
+			"counter": map[string]any{"table": x.schema + "." + x.table, "key": map[string]string{x.key: x.user}, "column": x.column},
+		}
 		if action == target.Update {
 			one["set"] = map[string]string{x.column: x.set}
 		}
@@ -43,6 +46,8 @@ func printedOf(t *testing.T, x texts) (string, bool) {
 		for _, name := range []string{x.user, x.key, x.column, x.extra} {
 			shape.Columns = append(shape.Columns, target.Column{Name: name, Ident: quoted(name), Type: x.typed})
 		}
+		user, key, column := shape.Columns[0], shape.Columns[1], shape.Columns[2]
+		shape.Counter = target.CounterShape{Table: shape.Table, Column: column, Key: []target.Column{key}, Values: []target.Column{user}}
 		if file.Targets[0].Printable(shape) != nil {
 			return "", false
 		}

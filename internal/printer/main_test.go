@@ -24,7 +24,7 @@ const content = `
 CREATE SCHEMA content;
 CREATE TYPE content.state AS ENUM ('live', 'gone');
 CREATE TABLE content.posts (
-    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), author_id uuid, body varchar(200) NOT NULL DEFAULT 'text', state content.state NOT NULL DEFAULT 'live', "order" integer,
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(), author_id uuid, body varchar(200) NOT NULL DEFAULT 'text', state content.state NOT NULL DEFAULT 'live', "order" integer, "Likes" smallint,
     created_at timestamptz NOT NULL DEFAULT now(), deleted_at timestamptz, read_at timestamptz, is_gone boolean GENERATED ALWAYS AS (deleted_at IS NOT NULL) STORED
 );
 CREATE TABLE content."Likes" (
@@ -32,7 +32,8 @@ CREATE TABLE content."Likes" (
     horizon text, chosen text, happened_at timestamptz, pages integer, users text,
     twice numeric GENERATED ALWAYS AS ("order" * 2) STORED, PRIMARY KEY ("postId", user_id)
 );
-CREATE TABLE content.notes (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, user_id uuid, note text);
+CREATE TABLE content.notes (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, user_id uuid, note text, "boardId" numeric(10,2), day date);
+CREATE TABLE content."Boards" (id numeric(10,2) NOT NULL, "select" date NOT NULL, counted bigint, sign numeric(4), difference text, PRIMARY KEY (id, "select"));
 CREATE INDEX notes_user_id ON content.notes (user_id);
 `
 
@@ -44,6 +45,7 @@ const contentFile = `targets:
     age: created_at
     action: delete
     limits: {delete-rows: 1000}
+    counter: {table: content.posts, key: {id: postId}, column: Likes}
   - name: posts
     table: content.posts
     user: author_id
@@ -63,6 +65,7 @@ const contentFile = `targets:
     age: none
     action: delete
     where: note IS DISTINCT FROM 'keep'
+    counter: {table: content.Boards, key: {select: day, id: boardId}, column: sign}
 `
 
 // load reads a file of that text.
@@ -120,7 +123,7 @@ func migrator(t *testing.T, d *testdb.DB, dir string) *goose.Provider {
 	return migratorAs(t, d.URL, dir)
 }
 
-func migratorAs(t *testing.T, url, dir string) *goose.Provider {
+func sqlOpen(t *testing.T, url string) *sql.DB {
 	t.Helper()
 	handle, err := sql.Open("pgx", url)
 	if err != nil {
@@ -131,7 +134,12 @@ func migratorAs(t *testing.T, url, dir string) *goose.Provider {
 			t.Error(err)
 		}
 	})
-	provider, err := goose.NewProvider(goose.DialectPostgres, handle, os.DirFS(dir), goose.WithTableName("public.orphan_cleaner_targets_goose"))
+	return handle
+}
+
+func migratorAs(t *testing.T, url, dir string) *goose.Provider {
+	t.Helper()
+	provider, err := goose.NewProvider(goose.DialectPostgres, sqlOpen(t, url), os.DirFS(dir), goose.WithTableName(printer.VersionTable))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,5 +170,5 @@ func dump(t *testing.T, d *testdb.DB) testdb.Snapshot {
 		t.Fatal(err)
 	}
 	lines := strings.Split(string(out), "\n")
-	return append(lines, d.Snapshot("(SELECT name, ordinal, table_name, user_column, action, retention, limits, digest FROM orphan_cleaner.targets) AS t")...)
+	return append(lines, d.Snapshot("(SELECT name, ordinal, table_name, user_column, action, retention, limits, counter, digest FROM orphan_cleaner.targets) AS t")...)
 }

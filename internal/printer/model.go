@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nova-social/orphan-cleaner/internal/target"
 )
@@ -21,19 +22,28 @@ type Model struct {
 	Table     string   `json:"table"` // quoted where it must be
 	User      string   `json:"user"`  // as in the catalog
 	Action    string   `json:"action"`
-	Retention string   `json:"retention"` // an SQL expression
-	Limits    string   `json:"limits"`    // JSON
-	Digest    string   `json:"digest"`    // of its functions, see [digest]
-	Audit     []Column `json:"audit"`     // the columns of its audit, and
-	Backup    []Column `json:"backup"`    // of its backup, former ones too
+	Retention string   `json:"retention"`         // an SQL expression
+	Limits    string   `json:"limits"`            // JSON
+	Window    string   `json:"window"`            // of its backups, an SQL expression
+	Counts    string   `json:"counter,omitempty"` // as the registry has it, JSON; empty: nothing counts its rows
+	Digest    string   `json:"digest"`            // of its functions, see [digest]
+	Audit     []Column `json:"audit"`             // the columns of its audit, and
+	Backup    []Column `json:"backup"`            // of its backup, former ones too
 
 	// Not in the header: they are in the functions.
-	Base                 string            `json:"-"` // the table without its schema
-	Owner, Aged, Active  string            `json:"-"` // columns, quoted where they must be; empty: none
-	Condition            target.Expression `json:"-"`
-	Key, Audited, Stored []Column          `json:"-"`
-	Kept                 []Column          `json:"-"` // what the backup or the audit has
-	Sets                 []Set             `json:"-"`
+	Base                 string              `json:"-"` // the table without its schema
+	Owner, Aged, Active  string              `json:"-"` // columns, quoted where they must be; empty: none
+	Condition            target.Expression   `json:"-"`
+	Key, Audited, Stored []Column            `json:"-"`
+	Kept                 []Column            `json:"-"` // what the backup or the audit has
+	Sets                 []Set               `json:"-"`
+	Counter              target.CounterShape `json:"-"`
+
+	// Shipped says that it is conversation_members, whose functions stand in the migrations of
+	// this program. Its rows belong to conversations, which are put on hold, have owners and are
+	// what restores and events name; and it may lack a role or a last_read_at, and gets columns
+	// without a migration, so that what reads whole rows looks them up.
+	Shipped bool `json:"-"`
 }
 
 // Column is a column of a table.
@@ -46,10 +56,17 @@ type Set struct {
 }
 
 // AuditTable is its audit.
-func (m Model) AuditTable() string { return "orphan_cleaner." + m.Name + "_audit" }
+func (m Model) AuditTable() string { return m.evidence() + "_audit" }
 
 // BackupTable is its backup.
-func (m Model) BackupTable() string { return "orphan_cleaner." + m.Name + "_backup" }
+func (m Model) BackupTable() string { return m.evidence() + "_backup" }
+
+func (m Model) evidence() string {
+	if m.Shipped {
+		return m.Table
+	}
+	return "orphan_cleaner." + m.Name
+}
 
 // Index is the index by which the table is scanned, in the schema of the table.
 func (m Model) Index() string {
@@ -57,10 +74,18 @@ func (m Model) Index() string {
 }
 
 // IndexName is its name without the schema.
-func (m Model) IndexName() string { return "orphan_cleaner_" + m.Name + "_user" }
+func (m Model) IndexName() string {
+	if m.Shipped {
+		return m.Base + "_" + m.Owner
+	}
+	return "orphan_cleaner_" + m.Name + "_user"
+}
 
 // IsUpdate says that rows are updated and not deleted.
 func (m Model) IsUpdate() bool { return m.Action == target.Update }
+
+// HasCounter says that a column counts its rows.
+func (m Model) HasCounter() bool { return m.Counts != "" }
 
 // Did is what becomes of a row.
 func (m Model) Did() string { return m.Action + "d" }
@@ -88,6 +113,30 @@ func (m Model) From() string {
 	return "(SELECT " + m.Base + "." + strings.Join(names, ", "+m.Base+".") + " FROM " + m.Table + " WHERE (" + string(m.Condition) + ")) AS m"
 }
 
+// Rows is the same, on indented lines, for what reads columns that may not be there.
+func (m Model) Rows(indent string) string {
+	if !m.Shipped {
+		return m.From()
+	}
+	return strings.Join([]string{
+		"(SELECT NULL::timestamptz AS last_read_at, NULL AS role) AS absent",
+		"-- A name that the inner query has no column of is found in the outer one.",
+		"CROSS JOIN LATERAL (",
+		"    SELECT o.ctid, o.xmin, o.conversation_id, o.user_id, o.joined_at, last_read_at, role::text AS role",
+		"    FROM " + m.Table + " AS o",
+		") AS m",
+	}, "\n"+indent)
+}
+
+// Gone is the deleted rows, as g.
+func (m Model) Gone() string {
+	if !m.Shipped {
+		return "gone AS g"
+	}
+	return "(SELECT NULL AS role, NULL::timestamptz AS joined_at) AS absent" +
+		" CROSS JOIN LATERAL (SELECT o.conversation_id, o.user_id, role::text AS role, joined_at FROM gone AS o) AS g"
+}
+
 // newModel is a target and its table.
 func newModel(t target.Target, s target.Shape) (Model, error) {
 	limits, err := json.Marshal(t.Limits)
@@ -97,6 +146,10 @@ func newModel(t target.Target, s target.Shape) (Model, error) {
 	if t.Limits == nil {
 		limits = []byte("{}")
 	}
+	counts, err := t.Counter.JSON(s.Counter.Table)
+	if err != nil {
+		return Model{}, fmt.Errorf("writing the counter of %s: %w", t.Name, err)
+	}
 	column := func(name string) Column {
 		i := slices.IndexFunc(s.Columns, func(c Column) bool { return c.Name == name })
 		if i < 0 {
@@ -105,12 +158,9 @@ func newModel(t target.Target, s target.Shape) (Model, error) {
 		return s.Columns[i]
 	}
 	m := Model{
-		Name: t.Name, Table: s.Table, User: t.User, Action: t.Action, Retention: "NULL", Limits: string(limits),
+		Name: t.Name, Table: s.Table, User: t.User, Action: t.Action, Retention: orNull(t.Retention), Limits: string(limits), Window: orNull(t.Backup.Window),
 		Base: s.Base, Owner: column(t.User).Ident, Aged: column(t.Age).Ident, Active: column(t.Activity).Ident,
-		Condition: t.Where, Audited: t.Audited(s), Stored: t.Stored(s),
-	}
-	if t.Retention != 0 {
-		m.Retention = "interval " + literal(target.Interval(t.Retention))
+		Condition: t.Where, Counts: counts, Counter: s.Counter, Audited: t.Audited(s), Stored: t.Stored(s),
 	}
 	for _, name := range t.Key {
 		m.Key = append(m.Key, column(name))
@@ -120,6 +170,14 @@ func newModel(t target.Target, s target.Shape) (Model, error) {
 	}
 	m.Audit, m.Backup, m.Kept = m.Audited, m.Stored, merged(m.Stored, m.Audited)
 	return m, nil
+}
+
+// orNull is an SQL expression; null for 0.
+func orNull(d time.Duration) string {
+	if d == 0 {
+		return "NULL"
+	}
+	return "interval " + literal(target.Interval(d))
 }
 
 // merged are columns, and behind them those others that are not among them by name.

@@ -47,9 +47,9 @@ func (r renderer) rendered(t target.Target, s target.Shape) (p printed, err erro
 }
 
 // Print is what has to be added to a folder, so that it makes the targets of a file, whose
-// shapes are given; nothing where it does. The error is a *[target.Error] where the file
-// has to be changed.
-func (f Folder) Print(file target.File, shapes []target.Shape) ([]Migration, error) {
+// shapes are given; nothing where it does, but for targets that somebody changed in the database,
+// see [Changed]. The error is a *[target.Error] where the file has to be changed.
+func (f Folder) Print(file target.File, shapes []target.Shape, changed ...string) ([]Migration, error) {
 	r, err := newRenderer()
 	if err != nil {
 		return nil, err
@@ -87,6 +87,9 @@ func (f Folder) Print(file target.File, shapes []target.Shape) ([]Migration, err
 			err = add("create_"+t.Name+"_target", "create", created{next.Model, next.functions})
 		} else if change, is := difference(t, f.targets[at], next); is != nil {
 			err = is
+		} else if slices.Contains(changed, t.Name) {
+			change.After, change.Before = next.functions, next.functions
+			err = add("change_"+t.Name+"_target", "change", change)
 		} else if change.Why != "" {
 			err = add("change_"+t.Name+"_target", "change", change)
 		}
@@ -113,11 +116,14 @@ type dropped struct {
 	Order []string
 }
 
+// VersionTable is where goose records them.
+const VersionTable = "public.orphan_cleaner_targets_goose"
+
 // environment has goose record these migrations in a table of their own.
 const environment = `# Read by goose: plain "goose up" in this folder is right, given GOOSE_DBSTRING.
 GOOSE_DRIVER=postgres
 GOOSE_MIGRATION_DIR=.
-GOOSE_TABLE=public.orphan_cleaner_targets_goose
+GOOSE_TABLE=` + VersionTable + `
 `
 
 // Write adds migrations to the folder, which is made where it is not there. A file that is

@@ -36,8 +36,9 @@ func TestCompare(t *testing.T) {
 	agree("applied")
 	withoutNotes, _, _ := strings.Cut(contentFile, "  - name: notes")
 	for _, c := range []struct{ what, text, sql, undo, says string }{
-		{"a limit", replaced(t, contentFile, "delete-rows: 1000", "delete-rows: 999"), "", "", "target likes: retention or limits are not those of the file"},
-		{"a retention in the registry", contentFile, `UPDATE orphan_cleaner.targets SET retention = '40 days' WHERE name = 'posts'`, `UPDATE orphan_cleaner.targets SET retention = '90 days' WHERE name = 'posts'`, "target posts: retention or limits"},
+		{"a limit", replaced(t, contentFile, "delete-rows: 1000", "delete-rows: 999"), "", "", "target likes: retention, limits or backup window are not those of the file"},
+		{"a retention in the registry", contentFile, `UPDATE orphan_cleaner.targets SET retention = '40 days' WHERE name = 'posts'`, `UPDATE orphan_cleaner.targets SET retention = '90 days' WHERE name = 'posts'`, "target posts: retention, limits or backup window"},
+		{"a backup window", replaced(t, contentFile, "{columns: [order]}", "{columns: [order], window: 120d}"), "", "", "target posts: retention, limits or backup window"},
 		{"a condition", replaced(t, contentFile, "note IS DISTINCT FROM 'keep'", "note <> 'keep'"), "", "", "target notes: the file or the table changed since"},
 		{"a column", contentFile, `ALTER TABLE content.notes ADD COLUMN more text`, `ALTER TABLE content.notes DROP COLUMN more`, "target notes: the file or the table changed since"},
 		{"a setting of a function", contentFile, `ALTER FUNCTION orphan_cleaner.likes_page RESET row_security`, "", "target likes: its functions are not those that its migration made"},

@@ -34,8 +34,10 @@ func functionsOf(action string) []made {
 		{"proof", "proof", "How many rows of a run were audited and backed up since its beginning. Granted to nobody."},
 		{"restore_plan", "restore_plan_" + action, "What a restore of this run, these users and span would do with each row: restore, there, there_differs, left_since. A null chooses all. Granted to nobody."},
 		{"restore_chunks", "restore_chunks", "Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users. Granted to nobody."},
-		{"restore_chunk", "restore_chunk_" + action, "Restores the planned rows on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody."},
+		{"restore_chunk", "restore_chunk_" + action, "Restores the planned rows of these users on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody."},
 	}
+	// Only where there is a counter.
+	read = append(read, made{"counts", "counts", "Changes what counts the rows with these keys, by as many as each has: more, or less. Granted to nobody."})
 	if action == "update" {
 		return append(read,
 			made{"keep", "keep", "Audits and backs up rows, and works out what each column is to be set to. Granted to nobody."},
@@ -56,6 +58,9 @@ func functionsOf(action string) []made {
 func (r renderer) functions(m Model) ([]Function, error) {
 	var rendered []Function
 	for _, f := range functionsOf(m.Action) {
+		if f.verb == "counts" && !m.HasCounter() {
+			continue
+		}
 		text, err := r.render(f.template, m)
 		if err != nil {
 			return nil, err
@@ -75,6 +80,12 @@ func (f Function) settings() string {
 		lines = append(lines, m[1]+"="+strings.Trim(m[2], "'"))
 	}
 	return strings.Join(lines, "\n")
+}
+
+// signature is its name, arguments and result.
+func (f Function) signature() string {
+	head, _, _ := strings.Cut(f.Text, "\nLANGUAGE ")
+	return head
 }
 
 // body is what stands between the dollars.
@@ -112,6 +123,13 @@ func helpers() template.FuncMap {
 			text, err := json.Marshal(m)
 			return string(text), err
 		},
+		"sets": func(sets []Set) string {
+			var parts []string
+			for _, set := range sets {
+				parts = append(parts, fmt.Sprintf("%s = (%s)", set.Ident, set.Expression))
+			}
+			return strings.Join(parts, ", ")
+		},
 		"array": func(columns []Column) string {
 			return `{"` + strings.Join(sortedNames(columns), `","`) + `"}`
 		},
@@ -133,6 +151,47 @@ func helpers() template.FuncMap {
 		},
 		"matched": func(one, other string, key []Column) string {
 			return numbers(key, func(i int, c Column) string { return fmt.Sprintf("%s%s = %sk%d", one, c.Ident, other, i) }, " AND ")
+		},
+		// The whole row as text. That of conversation_members is worked out of the catalog: the nth list of columns of its statement.
+		"row": func(prefix string, n int, m Model) string {
+			if m.Shipped {
+				return fmt.Sprintf("ROW(%%%d$s)::text", n)
+			}
+			return rowText(prefix, m.Stored)
+		},
+		// A variable, which a statement that is put together has by its number; and the sign of a remainder in it.
+		"value": func(name string, n int, m Model) string {
+			if m.Shipped {
+				return fmt.Sprintf("$%d", n)
+			}
+			return name
+		},
+		"mod": func(m Model) string {
+			if m.Shipped {
+				return "%%"
+			}
+			return "%"
+		},
+		// By which restores names a row: its conversation, which only a member has, and its key.
+		"conversation": func(prefix string, m Model) string {
+			if m.Shipped {
+				return prefix + "conversation_id"
+			}
+			return "'00000000-0000-0000-0000-000000000000'"
+		},
+		"rowKey": func(prefix string, m Model) string {
+			if m.Shipped {
+				return "''"
+			}
+			return rowText(prefix, m.Key)
+		},
+		// The key of a counter, as a row has it, and out of that again, where the number of rows stands behind it. As texts,
+		// which any type is written as and read from.
+		"countedOf": func(row string, m Model) string {
+			return numbers(m.Counter.Values, func(i int, c Column) string { return fmt.Sprintf("%s%s::text AS k%d", row, c.Ident, i) }, ", ")
+		},
+		"countedKey": func(key []Column) string {
+			return numbers(key, func(i int, c Column) string { return fmt.Sprintf("(e.value ->> %d)::%s AS k%d", i-1, c.Type, i) }, ", ")
 		},
 		// What a column was set to, and what it was before. One that is set since is as it is.
 		"setTo": func(backup string, sets []Set) string {
@@ -164,6 +223,10 @@ func helpers() template.FuncMap {
 		// Those that call others first.
 		"backwards": func(functions []Function) string { return functionNames(functions, true) },
 	}
+}
+
+func rowText(prefix string, columns []Column) string {
+	return "ROW(" + joined(columns, ", ", func(c Column) string { return prefix + c.Ident }) + ")::text"
 }
 
 func setTo(backup string, c Column) string {

@@ -2,16 +2,14 @@ package printer_test
 
 import (
 	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/nova-social/orphan-cleaner/internal/printer"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
-
-var update = flag.Bool("update", false, "write the printed migrations of internal/testdb/targets")
 
 // The migrations by which tests make targets are what is printed: runs, restores, reverts,
 // prunes and squawk meet the printer's own text.
@@ -31,7 +29,7 @@ func TestTargetsOfTestsArePrinted(t *testing.T) {
 		}
 		of := strings.TrimSuffix(strings.TrimPrefix(name[len("00000_"):], "create_"), "_target.sql")
 		golden := filepath.Join(folder, strings.TrimSuffix(of, ".sql")+".sql")
-		if *update {
+		if *printer.Update {
 			if err := os.WriteFile(golden, text, 0o644); err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,7 +54,23 @@ type Result struct {
 	MembersLeft      int64   `json:"members_left"`      // chosen, but left as they are when their turn came
 	UsersUnknown     int64   `json:"users_unknown"`     // revert: no valid response of auth-service
 	Seconds          float64 `json:"seconds"`
+	Breaker          *string `json:"breaker"` // of a revert that was refused
 	Error            string  `json:"error,omitempty"`
 	// DatabaseError is what the server says in Error, or nil.
 	DatabaseError *database.Said `json:"database_error"`
+	// Blocked is never nil: whose rows the database does not take, or keeps from a revert. Everybody else's are done.
+	Blocked []Blocked `json:"blocked"`
+}
+
+// Blocked is one of them, and what the server says; its JSON form is a contract.
+type Blocked struct {
+	UserID uuid.UUID `json:"user_id"`
+	database.Said
+}
+
+// block names a user once, in however many chunks the rows are.
+func (so *Result) block(user uuid.UUID, cause error) {
+	if !slices.ContainsFunc(so.Blocked, func(b Blocked) bool { return b.UserID == user }) {
+		so.Blocked = append(so.Blocked, Blocked{user, *database.SaidIn(cause)})
+	}
 }

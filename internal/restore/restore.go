@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/blocked"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
 	"github.com/nova-social/orphan-cleaner/internal/result"
@@ -91,7 +93,7 @@ func (r *Restorer) Restore(ctx context.Context, s Selection) (Result, error) {
 		if err := r.plan(ctx, run, s, so); err != nil {
 			return err
 		}
-		if err := r.eachChunk(ctx, run, run.ID, "planned", func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error) {
+		if err := r.eachChunk(ctx, run, so, run.ID, "planned", func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error) {
 			return r.restoreChunk(ctx, run, chunk)
 		}); err != nil {
 			return err
@@ -110,7 +112,7 @@ func (r *Restorer) settle(ctx context.Context, run *fence.Run) error {
 		return q.RestoreLeft(ctx, run.ID)
 	})
 	if err == nil && left > 0 {
-		err = fmt.Errorf("%w: %d members could still be restored", ErrIncomplete, left)
+		err = fmt.Errorf("%w: %d rows could still be restored", ErrIncomplete, left)
 	}
 	return err
 }
@@ -142,8 +144,10 @@ func (r *Restorer) plan(ctx context.Context, run *fence.Run, s Selection, so *Re
 
 // eachChunk goes through the pages of the backup on which rows of a restore lie,
 // and of a restore again while that finds more: somebody may have rewritten a partition. A
-// chunk that somebody keeps standing in the way of is left over.
-func (r *Restorer) eachChunk(ctx context.Context, run *fence.Run, of int64, state string, do func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error)) error {
+// chunk whose rows are not taken is split by its users until the cause is alone; one that
+// somebody keeps standing in the way of is left over.
+func (r *Restorer) eachChunk(ctx context.Context, run *fence.Run, so *Result, of int64, state string, do func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error)) error {
+	var splits blocked.Splits
 	for first := true; ; first = false {
 		chunks, err := r.chunks(ctx, of, state)
 		if err != nil {
@@ -157,21 +161,35 @@ func (r *Restorer) eachChunk(ctx context.Context, run *fence.Run, of int64, stat
 		var done int64
 		left := 0
 		var cause error
-		for _, chunk := range chunks {
+		for ; len(chunks) > 0; chunks = chunks[1:] {
+			chunk := chunks[0]
 			members, err := do(ctx, chunk)
 			done += members
-			switch {
+			switch half := len(chunk.UserIds) / 2; {
 			case err == nil:
-			case ctx.Err() == nil && passing(err):
+			case ctx.Err() != nil || !passing(err):
+				return err
+			case half > 0 && database.OfRows(err) && splits.May(err):
+				r.advance(chunk.Members, 0)
+				one, other := chunk, chunk
+				one.UserIds, one.Members = chunk.UserIds[:half], 0
+				other.UserIds, other.Members = chunk.UserIds[half:], 0
+				chunks = slices.Insert(chunks, 1, one, other)
+			case half == 0 && database.OfRows(err):
+				so.block(chunk.UserIds[0], err)
+				cause = err
+				run.Log.Warn("User blocked: the database does not take their rows", "target", chunk.Target, "user", chunk.UserIds[0], "error", err)
+			default:
 				left++
 				cause = err
-				run.Log.Warn("Chunk left over", "target", chunk.Target, "day", chunk.Day, "first_page", chunk.FirstPage, "members", chunk.Members, "error", err)
-			default:
-				return err
+				run.Log.Warn("Chunk left over", "target", chunk.Target, "day", chunk.Day, "first_page", chunk.FirstPage, "users", len(chunk.UserIds), "error", err)
 			}
 		}
-		if left > 0 {
-			return fmt.Errorf("%w: %d of %d chunks left over; last cause: %w", ErrIncomplete, left, len(chunks), cause)
+		switch {
+		case len(so.Blocked) > 0:
+			return fmt.Errorf("%w: %d users are blocked, and %d chunks left over; put right what the cause names first; last cause: %w", ErrIncomplete, len(so.Blocked), left, cause)
+		case left > 0:
+			return fmt.Errorf("%w: %d chunks left over; last cause: %w", ErrIncomplete, left, cause)
 		}
 		if done == 0 || state != "planned" {
 			return nil
@@ -186,9 +204,9 @@ func (r *Restorer) chunks(ctx context.Context, of int64, state string) ([]db.Res
 }
 
 // passing errors leave a chunk over: somebody stood in the way for too long, or
-// a conversation went while its members came back.
+// its rows are not taken.
 func passing(err error) bool {
-	return database.Contended(err) || database.Code(err) == database.ForeignKeyViolation ||
+	return database.Contended(err) || database.OfRows(err) ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errStale)
 }
 
@@ -196,7 +214,7 @@ func passing(err error) bool {
 func (r *Restorer) restoreChunk(ctx context.Context, run *fence.Run, chunk db.RestoreChunksRow) (int64, error) {
 	restored, err := call(ctx, r, r.cfg.ChunkLimit, "restoring members", func(ctx context.Context, q *db.Queries) (int64, error) {
 		return q.RestoreChunk(ctx, db.RestoreChunkParams{
-			RunID: run.ID, Token: run.Token, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: r.cfg.ChunkPages, Hold: r.cfg.Hold, Target: chunk.Target,
+			RunID: run.ID, Token: run.Token, Day: chunk.Day, FirstPage: chunk.FirstPage, Pages: r.cfg.ChunkPages, UserIds: chunk.UserIds, Hold: r.cfg.Hold, Target: chunk.Target,
 		})
 	})
 	if err == nil {
@@ -217,7 +235,7 @@ const finishLimit = 2 * time.Minute
 // asRun does work in a run of kind restore, and ends the run's row.
 func (r *Restorer) asRun(ctx context.Context, isRevert bool, work func(ctx context.Context, run *fence.Run, so *Result) error) (Result, error) {
 	started := time.Now()
-	var so Result
+	so := Result{Blocked: []Blocked{}}
 	run, err := fence.Begin(ctx, r.pool, fence.Options{
 		Kind: "restore", Phase: "restore", Lease: r.cfg.Lease, Host: r.cfg.Host, Version: r.cfg.Version,
 		Settings: r.cfg.Settings, IsRevert: isRevert, Patience: r.patience(),
@@ -256,6 +274,7 @@ func (r *Restorer) finish(ctx context.Context, run *fence.Run, so *Result, workE
 	if refusal, is := errors.AsType[*result.Refusal](workErr); is {
 		breaker = &refusal.Breaker
 	}
+	so.Breaker = breaker
 	ended, err := call(ctx, r, finishLimit, "finishing the run", func(ctx context.Context, q *db.Queries) (db.RunFinishRow, error) {
 		return q.RunFinish(ctx, db.RunFinishParams{RunID: run.ID, Token: run.Token, State: fence.State(workErr, ErrIncomplete), Breaker: breaker, Error: message, Counts: []byte("{}")})
 	})

@@ -26,9 +26,35 @@ type Checker interface {
 // errStale says that a response grew older than ResponseAge before its delete.
 var errStale = errors.New("the response of auth-service is too old to delete by")
 
-// PreviewRevert says what a restore brought back. It fails with [ErrNoRestore] when
-// the run is no ended restore. It only reads.
-func (r *Restorer) PreviewRevert(ctx context.Context, of int64) (db.RestoreSummaryRow, error) {
+// RevertPreview is what a restore brought back, and the breaker that would refuse to delete all
+// of it again; empty: none would.
+type RevertPreview struct {
+	db.RestoreSummaryRow
+	Breaker string `json:"breaker"`
+	Message string `json:"message"`
+}
+
+// PreviewRevert says what a restore brought back, and what the breakers would say if auth-service
+// returned none of its users. It fails with [ErrNoRestore] when the run is no ended restore. It only reads.
+func (r *Restorer) PreviewRevert(ctx context.Context, of int64) (p RevertPreview, err error) {
+	if p.RestoreSummaryRow, err = r.ended(ctx, of); err != nil {
+		return p, err
+	}
+	breakers, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.PlanLimit, "judging the revert", func(ctx context.Context, q *db.Queries) ([]db.RunBreakersRow, error) {
+		facts, err := q.RestoreFacts(ctx, of)
+		if err != nil {
+			return nil, err
+		}
+		return q.RunBreakers(ctx, db.RunBreakersParams{Settings: r.cfg.Settings, Facts: facts})
+	})
+	if i := slices.IndexFunc(breakers, func(b db.RunBreakersRow) bool { return b.IsTripped }); i >= 0 {
+		p.Breaker, p.Message = breakers[i].Breaker, breakers[i].Message
+	}
+	return p, err
+}
+
+// ended is what became of a restore that is over.
+func (r *Restorer) ended(ctx context.Context, of int64) (db.RestoreSummaryRow, error) {
 	sum, err := database.Do(ctx, r.pool, r.patience(), pgx.ReadOnly, r.cfg.PlanLimit, "reading the restore", func(ctx context.Context, q *db.Queries) (db.RestoreSummaryRow, error) {
 		return q.RestoreSummary(ctx, of)
 	})
@@ -48,14 +74,14 @@ func (r *Restorer) PreviewRevert(ctx context.Context, of int64) (db.RestoreSumma
 // hold but the restore's own. Then it lifts that hold. A pause stops it, since it
 // deletes.
 func (r *Restorer) Revert(ctx context.Context, of int64, checker Checker) (Result, error) {
-	if _, err := r.PreviewRevert(ctx, of); err != nil {
-		return Result{State: fence.State(err, ErrIncomplete), Error: err.Error()}, err
+	if _, err := r.ended(ctx, of); err != nil {
+		return Result{State: fence.State(err, ErrIncomplete), Error: err.Error(), Blocked: []Blocked{}}, err
 	}
 	return r.asRun(ctx, true, func(ctx context.Context, run *fence.Run, so *Result) error {
 		if err := r.judgeRevert(ctx, run, of, checker, so); err != nil {
 			return err
 		}
-		err := r.eachChunk(ctx, run, of, "restored", func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error) {
+		err := r.eachChunk(ctx, run, so, of, "restored", func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error) {
 			so.MembersLeft += chunk.Members
 			return r.revertChunk(ctx, run, of, chunk, checker, so)
 		})

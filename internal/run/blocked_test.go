@@ -72,6 +72,14 @@ func TestBlockedUsers(t *testing.T) {
 			block: trigger(`UPDATE conversation_members SET is_muted = true WHERE conversation_id = OLD.conversation_id AND user_id = OLD.user_id; RETURN NULL;`),
 			says:  "a trigger or rule keeps them", lift: `DROP TRIGGER keep ON conversation_members`, sqlstate: "OC006",
 		},
+		"by a trigger that puts the row back": {
+			block: func(w *world, culprits []uuid.UUID) {
+				trigger(`INSERT INTO conversation_members SELECT OLD.*;`)(w, culprits)
+				w.db.Exec(`DROP TRIGGER keep ON conversation_members`)
+				w.db.Exec(`CREATE TRIGGER keep AFTER DELETE ON conversation_members FOR EACH ROW EXECUTE FUNCTION public.keep()`)
+			},
+			says: "a trigger puts them back", lift: `DROP TRIGGER keep ON conversation_members`, sqlstate: "OC006",
+		},
 	}
 	// Whatever the application's own triggers raise is not taken for the server's word or ours.
 	for _, code := range []string{"P0001", "OC001", "OC002", "OC003", "OC005", "40001", "40P01", "57014", "55P03", "25P02", "25006", "08006", "57P01", "53100", "XX000"} {

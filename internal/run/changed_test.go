@@ -131,11 +131,14 @@ func (w *world) waiting(function string) bool {
 func TestRowVersionGuardWraps(t *testing.T) {
 	t.Parallel()
 	db := testdb.New(t)
-	source := testdb.One[string](db, `SELECT prosrc FROM pg_proc WHERE oid = 'orphan_cleaner.conversation_members_delete'::regproc`)
+	body := func(function string) string {
+		return testdb.One[string](db, `SELECT prosrc FROM pg_proc WHERE oid = $1::regproc`, "orphan_cleaner."+function)
+	}
+	source := strings.NewReplacer("$3", "first_xid", "$4", "window_size").Replace(body("conversation_members_choose")) + body("conversation_members_delete")
 	windows := regexp.MustCompile(`window_size bigint := ([^;]+);`).FindStringSubmatch(source)
 	guards := regexp.MustCompile(`AND (\(m\.xmin.* >= window_size)`).FindAllStringSubmatch(source, -1)
 	if windows == nil || len(guards) != 2 || guards[0][1] != guards[1][1] {
-		t.Fatalf("the guard is not there, or not the same in SELECT and DELETE: %v", guards)
+		t.Fatalf("the guard is not there, or not the same where rows are chosen and deleted: %v", guards)
 	}
 	query := strings.NewReplacer(
 		"first_xid", "@first::bigint", "pg_snapshot_xmax(pg_current_snapshot())", "@newest::text", "m.xmin", "@version::text",

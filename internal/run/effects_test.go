@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/restore"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
@@ -179,6 +181,30 @@ func TestCountsTooLow(t *testing.T) {
 	}
 }
 
+// A count that a trigger or a rule keeps from being changed is not passed over: the member stays with it.
+func TestCountsKeptByOthers(t *testing.T) {
+	for kind, keeps := range map[string]string{
+		"trigger": "CREATE TRIGGER keeps BEFORE UPDATE ON conversations FOR EACH ROW WHEN (old.name = 'c1') EXECUTE FUNCTION keep_count()",
+		"rule":    "CREATE RULE keeps AS ON UPDATE TO conversations WHERE old.name = 'c1' DO INSTEAD NOTHING",
+	} {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			w.lenient()
+			users := w.people(20, 5)
+			w.die(40, users[:2]...)
+			w.counted("on")
+			w.db.Exec(`CREATE FUNCTION keep_count() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'`)
+			w.db.Exec(keeps)
+			w.db.Settle()
+			r, err := w.run()
+			if err == nil || !strings.Contains(err.Error(), "a trigger or rule keeps") || r.MembersDeleted != 0 || r.UsersBlocked != 2 {
+				t.Errorf("%+v, %v", r, err)
+			}
+			w.right("run")
+		})
+	}
+}
+
 // A member whom somebody is just changing is not waited for while conversations are
 // locked: it stays, and is not counted.
 func TestCountsWaitForNoMember(t *testing.T) {
@@ -222,6 +248,25 @@ func TestCountsGiveWay(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	w.right("run")
+}
+
+// A chunk that takes long waits for no conversation at all: who deletes one may wait for the
+// chunk's members by now, and is the one who fails where PostgreSQL finds both waiting after a second.
+func TestCountsOfASlowChunk(t *testing.T) {
+	w := newWorld(t)
+	w.people(2, 3)
+	w.counted("on")
+	w.inTheWay(`SELECT FROM conversations WHERE name = 'c2' FOR UPDATE`)
+	for age, says := range map[string]string{"0": "lock timeout", "0.8": "could not obtain lock on row"} {
+		err := pgx.BeginFunc(t.Context(), w.db.Pool, func(tx pgx.Tx) error {
+			w.exec(tx, `SELECT pg_sleep(`+age+`)`)
+			_, err := tx.Exec(t.Context(), `SELECT orphan_cleaner.conversation_members_counts((SELECT jsonb_agg(jsonb_build_array(id, 1)) FROM conversations), -1)`)
+			return err
+		})
+		if database.Code(err) != database.LockNotAvailable || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s s old: %v", age, err)
+		}
+	}
 }
 
 // What an approval covered and what it did not are two parts of a chunk.
@@ -390,5 +435,97 @@ func TestOwnersPromotedAndChanged(t *testing.T) {
 	w.restored(r.RunID)
 	if got := testdb.One[string](w.db, "SELECT string_agg(m.role, ' ' ORDER BY c.name) FROM conversation_members AS m JOIN conversations AS c ON c.id = m.conversation_id WHERE m.user_id = $1", users[5]); got != "member admin" {
 		t.Errorf("the successor is %s", got)
+	}
+	// Nobody is told of a change that was none.
+	if n := w.db.Count("orphan_cleaner.promotions WHERE undone_by_run IS NOT NULL AND undone_at IS NOT NULL"); n != 1 {
+		t.Errorf("%d successors are told to be what they were, of one", n)
+	}
+}
+
+// A successor who is deleted in turn, and has a successor: two restores bring back who owned what, in whatever order.
+func TestOwnersPromotedInTurn(t *testing.T) {
+	for name, first := range map[string]int{"oldest run first": 0, "newest run first": 1} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.lenient()
+			users := w.people(10, 2)
+			w.owned(users[:1], users[5])
+			before := w.db.Snapshot(roles)
+			w.choose("owners", "promote")
+			var runs []int64
+			for _, dies := range []uuid.UUID{users[0], users[5]} {
+				w.missingFor(40, dies)
+				r := w.must(w.run())
+				if r.MembersDeleted != 2 || r.OwnersLost != 2 {
+					t.Fatalf("%+v", r)
+				}
+				runs = append(runs, r.RunID)
+			}
+			back := []int64{w.restored(runs[first]), w.restored(runs[1-first])}
+			if diff := before.Diff(w.db.Snapshot(roles)); diff != "" {
+				t.Errorf("after the restores:\n%s", diff)
+			}
+			told := testdb.One[string](w.db, `SELECT string_agg(DISTINCT undone_by_run || ' ' || role_before, ', ' ORDER BY undone_by_run || ' ' || role_before) FROM orphan_cleaner.promotions WHERE undone_at IS NOT NULL`)
+			want := fmt.Sprintf("%d member, %d admin", back[0], back[1])
+			if first == 0 { // while the first successor is away, nothing becomes of his role
+				want = fmt.Sprintf("%d admin, %[1]d member", back[1])
+			}
+			if told != want {
+				t.Errorf("told: %s, not %s", told, want)
+			}
+		})
+	}
+}
+
+// A promotion that a trigger keeps from being made is not passed over: the owner stays.
+func TestOwnersPromotionKeptByOthers(t *testing.T) {
+	for kind, body := range map[string]string{"kept": "RETURN NULL", "changed": "new.role := old.role; RETURN new"} {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			w.lenient()
+			users := w.people(20, 3)
+			w.die(40, users[:3]...)
+			w.owned(users[:1], users[5])
+			w.choose("owners", "promote")
+			w.db.Exec(`CREATE FUNCTION keep_role() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN ` + body + `; END'`)
+			w.db.Exec(`CREATE TRIGGER keeps BEFORE UPDATE OF role ON conversation_members FOR EACH ROW EXECUTE FUNCTION keep_role()`)
+			w.db.Settle()
+			r, err := w.run()
+			if err == nil || !strings.Contains(err.Error(), "a trigger or rule keeps") || r.MembersDeleted != 2*3 || r.UsersBlocked != 1 {
+				t.Errorf("%+v, %v", r, err)
+			}
+			if n := w.db.Count(ownerless); n != 0 || w.db.Count("orphan_cleaner.promotions") != 0 {
+				t.Errorf("%d conversations without an owner", n)
+			}
+		})
+	}
+}
+
+// A role may be of an enum, which may know no admin.
+func TestOwnersOfAnEnum(t *testing.T) {
+	for _, choice := range []string{"keep", "promote"} {
+		t.Run(choice, func(t *testing.T) {
+			w := newWorld(t)
+			w.lenient()
+			users := w.people(20, 3)
+			w.die(40, users[:3]...)
+			w.owned(users[:1], users[5])
+			w.db.Script(`UPDATE conversation_members SET role = 'member' WHERE role = 'admin';
+				CREATE TYPE member_role AS ENUM ('member', 'owner');
+				ALTER TABLE conversation_members ALTER COLUMN role DROP DEFAULT;
+				ALTER TABLE conversation_members DROP CONSTRAINT IF EXISTS conversation_members_role_check;
+				ALTER TABLE conversation_members ALTER COLUMN role TYPE member_role USING role::member_role;
+				ALTER TABLE conversation_members_backup ALTER COLUMN role TYPE member_role USING role::member_role`)
+			w.choose("owners", choice)
+			before := w.db.Snapshot(roles)
+			r := w.must(w.run())
+			if want := map[string]int64{"keep": 6, "promote": 9}[choice]; r.MembersDeleted != want || w.db.Count(ownerless) != 0 {
+				t.Fatalf("%+v", r)
+			}
+			w.restored(r.RunID)
+			if diff := before.Diff(w.db.Snapshot(roles)); diff != "" {
+				t.Errorf("after the restore:\n%s", diff)
+			}
+		})
 	}
 }

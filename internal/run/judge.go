@@ -32,7 +32,7 @@ func (r *run) judge(ctx context.Context, f *found) error {
 		return q.RunJudge(ctx, db.RunJudgeParams{RunID: r.fence.ID, Token: r.fence.Token, Report: report})
 	})
 	if err == nil && judged.Breaker != "" {
-		err = &Refusal{Breaker: judged.Breaker, Message: judged.Message}
+		err = &Refusal{Breaker: judged.Breaker, Message: judged.Message, Approve: fmt.Sprint("orphan-cleaner approve ", r.fence.ID)}
 	}
 	return err
 }
@@ -92,7 +92,7 @@ func (r *run) judgeDry(ctx context.Context, f *found) error {
 		return q.RunBreakers(ctx, db.RunBreakersParams{Settings: settings, Facts: encoded})
 	})
 	if i := slices.IndexFunc(breakers, func(b db.RunBreakersRow) bool { return b.IsTripped }); err == nil && i >= 0 {
-		return &Refusal{Breaker: breakers[i].Breaker, Message: breakers[i].Message}
+		return &Refusal{Breaker: breakers[i].Breaker, Message: breakers[i].Message, Approve: "orphan-cleaner run, then orphan-cleaner approve with the number of that run"}
 	}
 	return err
 }

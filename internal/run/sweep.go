@@ -181,9 +181,12 @@ func (r *run) deleteChunk(ctx context.Context, chunk []db.RunDuePageRow, patienc
 	return deleted, nil
 }
 
-// deletePart is snapshot, second check, one call of the delete function, and rest.
+// deletePart is rest, snapshot, second check, and one call of the delete function.
 // It returns the users who were still missing.
 func (r *run) deletePart(ctx context.Context, users []uuid.UUID) (done db.RunSweepChunkRow, missing []uuid.UUID, err error) {
+	if err := r.throttle.Rest(ctx); err != nil {
+		return done, users, err
+	}
 	checkedFrom, err := read(ctx, r, "taking a snapshot", func(ctx context.Context, q *db.Queries) (string, error) { return q.SnapshotOldest(ctx) })
 	if err := failpoint.After("snapshot", err); err != nil {
 		return done, users, err
@@ -222,13 +225,13 @@ func (r *run) deletePart(ctx context.Context, users []uuid.UUID) (done db.RunSwe
 		return done, missing, err
 	}
 	rows := result.Rows(done.RowsDeleted)
-	if rows.Sum() > 0 { // before the rest, which an interruption ends
+	if rows.Sum() > 0 {
 		r.tally(func(*result.Run) { r.rows.Deleted = r.rows.Deleted.Plus(rows) })
 		r.report(func(p *result.Progress) { p.MembersDeleted += r.rows.Members(rows) })
 		r.observer.ChunkDone(r.rows.Members(rows))
 	}
 	r.throttle.Note(rows.Sum(), time.Since(began))
-	return done, missing, r.throttle.Rest(ctx, time.Since(began))
+	return done, missing, nil
 }
 
 // checkAgain sorts due users into those still missing and those alive. Users of an

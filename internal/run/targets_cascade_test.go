@@ -1,9 +1,13 @@
 package run_test
 
 import (
+	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/google/uuid"
 
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
@@ -44,16 +48,23 @@ func TestNoDeleteReachesAnotherTarget(t *testing.T) {
 	}
 }
 
-// Rows of a table with a column that its backup has not are not deleted.
+// Rows of a table that got a column, which its backup has not, are not deleted: no run begins, and
+// one that had begun ends.
 func TestTargetWithANewColumn(t *testing.T) {
 	w := newContent(t)
 	users := w.people(60, 2)
 	w.like(90, 3, users[:2]...)
-	w.db.Exec(`ALTER TABLE likes ADD COLUMN note text DEFAULT 'of value'`)
 	w.die(40, users[0])
-	r, err := w.run()
+	client, added := w.client(), sync.OnceFunc(func() { w.db.Exec(`ALTER TABLE likes ADD COLUMN note text DEFAULT 'of value'`) })
+	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
+		added()
+		return client.Missing(ctx, ids)
+	}))
 	if err == nil || errors.Is(err, run.ErrIncomplete) || r.UsersBlocked != 0 || !strings.Contains(err.Error(), "other columns than those that its backup was printed for") || w.likesOf(users[0]) != 3 || w.membersOf(users[0]) != 2 || target(r, "likes").RowsDeleted != 0 {
 		t.Errorf("%v, %+v", err, r)
+	}
+	if _, err = w.run(); !errors.Is(err, run.ErrPreflight) || !strings.Contains(err.Error(), "target likes: column note is new") {
+		t.Errorf("%v", err)
 	}
 	w.evidence(0)
 	w.invariant(0)

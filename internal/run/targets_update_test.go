@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/nova-social/orphan-cleaner/internal/restore"
 	"github.com/nova-social/orphan-cleaner/internal/result"
@@ -113,6 +114,7 @@ func TestRestoreOfUpdates(t *testing.T) {
 		t.Errorf("restored again: %v, %+v", err, again)
 	}
 	w.db.Exec(`UPDATE posts SET body = 'used' WHERE id IN (SELECT id FROM posts WHERE user_id = $1 LIMIT 1)`, users[2])
+	w.db.Settle()
 	back, err := w.restorer().Revert(t.Context(), r.RunID, w.client())
 	if err != nil || back.RowsReverted != 9 {
 		t.Errorf("%v, %+v", err, back)
@@ -171,5 +173,56 @@ func TestUpdatedSinceThePlan(t *testing.T) {
 	}
 	if n := w.db.Count(`posts WHERE body = 'newer' AND deleted_at IS NOT NULL`); n != 1 {
 		t.Errorf("%d newer posts are as they were", n)
+	}
+}
+
+// A chunk of a restore and one of a revert look up their own rows in the list of the restore,
+// without statistics, too: none reads it from end to end.
+func TestChunksReadTheirOwnPartOfARestore(t *testing.T) {
+	w := newPosts(t)
+	users := w.people(60, 1)
+	w.like(90, 200, users[:30]...)
+	w.db.Exec(`INSERT INTO posts (user_id, created_at) SELECT user_id, created_at FROM likes`)
+	w.die(40, users[:30]...)
+	deleted := w.must(w.run())
+	restored, err := w.restorer().Restore(t.Context(), restore.Selection{Run: deleted.RunID})
+	if err != nil || restored.RowsRestored != 30+2*6000 {
+		t.Fatalf("%v, %+v", err, restored)
+	}
+	// The first pages once more, as they were planned.
+	w.db.Exec(`UPDATE orphan_cleaner.restores SET state = 'planned'`)
+	w.db.Exec(`UPDATE orphan_cleaner.runs SET state = 'running', phase = 'restore', finished_at = NULL, heartbeat_at = clock_timestamp() WHERE run_id = $1`, restored.RunID)
+	w.db.Exec(`DELETE FROM likes`)
+	w.db.Exec(`DELETE FROM orphan_cleaner.likes_audit WHERE run_id IS NULL`)
+	w.db.Exec(`UPDATE posts AS p SET (body, deleted_at) = (SELECT b.set_to ->> 'body', (b.set_to ->> 'deleted_at')::timestamptz FROM orphan_cleaner.posts_backup AS b WHERE b.id = p.id)`)
+	const page = `(now() AT TIME ZONE 'UTC')::date, 0, 32`
+	chunk := func(of, call string) {
+		t.Helper()
+		var rows, read int64
+		if err := pgx.BeginFunc(t.Context(), w.db.Pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), `SELECT set_config('orphan_cleaner.run_token', r.token::text, true) FROM orphan_cleaner.runs AS r WHERE r.state = 'running'`); err != nil {
+				return err
+			}
+			if err := tx.QueryRow(t.Context(), call).Scan(&rows); err != nil {
+				return err
+			}
+			return tx.QueryRow(t.Context(), `SELECT pg_stat_get_xact_tuples_returned('orphan_cleaner.restores'::regclass)`).Scan(&read)
+		}); err != nil {
+			t.Fatalf("%s: %v", of, err)
+		}
+		if rows < 500 || read > 0 {
+			t.Errorf("%s: the list was read from end to end, %d rows for %d", of, read, rows)
+		}
+	}
+	for _, of := range []string{"likes", "posts"} {
+		chunk("restoring "+of, `SELECT orphan_cleaner.`+of+`_restore_chunk(r.run_id, r.token, `+page+`, ARRAY(SELECT user_id FROM conversation_members), '1 day') FROM orphan_cleaner.runs AS r WHERE r.state = 'running'`)
+	}
+	w.db.Exec(`DELETE FROM orphan_cleaner.holds`)
+	w.db.Exec(`INSERT INTO orphan_cleaner.sightings (run_id, user_id, verdict) SELECT r.run_id, u.id, 'missing' FROM orphan_cleaner.runs AS r, unnest($1::uuid []) AS u (id) WHERE r.state = 'running'`, users[:30])
+	w.db.Settle()
+	for _, of := range []string{"likes", "posts"} {
+		chunk("reverting "+of, `SELECT c.rows_chosen FROM orphan_cleaner.runs AS r
+			CROSS JOIN LATERAL orphan_cleaner.`+of+`_revert_chunk(r, r.run_id, `+page+`, ARRAY(SELECT user_id FROM orphan_cleaner.sightings), pg_snapshot_xmin(pg_current_snapshot())) AS c
+			WHERE r.state = 'running'`)
 	}
 }

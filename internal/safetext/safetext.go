@@ -31,14 +31,22 @@ func Line(text string, most int) string {
 		}
 		return "://[hidden]@"
 	})
+	return cut(line, most)
+}
+
+// URL is as Line, but shows the name of the login: of a URL that was made without its
+// secrets.
+func URL(url string, most int) string { return cut(escape(url), most) }
+
+func cut(line string, most int) string {
 	if len(line) <= most {
 		return line
 	}
-	cut := most - len(ellipsis)
-	for !utf8.RuneStart(line[cut]) {
-		cut--
+	end := most - len(ellipsis)
+	for !utf8.RuneStart(line[end]) {
+		end--
 	}
-	return line[:cut] + ellipsis
+	return line[:end] + ellipsis
 }
 
 func escape(text string) string {

@@ -42,6 +42,13 @@ func TestLine(t *testing.T) {
 	}
 }
 
+func TestURL(t *testing.T) {
+	t.Parallel()
+	if got, want := safetext.URL("postgres://runner@h\u202e/\x1b[2J", 1000), `postgres://runner@h\u202e/\x1b[2J`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func TestLineIsCut(t *testing.T) {
 	for in, want := range map[string]string{
 		"1234567890":                      "1234567890",

@@ -18,7 +18,7 @@ var daysPattern = regexp.MustCompile(`^(\d+)d(.*)$`)
 // UnmarshalText refuses a number without a unit and anything not positive.
 func (d *Duration) UnmarshalText(text []byte) error {
 	value := string(text)
-	wrong := fmt.Errorf("%q is not a duration: write a number with its unit, such as 30d, 12h or 90s", value)
+	wrong := fmt.Errorf("%q is not a duration: write a number above 0 with its unit, such as 30d, 12h or 90s, 36500d at most", value)
 	var days time.Duration
 	rest := value
 	if parts := daysPattern.FindStringSubmatch(value); parts != nil {

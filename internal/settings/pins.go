@@ -49,15 +49,24 @@ func Pinned(asked, inForce []byte) (pinned []string) {
 		before, was := own[name].(float64)
 		// Seconds pass through decimal fractions: less than a microsecond is no difference.
 		if is && was && max(value-before, before-value) > 1e-6 {
-			pinned = append(pinned, name+" at "+boundText(name, value)+", not "+boundText(name, before))
+			pinned = append(pinned, PinText(name, value, before))
 		}
 	}
 	return pinned
 }
 
-func boundText(name string, value float64) string {
-	if name == "retention" || name == "max-gap" {
-		return time.Duration(value * float64(time.Second)).String()
+// PinText is how a run says that a pin binds it, and no longer what it was started with.
+func PinText(name string, value, before float64) string {
+	return name + " at " + BoundText(name, value) + ", not " + BoundText(name, before)
+}
+
+// IsTime says that a bound is a time, in seconds.
+func IsTime(name string) bool { return name == "retention" || name == "max-gap" }
+
+// BoundText is the value as it would be written.
+func BoundText(name string, value float64) string {
+	if IsTime(name) {
+		return Duration(value * float64(time.Second)).String()
 	}
 	return strconv.FormatFloat(value, 'f', -1, 64)
 }

@@ -57,7 +57,7 @@ func DefaultRun() Run {
 	const day = 24 * time.Hour
 	return Run{
 		BatchSize: 100, Concurrency: 8, Retention: 30 * day, MaxGap: 7 * day, Lease: time.Minute,
-		PageUsers: 5000, ChunkTime: 100 * time.Millisecond, ChunkRows: 10_000, SweepConnections: 2,
+		PageUsers: 20_000, ChunkTime: 100 * time.Millisecond, ChunkRows: 10_000, SweepConnections: 2,
 		LockTimeout: 2 * time.Second, ChunkLimit: 30 * time.Second, ResponseAge: 10 * time.Second, Attempts: 5,
 		Limits: DefaultLimits(),
 	}

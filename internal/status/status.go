@@ -27,6 +27,7 @@ type Status struct {
 	Runs      []db.RunRecentRow        `json:"runs"`
 	Targets   []db.MetricsTargetsRow   `json:"targets"` // of all runs, and of the last one that was judged
 	Backlog   []db.CandidateBacklogRow `json:"backlog"`
+	Rows      []db.CandidateTargetsRow `json:"candidate_rows"` // of candidates, due or not, in each target
 	Blocked   []BlockedUser            `json:"blocked"`
 	Window    *WindowState             `json:"window"`
 	Events    []db.EventBacklogRow     `json:"events"` // what each sink lacks
@@ -52,6 +53,9 @@ func Read(ctx context.Context, q *db.Queries, ask Ask) (st Status, err error) {
 	if st.Backlog, err = q.CandidateBacklog(ctx, db.CandidateBacklogParams{Retention: ask.Retention, MaxRows: ask.Days}); err != nil {
 		return st, fmt.Errorf("reading the backlog: %w; see: orphan-cleaner check", err)
 	}
+	if st.Rows, err = q.CandidateTargets(ctx); err != nil {
+		return st, fmt.Errorf("reading the rows of candidates: %w; see: orphan-cleaner check", err)
+	}
 	if st.Blocked, err = ReadBlocked(ctx, q); err != nil {
 		return st, fmt.Errorf("reading who is blocked: %w; see: orphan-cleaner check", err)
 	}
@@ -74,6 +78,7 @@ func Read(ctx context.Context, q *db.Queries, ask Ask) (st Status, err error) {
 	if st.Alive, err = q.RecheckAlive(ctx); err != nil {
 		return st, fmt.Errorf("reading who is alive again: %w; see: orphan-cleaner check", err)
 	}
+	st.Coverage = []db.CoverageStateRow{}
 	switch coverage, err := q.CoverageState(ctx); {
 	case err == nil:
 		st.Coverage = append(st.Coverage, coverage)
@@ -88,12 +93,6 @@ func Read(ctx context.Context, q *db.Queries, ask Ask) (st Status, err error) {
 		st.Window = &WindowState{ask.Window.String(), ask.Window.Open(time.Now()), ask.Window.Next(time.Now()).UTC()}
 	}
 	st.Verdict = st.Judge(time.Now(), schedule)
-	// An empty list is [], never null.
-	st.Runs, st.Backlog = append([]db.RunRecentRow{}, st.Runs...), append([]db.CandidateBacklogRow{}, st.Backlog...)
-	st.Refused, st.Approvals = append([]db.RefusalUnsettledRow{}, st.Refused...), append([]db.ApprovalOpenRow{}, st.Approvals...)
-	st.Paused, st.Alive = append([]db.PauseInForceRow{}, st.Paused...), append([]db.RecheckAliveRow{}, st.Alive...)
-	st.Targets = append([]db.MetricsTargetsRow{}, st.Targets...)
-	st.Coverage, st.Events = append([]db.CoverageStateRow{}, st.Coverage...), append([]db.EventBacklogRow{}, st.Events...)
 	return st, nil
 }
 

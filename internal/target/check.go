@@ -3,6 +3,7 @@ package target
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/safetext"
 )
 
 // References are the columns of a database that look like user ids.
@@ -21,8 +23,8 @@ type References struct {
 	Ignored   []string    `json:"ignored"`   // the columns that are ignored
 	Left      []Reference `json:"left"`      // neither: what is to be decided
 	Unsampled []Unsampled `json:"unsampled"` // uuid columns that only their values could tell
-	Disagree  []string    `json:"disagree"`  // where file, registry and functions do; not looked for here
-	Notes     []string    `json:"notes"`     // what could not be shown of the file, and targets that were not applied
+	Disagree  []string    `json:"disagree"`  // where file, registry and functions do, and targets that were not applied; not looked for here
+	Notes     []string    `json:"notes"`     // what could not be shown of the file
 }
 
 // Reference is a column that looks like a user id.
@@ -115,15 +117,42 @@ func sampleOf(ctx context.Context, pool *pgxpool.Pool, c db.TargetReferencesRow)
 	return s, err
 }
 
+// unprintable is why a column can be no target though its table has a key, or empty.
+func unprintable(c db.TargetReferencesRow) string {
+	t := Target{Table: Table{c.TableSchema, c.TableName}, User: c.ColumnName, Key: c.KeyColumns, Age: c.AgeColumn, Action: Delete}
+	if c.IsNullable {
+		t.Action = Update
+	}
+	switch isGenerated := !slices.Contains(c.ColumnNames, c.ColumnName); {
+	case isGenerated && c.IsNullable:
+		return "no target: it is generated, and cannot be set to null"
+	case t.deletesOthers():
+		return "no target: a delete by it would delete members whose own users may live"
+	}
+	for _, name := range append([]string{c.TableSchema, c.TableName, c.ColumnName, c.AgeColumn}, c.KeyColumns...) {
+		if name != "" && (!plainNames.MatchString(name) || strings.Contains(name, ".")) {
+			return fmt.Sprintf("no target: %q has other characters than letters, digits and _", name)
+		}
+	}
+	var s Shape
+	for _, name := range c.ColumnNames {
+		s.Columns = append(s.Columns, Column{Name: name, Type: "uuid"})
+	}
+	if of, is := errors.AsType[*Error](t.Printable(s)); is {
+		return "no target: " + of.Message
+	}
+	return ""
+}
+
 // stanza is what a file could say about a column: a target, or a reason to ignore it where
 // it can be none. What can be null is set to null: a row may belong to more than its user.
 func stanza(c db.TargetReferencesRow) string {
-	table := c.TableSchema + "." + c.TableName
+	table, reason := c.TableSchema+"."+c.TableName, unprintable(c)
 	var entry any = []struct {
 		Column string `yaml:"column"`
 		Reason string `yaml:"reason"`
-	}{{table + "." + c.ColumnName, "why rows of deleted users stay"}}
-	if len(c.KeyColumns) > 0 && c.TypeName == "uuid" {
+	}{{table + "." + c.ColumnName, safetext.Line(cmp.Or(reason, "why rows of deleted users stay"), 200)}}
+	if len(c.KeyColumns) > 0 && c.TypeName == "uuid" && reason == "" {
 		t := struct {
 			Name   string            `yaml:"name"`
 			Table  string            `yaml:"table"`
@@ -133,7 +162,7 @@ func stanza(c db.TargetReferencesRow) string {
 			Action string            `yaml:"action"`
 			Where  string            `yaml:"where,omitempty"`
 			Set    map[string]string `yaml:"set,flow,omitempty"`
-		}{strings.ToLower(c.TableName), table, c.ColumnName, c.KeyColumns, cmp.Or(c.AgeColumn, none), Delete, "", nil}
+		}{cmp.Or(strings.TrimLeft(strings.ToLower(c.TableName), "_0123456789"), "t"), table, c.ColumnName, c.KeyColumns, cmp.Or(c.AgeColumn, none), Delete, "", nil}
 		if c.ColumnName != Members().User {
 			t.Name += "_" + strings.ToLower(c.ColumnName)
 		}

@@ -40,7 +40,7 @@ func (f File) Droppable(ctx context.Context, pool *pgxpool.Pool, printed []strin
 				}
 			}
 			if users > 0 {
-				return &Error{f.Path, 1, 1, fmt.Sprintf("target %s is gone from the file, and %d candidates have rows in it that nobody would clean any more: put it back until they are cleaned, see orphan-cleaner status", name, users)}
+				return &Error{f.Path, 1, 1, fmt.Sprintf("target %s is gone from the file, and %d candidates have rows in it that nobody would clean any more: put it back until they are cleaned; a row whose age is null is never cleaned: set its age, or delete it", name, users)}
 			}
 		}
 		return nil

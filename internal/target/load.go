@@ -1,6 +1,8 @@
 package target
 
 import (
+	"errors"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,8 +24,8 @@ var (
 	plainNames = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62}){0,2}$`)
 )
 
-// Load reads a file and checks what can be checked without a database. Its error is an
-// *[Error] at the first place that has to be changed.
+// Load reads a file and checks what can be checked without a database. Its error joins an
+// *[Error] for each place that has to be changed, in their order.
 func Load(path string) (File, error) {
 	root, err := document(path)
 	if err != nil {
@@ -38,11 +40,8 @@ func Load(path string) (File, error) {
 			r.list(n, "ignore", func(n *yaml.Node) { f.Ignored = append(f.Ignored, r.ignored(n)) })
 		},
 	})
-	if r.err != nil {
-		return File{}, r.err
-	}
-	if err := f.distinct(); err != nil {
-		return File{}, err
+	if r.errs = append(r.errs, f.distinct()...); len(r.errs) > 0 {
+		return File{}, inOrder(r.errs)
 	}
 	f.Targets, err = sorted(f.Targets)
 	return f, err
@@ -50,6 +49,7 @@ func Load(path string) (File, error) {
 
 func (r *reader) target(n *yaml.Node) Target {
 	var t Target
+	before := len(r.errs)
 	within := place{r.path, map[string]position{}} // of the items of lists and mappings
 	names := func(field string, into *[]string, name func(*yaml.Node) string) func(*yaml.Node) {
 		return func(n *yaml.Node) {
@@ -67,14 +67,10 @@ func (r *reader) target(n *yaml.Node) Target {
 		}
 	}
 	p := r.mapping(n, "a target", []string{"name", "table", "user", "key", "age", "action"}, map[string]func(*yaml.Node){
-		"name": func(n *yaml.Node) { t.Name = r.targetName(n) },
-		"table": func(n *yaml.Node) {
-			if names := r.names(n, 2, "schema and table, such as public.likes"); names != nil {
-				t.Table = Table{names[0], names[1]}
-			}
-		},
-		"user": func(n *yaml.Node) { t.User = r.column(n) },
-		"key":  names("key", &t.Key, r.column),
+		"name":  func(n *yaml.Node) { t.Name = r.targetName(n) },
+		"table": func(n *yaml.Node) { t.Table = r.table(n) },
+		"user":  func(n *yaml.Node) { t.User = r.column(n) },
+		"key":   names("key", &t.Key, r.column),
 		"age": func(n *yaml.Node) {
 			if t.Age = r.column(n); t.Age == none {
 				t.Age = ""
@@ -103,47 +99,51 @@ func (r *reader) target(n *yaml.Node) Target {
 				"window":  func(n *yaml.Node) { t.Backup.Window = r.duration(n, "window") },
 			})
 		},
-		"counter": func(n *yaml.Node) { r.fail(n, "counter is reserved for a later version: remove it") },
-		"owners":  func(n *yaml.Node) { r.fail(n, "owners is reserved for a later version: remove it") },
+		"counter": func(n *yaml.Node) { t.Counter = r.counter(n, within) },
+		"owners": func(n *yaml.Node) {
+			r.fail(n, "owners is a choice of effects, for conversations alone: remove it; see docs/effects.md")
+		},
 	})
-	for name, at := range within.at {
-		p.at[name] = at
-	}
+	maps.Copy(p.at, within.at)
 	t.place = p
-	if r.err == nil {
-		r.err = t.coherent()
+	if len(r.errs) == before {
+		r.errs = append(r.errs, t.coherent()...)
 	}
 	return t
 }
 
-// coherent is an error where the fields of a target do not fit together.
-func (t Target) coherent() error {
-	switch {
-	case t.Action == Delete && t.Set != nil:
-		return t.Errorf("set", "a delete sets nothing: remove set, or write action: update")
-	case t.Action == Delete && t.Backup.Columns != nil:
-		return t.Errorf("backup", "a delete backs up whole rows: remove columns")
-	case t.Action == Update && len(t.Set) == 0:
-		return t.Errorf("set", "an update needs set: the columns and the expressions that they are set to")
-	case t.Action == Update && t.Where == "":
-		return t.Errorf("action", "an update needs where, which is false after set: without it each run would update the same rows again")
-	case t.Backup.Window != 0 && t.Backup.Window < 24*time.Hour:
-		return t.Errorf("backup", "window is under one day: backups would be dropped before anybody notices a mistake")
-	}
-	for _, a := range t.Set {
-		if slices.Contains(t.Key, a.Column) {
-			return t.Errorf("set."+a.Column, "%s is of the key, by which a restore finds the row: set another column", a.Column)
+// coherent are the errors where the fields of a target do not fit together.
+func (t Target) coherent() (errs []error) {
+	wrong := func(is bool, field, format string, args ...any) {
+		if is {
+			errs = append(errs, t.Errorf(field, format, args...))
 		}
 	}
-	return nil
+	wrong(t.Action == Delete && t.Set != nil, "set", "a delete sets nothing: remove set, or write action: update")
+	wrong(t.Action == Delete && t.Backup.Columns != nil, "backup", "a delete backs up whole rows: remove columns")
+	wrong(t.Action == Update && len(t.Set) == 0, "set", "an update needs set: the columns and the expressions that they are set to")
+	wrong(t.Action == Update && t.Where == "", "action", "an update needs where, which is false after set: without it each run would update the same rows again")
+	wrong(t.Backup.Window != 0 && t.Backup.Window < 24*time.Hour, "backup", "window is under one day: backups would be dropped before anybody notices a mistake")
+	if c := t.Counter; c != nil {
+		wrong(slices.ContainsFunc(c.Key, func(p Pair) bool { return p.Counter == c.Column }),
+			"counter.column", "%s is of the key, by which the count is found: name the column that counts", c.Column)
+	}
+	for _, a := range t.Set {
+		wrong(slices.Contains(t.Key, a.Column), "set."+a.Column, "%s is of the key, by which a restore finds the row: set another column", a.Column)
+	}
+	return errs
 }
 
 func (r *reader) ignored(n *yaml.Node) (i Ignored) {
 	i.place = r.mapping(n, "an entry of ignore", []string{"column", "reason"}, map[string]func(*yaml.Node){
 		"column": func(n *yaml.Node) {
-			if names := r.names(n, 3, "schema, table and column, such as public.posts.moderated_by"); names != nil {
-				i.Table, i.Column = Table{names[0], names[1]}, names[2]
+			// Whatever the catalog has: nothing is printed of it.
+			names := strings.Split(r.text(n, "a name"), ".")
+			if len(names) != 3 || slices.Contains(names, "") {
+				r.fail(n, "%q is no schema, table and column, such as public.posts.moderated_by, as in the catalog and without quotes", n.Value)
+				return
 			}
+			i.Table, i.Column = Table{names[0], names[1]}, names[2]
 		},
 		"reason": func(n *yaml.Node) {
 			i.Reason = r.text(n, "reason")
@@ -163,6 +163,13 @@ func (r *reader) names(n *yaml.Node, parts int, what string) []string {
 		return nil
 	}
 	return names
+}
+
+func (r *reader) table(n *yaml.Node) (t Table) {
+	if names := r.names(n, 2, "schema and table, such as public.likes"); names != nil {
+		t = Table{names[0], names[1]}
+	}
+	return t
 }
 
 func (r *reader) column(n *yaml.Node) string {
@@ -202,38 +209,51 @@ func (r *reader) limits(n *yaml.Node) settings.Limits {
 		limit, err := strconv.ParseFloat(r.text(value, name), 64)
 		if err == nil {
 			err = settings.CheckLimit(name, limit)
+		} else {
+			err = errors.New("it is a number, as 0.05 for 5 %")
 		}
 		if _, is := known[name]; !is {
 			r.unknown(key, name, "limit of a target", known)
 		} else if err != nil {
-			r.fail(value, "%s is %q: %s", name, value.Value, strings.TrimPrefix(err.Error(), "strconv.ParseFloat: parsing "+strconv.Quote(value.Value)+": "))
+			r.fail(value, "%s is %q: %s", name, value.Value, err)
 		}
 		limits[name] = limit
 	})
 	return limits
 }
 
-// distinct is an error at the second of two entries of one name or one column.
-func (f File) distinct() error {
+// distinct are the errors at the second of two entries of one name or one column. What is missing is like nothing.
+func (f File) distinct() (errs []error) {
 	names, columns := map[string]bool{}, map[string]string{}
 	for _, t := range append([]Target{Members()}, f.Targets...) {
 		column := t.Table.String() + "." + t.User
-		if names[t.Name] {
-			return t.Errorf("name", "there is a target %s already: choose another name", t.Name)
+		if names[t.Name] && t.Name != "" {
+			errs = append(errs, t.Errorf("name", "there is a target %s already: choose another name", t.Name))
 		}
-		if other := columns[column]; other != "" {
-			return t.Errorf("user", "%s is the column of target %s already: a column has one target", column, other)
+		if other := columns[column]; other != "" && t.User != "" && t.Table.Name != "" {
+			errs = append(errs, t.Errorf("user", "%s is %s already: a column has one target", column, other))
 		}
-		names[t.Name], columns[column] = true, t.Name
+		if t.deletesOthers() {
+			errs = append(errs, t.Errorf("action", "a delete by %s would delete members whose own users may live, and knows no hold on a conversation, owner or count: use action update", t.User))
+		}
+		names[t.Name] = true
+		if t.Name != "" {
+			columns[column] = "the column of target " + t.Name
+		}
 	}
 	for _, i := range f.Ignored {
 		column := i.Table.String() + "." + i.Column
-		if other := columns[column]; other != "" {
-			return i.Errorf("column", "%s is the column of target %s, or ignored already: remove one", column, other)
+		if other := columns[column]; other != "" && i.Column != "" {
+			errs = append(errs, i.Errorf("column", "%s is %s already: remove one", column, other))
 		}
-		columns[column] = "ignore"
+		columns[column] = "ignored"
 	}
-	return nil
+	return errs
+}
+
+// deletesOthers says that it deletes members by another column than theirs.
+func (t Target) deletesOthers() bool {
+	return t.Action == Delete && t.Table == Members().Table && t.User != Members().User
 }
 
 // sorted puts each target behind those that it names in after, and otherwise leaves them as they are.
@@ -242,12 +262,16 @@ func sorted(targets []Target) ([]Target, error) {
 	known := func(name string) bool {
 		return done[name] || slices.ContainsFunc(targets, func(t Target) bool { return t.Name == name })
 	}
+	var unknown []error
 	for _, t := range targets {
 		for _, name := range t.After {
 			if !known(name) {
-				return nil, t.Errorf("after."+name, "there is no target %s: add it, or remove it from after", name)
+				unknown = append(unknown, t.Errorf("after."+name, "there is no target %s: add it, or remove it from after", name))
 			}
 		}
+	}
+	if unknown != nil {
+		return nil, inOrder(unknown)
 	}
 	var order []Target
 	for len(order) < len(targets) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -43,6 +44,7 @@ targets:
     action: delete
     after:
       - conversation_members
+    counter: {table: content.posts, key: {id: post_id, part: user_id}, column: likes}
 ignore:
   - {column: content.posts.moderated_by, reason: staff ids}
 `
@@ -54,6 +56,7 @@ func TestLoad(t *testing.T) {
 	likes.place, posts.place = place{}, place{}
 	if want := (Target{
 		Name: "likes", Table: Table{"content", "likes"}, User: "user_id", Key: []string{"post_id", "user_id"}, Action: Delete, After: []string{"conversation_members"},
+		Counter: &Counter{Table{"content", "posts"}, []Pair{{"id", "post_id"}, {"part", "user_id"}}, "likes"},
 	}); !reflect.DeepEqual(likes, want) {
 		t.Errorf("%+v", likes)
 	}
@@ -92,6 +95,7 @@ var broken = []struct {
 	{"table: content.posts", `table: 'content."posts"'`, "4:12", "without quotes", false},
 	{"table: content.posts\n    user: author_id", "table: content.likes\n    user: user_id", "18:11", "a column has one target", true},
 	{"table: content.posts\n    user: author_id", "table: public.conversation_members\n    user: user_id", "5:11", "target conversation_members already", true},
+	{"table: content.likes\n    user: user_id", "table: public.conversation_members\n    user: invited_by", "21:13", "members whose own users may live", true},
 	{"user: author_id", `user: "user id"`, "5:11", "no plain name of a column", false},
 	{"user: author_id", "user: $1", "5:11", "no plain name of a column", false},
 	{"user: author_id", "user: " + strings.Repeat("a", 64), "5:11", "no plain name of a column", false},
@@ -118,22 +122,34 @@ var broken = []struct {
 	{"delete-share: 0.02", "delete-shares: 0.02", "13:14", "did you mean delete-share?", false},
 	{"delete-share: 0.02", "candidate-share: 0.02", "13:14", "no limit of a target", false},
 	{"delete-share: 0.02", "delete-share: 2", "13:28", "0 to 1", false},
-	{"delete-share: 0.02", "delete-share: a lot", "13:28", "invalid syntax", false},
+	{"delete-share: 0.02", "delete-share: a lot", "13:28", "it is a number, as 0.05 for 5 %", false},
+	{"delete-share: 0.02", "delete-share: 5%", "13:28", "it is a number, as 0.05 for 5 %", false},
 	{"delete-rows: 100", "delete-rows: -1", "13:47", "0 or more", false},
 	{"window: 180d", "window: 1h", "15:13", "under one day", true},
 	{"window: 180d", "windows: 1d", "15:32", "did you mean window?", false},
 	{"action: delete", "action: delete\n    backup: {columns: [a]}", "22:13", "whole rows", false},
-	{"action: delete", "action: delete\n    owners: keep", "22:13", "reserved", false},
-	{"action: delete", "action: delete\n    counter: {}", "22:14", "reserved", false},
+	{"action: delete", "action: delete\n    owners: keep", "22:13", "for conversations alone", false},
+	{"counter: {table: content.posts, key: {id: post_id, part: user_id}, column: likes}", "counter: likes", "24:14", "counter must be a mapping", false},
+	{"key: {id: post_id, part: user_id}, ", "", "24:14", `a counter has no "key"`, false},
+	{"table: content.posts, key: {id", "table: posts, key: {id", "24:22", "no schema and table, such as", false},
+	{"{id: post_id, part: user_id}", "{}", "24:42", "key is empty", false},
+	{"{id: post_id, part: user_id}", "[id]", "24:42", "key must be a mapping", false},
+	{"part: user_id}", "'a b': user_id}", "24:56", "no plain name of a column", false},
+	{"part: user_id}", "part: user.id}", "24:62", "no plain name of a column", false},
+	{"part: user_id}", "id: user_id}", "24:56", "there twice", true},
+	{"part: user_id}, column: likes", "part: user_id}, column: part", "24:80", "part is of the key", true},
+	{"column: likes", "column: '; DROP TABLE x'", "24:80", "no plain name of a column", false},
+	{"column: likes", "colum: likes", "24:72", "did you mean column?", false},
 	{"age: none", "age: &none none", "20:10", "", true},
 	{"age: none", "age: *none", "20:10", "unknown anchor", true},
-	{"moderated_by", "posts.moderated_by", "25:14", "no schema, table and column", false},
-	{"content.posts.moderated_by", "content.posts.author_id", "25:14", "remove one", true},
-	{"reason: staff ids", "reason: ''", "25:50", "a reason is", false},
-	{"reason: staff ids", `reason: "a\nb"`, "25:50", "a reason is", true},
-	{", reason: staff ids", "", "25:5", `has no "reason"`, false},
-	{"ignore:", "ignored:", "24:1", "did you mean ignore?", false},
-	{"ignore:", "targets:", "24:1", "there twice", true},
+	{"moderated_by", "posts.moderated_by", "26:14", "no schema, table and column", false},
+	{"content.posts.moderated_by", "content.posts.author_id", "26:14", "remove one", true},
+	{"reason: staff ids", "reason: ''", "26:50", "a reason is", false},
+	{"reason: staff ids", `reason: "a\nb"`, "26:50", "a reason is", true},
+	{", reason: staff ids", "", "26:5", `has no "reason"`, false},
+	{"ignore:", "ignored:", "25:1", "did you mean ignore?", false},
+	{"ignore:", "targets:", "25:1", "there twice", true},
+	{"ignore:\n", "ignore:\n  - {column: content.posts.moderated_by, reason: once}\n", "27:14", "content.posts.moderated_by is ignored already: remove one", true},
 	{"after: [likes]", "after: [likes", "12:14", "correct the YAML", true},
 	{"after: [likes]", "after: [\x07]", "11:13", "UTF-8 text", true},
 	{"after: [likes]", "after: [\xff]", "11:13", "UTF-8 text", true},
@@ -162,6 +178,38 @@ func TestLoadRefuses(t *testing.T) {
 		}
 	}
 	if _, err := Load(filepath.Join(t.TempDir(), "none.yaml")); err == nil || !strings.Contains(err.Error(), "none.yaml:1:1: it cannot be read") {
+		t.Errorf("%v", err)
+	}
+}
+
+// All that is wrong is told at once, a line for each place, in their order; what follows from an error is not.
+func TestLoadTellsAll(t *testing.T) {
+	t.Parallel()
+	text := whole
+	for _, change := range [][2]string{
+		{"name: likes\n", "name: Likes\n"},
+		{"user: author_id", "user: author id"},
+		{"retention: 90d", "retention: 90"},
+		{"delete-share: 0.02", "delete-share: 5%"},
+		{"moderated_by", "posts.moderated_by"},
+		{"action: delete", "action: delete\n    set: {a: 'b;'}"},
+	} {
+		if !strings.Contains(text, change[0]) {
+			t.Fatal(change[0])
+		}
+		text = strings.Replace(text, change[0], change[1], 1)
+	}
+	_, err := file(t, text)
+	var places []string
+	for _, m := range regexp.MustCompile(`(?m)^/.*/targets\.yaml:(\d+:\d+): `).FindAllStringSubmatch(fmt.Sprint(err), -1) {
+		places = append(places, m[1])
+	}
+	if want := []string{"5:11", "12:16", "13:28", "16:11", "22:14", "27:14"}; !slices.Equal(places, want) || strings.Count(err.Error(), "\n") != len(want)-1 {
+		t.Errorf("%q, want %q:\n%v", places, want, err)
+	}
+	// Of one target that is well-formed, and of two that are of one column.
+	text = strings.NewReplacer("action: update", "action: delete", "content.likes\n    user: user_id", "content.posts\n    user: author_id").Replace(whole)
+	if _, err = file(t, text); strings.Count(fmt.Sprint(err), "\n") != 2 {
 		t.Errorf("%v", err)
 	}
 }
@@ -231,16 +279,18 @@ func TestSchemaAndGoAgree(t *testing.T) {
 	}
 	inGo := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^\t+"(\w+)": +(func|names)\(`).FindAllStringSubmatch(string(source), -1) {
-		inGo[m[1]] = m[1] != "counter" && m[1] != "owners" // reserved
+		inGo[m[1]] = m[1] != "owners" // reserved
 	}
-	inSchema := map[string]bool{"targets": true, "ignore": true, "counter": false, "owners": false}
+	inSchema := map[string]bool{"targets": true, "ignore": true, "owners": false}
 	for _, def := range []string{"target", "ignored"} {
 		for name := range s.Defs[def].Properties {
 			inSchema[name] = true
 		}
 	}
-	for name := range s.Defs["target"].Properties["backup"].Properties {
-		inSchema[name] = true
+	for _, field := range []string{"backup", "counter"} {
+		for name := range s.Defs["target"].Properties[field].Properties {
+			inSchema[name] = true
+		}
 	}
 	if !reflect.DeepEqual(inGo, inSchema) {
 		t.Errorf("Go knows %v\nthe schema %v", inGo, inSchema)

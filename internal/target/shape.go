@@ -21,6 +21,7 @@ type Shape struct {
 	Table, Base string   // quoted where they must be: schema and table, and the table alone
 	Columns     []Column // in the order of the table; no generated ones
 	IsIndexed   bool     // a valid btree of all rows begins with the user's column
+	Counter     CounterShape
 }
 
 // Column is a column of a table.
@@ -31,9 +32,9 @@ type Column struct {
 }
 
 // What a migration may hold of names that no file chose: nothing that ends a literal, a
-// comment, a line or the body of a function.
+// comment, a line or the body of a function. A name is no longer than PostgreSQL lets it be.
 var (
-	printableName = regexp.MustCompile(`^[\p{L}_][\p{L}\p{N}_]{0,62}$`)
+	printableName = regexp.MustCompile(`^[\p{L}_][\p{L}\p{N}_]*$`)
 	printableType = regexp.MustCompile(`^(?:[\p{L}\p{N}_ .,()\[\]]|"[\p{L}\p{N}_ .]+")+$`)
 )
 
@@ -49,15 +50,14 @@ func (f File) Shapes(ctx context.Context, pool *pgxpool.Pool) ([]Shape, error) {
 	shapes := make([]Shape, len(f.Targets))
 	for i, t := range f.Targets {
 		if err := bounded(ctx, pool, pgx.ReadOnly, func(tx pgx.Tx) error {
-			row, err := database.Queries(tx).TargetShape(ctx, db.TargetShapeParams{TableSchema: t.Table.Schema, TableName: t.Table.Name, UserColumn: t.User})
-			if errors.Is(err, pgx.ErrNoRows) {
+			var err error
+			if shapes[i], err = readShape(ctx, database.Queries(tx), t.Table, t.User); errors.Is(err, pgx.ErrNoRows) {
 				return t.Errorf("table", "there is no table %s: remove the target, or create the table", t.Table)
 			} else if err != nil {
 				return fmt.Errorf("reading the columns of %s: %w", t.Table, err)
 			}
-			shapes[i] = Shape{Table: row.QuotedTable, Base: row.QuotedBase, IsIndexed: row.IsIndexed}
-			for at, name := range row.ColumnNames {
-				shapes[i].Columns = append(shapes[i].Columns, Column{name, row.QuotedColumns[at], strings.ReplaceAll(row.ColumnTypes[at], "timestamp with time zone", "timestamptz")})
+			if shapes[i].Counter, err = t.counterShape(ctx, database.Queries(tx), shapes[i]); err != nil {
+				return err
 			}
 			return t.Printable(shapes[i])
 		}); err != nil {
@@ -67,11 +67,18 @@ func (f File) Shapes(ctx context.Context, pool *pgxpool.Pool) ([]Shape, error) {
 	return shapes, nil
 }
 
+// readShape reads the shape of a table; without one the error is [pgx.ErrNoRows].
+func readShape(ctx context.Context, q *db.Queries, table Table, user string) (Shape, error) {
+	row, err := q.TargetShape(ctx, db.TargetShapeParams{TableSchema: table.Schema, TableName: table.Name, UserColumn: user})
+	s := Shape{Table: row.QuotedTable, Base: row.QuotedBase, IsIndexed: row.IsIndexed}
+	for at, name := range row.ColumnNames {
+		s.Columns = append(s.Columns, Column{name, row.QuotedColumns[at], strings.ReplaceAll(row.ColumnTypes[at], "timestamp with time zone", "timestamptz")})
+	}
+	return s, err
+}
+
 // Printable is an error where a column's name or type cannot be printed, or is one of ours.
 func (t Target) Printable(s Shape) error {
-	if t.Backup.Window != 0 {
-		return t.Errorf("backup", "a window of its own is for a later version: remove it, the backups of all targets are kept equally long")
-	}
 	stored := t.Stored(s)
 	for _, c := range stored {
 		switch {

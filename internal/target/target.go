@@ -40,9 +40,21 @@ type Target struct {
 	Limits    settings.Limits // the stricter of these and of the run's count
 	Activity  string          // timestamptz, for recently-active; empty: none
 	Backup    Backup
+	Counter   *Counter // nil: nothing counts its rows
 
 	place
 }
+
+// Counter is a column of another table that counts rows of a target, those that are not
+// done yet: a delete or an update takes one, a restore adds one.
+type Counter struct {
+	Table  Table
+	Key    []Pair // unique in that table
+	Column string
+}
+
+// Pair is a column of the counter's key, and the column of the target that has its value.
+type Pair struct{ Counter, Target string }
 
 // Table is the name of a table.
 type Table struct{ Schema, Name string }
@@ -58,7 +70,7 @@ type Assignment struct {
 // Backup is what is kept of a row. A delete keeps all of it.
 type Backup struct {
 	Columns []string      // of an update, beside the key and what it sets
-	Window  time.Duration // 0: as long as other backups
+	Window  time.Duration // how long they are kept, where that is longer than prune keeps others; 0: as long
 }
 
 // Ignored is a column that looks like a user id and is none that is cleaned.

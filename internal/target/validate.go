@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -46,24 +47,37 @@ func bounded(ctx context.Context, pool *pgxpool.Pool, mode pgx.TxAccessMode, do 
 	return err
 }
 
-// Validate compares the file with a database and with the retention of a run. The error is
-// an *[Error] where the file has to be changed. It reads only, but for one row of each
+// Validate compares the file with a database and with the retention of a run. The error joins
+// an *[Error] for each entry that has to be changed, at its first place. It reads only, but for one row of each
 // update, which is set in a transaction that is rolled back; the notes say where the role
 // or the rows did not allow to prove that.
 func (f File) Validate(ctx context.Context, pool *pgxpool.Pool, retention time.Duration) (notes []string, err error) {
+	var errs []error
+	// What is no error of the file, as a lock, ends it.
+	isWrong := func(err error) bool {
+		_, is := errors.AsType[*Error](err)
+		if is {
+			errs = append(errs, err)
+		}
+		return is
+	}
 	for _, t := range f.Targets {
 		if t.Retention != 0 && t.Retention < retention {
-			return nil, t.Errorf("retention", "%s is shorter than the run's, %s: a target's may only be longer", settings.Duration(t.Retention), settings.Duration(retention))
+			errs = append(errs, t.Errorf("retention", "%s is shorter than the run's, %s: a target's may only be longer", settings.Duration(t.Retention), settings.Duration(retention)))
+			continue
 		}
 		var statements db.TargetStatementsRow
 		err := bounded(ctx, pool, pgx.ReadOnly, func(tx pgx.Tx) error {
-			if err := t.validTable(ctx, database.Queries(tx)); err != nil {
+			table, err := t.validTable(ctx, database.Queries(tx))
+			if err != nil {
 				return err
 			}
 			if err := f.validCascades(ctx, database.Queries(tx), t); err != nil {
 				return err
 			}
-			var err error
+			if err := f.validCounter(ctx, database.Queries(tx), t, table); err != nil {
+				return err
+			}
 			statements, err = t.validExpressions(ctx, tx)
 			return err
 		})
@@ -73,7 +87,7 @@ func (f File) Validate(ctx context.Context, pool *pgxpool.Pool, retention time.D
 				notes = append(notes, fmt.Sprintf("%s: not shown that where is false after set: %s", t.Name, note))
 			}
 		}
-		if err != nil {
+		if err != nil && !isWrong(err) {
 			return nil, err
 		}
 	}
@@ -85,21 +99,24 @@ func (f File) Validate(ctx context.Context, pool *pgxpool.Pool, retention time.D
 			}
 			return err
 		})
-		if err != nil {
+		if err != nil && !isWrong(err) {
 			return nil, err
 		}
+	}
+	if errs != nil {
+		return nil, inOrder(errs)
 	}
 	return notes, nil
 }
 
-// validTable checks the table, its columns and its key.
-func (t Target) validTable(ctx context.Context, q *db.Queries) error {
+// validTable checks the table, its columns and its key, and returns what the catalog says of it.
+func (t Target) validTable(ctx context.Context, q *db.Queries) (db.TargetTableRow, error) {
 	table, err := q.TargetTable(ctx, db.TargetTableParams{TableSchema: t.Table.Schema, TableName: t.Table.Name})
 	if err != nil {
-		return fmt.Errorf("reading the catalog: %w", err)
+		return table, fmt.Errorf("reading the catalog: %w", err)
 	}
 	if table.Unfit != "" {
-		return t.Errorf("table", "%s cannot be a target, %s: name an ordinary table", t.Table, table.Unfit)
+		return table, t.Errorf("table", "%s cannot be a target, %s: name an ordinary table", t.Table, table.Unfit)
 	}
 	const timestamptz = "timestamp with time zone"
 	type column struct{ field, name, wants string }
@@ -118,21 +135,21 @@ func (t Target) validTable(ctx context.Context, q *db.Queries) error {
 		switch {
 		case c.name == "":
 		case at < 0:
-			return t.Errorf(c.field, "%s has no column %s: name one of its columns", t.Table, c.name)
+			return table, t.Errorf(c.field, "%s has no column %s: name one of its columns", t.Table, c.name)
 		case c.wants != "" && table.ColumnTypes[at] != c.wants:
-			return t.Errorf(c.field, "%s.%s is %s: it must be %s", t.Table, c.name, table.ColumnTypes[at], c.wants)
+			return table, t.Errorf(c.field, "%s.%s is %s: it must be %s", t.Table, c.name, table.ColumnTypes[at], c.wants)
 		}
 	}
 	for _, name := range t.Key {
 		if slices.Contains(table.Nullable, name) {
-			return t.Errorf("key."+name, "%s.%s can be null: a key has columns that are NOT NULL", t.Table, name)
+			return table, t.Errorf("key."+name, "%s.%s can be null: a key has columns that are NOT NULL", t.Table, name)
 		}
 	}
 	isUnique, err := q.TargetKey(ctx, db.TargetKeyParams{TableSchema: t.Table.Schema, TableName: t.Table.Name, KeyColumns: t.Key})
 	if err == nil && !isUnique {
 		err = t.Errorf("key", "%s has no primary key and no valid, whole unique index of exactly %v: name the columns of one, or create it", t.Table, t.Key)
 	}
-	return err
+	return table, err
 }
 
 // validCascades refuses a delete that would delete rows of a table that is not swept before.
@@ -166,12 +183,16 @@ func (t Target) validExpressions(ctx context.Context, tx pgx.Tx) (db.TargetState
 	if err != nil {
 		return statements, fmt.Errorf("writing the statements: %w", err)
 	}
-	parse := func(field, statement string) error {
+	parse := func(field, statement, text string) error {
 		_, err := tx.Prepare(ctx, "", statement)
 		switch {
 		case database.Code(err) == database.NoPrivilege:
 			return fmt.Errorf("parsing the expressions of %s: %s: GRANT USAGE ON SCHEMA %s TO %s", t.Name, message(err),
 				pgx.Identifier{t.Table.Schema}.Sanitize(), pgx.Identifier{tx.Conn().Config().User}.Sanitize())
+		case ofStatement(err) && bare.MatchString(text):
+			return t.Errorf(field, "PostgreSQL refuses the expression: %s: a text is quoted twice, for YAML and for SQL: \"'%s'\"", message(err), text)
+		case database.Code(err) == undefinedColumn:
+			return t.Errorf(field, "PostgreSQL refuses the expression: %s: correct it; a name with capitals is in double quotes, '\"userId\" …'", message(err))
 		case ofStatement(err):
 			return t.Errorf(field, "PostgreSQL refuses the expression: %s: correct it", message(err))
 		case err != nil:
@@ -180,15 +201,29 @@ func (t Target) validExpressions(ctx context.Context, tx pgx.Tx) (db.TargetState
 		return nil
 	}
 	for i, statement := range statements.Setting {
-		if err := parse("set."+t.Set[i].Column, statement); err != nil {
+		if err := parse("set."+t.Set[i].Column, statement, string(t.Set[i].Expression)); err != nil {
 			return statements, err
 		}
 	}
-	if t.Where != "" {
-		err = parse("where", statements.Selecting)
+	if t.Where == "" {
+		return statements, nil
+	}
+	if err := parse("where", statements.Selecting, ""); err != nil {
+		return statements, err
+	}
+	table, err := database.Queries(tx).TargetTable(ctx, db.TargetTableParams{TableSchema: t.Table.Schema, TableName: t.Table.Name})
+	if err == nil && !slices.ContainsFunc(table.ColumnNames, func(name string) bool {
+		return strings.Contains(strings.ToLower(string(t.Where)), strings.ToLower(name))
+	}) {
+		err = t.Errorf("where", "where names no column: it finds every row or none; name the column that says whether a row is done")
 	}
 	return statements, err
 }
+
+const undefinedColumn = "42703"
+
+// bare is what looks like a text without quotes.
+var bare = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_ -]*$`)
 
 // ofStatement says that the server refuses the statement as it is written, or its values.
 func ofStatement(err error) bool {

@@ -30,7 +30,7 @@ CREATE UNIQUE INDEX likes_part ON content.likes (c) WHERE at IS NULL;
 ALTER TABLE content.likes ADD CONSTRAINT likes_late UNIQUE (d) DEFERRABLE;
 CREATE UNIQUE INDEX likes_expression ON content.likes ((e::text));
 CREATE UNIQUE INDEX likes_mixed ON content.likes (e, (c::text));
-CREATE TABLE content."Shares" ("userId" uuid NOT NULL, "order" text PRIMARY KEY);
+CREATE TABLE content."Shares" ("userId" uuid NOT NULL, "order" text PRIMARY KEY, "day" date, "boardId" uuid, names text []);
 CREATE TABLE content.parts (id uuid, user_id uuid) PARTITION BY HASH (id);
 CREATE TABLE content.part PARTITION OF content.parts FOR VALUES WITH (MODULUS 1, REMAINDER 0);
 CREATE TABLE content.parent (id uuid PRIMARY KEY, user_id uuid);
@@ -40,6 +40,11 @@ CREATE MATERIALIZED VIEW content.kept AS SELECT * FROM content.likes;
 CREATE EXTENSION postgres_fdw;
 CREATE SERVER elsewhere FOREIGN DATA WRAPPER postgres_fdw;
 CREATE FOREIGN TABLE content.remote (id uuid, user_id uuid) SERVER elsewhere;
+CREATE TABLE content.boards (
+    id uuid PRIMARY KEY, name text, owner uuid, day date NOT NULL, likes integer, posts numeric(9), share real, names text [], twice integer GENERATED ALWAYS AS (likes * 2) STORED,
+    UNIQUE (owner, day), UNIQUE (names)
+);
+CREATE VIEW content.board AS SELECT * FROM content.boards;
 CREATE TABLE content.plain (id uuid PRIMARY KEY, user_id uuid, edits integer);
 CREATE FUNCTION content.evil() RETURNS boolean LANGUAGE sql AS 'SELECT true';
 `
@@ -84,6 +89,7 @@ func TestValidate(t *testing.T) {
 	for _, c := range []struct{ text, at, says string }{
 		{one("content.nothing", "delete"), "3:12", "there is no such table"},
 		{one("content.parts", "delete"), "3:12", "it is partitioned"},
+		{one("orphan_cleaner.candidates", "delete"), "3:12", "it is a record of runs"},
 		{one("content.part", "delete"), "3:12", "it is a partition"},
 		{one("content.parent", "delete"), "3:12", "inherited from"},
 		{one("content.child", "delete"), "3:12", "it inherits"},
@@ -107,12 +113,17 @@ func TestValidate(t *testing.T) {
 		{one("content.posts", "update", author, softly, "set: {deleted_at: now()}", "backup: {columns: [id, nothing]}"), "10:28", "has no column nothing"},
 		{one("content.posts", "update", author, softly, "set: {deleted_at: id}"), "9:23", `column "deleted_at" is of type timestamp with time zone but expression is of type uuid`},
 		{one("content.posts", "update", author, softly, "set: {deleted_at: nowhere}"), "9:23", `column "nowhere" does not exist`},
+		{one("content.posts", "update", author, softly, "set: {deleted_at: now(), body: deleted}"), "9:36", `column "deleted" does not exist: a text is quoted twice, for YAML and for SQL: "'deleted'"`},
+		{one("content.posts", "update", author, softly, "set: {deleted_at: now(), body: deleted user}"), "9:36", `syntax error at or near "user": a text is quoted twice, for YAML and for SQL: "'deleted user'"`},
 		{one("content.posts", "update", author, softly, "set: {is_gone: true}"), "9:20", "can only be updated to DEFAULT"},
 		{one("content.posts", "update", author, softly, "set: {state: \"'dead'\"}"), "9:18", "invalid input value for enum"},
 		{one("content.plain", "delete", "where: edits"), "8:12", "must be type boolean, not type integer"},
 		{one("content.plain", "delete", "where: a b c"), "8:12", "syntax error"},
 		{one("content.plain", "delete", "where: sum = 1 AND edits"), "8:12", "does not exist"},
 		{one("content.posts", "update", author, "where: edits >= 0", "set: {edits: edits + 1}"), "8:12", "where is still true after set"},
+		{one("content.posts", "update", author, "where: false", "set: {deleted_at: now()}"), "8:12", "where names no column: it finds every row or none"},
+		{one("content.posts", "update", author, "where: \"now() < 'infinity'\"", "set: {deleted_at: now()}"), "8:12", "where names no column"},
+		{one("content.Shares", "delete", "user: userId", "key: [order]", "where: userId IS NOT NULL"), "8:12", `column "userid" does not exist: correct it; a name with capitals is in double quotes, '"userId" …'`},
 		{one("content.posts", "update", author, softly, "set: {deleted_at: now(), body: NULL}"), "9:10", "violates not-null constraint"},
 		{one("content.posts", "delete", author, "retention: 29d"), "8:16", "29d is shorter than the run's, 30d"},
 		{one("content.posts", "delete", author), "2:5", "content.comments, too, by the foreign key comments_post_id_fkey ON DELETE CASCADE"},
@@ -124,8 +135,67 @@ func TestValidate(t *testing.T) {
 			t.Errorf("%s%v %v; want :%s: … %s", c.text, notes, err, c.at, c.says)
 		}
 	}
+	// Each wrong entry, not the first alone.
+	text := one("content.posts", "delete") + strings.Replace(strings.TrimPrefix(one("content.seen", "delete"), "targets:\n"), "name: it", "name: other", 1) + "ignore:\n  - {column: content.posts.nothing, reason: staff}"
+	if _, err := loaded(t, text).Validate(t.Context(), db.Pool, 30*24*time.Hour); err == nil || strings.Count(err.Error(), "\n") != 2 || !strings.Contains(err.Error(), ":9:12: content.seen cannot") {
+		t.Errorf("%v", err)
+	}
 	if diff := before.Diff(db.Snapshot("content.posts")); diff != "" {
 		t.Errorf("rows changed:\n%s", diff)
+	}
+}
+
+// A counter is a number that can be set, found by a unique key of the same types, in an ordinary
+// table whose rows no target deletes.
+func TestValidateCounter(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	db.Exec(content)
+	shares := func(counter string) string {
+		return one("content.Shares", "delete", "user: userId", "key: [order]", "counter: "+counter)
+	}
+	const boards = "{table: content.boards, key: {id: boardId}, column: likes}"
+	for _, good := range []string{
+		boards, "{table: content.boards, key: {day: day, owner: userId}, column: posts}", "{table: public.conversations, key: {id: boardId}, column: member_count}",
+	} {
+		f := loaded(t, shares(good))
+		if _, err := f.Validate(t.Context(), db.Pool, 0); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+		if _, err := f.Shapes(t.Context(), db.Pool); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	for _, c := range []struct{ counter, at, says string }{
+		{"{table: content.nothing, key: {id: boardId}, column: likes}", "8:22", "content.nothing can have no counter, there is no such table: name an ordinary table"},
+		{"{table: content.board, key: {id: boardId}, column: likes}", "8:22", "it is a view"},
+		{"{table: content.parts, key: {id: boardId}, column: user_id}", "8:22", "it is partitioned"},
+		{"{table: content.Shares, key: {order: order}, column: day}", "8:22", "is the target's own table: its rows would change while they are cleaned; count in another table"},
+		{"{table: public.conversation_members, key: {user_id: userId, conversation_id: boardId}, column: role}", "8:22", "rows of public.conversation_members are deleted by target conversation_members, and its restore brings back the count of that time: count in another table"},
+		{"{table: content.boards, key: {id: boardId}, column: nothing}", "8:66", "content.boards has no column nothing"},
+		{"{table: content.boards, key: {id: boardId}, column: share}", "8:66", "content.boards.share is real: a count is smallint, integer, bigint or numeric"},
+		{"{table: content.boards, key: {id: boardId}, column: name}", "8:66", "content.boards.name is text"},
+		{"{table: content.boards, key: {id: boardId}, column: twice}", "8:66", "content.boards.twice is generated"},
+		{"{table: content.boards, key: {nothing: boardId}, column: likes}", "8:53", "content.boards has no column nothing"},
+		{"{table: content.boards, key: {id: nothing}, column: likes}", "8:48", "content.Shares has no column nothing"},
+		{"{table: content.boards, key: {id: order}, column: likes}", "8:48", "content.Shares.order is text, and content.boards.id is uuid: they must be of one type"},
+		{"{table: content.boards, key: {day: day}, column: likes}", "8:43", "content.boards has no primary key and no valid, whole unique index of exactly [day]"},
+		{"{table: content.boards, key: {id: boardId, day: day}, column: likes}", "8:43", "exactly [id day]"},
+		{"{table: content.boards, key: {names: names}, column: likes}", "8:51", "an array"},
+	} {
+		_, err := loaded(t, shares(c.counter)).Validate(t.Context(), db.Pool, 0)
+		if of, is := errors.AsType[*Error](err); !is || !strings.Contains(err.Error(), "targets.yaml:"+c.at+": ") || !strings.Contains(of.Message, c.says) || strings.Contains(of.Message, "\n") {
+			t.Errorf("%s: %v; want :%s: … %s", c.counter, err, c.at, c.says)
+		}
+	}
+	for more, says := range map[string]string{
+		"  - {name: boards, table: content.boards, user: owner, key: [id], age: none, action: delete}\n":                                                         "deleted by target boards",
+		"  - {name: boards, table: content.boards, user: owner, key: [id], age: none, action: update, where: owner IS NOT NULL, set: {owner: NULL, likes: 0}}\n": "content.boards.likes is set by target boards, which restores it only while it is as it was set: take it out of its set",
+	} {
+		_, err := loaded(t, shares(boards)+more).Validate(t.Context(), db.Pool, 0)
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v; want %s", err, says)
+		}
 	}
 }
 

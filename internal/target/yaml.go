@@ -1,6 +1,7 @@
 package target
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -16,16 +17,26 @@ import (
 // maxFile bounds a file, in bytes.
 const maxFile = 1 << 20
 
-// reader walks through the nodes of a file. The first error stays.
+// reader walks through the nodes of a file. The errors are all that it met, the first of each place.
 type reader struct {
 	path string
-	err  error
+	errs []error
 }
 
 func (r *reader) fail(n *yaml.Node, format string, args ...any) {
-	if r.err == nil {
-		r.err = &Error{r.path, n.Line, n.Column, fmt.Sprintf(format, args...)}
+	r.errs = append(r.errs, &Error{r.path, n.Line, n.Column, fmt.Sprintf(format, args...)})
+}
+
+// inOrder joins errors of one file by their places, a line for each, and keeps the first of each place.
+func inOrder(errs []error) error {
+	at := func(err error) position {
+		of, _ := errors.AsType[*Error](err)
+		return position{of.Line, of.Column}
 	}
+	slices.SortStableFunc(errs, func(a, b error) int {
+		return cmp.Or(cmp.Compare(at(a).line, at(b).line), cmp.Compare(at(a).column, at(b).column))
+	})
+	return errors.Join(slices.CompactFunc(errs, func(a, b error) bool { return at(a) == at(b) })...)
 }
 
 // document is the root of a file of one document.
@@ -68,6 +79,7 @@ func (r *reader) pairs(n *yaml.Node, what string, each func(name string, key, va
 		name := r.text(n.Content[i], "a key of "+what)
 		if slices.Contains(seen, name) {
 			r.fail(n.Content[i], "%q is there twice: remove one", name)
+			continue
 		}
 		seen = append(seen, name)
 		each(name, n.Content[i], n.Content[i+1])
@@ -78,35 +90,37 @@ func (r *reader) pairs(n *yaml.Node, what string, each func(name string, key, va
 // returns where each stands.
 func (r *reader) mapping(n *yaml.Node, what string, required []string, fields map[string]func(*yaml.Node)) place {
 	p := place{r.path, map[string]position{"": {n.Line, n.Column}}}
+	meant := map[string]bool{}
 	r.pairs(n, what, func(name string, key, value *yaml.Node) {
 		read, known := fields[name]
 		if !known {
-			r.unknown(key, name, "key of "+what, fields)
+			meant[r.unknown(key, name, "key of "+what, fields)] = true
 			return
 		}
 		p.at[name] = position{value.Line, value.Column}
 		read(value)
 	})
 	for _, name := range required {
-		if _, is := p.at[name]; !is {
+		if _, is := p.at[name]; !is && !meant[name] {
 			r.fail(n, "%s has no %q: add it, see docs/targets.md", what, name)
 		}
 	}
 	return p
 }
 
-// unknown fails at a name that is none of those known.
-func (r *reader) unknown(n *yaml.Node, name, what string, known map[string]func(*yaml.Node)) {
+// unknown fails at a name that is none of those known, and returns the one that may be meant.
+func (r *reader) unknown(n *yaml.Node, name, what string, known map[string]func(*yaml.Node)) (near string) {
 	names := make([]string, 0, len(known))
 	for candidate := range known {
 		names = append(names, candidate)
 	}
 	slices.Sort(names)
-	if near := suggest.Nearest(name, names); near != "" {
+	if near = suggest.Nearest(name, names); near != "" {
 		r.fail(n, "%q is no %s: did you mean %s?", name, what, near)
 	} else {
 		r.fail(n, "%q is no %s: there are %s", name, what, strings.Join(names, ", "))
 	}
+	return near
 }
 
 // list calls each for the items of a sequence.

@@ -144,20 +144,9 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "orphan_cleaner_window_open",
 		Help: "1 while sweeps may delete: within the setting WINDOW, or without one; else 0.",
-	}, func() float64 {
-		if s.Window.Open(time.Now()) {
-			return 1
-		}
-		return 0
-	})
-	build := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "orphan_cleaner_build_info", ConstLabels: prometheus.Labels{"version": s.Version, "goversion": runtime.Version()},
-		Help: "1, labelled with the version of this program and of Go.",
-	})
-	build.Set(1)
-
+	}, func() float64 { return oneIf(s.Window.Open(time.Now())) })
 	all := []prometheus.Collector{
-		m.invalidResponses, m.retries, m.throttled, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, checkEvery, open, build,
+		m.invalidResponses, m.retries, m.throttled, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, checkEvery, open, BuildInfo(s.Version),
 	}
 	if s.Source == source.GRPC {
 		m.calls = append(m.calls, grpc)
@@ -243,3 +232,13 @@ func (m *Metrics) RunEnded(result.Run) { m.runEnded() }
 
 // ConcurrencyLimit says how many calls may be in flight from now on.
 func (m *Metrics) ConcurrencyLimit(calls int) { m.concurrencyLimit.Set(float64(calls)) }
+
+// BuildInfo is 1, labelled with the version of this program and of Go.
+func BuildInfo(version string) prometheus.Collector {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "orphan_cleaner_build_info", ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
+		Help: "1, labelled with the version of this program and of Go.",
+	})
+	build.Set(1)
+	return build
+}

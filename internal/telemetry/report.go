@@ -32,7 +32,12 @@ type Outlets struct {
 // Check refuses what is not a URL. Its errors never repeat the value: it is a
 // secret, or holds one.
 func (o Outlets) Check() error {
-	for _, u := range []struct{ name, value string }{{"PUSHGATEWAY_URL", o.Pushgateway}, {"HEALTHCHECK_URL", o.Healthcheck}} {
+	if o.Textfile != "" && !strings.HasSuffix(o.Textfile, ".prom") {
+		return errors.New("ORPHAN_CLEANER_METRICS_TEXTFILE names a file that node_exporter does not read: write a name that ends in .prom")
+	}
+	for _, u := range []struct{ name, value string }{
+		{"ORPHAN_CLEANER_PUSHGATEWAY_URL", o.Pushgateway}, {"ORPHAN_CLEANER_HEALTHCHECK_URL", o.Healthcheck},
+	} {
 		if u.value == "" {
 			continue
 		}

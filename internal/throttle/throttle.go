@@ -1,5 +1,5 @@
 // Package throttle slows a sweep down for the sake of others: it fits chunks to a
-// time, sleeps after each, and waits for standbys.
+// time, sleeps between them, and waits for standbys.
 package throttle
 
 import (
@@ -34,6 +34,7 @@ type Throttle struct {
 
 	mu   sync.Mutex
 	rows int64
+	owed time.Duration // of sleep, for work that is done
 
 	oneByOne atomic.Bool
 	turn     sync.Mutex
@@ -65,8 +66,11 @@ func (t *Throttle) Rows() int64 {
 }
 
 // Note learns from a chunk that was committed: a slow one halves the next at most,
-// a fast one makes it four times as large.
+// a fast one makes it four times as large. Whoever comes next rests for it.
 func (t *Throttle) Note(rows int64, took time.Duration) {
+	t.mu.Lock()
+	t.owed += time.Duration(t.NiceRatio * float64(took))
+	t.mu.Unlock()
 	if rows < fewRows && took < t.ChunkTime {
 		return
 	}
@@ -77,9 +81,14 @@ func (t *Throttle) Note(rows int64, took time.Duration) {
 	t.rows = min(max(int64(min(max(fit, now/2), 4*now)), fewRows), t.MaxRows)
 }
 
-// Rest sleeps after work that took so long, and for as long as a standby lags.
-func (t *Throttle) Rest(ctx context.Context, worked time.Duration) error {
-	if nice := time.Duration(t.NiceRatio * float64(worked)); nice > 0 {
+// Rest sleeps before more work for as long as the work before it owes, and for as
+// long as a standby lags. Nobody waits for it behind the last chunk.
+func (t *Throttle) Rest(ctx context.Context) error {
+	t.mu.Lock()
+	nice := t.owed
+	t.owed = 0
+	t.mu.Unlock()
+	if nice > 0 {
 		if err := t.sleep(ctx, nice, "nice-ratio"); err != nil {
 			return err
 		}

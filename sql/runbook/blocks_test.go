@@ -83,6 +83,7 @@ func (p *place) reads(q *db.Queries) {
 			return err
 		},
 		func() error { _, err := q.CandidateBlocked(ctx, 1000); return err },
+		func() error { _, err := q.CandidateTargets(ctx); return err },
 		func() error { _, err := q.CoverageState(ctx); return err },
 		func() error {
 			_, err := q.CoverageOthers(ctx, db.CoverageOthersParams{FromUser: user, MaxUsers: 5000})
@@ -98,6 +99,7 @@ func (p *place) reads(q *db.Queries) {
 			return err
 		},
 		func() error { _, err := q.HoldList(ctx); return err },
+		func() error { _, err := q.HoldTargets(ctx); return err },
 		func() error { _, err := q.HoldLift(ctx, db.HoldLiftParams{RestoreRun: &restore}); return err },
 		func() error { _, err := q.LimitList(ctx); return err },
 		func() error { return q.LimitPin(ctx, db.LimitPinParams{Name: "retention", Value: 1}) },
@@ -123,12 +125,13 @@ func (p *place) reads(q *db.Queries) {
 		func() error { _, err := q.PauseBegin(ctx, "an incident"); return err },
 		func() error { _, err := q.PauseEnd(ctx); return err },
 		func() error { _, err := q.PreflightVersion(ctx); return err },
-		func() error { _, err := q.PreflightApplied(ctx); return err },
 		func() error { _, err := q.RecheckAlive(ctx); return err },
 		func() error { _, err := q.RecheckPage(ctx, 5000); return err },
 		func() error { _, err := q.RefusalLargest(ctx, refused); return err },
 		func() error { _, err := q.RefusalSummary(ctx, refused); return err },
+		func() error { _, err := q.RefusalTargets(ctx, refused); return err },
 		func() error { _, err := q.RefusalUnsettled(ctx); return err },
+		func() error { _, err := q.ReportRange(ctx); return err },
 		func() error {
 			_, err := q.ReportDays(ctx, db.ReportDaysParams{Since: since, Until: until})
 			return err
@@ -142,6 +145,7 @@ func (p *place) reads(q *db.Queries) {
 			return err
 		},
 		func() error { _, err := q.RestoreLeft(ctx, restore); return err },
+		func() error { _, err := q.RestoreFacts(ctx, restore); return err },
 		func() error { _, err := q.RestoreSummary(ctx, restore); return err },
 		func() error {
 			_, err := q.RunDuePage(ctx, db.RunDuePageParams{RunID: last, MaxUsers: 5000})
@@ -232,12 +236,13 @@ func atMost() map[string]string {
 	const month = "(SELECT max(pg_relation_size(c.oid)) / 8192 FROM pg_class AS c WHERE c.relname LIKE 'conversation_members_audit_2%')"
 	return map[string]string{
 		// By an index one for each hour.
-		// By an index one for each hour.
 		"HourDays":         "(SELECT count(*) FROM orphan_cleaner.hours)",
 		"ClockSettle":      "(SELECT count(*) FROM orphan_cleaner.hours)",
 		"RefusalLargest":   refused,
 		"RefusalSummary":   "3 * " + refused,
+		"RefusalTargets":   "3 * " + refused,
 		"RestoreSummary":   "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
+		"RestoreFacts":     "(SELECT 2 * count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
 		"ReportTargets":    "(SELECT count(*) FROM orphan_cleaner.restores WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs WHERE kind = 'restore'))",
 		"RunDuePage":       "(SELECT count(*) FROM orphan_cleaner.sightings)",
 		"PartitionRows":    "(SELECT count(*) FROM orphan_cleaner.refusals) + (SELECT count(*) FROM orphan_cleaner.restores)",
@@ -298,13 +303,16 @@ func TestYearOfMinutes(t *testing.T) {
 	p := testdb.New(t)
 	ctx := t.Context()
 	const runs = 525_600
-	p.Exec(`INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, judged_at, lease, host, version, settings, members_deleted, batch_calls, breaker)
-		SELECT 'clean', state, 'finish', at, at, at, CASE state WHEN 'succeeded' THEN at END, '1 minute', 'test:1', 'test', '{}', n % 7, 3, CASE state WHEN 'refused' THEN 'delete-share' END
+	p.Exec(`INSERT INTO orphan_cleaner.runs (kind, state, phase, started_at, heartbeat_at, finished_at, judged_at, lease, host, version, settings, members_deleted, batch_calls, breaker, totals)
+		SELECT 'clean', state, 'finish', at, at, at, CASE state WHEN 'succeeded' THEN at END, '1 minute', 'test:1', 'test', '{}', n % 7, 3, CASE state WHEN 'refused' THEN 'delete-share' END,
+			jsonb_build_object('clean failed', count(*) FILTER (WHERE state = 'failed') OVER so_far, 'clean refused', count(*) FILTER (WHERE state = 'refused') OVER so_far,
+				'clean succeeded', count(*) FILTER (WHERE state = 'succeeded') OVER so_far, 'members_deleted', sum(n % 7) OVER so_far, 'members_restored', 0,
+				'batch_calls', 3 * n, 'rows_deleted conversation_members', sum(n % 7) OVER so_far)
 		FROM generate_series(1, $1::integer) AS n
 		CROSS JOIN LATERAL (SELECT now() - make_interval(mins => $1 + 1 - n) AS at,
-			CASE WHEN n = 1 THEN 'refused' WHEN n % 1000 = 2 THEN 'succeeded' ELSE 'failed' END AS state) AS s`, runs)
+			CASE WHEN n = 1 THEN 'refused' WHEN n % 1000 = 2 THEN 'succeeded' ELSE 'failed' END AS state) AS s
+		WINDOW so_far AS (ORDER BY n)`, runs)
 	p.Exec("INSERT INTO orphan_cleaner.run_targets (run_id, target, rows_deleted) SELECT run_id, 'conversation_members', members_deleted FROM orphan_cleaner.runs")
-	p.Exec("UPDATE orphan_cleaner.runs SET totals = orphan_cleaner.run_totals() WHERE run_id = (SELECT max(run_id) FROM orphan_cleaner.runs)")
 	p.Exec("INSERT INTO orphan_cleaner.coverage (cycle_run_id, previous_run_id, run_id, checked_at, users, users_so_far) SELECT max(run_id), max(run_id), max(run_id), now(), 1, 1 FROM orphan_cleaner.runs WHERE state = 'succeeded'")
 	p.Exec("INSERT INTO orphan_cleaner.rechecks (user_id) SELECT gen_random_uuid() FROM generate_series(1, 100)")
 	p.Exec("ANALYZE orphan_cleaner.runs")

@@ -98,7 +98,19 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == CandidateBlocked, any values
 EXPLAIN (:options) EXECUTE "CandidateBlocked" (:max_rows);
 
--- How far the checking is; no row before the first judged run. checked_since: when the run began since which every
+-- The rows of candidates in each target, due or not, in the order of the sweep.
+-- Locks: ACCESS SHARE on candidates and the targets. Index: none here; inside, those of the targets on the user. Rows: the ledger and its rows.
+PREPARE "CandidateTargets" AS
+SELECT r.target::text AS target, r.row_count::bigint AS row_count
+FROM orphan_cleaner.target_rows(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c)) AS r;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == CandidateTargets, these values
+EXPLAIN (:options) EXECUTE "CandidateTargets";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == CandidateTargets, any values
+EXPLAIN (:options) EXECUTE "CandidateTargets";
+
+-- How far checking has come; no row before the first judged run. checked_since: when the run began since which every
 -- user has been checked, where is_whole.
 -- Locks: ACCESS SHARE on coverage, unknowns and runs. Index: runs_pkey. Rows: one; the runs of one cycle.
 PREPARE "CoverageState" AS
@@ -203,12 +215,18 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == EffectSet, any values
 EXPLAIN (:options) EXECUTE "EffectSet" (:name, :choice);
 
--- Of a sample of conversations: how many have a member_count that is not the number of their members, and by how many.
+-- Of a sample of conversations: how many have a member_count that is not the number of their members, and by how many;
+-- and whether there is such a column.
 -- Locks: ACCESS SHARE on conversations and conversation_members. Index: conversations_pkey, conversation_members_pkey. Rows: the conversations given, and at
 -- most 10,001 members of each.
 PREPARE "EffectCounterSample" AS
 SELECT s.conversations::bigint AS conversations, s.wrong::bigint AS wrong, s.too_high::bigint AS too_high, s.too_low::bigint AS too_low,
-    s.largest::bigint AS largest
+    s.largest::bigint AS largest,
+    EXISTS (
+        SELECT
+        FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = to_regclass('public.conversations') AND a.attname = 'member_count' AND NOT a.attisdropped
+    )::boolean AS is_there
 FROM orphan_cleaner.counter_sample($1::integer) AS s;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == EffectCounterSample, these values
@@ -294,7 +312,7 @@ CROSS JOIN LATERAL (
     CROSS JOIN LATERAL (
         SELECT r.members_deleted + r.members_restored - CASE r.run_id WHEN c.run_id THEN c.events ELSE 0 END
             + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.run_id = r.run_id)
-            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = r.run_id) AS events
+            + (SELECT count(*) FROM orphan_cleaner.promotions AS p WHERE p.undone_by_run = r.run_id AND p.undone_at IS NOT NULL) AS events
     ) AS l
     WHERE r.run_id >= c.run_id
         AND r.state <> 'running'
@@ -309,7 +327,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == EventBacklog, any values
 EXPLAIN (:options) EXECUTE "EventBacklog";
 
--- What the hours say of each day, by target, '' for users, 24 hours back from now, for the sums of a fleet: 36 days, as far back as a breaker looks.
+-- The sums of each day, counted in 24 hours back from now, by target, '' for users. A fleet adds them up: 60 days, further back than a breaker looks.
 -- Locks: ACCESS SHARE on hours. Index: none; hours is read whole. Rows: an hour each of the audit's window.
 PREPARE "HourDays" AS
 SELECT
@@ -328,6 +346,21 @@ EXPLAIN (:options) EXECUTE "HourDays";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == HourDays, any values
 EXPLAIN (:options) EXECUTE "HourDays";
+
+-- Which database this is (the same on its standbys and on copies of its server), and since when its server has run: together
+-- they show whether two names are one database.
+-- Locks: none.
+PREPARE "ShardIdentity" AS
+SELECT
+    (s.system_identifier::text || '/' || current_database())::text AS database,
+    pg_postmaster_start_time()::timestamptz AS server_since
+FROM pg_catalog.pg_control_system() AS s;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == ShardIdentity, these values
+EXPLAIN (:options) EXECUTE "ShardIdentity";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == ShardIdentity, any values
+EXPLAIN (:options) EXECUTE "ShardIdentity";
 
 -- Places a hold on a user or a conversation; 0 when it would be over already.
 -- Locks: ROW EXCLUSIVE on holds; waits for the chunks in flight, 5 s at most. Index: none. Rows: one.
@@ -394,6 +427,30 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == HoldList, any values
 EXPLAIN (:options) EXECUTE "HoldList";
 
+-- The rows that the holds of HoldList keep in each target, for those on users: one on a conversation keeps members only.
+-- Locks: ACCESS SHARE on holds and the targets. Index: none here; inside, those of the targets on the user. Rows: the holds and their rows.
+PREPARE "HoldTargets" AS
+SELECT h.hold_id::bigint AS hold_id, r.target::text AS target, r.row_count::bigint AS row_count
+FROM (
+    SELECT i.hold_id, ARRAY[i.user_id] AS users
+    FROM orphan_cleaner.holds_in_force AS i
+    WHERE i.run_id IS NULL AND i.user_id IS NOT NULL
+    UNION ALL
+    SELECT min(i.hold_id), array_agg(i.user_id)
+    FROM orphan_cleaner.holds_in_force AS i
+    WHERE i.run_id IS NOT NULL
+    GROUP BY i.run_id
+) AS h
+CROSS JOIN LATERAL orphan_cleaner.target_rows(h.users) AS r
+WHERE r.row_count > 0
+ORDER BY h.hold_id;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == HoldTargets, these values
+EXPLAIN (:options) EXECUTE "HoldTargets";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == HoldTargets, any values
+EXPLAIN (:options) EXECUTE "HoldTargets";
+
 -- The pinned settings: a run's own can only be stricter.
 -- Locks: ACCESS SHARE on limits. Index: none. Rows: a dozen at most.
 PREPARE "LimitList" AS
@@ -457,7 +514,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ClockNow, any values
 EXPLAIN (:options) EXECUTE "ClockNow";
 
--- What every runner's metrics say alike: the runs, the ledger's size, the switches. Counts no member.
+-- What the metrics of every runner say: the runs, the ledger's size, the switches. Counts no member.
 -- Locks: ACCESS SHARE on our tables.
 -- Index: runs_pkey, runs_succeeded, runs_refused, runs_one_open, rechecks_alive, candidates_blocked, pauses_one_in_force; ledger and coverage are read whole.
 -- Rows: a few runs, backwards; the ledger, one row per missing user; a few of the rest.
@@ -851,6 +908,7 @@ SELECT
     current_setting('session_replication_role')::text AS replication_role,
     current_database()::text AS database_name,
     session_user::text AS role_name,
+    current_user::text AS acting_as,
     now()::timestamptz AS database_time;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == PreflightServer, these values
@@ -922,7 +980,7 @@ SELECT
                 AND p.proname IN (
                     'run_begin', 'run_heartbeat', 'run_stage', 'run_judge', 'members_at_stake', 'run_finish', 'assess', 'breakers',
                     'target_page', 'target_holders', 'sweep_chunk', 'sweep_returned',
-                    'recheck_write', 'partitions_ensure', 'target_canaries', 'surroundings', 'effects_check', 'run_totals', 'event_sink', 'event_page', 'event_advance'
+                    'recheck_write', 'partitions_ensure', 'target_rows', 'target_canaries', 'surroundings', 'effects_check', 'run_totals', 'event_sink', 'event_page', 'event_advance'
                 )
                 AND NOT has_function_privilege(p.oid, 'EXECUTE')
         ) AS missing
@@ -950,24 +1008,6 @@ EXPLAIN (:options) EXECUTE "PreflightVersion";
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PreflightVersion, any values
 EXPLAIN (:options) EXECUTE "PreflightVersion";
-
--- The migrations that are applied, and when: the version table has a time without zone, which is UTC.
--- Locks: ACCESS SHARE on orphan_cleaner_goose. Index: none. Rows: a dozen or two.
-PREPARE "PreflightApplied" AS
-SELECT version_id, (tstamp AT TIME ZONE 'UTC')::timestamptz AS applied_at
-FROM (
-    SELECT DISTINCT ON (version_id) version_id, is_applied, tstamp
-    FROM public.orphan_cleaner_goose
-    ORDER BY version_id, id DESC
-) AS newest
-WHERE is_applied
-ORDER BY version_id;
-SET LOCAL plan_cache_mode = force_custom_plan;
-\echo == PreflightApplied, these values
-EXPLAIN (:options) EXECUTE "PreflightApplied";
-SET LOCAL plan_cache_mode = force_generic_plan;
-\echo == PreflightApplied, any values
-EXPLAIN (:options) EXECUTE "PreflightApplied";
 
 -- Whether the targets, what is around them and what we made there suit a run.
 -- Locks: none beyond the catalog. Rows: a dozen, and two a target.
@@ -1001,7 +1041,7 @@ EXPLAIN (:options) EXECUTE "PreflightQualify";
 -- which either would lose a value (up_loses, down_loses). Where up is empty no statement helps.
 -- Collations, defaults, identities, NOT NULL and whether a column is generated do not count: the backup
 -- holds values. A new column that is never null, or generated, gets values in the older backups, too, as it
--- did in the members that stayed, or these could not be given back; up_settle makes it a plain one again.
+-- did in the members that stayed, or these could not be restored; up_settle makes it a plain one again.
 -- Locks: none beyond the catalog. Rows: the columns that differ, in the order in which to run them.
 PREPARE "PreflightDrift" AS
 WITH RECURSIVE unwrapped AS (
@@ -1275,8 +1315,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == PreflightTempFiles, any values
 EXPLAIN (:options) EXECUTE "PreflightTempFiles";
 
--- The users to be rechecked in this run: in the order of ids, behind those of the last run that rechecked; after the
--- last one from the first one on.
+-- The users to be rechecked in this run: in the order of ids, after those of the last run that rechecked; behind the last
+-- id it begins again with the first.
 -- Locks: ACCESS SHARE on rechecks and runs. Index: rechecks_pkey, in order; runs_rechecked, backwards. Rows: twice max_users.
 PREPARE "RecheckPage" AS
 WITH last_one AS (
@@ -1317,7 +1357,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RecheckPage, any values
 EXPLAIN (:options) EXECUTE "RecheckPage" (:max_users);
 
--- Writes down what rechecks found, and with whom the next run goes on; returns who is alive again while deleted rows
+-- Records what rechecks found, and after whom the next run continues; returns who is alive again while deleted rows
 -- can be restored.
 -- Locks: ROW EXCLUSIVE on rechecks and runs; ACCESS SHARE on backup and audit, where somebody is alive.
 -- Index: rechecks_pkey, runs_pkey. Rows: as many as given; all backups, read once, and the audit is read, where somebody
@@ -1334,7 +1374,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RecheckWrite" (:run_id, :token, :alive, :missing, :reached);
 
 -- The users who are alive again and whose rows can be restored, as last seen.
--- Locks: ACCESS SHARE on rechecks. Index: rechecks_alive. Rows: as good as none.
+-- Locks: ACCESS SHARE on rechecks. Index: rechecks_alive. Rows: almost none.
 PREPARE "RecheckAlive" AS
 SELECT d.user_id, d.alive_at::timestamptz AS alive_at
 FROM orphan_cleaner.rechecks AS d
@@ -1360,15 +1400,31 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RecheckSettle, any values
 EXPLAIN (:options) EXECUTE "RecheckSettle" (:run_id, :token);
 
--- The last refused run, unless a later run succeeded.
--- Locks: ACCESS SHARE on runs. Index: runs_refused, runs_succeeded, backwards. Rows: two.
+-- The last refused run, unless a later run succeeded, or used its approval and is incomplete: some of its users may be blocked.
+-- A restore does not settle it. A refused revert is not listed: whoever makes it is told, and nobody can approve it.
+-- Locks: ACCESS SHARE on runs and approvals. Index: runs_refused, runs_succeeded, backwards; none on the approvals. Rows: two, and a few approvals.
 PREPARE "RefusalUnsettled" AS
 SELECT r.run_id, r.breaker, r.error, r.finished_at
-FROM orphan_cleaner.runs AS r
-WHERE r.state = 'refused'
-    AND r.run_id > coalesce((SELECT max(later.run_id) FROM orphan_cleaner.runs AS later WHERE later.state = 'succeeded'), 0)
-ORDER BY r.run_id DESC
-LIMIT 1;
+FROM (
+    SELECT o.run_id, o.breaker, o.error, o.finished_at
+    FROM orphan_cleaner.runs AS o
+    WHERE o.state = 'refused' AND o.kind = 'clean'
+    ORDER BY o.run_id DESC
+    LIMIT 1
+) AS r
+WHERE r.run_id > coalesce((
+        SELECT later.run_id
+        FROM orphan_cleaner.runs AS later
+        WHERE later.state = 'succeeded' AND later.kind = 'clean'
+        ORDER BY later.run_id DESC
+        LIMIT 1
+    ), 0)
+    AND NOT EXISTS (
+        SELECT
+        FROM orphan_cleaner.approvals AS a
+        JOIN orphan_cleaner.runs AS u ON u.run_id = a.used_by_run
+        WHERE a.run_id = r.run_id AND u.state = 'incomplete'
+    );
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RefusalUnsettled, these values
 EXPLAIN (:options) EXECUTE "RefusalUnsettled";
@@ -1381,6 +1437,7 @@ EXPLAIN (:options) EXECUTE "RefusalUnsettled";
 -- Rows: the members of the due users.
 PREPARE "RefusalSummary" AS
 SELECT
+    r.kind,
     r.state,
     r.breaker,
     (SELECT count(*) FROM orphan_cleaner.refusals AS f WHERE f.run_id = r.run_id AND f.is_due)::bigint AS users_due,
@@ -1430,12 +1487,32 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RefusalLargest, any values
 EXPLAIN (:options) EXECUTE "RefusalLargest" (:run_id);
 
--- The last whole month, UTC, and the moment until which there is something to report.
--- Locks: none.
+-- The rows, in each target, of the users whose rows an approval of a refused run would delete.
+-- Locks: ACCESS SHARE on refusals and the targets. Index: refusals_pkey, inside those of the targets on the user.
+-- Rows: those of the due users.
+PREPARE "RefusalTargets" AS
+SELECT r.target::text AS target, r.row_count::bigint AS row_count
+FROM orphan_cleaner.target_rows(ARRAY(
+    SELECT f.user_id
+    FROM orphan_cleaner.refusals AS f
+    WHERE f.run_id = $1 AND f.is_due
+)) AS r;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RefusalTargets, these values
+EXPLAIN (:options) EXECUTE "RefusalTargets" (:run_id);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RefusalTargets, any values
+EXPLAIN (:options) EXECUTE "RefusalTargets" (:run_id);
+
+-- The last whole month, UTC, the moment until which there is something to report, and whether a run began before that month ended.
+-- Locks: ACCESS SHARE on runs. Index: runs_started_at. Rows: one.
 PREPARE "ReportRange" AS
 SELECT
     ((date_trunc('month', now() AT TIME ZONE 'UTC') - interval '1 month') AT TIME ZONE 'UTC')::timestamptz AS since,
     (date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC')::timestamptz AS until,
+    coalesce(
+        (SELECT min(r.started_at) FROM orphan_cleaner.runs AS r) < date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC', false
+    )::boolean AS has_runs,
     now()::timestamptz AS database_time;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == ReportRange, these values
@@ -1481,7 +1558,8 @@ counted AS (
         count(*) FILTER (WHERE b.kind = 'clean' AND b.state IN ('failed', 'abandoned')) AS failed,
         sum(b.users_checked) FILTER (WHERE b.kind = 'clean') AS users_checked,
         sum(b.batch_calls) FILTER (WHERE b.kind = 'clean') AS batch_calls,
-        sum(b.members_deleted) FILTER (WHERE b.kind = 'clean') AS members_deleted,
+        -- Reverts delete, too: without them deleted and restored would not add up.
+        sum(b.members_deleted) AS members_deleted,
         sum(b.members_restored) AS members_restored,
         sum(b.owners_lost) AS owners_lost,
         sum(b.conversations_emptied) AS conversations_emptied,
@@ -1557,7 +1635,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ReportDays, any values
 EXPLAIN (:options) EXECUTE "ReportDays" (:since, :until);
 
--- What the runs that began in a span deleted of each target, or updated, and restored.
+-- What the runs that began in a span, reverts among them, deleted of each target, or updated, and restored.
 -- Locks: ACCESS SHARE on targets, runs, run_targets and restores. Index: runs_started_at, run_targets_pkey, restores_pkey.
 -- Rows: the runs of the span, a row a target each, and the rows of its restores.
 PREPARE "ReportTargets" AS
@@ -1578,7 +1656,7 @@ SELECT
             WHERE a.run_id BETWEEN (SELECT min(b.run_id) FROM begun AS b) AND (SELECT max(b.run_id) FROM begun AS b)
             OFFSET 0
         ) AS r
-        WHERE r.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+        WHERE r.run_id IN (SELECT b.run_id FROM begun AS b)
             AND r.target = t.name
     ), 0)::bigint AS rows_deleted,
     (
@@ -1602,7 +1680,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ReportTargets, any values
 EXPLAIN (:options) EXECUTE "ReportTargets" (:since, :until);
 
--- Which conversations the runs that began in a span took members from or gave them back to, by the size
+-- Which conversations the runs that began in a span took members from or restored them to, by the size
 -- that each had before the span: members who had joined by then and are there, or have been deleted since.
 -- Locks: ACCESS SHARE on conversation_members, runs, restores and the audit.
 -- Index: conversation_members_audit_deleted_at (BRIN), conversation_members_pkey, restores_pkey.
@@ -1625,7 +1703,7 @@ touched AS (
     FROM (
         SELECT g.conversation_id, count(*) AS deleted, 0 AS restored
         FROM gone AS g
-        WHERE g.run_id IN (SELECT b.run_id FROM begun AS b WHERE b.kind = 'clean')
+        WHERE g.run_id IN (SELECT b.run_id FROM begun AS b)
         GROUP BY g.conversation_id
         UNION ALL
         SELECT o.conversation_id, 0, count(*)
@@ -1692,7 +1770,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == ReportSizes, any values
 EXPLAIN (:options) EXECUTE "ReportSizes" (:since, :until);
 
--- What a restore would do with the members that were chosen, by the run that deleted them and the UTC day.
+-- What a restore would do with the rows that were chosen, by the run that deleted them and the UTC day.
 -- Locks: ACCESS SHARE on conversation_members, conversations and our tables.
 -- Index: conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
 PREPARE "RestorePreview" AS
@@ -1727,7 +1805,29 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestorePreview, any values
 EXPLAIN (:options) EXECUTE "RestorePreview" (:of_run, :of_users, :of_conversations, :since, :until, :of_targets);
 
--- What became of the members of a restore.
+-- What a revert of a restore would be judged by if auth-service returned none of its users.
+-- Locks: ACCESS SHARE on targets and restores. Index: restores_pkey. Rows: those of the restore.
+PREPARE "RestoreFacts" AS
+SELECT jsonb_build_object(
+    'users_checked', (SELECT count(DISTINCT u.user_id) FROM orphan_cleaner.restores AS u WHERE u.run_id = $1 AND u.state = 'restored'),
+    'users_new', 0, 'users_active', 0, 'candidates', 0, 'alive_missing', 0, 'dead_present', 0,
+    'targets', jsonb_object_agg(t.name, jsonb_build_object('rows_due', coalesce(g.restored, 0)))
+)::jsonb AS facts
+FROM orphan_cleaner.targets AS t
+LEFT JOIN (
+    SELECT r.target, count(*) AS restored
+    FROM orphan_cleaner.restores AS r
+    WHERE r.run_id = $1 AND r.state = 'restored'
+    GROUP BY r.target
+) AS g ON g.target = t.name;
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == RestoreFacts, these values
+EXPLAIN (:options) EXECUTE "RestoreFacts" (:run_id);
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == RestoreFacts, any values
+EXPLAIN (:options) EXECUTE "RestoreFacts" (:run_id);
+
+-- What became of the rows of a restore.
 -- Locks: ACCESS SHARE on restores. Index: restores_pkey. Rows: those of the restore.
 PREPARE "RestoreSummary" AS
 SELECT
@@ -1758,7 +1858,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreSummary, any values
 EXPLAIN (:options) EXECUTE "RestoreSummary" (:run_id);
 
--- How many members of a restore's list could still be restored: not there, and their conversation is.
+-- How many members of a restore's list could still be restored: the member is not there, and its conversation is.
 -- Locks: ACCESS SHARE on conversation_members and conversations.
 -- Index: restores_pkey, conversation_members_pkey, conversations_pkey. Rows: those of the restore.
 PREPARE "RestoreLeft" AS
@@ -1798,7 +1898,7 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreLeft, any values
 EXPLAIN (:options) EXECUTE "RestoreLeft" (:run_id);
 
--- Writes down which members a restore brings back; returns what becomes of all that were chosen, by verdict.
+-- Records which rows a restore brings back; returns what becomes of all that were chosen, by verdict.
 -- Locks: ROW EXCLUSIVE on restores; ACCESS SHARE on conversation_members and conversations.
 -- Index: runs_pkey, conversation_members_pkey, conversations_pkey. Rows: the backups from the run or the span on, read once.
 PREPARE "RestoreStore" AS
@@ -1827,21 +1927,21 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreChunks, any values
 EXPLAIN (:options) EXECUTE "RestoreChunks" (:run_id, :state, :pages);
 
--- Restores the planned members on some pages of the backup of a day; returns how many.
+-- Restores the planned rows of these users, of a target, on some pages of its backup of a day; returns how many.
 -- Locks: ROW EXCLUSIVE on conversation_members and our tables; the conversations FOR KEY SHARE, by their foreign key.
 -- Index: restores_pkey; a TID range of the backup. Rows: those on the pages, some thousand at most.
 PREPARE "RestoreChunk" AS
 SELECT orphan_cleaner.restore_chunk(
-    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::interval, $7::text
+    $1::bigint, $2::uuid, ($3::text)::date, $4::bigint, $5::integer, $6::uuid [], $7::interval, $8::text
 )::bigint AS restored;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == RestoreChunk, these values
-EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold, :target);
+EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :user_ids, :hold, :target);
 SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == RestoreChunk, any values
-EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :hold, :target);
+EXPLAIN (:options) EXECUTE "RestoreChunk" (:run_id, :token, :day, :first_page, :pages, :user_ids, :hold, :target);
 
--- Deletes members of a restore once more: unchanged since, on no other hold, of users who were just again missing.
+-- Deletes rows of a restore once more: unchanged since, on no other hold, of users who are still missing.
 -- Locks: ROW EXCLUSIVE on conversation_members, the rows deleted, and on our tables.
 -- Index: restores_pkey, conversation_members_pkey or conversation_members_user_id; a TID range of the backup. Rows: those on the pages.
 PREPARE "RevertChunk" AS
@@ -2020,7 +2120,8 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "RunDuePage" (:is_blocked, :run_id, :after, :max_users);
 
 -- Deletes one chunk: rows of due users who were just again missing, unchanged since checked_from.
--- Locks: ROW EXCLUSIVE on the targets; SHARE on holds and pauses; 2 s at most for each.
+-- Locks: ROW EXCLUSIVE on the targets; SHARE on holds and pauses; 2 s at most for each, half a second for a row. Last, where there
+-- are counts, SHARE UPDATE EXCLUSIVE on effects and the rows that count; 200 ms at most for each.
 -- Index: conversation_members_user_id, candidates_pkey. Rows: max_rows.
 PREPARE "RunSweepChunk" AS
 SELECT c.rows_deleted::bigint [] AS rows_deleted, c.is_whole::boolean AS is_whole
@@ -2131,7 +2232,9 @@ PREPARE "RunRecent" AS
 SELECT r.run_id, r.kind, r.state, r.phase, r.started_at, r.finished_at, r.host, r.users_checked, r.users_missing,
     r.users_unknown, r.users_due, r.users_blocked, r.members_due, r.members_deleted, r.members_restored, r.members_kept_young, r.members_held,
     r.conversations, r.owners_lost, r.owners_kept, r.conversations_emptied, r.batch_calls, r.breaker, r.error,
-    extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds
+    extract(EPOCH FROM coalesce(r.finished_at, now()) - r.started_at)::float8 AS seconds,
+    -- Of a restore: it deleted again what another one restored.
+    (r.kind = 'restore' AND coalesce(r.settings #>> '{flags,revert}', '0') <> '0')::boolean AS is_revert
 FROM orphan_cleaner.runs AS r
 ORDER BY r.run_id DESC
 LIMIT $1;
@@ -2156,11 +2259,8 @@ sums AS (
         coalesce(r.started_at >= b.since, false) AS is_run,
         r.users_checked,
         r.users_missing,
-        -- A run that was given up has no sums: those before it hold.
-        coalesce(max(t.runs) OVER spans, 0) AS runs,
-        coalesce(max((r.totals ->> 'clean refused')::bigint) OVER spans, 0) AS refused,
-        coalesce(max((r.totals ->> 'members_deleted')::bigint) OVER spans, 0) AS deleted,
-        coalesce(max((r.totals ->> 'members_restored')::bigint) OVER spans, 0) AS restored
+        -- A run that was given up has no sums: those of the one before it hold.
+        coalesce(r.totals, e.totals, '{}') AS totals
     FROM asked AS a
         -- The first is the one before, which has what to subtract.
     CROSS JOIN LATERAL generate_series(0, a.spans) AS n (ordinal)
@@ -2177,12 +2277,24 @@ sums AS (
         ORDER BY l.started_at DESC
         LIMIT 1
     ) AS r ON true
-    CROSS JOIN LATERAL (
-        SELECT sum(s.value::bigint) AS runs
-        FROM jsonb_each_text(r.totals) AS s (name, value)
-        WHERE s.name LIKE 'clean %'
-    ) AS t
-    WINDOW spans AS (ORDER BY n.ordinal)
+    LEFT JOIN LATERAL (
+        SELECT l.totals
+        FROM orphan_cleaner.runs AS l
+        WHERE r.totals IS NULL
+            AND l.totals IS NOT NULL
+            AND l.started_at < r.started_at
+        ORDER BY l.started_at DESC
+        LIMIT 1
+    ) AS e ON true
+),
+figures AS (
+    SELECT
+        s.ordinal, s.since, s.is_run, s.users_checked, s.users_missing,
+        (SELECT coalesce(sum(t.value::bigint), 0) FROM jsonb_each_text(s.totals) AS t (name, value) WHERE t.name LIKE 'clean %') AS runs,
+        coalesce((s.totals ->> 'clean refused')::bigint, 0) AS refused,
+        coalesce((s.totals ->> 'members_deleted')::bigint, 0) AS deleted,
+        coalesce((s.totals ->> 'members_restored')::bigint, 0) AS restored
+    FROM sums AS s
 ),
 differences AS (
     SELECT
@@ -2191,7 +2303,7 @@ differences AS (
         s.refused - lag(s.refused) OVER spans AS refused,
         s.deleted - lag(s.deleted) OVER spans AS deleted,
         s.restored - lag(s.restored) OVER spans AS restored
-    FROM sums AS s
+    FROM figures AS s
     WINDOW spans AS (ORDER BY s.ordinal)
 )
 SELECT
@@ -2284,6 +2396,8 @@ SELECT
     pg_catalog.set_config('idle_in_transaction_session_timeout', $4::varchar, $2::boolean),
     -- Of PostgreSQL 17 and newer.
     CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL THEN pg_catalog.set_config('transaction_timeout', '0', $2::boolean) END,
+    -- Of the minor versions since August 2024: with 'view', ours could not be read.
+    CASE WHEN pg_catalog.current_setting('restrict_nonsystem_relation_kind', true) IS NOT NULL THEN pg_catalog.set_config('restrict_nonsystem_relation_kind', '', $2::boolean) END,
     pg_catalog.set_config('default_transaction_read_only', 'off', $2::boolean),
     pg_catalog.set_config('default_transaction_isolation', 'read committed', $2::boolean),
     pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', $2::boolean),
@@ -2371,12 +2485,41 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == SourceBegin, any values
 EXPLAIN (:options) EXECUTE "SourceBegin" (:statement_timeout);
 
+-- Has EXPLAIN show an index wherever one can be used: a table of some pages is read from end to end even so.
+-- Locks: none.
+PREPARE "SourcePrefersIndex" AS
+SELECT pg_catalog.set_config('enable_seqscan', 'off', true);
+SET LOCAL plan_cache_mode = force_custom_plan;
+\echo == SourcePrefersIndex, these values
+EXPLAIN (:options) EXECUTE "SourcePrefersIndex";
+SET LOCAL plan_cache_mode = force_generic_plan;
+\echo == SourcePrefersIndex, any values
+EXPLAIN (:options) EXECUTE "SourcePrefersIndex";
+
 -- What is wrong with the plan of the query for users, as EXPLAIN (VERBOSE, FORMAT JSON) shows it: whether it writes or
--- locks rows, which volatile functions it calls, and which large tables it reads from end to end.
+-- locks rows, leaves out rows that it has found, which volatile functions it calls, and which large tables it reads from end to end.
 -- Locks: none beyond the catalog.
 PREPARE "SourcePlan" AS
+WITH RECURSIVE rows_come_from (node) AS (
+    -- Not what is looked up for each row, as by a lateral join, or once, as (SELECT … LIMIT 1): a LIMIT there may be right.
+    SELECT jsonb_path_query($1::jsonb, 'strict $[*]."Plan"')
+    UNION ALL
+    SELECT child.node
+    FROM rows_come_from AS r, jsonb_array_elements(r.node -> 'Plans') AS child (node)
+    WHERE CASE child.node ->> 'Parent Relationship'
+        WHEN 'SubPlan' THEN false
+        WHEN 'InitPlan' THEN child.node ->> 'Subplan Name' LIKE 'CTE %'
+        WHEN 'Inner' THEN r.node ->> 'Node Type' <> 'Nested Loop'
+        ELSE true
+    END
+)
+
 SELECT
     jsonb_path_exists($1::jsonb, 'strict $.** ? (@."Node Type" == "ModifyTable" || @."Node Type" == "LockRows")')::boolean AS writes,
+    (
+        EXISTS (SELECT FROM rows_come_from AS r WHERE r.node ->> 'Node Type' = 'Limit')
+        OR jsonb_path_exists($1::jsonb, 'strict $.** ? (@."Node Type" == "Sample Scan")')
+    )::boolean AS cuts,
     coalesce((
         SELECT string_agg(DISTINCT called.name, ', ')
         FROM jsonb_path_query($1::jsonb, 'strict $.** ? (@.type() == "string")') AS texts (text),
@@ -2393,11 +2536,19 @@ SELECT
         )
     ), '')::text AS volatile_functions,
     coalesce((
-        SELECT string_agg(DISTINCT format('%s (%s rows)', c.oid::regclass, c.reltuples::bigint), ', ')
-        FROM jsonb_path_query($1::jsonb, 'strict $.** ? (@."Node Type" == "Seq Scan")') AS nodes (node)
+        SELECT string_agg(DISTINCT format('%s (%s rows)', c.oid::regclass, large.estimate::bigint), ', ')
+        FROM jsonb_path_query(
+            $1::jsonb,
+            -- Of an index, too: where no condition bounds it, all of it is read.
+            'strict $.** ? (@."Node Type" == "Seq Scan" || (@."Node Type" == "Index Only Scan" || @."Node Type" == "Index Scan") && !exists(@."Index Cond"))'
+        ) AS nodes (node)
         JOIN pg_catalog.pg_class AS c
             ON c.oid = to_regclass(format('%I.%I', nodes.node ->> 'Schema', nodes.node ->> 'Relation Name'))
-        WHERE c.reltuples >= 10000
+        -- As the planner does it: as many rows as when it was analyzed, in the pages of now; of 100 bytes where it never was.
+        CROSS JOIN LATERAL (
+            SELECT pg_relation_size(c.oid) / CASE WHEN c.reltuples > 0 AND c.relpages > 0 THEN current_setting('block_size')::float8 * c.relpages / c.reltuples ELSE 100 END AS estimate
+        ) AS large
+        WHERE large.estimate >= 10000
     ), '')::text AS scanned;
 SET LOCAL plan_cache_mode = force_custom_plan;
 \echo == SourcePlan, these values
@@ -2424,6 +2575,7 @@ PREPARE "TargetTable" AS
 SELECT
     coalesce((
         SELECT CASE
+            WHEN n.nspname = 'orphan_cleaner' THEN 'it is a record of runs'
             WHEN c.relpersistence = 't' THEN 'it is temporary'
             WHEN c.relispartition THEN 'it is a partition'
             WHEN c.relkind = 'p' THEN 'it is partitioned'
@@ -2439,12 +2591,14 @@ SELECT
     ), 'there is no such table')::text AS unfit,
     coalesce(columns.names, '{}')::text [] AS column_names,
     coalesce(columns.types, '{}')::text [] AS column_types,
-    coalesce(columns.nullable, '{}')::text [] AS nullable
+    coalesce(columns.nullable, '{}')::text [] AS nullable,
+    coalesce(columns.generated, '{}')::text [] AS generated
 FROM (
     SELECT
         array_agg(a.attname::text ORDER BY a.attnum) AS names,
         array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) AS types,
-        array_agg(a.attname::text) FILTER (WHERE NOT a.attnotnull) AS nullable
+        array_agg(a.attname::text) FILTER (WHERE NOT a.attnotnull) AS nullable,
+        array_agg(a.attname::text) FILTER (WHERE a.attgenerated <> '') AS generated
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -2616,7 +2770,13 @@ SELECT
             AND lower(g.attname) ~ '^(created|inserted|joined|added|sent|started|occurred)_?at$'
         ORDER BY g.attnum
         LIMIT 1
-    ), '')::text AS age_column
+    ), '')::text AS age_column,
+    ARRAY(
+        SELECT g.attname::text
+        FROM pg_catalog.pg_attribute AS g
+        WHERE g.attrelid = r.oid AND g.attnum > 0 AND NOT g.attisdropped AND g.attgenerated = ''
+        ORDER BY g.attnum
+    )::text [] AS column_names
 FROM columns AS r
 CROSS JOIN LATERAL (SELECT CASE WHEN r.is_array THEN 'element' ELSE format('%I', r.attname) END AS value) AS v
 WHERE r.base_name = 'uuid' OR (r.is_named AND NOT r.is_array AND r.base_name IN ('text', 'varchar', 'bpchar'))
@@ -2697,11 +2857,12 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "TargetHolding" (:name);
 
 -- The registry, in the order of the sweep: each target with the digest that was printed (empty: built in), and with that
--- of its functions as they are.
--- Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets, and their functions.
+-- of its functions as they are; and how the table of a delete differs from what its backup was printed for.
+-- Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets, their functions and columns.
 PREPARE "TargetList" AS
 SELECT
     t.name, t.table_name, t.user_column, t.action, coalesce(extract(EPOCH FROM t.retention), 0)::bigint AS retention_seconds, t.limits,
+    coalesce(extract(EPOCH FROM t.backup_window), 0)::bigint AS backup_window_seconds, coalesce(t.counter, 'null') AS counter,
     coalesce(t.digest, '')::text AS digest, t.applied_at, t.applied_by,
     coalesce((
         SELECT encode(
@@ -2713,7 +2874,36 @@ SELECT
         FROM pg_catalog.pg_proc AS p
         WHERE p.pronamespace = 'orphan_cleaner'::regnamespace
             AND p.proname IN (SELECT t.name || '_' || v.verb FROM unnest($1::text []) AS v (verb))
-    ), '')::text AS functions_digest
+    ), '')::text AS functions_digest,
+    coalesce((
+        SELECT string_agg(
+            CASE
+                WHEN n.attname IS NULL THEN format('column %s is gone', p.attname)
+                WHEN p.attname IS NULL THEN format('column %s is new', n.attname)
+                ELSE format('column %s is %s, and was %s', n.attname, n.type, b.type)
+            END, ', ' ORDER BY coalesce(n.attname, p.attname)
+        )
+        FROM (
+            SELECT unnest(substring(f.prosrc FROM '''(\{"[^}]*\})''::name \[\] IS DISTINCT')::name []) AS attname
+            FROM pg_catalog.pg_proc AS f
+            WHERE f.pronamespace = 'orphan_cleaner'::regnamespace AND f.proname = t.name || '_audit_deleted'
+        ) AS p
+        FULL JOIN (
+            SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type
+            FROM pg_catalog.pg_attribute AS a
+            -- By names: who lists may have no right on the schema.
+            JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+            JOIN pg_catalog.pg_namespace AS s ON s.oid = c.relnamespace
+            WHERE format('%I.%I', s.nspname, c.relname) = t.table_name AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+        ) AS n ON n.attname = p.attname
+        LEFT JOIN (
+            SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type
+            FROM pg_catalog.pg_attribute AS a
+            WHERE a.attrelid = to_regclass(t.backup_table) AND a.attnum > 0 AND NOT a.attisdropped
+        ) AS b ON b.attname = n.attname
+        WHERE t.digest IS NOT NULL AND t.action = 'delete'
+            AND (n.attname IS NULL OR p.attname IS NULL OR n.type IS DISTINCT FROM b.type)
+    ), '')::text AS columns_differ
 FROM orphan_cleaner.targets AS t
 ORDER BY t.ordinal;
 SET LOCAL plan_cache_mode = force_custom_plan;

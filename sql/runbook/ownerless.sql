@@ -50,7 +50,7 @@ LEFT JOIN LATERAL (
     FROM public.conversation_members AS m
     WHERE m.conversation_id = l.conversation_id
         AND NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = m.user_id)
-    ORDER BY m.role <> 'admin', m.joined_at, m.user_id
+    ORDER BY m.role::text <> 'admin', m.joined_at, m.user_id
     LIMIT 1
 ) AS s ON true;
 

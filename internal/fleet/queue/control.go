@@ -1,6 +1,6 @@
 // Package queue shares a fleet's work out over any number of machines: its control
 // database holds the runs of the fleet and River's jobs. A job is a pass over one shard,
-// or the judgement between two waves. What a job found, that it is done and the jobs
+// the judgement between two waves, or the one check of a range of users. What a job found, that it is done and the jobs
 // which follow from it are one transaction, so that a worker may be killed at any time.
 package queue
 
@@ -10,9 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -24,9 +27,9 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
+	"github.com/nova-social/orphan-cleaner/internal/fleet/queue/migrations"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
-	"github.com/nova-social/orphan-cleaner/migrations/control"
 )
 
 // Control is the control database of a fleet. Close it.
@@ -34,6 +37,12 @@ type Control struct {
 	pool *pgxpool.Pool
 	log  *slog.Logger
 }
+
+// Codes of our functions in the control database.
+const (
+	ClockBehind  = "OC013" // an earlier run of the fleet
+	AnotherFleet = "OC014" // has this control database
+)
 
 // connections are few: River's fetcher, maintenance and completer, and our own calls.
 const connections = 8
@@ -57,19 +66,19 @@ func Migrate(ctx context.Context, url string, log *slog.Logger) error {
 		return err
 	}
 	handle := stdlib.OpenDB(*cfg.ConnConfig)
-	provider, err := goose.NewProvider(goose.DialectPostgres, handle, control.FS, goose.WithTableName(control.VersionTable))
+	provider, err := goose.NewProvider(goose.DialectPostgres, handle, migrations.FS, goose.WithTableName(migrations.VersionTable))
 	if err != nil {
 		return errors.Join(fmt.Errorf("reading the migrations: %w", err), handle.Close())
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return errors.Join(fmt.Errorf("migrating the control database: %w", err), handle.Close())
+		return errors.Join(fmt.Errorf("migrating the control database: %w", hinted(err)), handle.Close())
 	}
 	c, err := Open(ctx, url, log)
 	if err != nil {
 		return errors.Join(err, handle.Close())
 	}
 	defer c.Close()
-	migrator, err := rivermigrate.New(riverpgxv5.New(c.pool), &rivermigrate.Config{Schema: control.Schema, Logger: log})
+	migrator, err := rivermigrate.New(riverpgxv5.New(c.pool), &rivermigrate.Config{Schema: migrations.Schema, Logger: ofRiver(log)})
 	if err == nil {
 		_, err = migrator.Migrate(ctx, rivermigrate.DirectionUp, nil)
 	}
@@ -103,6 +112,14 @@ func (c *Control) once(ctx context.Context, mode pgx.TxAccessMode, do func(ctx c
 		}
 		return do(ctx, tx, generated.New(database.Naming(tx)))
 	})
+	return hinted(err)
+}
+
+// hinted is an error with what to do about it.
+func hinted(err error) error {
+	if _, is := errors.AsType[*pgconn.ConnectError](err); is {
+		return fmt.Errorf("connecting to the control database: %w; hint: %s", err, strings.ReplaceAll(database.ConnectionHint(err), "DATABASE_URL", "control_url"))
+	}
 	switch database.Code(err) {
 	case "42P01", "3F000", "42883": // a table, a schema or a function is not there
 		err = fmt.Errorf("%w; the control database is not migrated to this version; fix: orphan-cleaner fleet migrate", err)
@@ -138,8 +155,6 @@ func (c *Control) State(ctx context.Context, runs int32) (State, error) {
 			return st, err
 		}
 		st.Approvals, err = q.FleetApprovals(ctx)
-		// An empty list is [], never null.
-		st.Runs, st.Paused, st.Approvals = append([]generated.FleetRunsRow{}, st.Runs...), append([]generated.FleetPausedRow{}, st.Paused...), append([]generated.FleetApprovalsRow{}, st.Approvals...)
 		return st, err
 	})
 }
@@ -170,6 +185,17 @@ func (c *Control) Approve(ctx context.Context, fleetRun int64, by string, lastin
 	return expires, err
 }
 
+// Revoke withdraws an approval that no run has used, and says whether there was one. A run
+// under way that goes by it is judged without it.
+func (c *Control) Revoke(ctx context.Context, fleetRun int64, by string) (was bool, err error) {
+	err = c.once(ctx, pgx.ReadWrite, func(ctx context.Context, _ pgx.Tx, q *generated.Queries) error {
+		id, err := q.FleetApprovalRevoke(ctx, generated.FleetApprovalRevokeParams{FleetRun: fleetRun, ByWhom: by})
+		was = id != 0
+		return err
+	})
+	return was, err
+}
+
 // Result is what a run of the fleet did so far; its error is what [fleet.Fleet.Run]
 // returns, without the causes.
 func (c *Control) Result(ctx context.Context, fleetRun int64) (fleet.Result, error, error) {
@@ -186,6 +212,9 @@ func (c *Control) Result(ctx context.Context, fleetRun int64) (fleet.Result, err
 		r.Shards, err = progress(ctx, q, fleetRun)
 		return r, err
 	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return r, nil, fmt.Errorf("%w %d of the fleet", ErrNoRun, fleetRun)
+	}
 	if err != nil {
 		return r, nil, fmt.Errorf("reading run %d of the fleet: %w", fleetRun, err)
 	}
@@ -195,6 +224,9 @@ func (c *Control) Result(ctx context.Context, fleetRun int64) (fleet.Result, err
 	}
 	return r, kind, nil
 }
+
+// ErrNoRun is returned where a run is not there.
+var ErrNoRun = errors.New("there is no run")
 
 var errFailed = errors.New("the run of the fleet failed")
 
@@ -231,7 +263,8 @@ func progress(ctx context.Context, q *generated.Queries, fleetRun int64) ([]flee
 	return shards, nil
 }
 
-func approved(ctx context.Context, q *generated.Queries, fleetRun int64) (fleet.Approved, error) {
+// approved is what approvals cover of the databases of this run: a name may be another's by now.
+func approved(ctx context.Context, q *generated.Queries, fleetRun int64, shards []fleet.Progress) (fleet.Approved, error) {
 	rows, err := q.FleetApproved(ctx, fleetRun)
 	all := fleet.Approved{Open: map[string]fleet.Facts{}}
 	for _, row := range rows {
@@ -239,8 +272,11 @@ func approved(ctx context.Context, q *generated.Queries, fleetRun int64) (fleet.
 		if err := json.Unmarshal(row.Verified, &report); err != nil {
 			return all, fmt.Errorf("reading what is approved of %s: %w", row.Shard, err)
 		}
+		isOurs := func(p fleet.Progress) bool {
+			return p.Name == row.Shard && p.Verified != nil && !p.Verified.IsOther(&report)
+		}
 		switch {
-		case report.Facts == nil:
+		case report.Facts == nil || !slices.ContainsFunc(shards, isOurs):
 		case row.IsOpen:
 			all.Open[row.Shard] = *report.Facts
 		default:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,6 +15,7 @@ import (
 	generated "github.com/nova-social/orphan-cleaner/gen/control"
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/blocked"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fence"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
 	"github.com/nova-social/orphan-cleaner/internal/result"
@@ -49,17 +51,25 @@ func once() *river.InsertOpts {
 
 const queueName = "fleet"
 
-// begin begins a run and gives out its first pass, in one transaction.
+// begin begins a run and gives out what is first to be done, in one transaction.
 func (w *Worker) begin(ctx context.Context, tx pgx.Tx, q *generated.Queries) (int64, error) {
+	fleetRun, err := q.FleetRunBegin(ctx, generated.FleetRunBeginParams{Shards: w.names(), Host: w.fleet.Settings.Host, GiveUp: w.giveUp()})
+	switch {
+	case err != nil:
+		return 0, err
+	case w.fleet.Once:
+		return fleetRun, w.beginOnce(ctx, tx, q, fleetRun)
+	default:
+		return fleetRun, w.give(ctx, tx, fleetRun, w.names(), false)
+	}
+}
+
+func (w *Worker) names() []string {
 	names := make([]string, len(w.fleet.Shards))
 	for i, shard := range w.fleet.Shards {
 		names[i] = shard.Name
 	}
-	fleetRun, err := q.FleetRunBegin(ctx, generated.FleetRunBeginParams{Shards: names, Host: w.fleet.Settings.Host, GiveUp: w.giveUp()})
-	if err != nil {
-		return 0, err
-	}
-	return fleetRun, w.give(ctx, tx, fleetRun, names, false)
+	return names
 }
 
 // giveUp is when a run that no worker goes on with is given up: no job takes so long.
@@ -89,7 +99,7 @@ func (w *beginWorker) Work(ctx context.Context, job *river.Job[beginArgs]) error
 		_, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, job)
 		return err
 	})
-	if errors.Is(err, run.ErrAnotherRun) || errors.Is(err, run.ErrPaused) {
+	if errors.Is(err, run.ErrAnotherRun) || errors.Is(err, run.ErrPaused) || slices.Contains([]string{ClockBehind, AnotherFleet}, database.Code(err)) {
 		w.fleet.Log.Warn("No run of the fleet is begun", "error", err)
 		return river.JobCancel(err)
 	}
@@ -113,14 +123,16 @@ func (w *shardWorker) Work(ctx context.Context, job *river.Job[shardArgs]) error
 	switch {
 	case known == nil || job.Args.IsSweep && known.Swept != nil || !job.Args.IsSweep && known.Verified != nil:
 		return nil // done by somebody else, or of no use any more
+	case err != nil && time.Since(job.CreatedAt) < w.fleet.JobTimeout:
+		return river.JobSnooze(w.pause) // a worker may know it that has another fleet.yaml
 	case err != nil:
 		report = told(job.Args.Shard, fleet.Failed, err)
 	case paused:
 		report = told(job.Args.Shard, fleet.Paused, run.ErrPaused)
 	case job.Args.IsSweep:
-		report = w.fleet.Sweep(ctx, shard, known.Verified.Facts)
+		report = w.fleet.Sweep(ctx, shard, w.answers(job.Args.FleetRun), known.Verified)
 	default:
-		report = w.fleet.Verify(ctx, shard)
+		report = w.fleet.Verify(ctx, shard, w.answers(job.Args.FleetRun))
 	}
 	if w.isStopping() && report.Verdict == fleet.Failed {
 		return river.JobSnooze(0) // it was broken off: whoever is there next
@@ -154,7 +166,7 @@ const keepLimit = 3 * time.Minute
 func (w *Worker) shard(ctx context.Context, args shardArgs) (known *fleet.Progress, paused bool, err error) {
 	known, err = read(ctx, w.control, func(ctx context.Context, q *generated.Queries) (*fleet.Progress, error) {
 		of, err := q.FleetRunState(ctx, args.FleetRun)
-		if err != nil || of.State != "running" {
+		if err != nil || !w.isOpen(of) {
 			return nil, err
 		}
 		pauses, err := q.FleetPaused(ctx)
@@ -238,16 +250,19 @@ func (w *judgeWorker) Work(ctx context.Context, job *river.Job[judgeArgs]) error
 		if k.shards, err = progress(ctx, q, job.Args.FleetRun); err != nil {
 			return k, err
 		}
-		k.approved, err = approved(ctx, q, job.Args.FleetRun)
+		k.approved, err = approved(ctx, q, job.Args.FleetRun, k.shards)
 		return k, err
 	})
-	if err != nil || k.of.State != "running" || int(k.of.Waves) != job.Args.Wave {
+	if err != nil || !w.isOpen(k.of) || int(k.of.Waves) != job.Args.Wave {
 		return err
 	}
 	var names []string
 	var sums fleet.Facts
 	if err = run.ErrPaused; !k.paused {
 		names, sums, err = w.fleet.Next(ctx, k.shards, k.approved)
+	}
+	if refusal, is := errors.AsType[*result.Refusal](err); is {
+		refusal.Approve = fmt.Sprintf("orphan-cleaner fleet approve %d", job.Args.FleetRun)
 	}
 	isVerdict := err == nil || errors.Is(err, result.ErrRefused) || errors.Is(err, run.ErrIncomplete) || errors.Is(err, run.ErrPaused)
 	if !isVerdict && (w.isStopping() || job.Attempt < job.MaxAttempts) {
@@ -259,7 +274,7 @@ func (w *judgeWorker) Work(ctx context.Context, job *river.Job[judgeArgs]) error
 	}
 	return w.control.write(ctx, "ending a wave", func(ctx context.Context, tx pgx.Tx, q *generated.Queries) error {
 		if len(names) > 0 {
-			wave := generated.FleetWaveBeginParams{FleetRun: job.Args.FleetRun, Wave: int64(job.Args.Wave + 1), Shards: names, Sums: text}
+			wave := generated.FleetWaveBeginParams{FleetRun: job.Args.FleetRun, Wave: int64(job.Args.Wave + 1), Shards: names, Sums: text, ByApproval: k.of.ApprovedRun}
 			if err := q.FleetWaveBegin(ctx, wave); err != nil {
 				return err
 			}

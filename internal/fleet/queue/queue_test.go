@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +23,6 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/fleet/queue"
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
-	"github.com/nova-social/orphan-cleaner/internal/pgtemp/dbsetup"
 	"github.com/nova-social/orphan-cleaner/internal/result"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
@@ -42,8 +42,11 @@ type world struct {
 	shards  []*testdb.DB
 	users   [][]uuid.UUID // of each shard
 	auth    *authfake.Server
+	authURL string
 	file    fleet.File
 	cfg     settings.Run
+
+	rangeCalls int
 
 	mu  sync.Mutex
 	log strings.Builder
@@ -72,6 +75,7 @@ func newWorld(t *testing.T, shards, users int) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.auth.Stop)
+	w.authURL = w.auth.URL()
 	log := slog.New(slog.NewTextHandler(w, nil))
 	for range 2 { // again changes nothing
 		if err := queue.Migrate(t.Context(), w.control.URL, log); err != nil {
@@ -112,8 +116,8 @@ func (w *world) due(users int) {
 	}
 }
 
-// worker is another machine: nothing is shared with the others but the databases.
-func (w *world) worker(o queue.Options) (*queue.Worker, *queue.Control) {
+// machine is another one: nothing is shared with the others but the databases.
+func (w *world) machine() (*fleet.Fleet, *queue.Control) {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w, nil))
 	c, err := queue.Open(w.t.Context(), w.control.URL, log)
@@ -121,7 +125,7 @@ func (w *world) worker(o queue.Options) (*queue.Worker, *queue.Control) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(c.Close)
-	to := source.Config{URL: w.auth.URL(), BackoffInitial: time.Millisecond, BackoffMax: 5 * time.Millisecond, Timeout: 2 * time.Second, MaxAttempts: 2, Logger: log}
+	to := source.Config{URL: w.authURL, BackoffInitial: time.Millisecond, BackoffMax: 5 * time.Millisecond, Timeout: limit, MaxAttempts: 2, Logger: log}
 	if w.file.MaxQPS > 0 {
 		to.Limiter = c.Budget(w.file.MaxQPS)
 	}
@@ -134,15 +138,21 @@ func (w *world) worker(o queue.Options) (*queue.Worker, *queue.Control) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	of := &fleet.Fleet{
-		File: w.file, Settings: w.cfg, Users: client, Log: log,
+	return &fleet.Fleet{
+		File: w.file, Settings: w.cfg, Users: client, Log: log, RangeCalls: w.rangeCalls,
 		Open: func(ctx context.Context, shard fleet.Shard) (*pgxpool.Pool, error) {
 			return database.Open(ctx, shard.URL, 0, 4)
 		},
 		Preflight: func(pool *pgxpool.Pool, log *slog.Logger, isDry bool) func(ctx context.Context) error {
 			return check.New(pool, log, latest).ForRun(isDry)
 		},
-	}
+	}, c
+}
+
+// worker works on another machine.
+func (w *world) worker(o queue.Options) (*queue.Worker, *queue.Control) {
+	w.t.Helper()
+	of, c := w.machine()
 	if o.Poll == 0 {
 		o.Poll, o.Pause = 20*time.Millisecond, 100*time.Millisecond
 	}
@@ -242,6 +252,29 @@ func TestRefusedAndApproved(t *testing.T) {
 	if _, err := c.Approve(t.Context(), r.FleetRun, "me", time.Hour); err != nil {
 		t.Fatal(err)
 	}
+	// Revoked while the run that would use it verifies: it admits nobody.
+	var once sync.Once
+	w.auth.SetFaultFunc(func(_ context.Context, _ int, _ []string, honest func() (*authfake.Response, error)) (*authfake.Response, error) {
+		once.Do(func() {
+			if n := w.control.Count("orphan_cleaner_fleet.runs WHERE state = 'running' AND approved_run = 1"); n != 1 {
+				t.Errorf("%d open runs go by the approval: this test shows nothing", n)
+			}
+			if was, err := c.Revoke(context.WithoutCancel(t.Context()), 1, "me"); err != nil || !was {
+				t.Errorf("revoked: %v, %v", was, err)
+			}
+		})
+		return honest()
+	})
+	if r, err = w.run(1); !errors.Is(err, result.ErrRefused) || !slices.Equal(before, contents()) {
+		t.Fatalf("by a revoked approval: %s: %v", r.State, err)
+	}
+	w.auth.SetFaultFunc(nil)
+	if was, err := c.Revoke(t.Context(), 1, "me"); err != nil || was {
+		t.Errorf("revoked twice: %v, %v", was, err)
+	}
+	if _, err := c.Approve(t.Context(), 1, "me", time.Hour); err != nil {
+		t.Fatal(err)
+	}
 	// More than was approved: a fifth of the users again.
 	for _, users := range w.users {
 		w.auth.Delete(users[4:8]...)
@@ -335,7 +368,7 @@ func TestTriedAgain(t *testing.T) {
 			END IF;
 			RETURN NEW;
 		END $$;
-		CREATE TRIGGER fail BEFORE INSERT ON orphan_cleaner.runs FOR EACH ROW EXECUTE FUNCTION fail()`)
+		CREATE TRIGGER fail AFTER INSERT ON orphan_cleaner.runs FOR EACH ROW EXECUTE FUNCTION fail()`)
 	r, err := w.run(2)
 	<-ended
 	if err != nil {
@@ -354,6 +387,36 @@ func TestTriedAgain(t *testing.T) {
 	if waited != 1 || retried != 1 {
 		t.Errorf("%d jobs snoozed, %d tried again", waited, retried)
 	}
+	if line := regexp.MustCompile(`level=WARN msg="A job of the fleet failed" job=fleet_shard args=.* attempt=1 of=5 error=.*not now`); len(line.FindAllString(w.logged(), -1)) != 1 {
+		t.Errorf("the failure of the job is not a warning of ours: %s", w.logged())
+	}
+}
+
+// A worker whose fleet.yaml lacks a shard leaves it to those that have it.
+func TestShardUnknownToAWorker(t *testing.T) {
+	w := newWorld(t, 3, 100)
+	w.due(1)
+	full, _ := w.worker(queue.Options{})
+	if _, err := full.Begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all := w.file.Shards
+	w.file.Shards = all[:2]
+	lacks, _ := w.worker(queue.Options{})
+	w.file.Shards = all
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- lacks.Serve(ctx) }()
+	const left = `orphan_cleaner_fleet.river_job WHERE args ->> 'shard' = 's2' AND (metadata ->> 'snoozes')::int > 4`
+	testdb.Eventually(t, limit, "the worker leaves the shard alone, more often than a job has attempts", func() bool { return w.control.Count(left) == 1 })
+	if r, err := w.run(1); err != nil {
+		t.Errorf("%s: %v\n%s", r.State, err, w.logged())
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	w.cleaned(1)
 }
 
 // A run that is begun once an interval, by several workers that would all begin it.
@@ -377,21 +440,18 @@ func TestServe(t *testing.T) {
 		t.Errorf("%d runs succeeded", n)
 	}
 	w.cleaned(1)
+	// What River tells of itself is not for who reads this log.
+	if log := w.logged(); strings.Contains(log, "River client") || !strings.Contains(log, "Shard swept") {
+		t.Errorf("the log has River's routine lines, or none: %s", log)
+	}
 }
 
-// The control database goes away in mid-run and comes back: what was done meanwhile is
-// kept, and nothing is done twice.
+// The control database goes away in mid-run, and with it the budget of calls; it comes
+// back, and nothing is done twice.
 func TestControlAway(t *testing.T) {
-	t.Parallel()
-	t.Run("the report of a sweep waits", func(t *testing.T) { controlAway(t, 0, "keeping the report of a shard") })
-	t.Run("the calls of a sweep wait", func(t *testing.T) { controlAway(t, 200, "No calls are made while the control database is away") })
-}
-
-func controlAway(t *testing.T, maxQPS float64, says string) {
-	t.Helper()
 	w := newWorld(t, 4, 100)
 	w.due(2)
-	w.file.MaxQPS = maxQPS
+	w.file.MaxQPS = 200
 	cluster := startCluster(t)
 	// A control database that has messaging-service's tables, too.
 	w.control = testdb.NewBareOn(t, cluster)
@@ -416,7 +476,7 @@ func controlAway(t *testing.T, maxQPS float64, says string) {
 		defer close(back)
 		<-gone
 		testdb.Eventually(t, limit, "a worker meets that the control database is away", func() bool {
-			return strings.Contains(w.logged(), says)
+			return strings.Contains(w.logged(), "No calls are made while the control database is away")
 		})
 		if err := cluster.Restart(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
@@ -427,79 +487,11 @@ func controlAway(t *testing.T, maxQPS float64, says string) {
 	if err != nil || r.State != "succeeded" {
 		t.Fatalf("%s: %v\n%s", r.State, err, w.logged())
 	}
+	if !regexp.MustCompile(`level=ERROR msg=.* by=river`).MatchString(w.logged()) {
+		t.Error("River's errors are not in our log")
+	}
 	// A job that cannot be ended in time is worked again, and finds nothing to delete.
 	w.evidence(2)
-}
-
-// The server of two shards is killed in mid-wave and comes back: each shard is cleaned.
-func TestServerOfShardsKilled(t *testing.T) {
-	w := newWorld(t, 4, 100)
-	cluster := startCluster(t)
-	for i := 2; i < 4; i++ {
-		name := fmt.Sprintf("shard%d", i)
-		if err := errors.Join(dbsetup.CreateDatabase(t.Context(), cluster.URL("postgres"), name, ""), dbsetup.Schema(t.Context(), cluster.URL(name)), dbsetup.Migrate(t.Context(), cluster.URL(name))); err != nil {
-			t.Fatal(err)
-		}
-		w.file.Shards[i].URL = cluster.URL(name)
-		pool, err := pgxpool.New(t.Context(), cluster.URL(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(pool.Close)
-		exec(t, pool, `INSERT INTO conversations (name) VALUES ('c')`)
-		exec(t, pool, `INSERT INTO conversation_members (conversation_id, user_id, joined_at) SELECT c.id, u, now() - interval '90 days' FROM unnest($1::uuid[]) AS u, conversations AS c`, w.users[i])
-		exec(t, pool, `INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
-			SELECT u, now() - interval '40 days', now() - interval '1 minute', 0, 'sightings' FROM unnest($1::uuid[]) AS u`, w.users[i][:2])
-		w.auth.Delete(w.users[i][:2]...)
-	}
-	crashed, once := make(chan struct{}), sync.Once{}
-	w.auth.SetFaultFunc(func(_ context.Context, _ int, ids []string, honest func() (*authfake.Response, error)) (*authfake.Response, error) {
-		// The second check of the two who are due: the sweep is about to delete.
-		if len(ids) == 2 && slices.Contains(ids, w.users[2][0].String()) {
-			once.Do(func() {
-				if err := cluster.Crash(); err != nil {
-					t.Error(err)
-				}
-				close(crashed)
-			})
-		}
-		return honest()
-	})
-	back := make(chan struct{})
-	go func() {
-		defer close(back)
-		<-crashed
-		if err := cluster.Restart(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	}()
-	r, err := w.run(2)
-	<-back
-	if err != nil || r.State != "succeeded" {
-		t.Fatalf("%s: %v\n%s", r.State, err, w.logged())
-	}
-	for i := 2; i < 4; i++ {
-		pool, err := pgxpool.New(t.Context(), w.file.Shards[i].URL)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(pool.Close)
-		var left, audited, backedUp int64
-		if err := pool.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM conversation_members), (SELECT count(*) FROM conversation_members_audit WHERE run_id IS NOT NULL),
-			(SELECT count(*) FROM conversation_members_backup)`).Scan(&left, &audited, &backedUp); err != nil {
-			t.Fatal(err)
-		}
-		if left != 98 || audited != 2 || backedUp != 2 {
-			t.Errorf("shard %d: %d left, %d audited, %d backed up", i, left, audited, backedUp)
-		}
-	}
-}
-
-func exec(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
-	t.Helper()
-	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
 }
 
 // startCluster starts a cluster of the test's own, which it may crash.

@@ -14,9 +14,9 @@ import (
 
 	generated "github.com/nova-social/orphan-cleaner/gen/control"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
+	"github.com/nova-social/orphan-cleaner/internal/fleet/queue/migrations"
 	"github.com/nova-social/orphan-cleaner/internal/run"
 	"github.com/nova-social/orphan-cleaner/internal/wait"
-	"github.com/nova-social/orphan-cleaner/migrations/control"
 )
 
 // Worker works River's jobs, several shards at once.
@@ -25,6 +25,7 @@ type Worker struct {
 	control  *Control
 	client   *river.Client[pgx.Tx]
 	pause    time.Duration
+	every    time.Duration
 	stopping atomic.Bool
 }
 
@@ -51,13 +52,15 @@ func NewWorker(of *fleet.Fleet, c *Control, o Options) (*Worker, error) {
 	if o.Poll == 0 {
 		o.Poll = time.Second
 	}
-	w := &Worker{fleet: of, control: c, pause: o.Pause}
+	w := &Worker{fleet: of, control: c, pause: o.Pause, every: o.Every}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &beginWorker{Worker: w})
 	river.AddWorker(workers, &shardWorker{Worker: w})
 	river.AddWorker(workers, &judgeWorker{Worker: w})
+	river.AddWorker(workers, &rangeWorker{Worker: w})
+	river.AddWorker(workers, &firstPassWorker{Worker: w})
 	cfg := &river.Config{
-		Schema: control.Schema, Workers: workers, Logger: of.Log, MaxAttempts: attempts, RetryPolicy: doubling(o.Pause),
+		Schema: migrations.Schema, Workers: workers, Logger: ofRiver(of.Log), ErrorHandler: failures{of.Log}, MaxAttempts: attempts, RetryPolicy: doubling(o.Pause),
 		Queues: map[string]river.QueueConfig{queueName: {MaxWorkers: of.Workers}},
 		// Behind PgBouncer in transaction mode nothing can be listened to.
 		PollOnly: true, FetchPollInterval: o.Poll, FetchCooldown: min(o.Poll, river.FetchCooldownDefault),
@@ -116,6 +119,16 @@ func (w *Worker) start(ctx context.Context) (stop func() error, err error) {
 const stopLimit = 20 * time.Second
 
 func (w *Worker) isStopping() bool { return w.stopping.Load() }
+
+// isOpen is whether a run may be gone on with. What was judged too long ago is no reason to sweep:
+// workers were away, or the control database was restored. The next run gives it up.
+func (w *Worker) isOpen(of generated.FleetRunStateRow) bool {
+	isStale := seconds(of.Idle) > w.giveUp()
+	if of.State == "running" && isStale {
+		w.fleet.Log.Warn("The open run of the fleet is too old to go on with; the next run gives it up", "fleet_run", of.FleetRun, "idle", seconds(of.Idle).Round(time.Second).String())
+	}
+	return of.State == "running" && !isStale
+}
 
 // Run begins a run, or goes on with the one that is open, and works until it has ended.
 func (w *Worker) Run(ctx context.Context) (r fleet.Result, err error) {

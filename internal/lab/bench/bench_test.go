@@ -49,6 +49,25 @@ func TestStats(t *testing.T) {
 	}
 }
 
+// A fleet is compared with one shard and as many workers, row by row.
+func TestFleetText(t *testing.T) {
+	t.Parallel()
+	cases := make([]FleetCase, len(fleets()))
+	for i, of := range fleets() {
+		cases[i] = FleetCase{Shards: of.shards, Workers: of.workers, Seconds: []float64{float64(2 * of.shards * of.workers)}, CPU: []float64{float64(of.shards)}}
+	}
+	cases[2].Seconds = []float64{36, 1, 99}
+	text, err := fleetText(Size{Members: 1_000_000}, &dataset{doomed: 10_000}, cases)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"12 1 36.0 3.0 1.50 12.0 1.0 1.00", "12 3 72.0 6.0 1.00 12.0 1.0 1.00"} {
+		if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+}
+
 func TestParseTransaction(t *testing.T) {
 	t.Parallel()
 	got, err := parseTransaction("0 199 2241 0 1175850568 995598 1020")

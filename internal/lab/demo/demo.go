@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/nova-social/orphan-cleaner/internal/lab/content"
 	"github.com/nova-social/orphan-cleaner/internal/lab/process"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp/dbsetup"
@@ -36,21 +37,29 @@ var evidenceSQL string
 type Options struct {
 	Product, Lab           string // the programs
 	Conversations, Members int
-	Keep                   bool // leave the servers up
+	Keep                   bool   // leave the servers up
+	Page                   string // docs/targets.md: show its targets; empty: conversation_members alone
 	Out, Err               io.Writer
 }
 
 // demo is one under way.
 type demo struct {
 	Options
-	conn *pgx.Conn
-	env  []string // of the product
-	auth *process.AuthService
+	conn    *pgx.Conn
+	env     []string // of the product
+	dir     string   // that it works in; empty: this one
+	auth    *process.AuthService
+	service content.Service
 }
 
 // Run plays it.
 func Run(ctx context.Context, options Options) (err error) {
 	d := &demo{Options: options}
+	if d.Page != "" {
+		if d.service, err = content.Read(d.Page); err != nil {
+			return err
+		}
+	}
 	d.say("Starting a throw-away PostgreSQL …")
 	cluster, err := pgtemp.Start(ctx, pgtemp.Options{})
 	if err != nil {
@@ -71,7 +80,12 @@ func Run(ctx context.Context, options Options) (err error) {
 		}
 	}()
 	d.env = []string{"DATABASE_URL=" + cluster.URL("messaging"), "AUTH_SERVICE_URL=" + d.auth.URL}
-	if err := d.play(ctx); err != nil || !d.Keep {
+	if d.Page != "" {
+		err = d.playTargets(ctx)
+	} else {
+		err = d.play(ctx)
+	}
+	if err != nil || !d.Keep {
 		return err
 	}
 	kept = true
@@ -102,6 +116,11 @@ func (d *demo) fill(ctx context.Context, cluster *pgtemp.Cluster) (err error) {
 		_, err := tx.Conn().PgConn().Exec(ctx, seedSQL).ReadAll()
 		return err
 	})
+	if err == nil && d.Page != "" {
+		if _, err = d.conn.Exec(ctx, earlySQL); err == nil {
+			err = d.service.Fill(ctx, d.conn, rowsEach)
+		}
+	}
 	if err == nil {
 		// Statistics, as a database at work has them.
 		_, err = d.conn.Exec(ctx, "VACUUM (ANALYZE)")
@@ -134,7 +153,7 @@ func (d *demo) startAuthService(ctx context.Context) (err error) {
 func (d *demo) product(ctx context.Context, args ...string) error {
 	d.say("\n$ orphan-cleaner %s", strings.Join(args, " "))
 	cmd := process.Command(ctx, d.env, d.Product, args...)
-	cmd.Stdout, cmd.Stderr = d.Out, d.Err
+	cmd.Dir, cmd.Stdout, cmd.Stderr = d.dir, d.Out, d.Err
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("orphan-cleaner %s: %w", strings.Join(args, " "), err)
 	}

@@ -29,15 +29,29 @@ var livingSQL string
 //go:embed delete.sql
 var deleteSQL string
 
+//go:embed mark.sql
+var markSQL string
+
+// Work is what a floor does, and to which table.
+type Work struct {
+	Table string // with its schema
+	Mark  bool   // set deleted_at, and delete nothing
+}
+
+// of is a statement on that table.
+func (w Work) of(statement string) string {
+	return strings.Replace(statement, "public.conversation_members", w.Table, 1)
+}
+
 // The floor's calls are those of a run with its defaults.
 const (
 	batchSize   = 100
 	concurrency = 8
 )
 
-// Run deletes the members of all users that auth-service leaves out, and returns how
-// many members that were.
-func Run(ctx context.Context, databaseURL, authURL string) (deleted int64, err error) {
+// Run deletes the rows of all users that auth-service leaves out, and returns how
+// many rows that were.
+func Run(ctx context.Context, databaseURL, authURL string, work Work) (deleted int64, err error) {
 	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
 		return 0, err
@@ -48,23 +62,27 @@ func Run(ctx context.Context, databaseURL, authURL string) (deleted int64, err e
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, hangUp()) }()
-	missing, err := missing(ctx, conn, ask)
+	missing, err := missing(ctx, conn, ask, work.of(usersSQL))
 	if err != nil || len(missing) == 0 {
 		return 0, err
 	}
-	tag, err := conn.Exec(ctx, deleteSQL, missing)
+	statement := deleteSQL
+	if work.Mark {
+		statement = markSQL
+	}
+	tag, err := conn.Exec(ctx, work.of(statement), missing)
 	if err != nil {
 		return 0, fmt.Errorf("deleting: %w", err)
 	}
 	return tag.RowsAffected(), nil
 }
 
-func missing(ctx context.Context, conn *pgx.Conn, ask living) (all []string, err error) {
+func missing(ctx context.Context, conn *pgx.Conn, ask living, users string) (all []string, err error) {
 	batches, found := make(chan []string), make(chan []string, concurrency)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(batches)
-		return scan(ctx, conn, batches)
+		return scan(ctx, conn, users, batches)
 	})
 	for range concurrency {
 		group.Go(func() error {
@@ -88,8 +106,8 @@ func missing(ctx context.Context, conn *pgx.Conn, ask living) (all []string, err
 	return all, err
 }
 
-func scan(ctx context.Context, conn *pgx.Conn, batches chan<- []string) error {
-	rows, err := conn.Query(ctx, usersSQL)
+func scan(ctx context.Context, conn *pgx.Conn, users string, batches chan<- []string) error {
+	rows, err := conn.Query(ctx, users)
 	if err != nil {
 		return fmt.Errorf("reading the user ids: %w", err)
 	}

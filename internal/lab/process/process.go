@@ -66,6 +66,7 @@ type Ended struct {
 	Stdout     []byte
 	Stderr     []byte
 	Seconds    float64 // from before the fork until after the wait
+	CPU        float64 // seconds, in user and system mode
 	PeakMemory int64   // bytes
 }
 
@@ -80,6 +81,7 @@ func Run(cmd *exec.Cmd) (Ended, error) {
 		return e, fmt.Errorf("starting %s: %w", cmd.Path, err)
 	}
 	e.Status, e.PeakMemory = cmd.ProcessState.ExitCode(), peak(cmd.ProcessState)
+	e.CPU = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	if _, exited := errors.AsType[*exec.ExitError](err); exited && e.Status > 0 {
 		err = nil
 	}

@@ -12,10 +12,14 @@ CREATE TABLE {{.AuditTable}} (
 
 ALTER TABLE {{.AuditTable}} REPLICA IDENTITY FULL;
 
--- Rows arrive in the order of deleted_at: a BRIN of a few pages finds a day or a run.
+-- Rows arrive in the order of deleted_at: a BRIN of a few pages finds a day or a run, and costs next to nothing.
+-- Autovacuum summarizes it; autosummarize would fill the server's log.
 CREATE INDEX {{.Name}}_audit_deleted_at
     ON {{.AuditTable}} USING brin (deleted_at) WITH (pages_per_range = 16, autosummarize = off);
 
+{{if not .IsUpdate -}}
+-- The application's own deletes must never fail for want of a partition.
+{{end -}}
 CREATE TABLE {{.AuditTable}}_default PARTITION OF {{.AuditTable}} DEFAULT
     WITH (autovacuum_vacuum_insert_threshold = 100000, autovacuum_vacuum_insert_scale_factor = 0);
 ALTER TABLE {{.AuditTable}}_default REPLICA IDENTITY FULL;
@@ -33,6 +37,10 @@ COMMENT ON COLUMN {{.AuditTable}}.txid IS 'pg_current_xact_id() of that transact
 
 -- No DEFAULT partition: without a partition for the backup there is no {{.Action}}.
 CREATE TABLE {{.BackupTable}} (
+{{- if .Shipped}}
+    -- Its columns as they are here and now, then ours.
+    LIKE {{.Table}},
+{{- end}}
 {{- range .Backup}}
     {{.Ident}} {{.Type}},
 {{- end}}
@@ -44,6 +52,21 @@ CREATE TABLE {{.BackupTable}} (
 ) PARTITION BY RANGE (backed_up_at);
 
 ALTER TABLE {{.BackupTable}} REPLICA IDENTITY FULL;
+{{- if .Shipped}}
+
+-- A backup takes whatever the table held: the NOT NULLs that LIKE brought along would refuse it on the day one of them is relaxed.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    EXECUTE (
+        SELECT 'ALTER TABLE {{.BackupTable}} ' || pg_catalog.string_agg(pg_catalog.format('ALTER COLUMN %I DROP NOT NULL', a.attname), ', ')
+        FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = {{literal .Table}}::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attnotnull
+    );
+END
+$$;
+-- +goose StatementEnd
+{{- end}}
 
 COMMENT ON TABLE {{.BackupTable}} IS '{{if .IsUpdate}}What runs overwrote in rows of {{.Table}}{{else}}Whole rows of {{.Table}} that runs deleted{{end}}. Partitioned by UTC day: {{.Name}}_backup_YYYYMMDD.';
 {{- range .Backup}}
@@ -77,6 +100,7 @@ $$;
 {{end}}
 
 {{define "trigger" -}}
+-- A statement trigger with a transition table costs half of what a row trigger does.
 CREATE TRIGGER {{.Name}}_audit_delete
     AFTER DELETE ON {{.Table}}
     REFERENCING OLD TABLE AS gone

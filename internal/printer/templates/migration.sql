@@ -11,9 +11,15 @@
 -- +goose StatementBegin
 DO $$
 BEGIN
+    IF pg_catalog.current_setting('application_name') = 'psql' THEN
+        -- It reads Up and Down alike, and goes on after an error.
+        RAISE WARNING 'refusing to migrate: psql would run Up and Down, and record neither: this session ends'
+            USING HINT = 'Run: orphan-cleaner target apply --dir DIR';
+        PERFORM pg_catalog.pg_terminate_backend(pg_catalog.pg_backend_pid());
+    END IF;
     IF pg_catalog.to_regclass('public.orphan_cleaner_targets_goose') IS NULL THEN
         RAISE EXCEPTION 'refusing to migrate: these migrations would be recorded in another version table than public.orphan_cleaner_targets_goose'
-            USING HINT = 'Run goose in this folder, where .env names the table; or: goose -table public.orphan_cleaner_targets_goose up';
+            USING HINT = 'Run: orphan-cleaner target apply --dir DIR; or goose in this folder, where .env names the table; or goose -table public.orphan_cleaner_targets_goose up';
     END IF;
 END
 $$;
@@ -58,9 +64,9 @@ $$;
 {{end}}
 
 {{define "registry_insert" -}}
-INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, action, retention, limits, audit_table, backup_table, digest)
+INSERT INTO orphan_cleaner.targets (name, ordinal, table_name, user_column, action, retention, limits, backup_window, counter, audit_table, backup_table, digest)
 SELECT
-    {{literal .Name}}, max(t.ordinal) + 1, {{literal .Table}}, {{literal .User}}, {{literal .Action}}, {{.Retention}}, {{literal .Limits}},
+    {{literal .Name}}, max(t.ordinal) + 1, {{literal .Table}}, {{literal .User}}, {{literal .Action}}, {{.Retention}}, {{literal .Limits}}, {{.Window}}, {{template "counter" .}},
     {{literal .AuditTable}}, {{literal .BackupTable}},
     {{literal .Digest}}
 FROM orphan_cleaner.targets AS t;
@@ -70,28 +76,42 @@ FROM orphan_cleaner.targets AS t;
 UPDATE orphan_cleaner.targets AS t
 SET retention = {{.Retention}},
     limits = {{literal .Limits}},
+    backup_window = {{.Window}},
+    counter = {{template "counter" .}},
     digest = {{literal .Digest}},
     applied_at = pg_catalog.now(),
     applied_by = session_user
 WHERE t.name = {{literal .Name}};
 {{end}}
 
+{{define "counter"}}{{if .Counts}}{{literal .Counts}}{{else}}NULL{{end}}{{end}}
+
 {{define "index" -}}
 -- Why:      the scan of {{.Table}} reads user ids in order, a page at a time.
--- Locks:    SHARE UPDATE EXCLUSIVE on {{.Table}}: no read and no write waits.
+-- Locks:    SHARE UPDATE EXCLUSIVE on {{.Table}}: no read and no write waits. A leftover of a build that failed is dropped first (ACCESS EXCLUSIVE
+--           for milliseconds, 3 s at most to get it).
 -- Duration: reads the table twice: seconds for a million rows, minutes for a hundred million.
 -- Rollback: drops the index; each page of a scan would read the whole table.
 {{template "head"}}
 -- Index: {{.Name}}
--- SHARE UPDATE EXCLUSIVE stops no read or write while it waits; giving up would leave an invalid index behind.
+-- But for a leftover, SHARE UPDATE EXCLUSIVE stops no read or write while it waits; giving up would leave an invalid index behind.
 -- squawk-ignore-file require-lock-timeout
 
 -- +goose NO TRANSACTION
 -- +goose Up
+{{template "recorded"}}
+
+{{template "index_up" .}}
+-- +goose Down
+DROP INDEX CONCURRENTLY IF EXISTS {{.Index}};
+{{end}}
+
+{{define "index_up" -}}
 -- An attempt that was cut off leaves an invalid index behind, which IF NOT EXISTS would take for the real one.
 -- +goose StatementBegin
 DO $$
 BEGIN
+    PERFORM pg_catalog.set_config('lock_timeout', '3s', true);
     IF EXISTS (
         SELECT
         FROM pg_catalog.pg_index
@@ -103,14 +123,13 @@ BEGIN
 END
 $$;
 -- +goose StatementEnd
+{{if .Shipped}}
+-- Its storage parameter is the default; said, it tells Down that the index is ours, and not one that was there already.
+{{- end}}
+CREATE INDEX CONCURRENTLY IF NOT EXISTS {{.IndexName}} ON {{.Table}} ({{.Owner}}){{if .Shipped}} WITH (deduplicate_items = on){{end}};
 
-CREATE INDEX CONCURRENTLY IF NOT EXISTS {{.IndexName}} ON {{.Table}} ({{.Owner}});
-
--- A table that was loaded or restored lately may have no statistics.
+-- A table that was loaded or restored lately may have no statistics: the planner would then sort the whole table for every page.
 ANALYZE {{.Table}};
-
--- +goose Down
-DROP INDEX CONCURRENTLY IF EXISTS {{.Index}};
 {{end}}
 
 {{define "create_up" -}}
@@ -137,6 +156,12 @@ DROP TABLE {{.Model.AuditTable}};
 
 {{define "create" -}}
 -- Why:      {{.Model.Table}} is a target: rows of users whom auth-service no longer knows are {{.Model.Did}}, audited and backed up.
+-- Makes:    tables {{.Model.AuditTable}} and {{.Model.Name}}_backup;{{if not .Model.IsUpdate}} triggers on {{.Model.Table}} that audit each DELETE, whoever makes it, and refuse TRUNCATE;{{end}}
+--           {{len .Functions}} functions that run as the owner of the schema, granted to nobody; a row of orphan_cleaner.targets. sql/roles.sql grants that owner
+--           SELECT, INSERT and {{if .Model.IsUpdate}}UPDATE{{else}}DELETE{{end}} on the table, and restorers SELECT on audit and backup.
+{{- if .Model.HasCounter}}
+-- Counts:   {{.Model.Counter.Table}}.{{.Model.Counter.Column.Ident}}, in the same transaction: sql/roles.sql grants that owner SELECT and UPDATE of this column.{{end}}
+-- Runs:     {{template "runs" .Model}}
 -- Locks:    {{template "locks" .Model}}
 -- Duration: milliseconds, whatever the size of the table.
 -- Rollback: refused while audit or backup holds a row: they are evidence, and the only copy of what was {{.Model.Did}}.
@@ -158,6 +183,10 @@ SET LOCAL default_tablespace = '';
 SET LOCAL lock_timeout = '3s';
 
 {{template "create_down" .}}
+{{- end}}
+
+{{define "runs" -}}
+{{if .IsUpdate}}UPDATE {{.Table}} SET {{sets .Sets}}{{else}}DELETE FROM {{.Table}}{{end}} of users who are due, {{if .Aged}}where {{.Aged}} is older than the retention{{else}}whatever the age of the row{{end}}{{if .Condition}} and ({{.Condition}}){{end}}
 {{- end}}
 
 {{define "locks" -}}
@@ -187,7 +216,7 @@ DO $$
 BEGIN
     IF EXISTS (SELECT FROM orphan_cleaner.{{.Model.Name}}_holders(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c))) THEN
         RAISE EXCEPTION 'refusing to drop target {{.Model.Name}}: candidates have rows in it, which nobody would clean any more'
-            USING HINT = 'Wait until they are cleaned or have returned: orphan-cleaner status';
+            USING HINT = 'Wait until they are cleaned or have returned: orphan-cleaner status. A row whose age is null is never cleaned: set its age, or delete it.';
     END IF;
 END
 $$;
@@ -204,7 +233,8 @@ SET LOCAL default_tablespace = '';
 {{- end}}
 
 {{define "change" -}}
--- Why:      the declaration of {{.New.Name}}, {{.New.Table}} or the program that prints changed: {{.Why}}.
+-- Why:      {{if .Why}}the declaration of {{.New.Name}}, {{.New.Table}} or the program that prints changed: {{.Why}}{{else}}somebody changed the functions or figures of {{.New.Name}} in the database: they become what was printed again{{end}}.
+-- Runs:     {{template "runs" .New}}
 -- Locks:    SHARE ROW EXCLUSIVE on orphan_cleaner.runs: no run is open.{{if or .AddedBackup .AddedAudit .Retyped}} ACCESS EXCLUSIVE on audit or backup of {{.New.Name}}.{{end}} None on {{.New.Table}}.
 -- Duration: {{if .Retyped}}rewrites the backup where a type is stored otherwise.{{else}}milliseconds.{{end}}
 -- Rollback: brings the former functions back{{if or .AddedBackup .AddedAudit}}; drops the new columns of audit and backup, refused while they hold a value{{end}}.

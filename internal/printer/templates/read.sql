@@ -90,20 +90,34 @@ SET enable_sort = off
 SET jit = off
 AS $$
     SELECT
-        m.{{.Owner}},
-{{- if .Aged}}
-        count(*) FILTER (WHERE m.{{.Aged}} < $2),
-        count(*) FILTER (WHERE coalesce(m.{{.Aged}} >= $2, true)),
+        r.user_id,
+        count(*) FILTER (WHERE r.is_old AND NOT r.is_held),
+        count(*) FILTER (WHERE NOT r.is_old AND NOT r.is_held),
+        count(*) FILTER (WHERE r.is_held),
+        max(r.active_at)
+    FROM (
+        SELECT
+            {{.OwnerAs}},
+            {{if .Aged}}coalesce(m.{{.Aged}} < $2, false){{else}}true{{end}} AS is_old,
+{{- if .Shipped}}
+            -- IN, which is hashed once, and not EXISTS, which would be looked up for each row.
+            m.conversation_id IN (
+                SELECT h.conversation_id
+                FROM orphan_cleaner.holds_in_force AS h
+                WHERE h.conversation_id IS NOT NULL
+            ) OR coalesce(m.role = 'owner' AND orphan_cleaner.is_kept_owner(m.conversation_id, m.user_id), false) AS is_held,
 {{- else}}
-        count(*),
-        0::bigint,
+            -- Of a single row nothing is known that would hold it.
+            false AS is_held,
 {{- end}}
-        0::bigint,
-        {{if .Active}}max(m.{{.Active}}){{else}}NULL::timestamptz{{end}}
-    FROM {{.From}}
-    -- A subquery, so that the planner does not weigh thousands of users one by one.
-    WHERE m.{{.Owner}} = ANY (ARRAY(SELECT unnest($1)))
-    GROUP BY m.{{.Owner}}
+            {{if .Active}}m.{{.Active}}{{else}}NULL::timestamptz{{end}} AS active_at
+        FROM {{.Rows "        "}}
+        -- A subquery, so that the planner does not weigh thousands of users one by one.
+        WHERE m.{{.Owner}} = ANY (ARRAY(SELECT unnest($1)))
+        -- Worked out once for each row, and not for each count.
+        OFFSET 0
+    ) AS r
+    GROUP BY r.user_id
 $$;
 {{end}}
 
@@ -119,21 +133,35 @@ SET enable_seqscan = off
 SET enable_sort = off
 SET jit = off
 AS $$
-    -- The first fit of a hundred rows behind each of so many points, evenly spread over the ids.
+    -- One of twenty rows behind each of so many points, evenly spread over the ids
+{{- if .Active}}: in turn of a user who was active within a month
+    -- and of one who was not{{end}}{{if .Aged}}{{if .Active}}, {{else}}: {{end}}in turn of an older and of a younger row{{end}}, where there is one.
     SELECT DISTINCT f.user_id
     FROM generate_series(0, least($1, 1000) - 1) AS points (n)
     CROSS JOIN LATERAL (
         SELECT near.user_id
         FROM (
-            SELECT {{.OwnerAs}}{{if .Aged}}, m.{{.Aged}} AS made_at{{end}}
-            FROM {{.From}}
+            SELECT
+                {{.OwnerAs}}
+                {{- if .Aged}},
+                m.{{.Aged}} AS made_at{{end}}
+                {{- if .Active}},
+                coalesce(m.{{.Active}} > now() - interval '30 days', false) AS is_active{{end}}
+            FROM {{.Rows "            "}}
             WHERE m.{{.Owner}} >= (lpad(to_hex(points.n * 65536 / least($1, 1000)), 4, '0') || repeat('0', 28))::uuid
             ORDER BY m.{{.Owner}}
-            LIMIT 100
+            LIMIT 20
         ) AS near
         WHERE {{if .Aged}}near.made_at < now() - interval '30 days'
             AND {{end}}NOT EXISTS (SELECT FROM orphan_cleaner.candidates AS c WHERE c.user_id = near.user_id OFFSET 0)
-        ORDER BY near.user_id
+        ORDER BY
+{{- if .Active}}
+            (near.is_active = (points.n % 2 = 0))::integer{{if .Aged}} +{{else}} DESC,{{end}}
+{{- end}}
+{{- if .Aged}}
+            ((near.made_at < now() - interval '1 year') = (points.n % 4 < 2))::integer DESC,
+{{- end}}
+            near.user_id
         LIMIT 1
     ) AS f
 $$;
@@ -164,7 +192,7 @@ AS $$
     SELECT coalesce(array_agg(d.place), '{}')
     FROM (
         SELECT m.ctid AS place
-        FROM {{.From}}
+        FROM {{.Rows "        "}}
         JOIN orphan_cleaner.candidates AS c ON c.user_id = m.{{.Owner}}
         WHERE m.{{.Owner}} = ANY (ARRAY(SELECT unnest($1)))
             AND c.user_id = ANY (ARRAY(SELECT unnest($1)))
@@ -179,6 +207,15 @@ AS $$
 {{- end}}
             -- Nobody has changed it since the user was checked.
             AND (m.xmin::text::bigint - $3 % 4294967296 + 4294967296) % 4294967296 >= $4
+{{- if .Shipped}}
+            -- NOT IN is hashed once, NOT EXISTS would be looked up for each row. It is never null here.
+            AND m.conversation_id NOT IN (
+                SELECT h.conversation_id
+                FROM orphan_cleaner.holds_in_force AS h
+                WHERE h.conversation_id IS NOT NULL
+            )
+            AND (m.role = 'owner' AND orphan_cleaner.is_kept_owner(m.conversation_id, m.user_id)) IS NOT TRUE
+{{- end}}
         LIMIT $5 + 1
     ) AS d
 $$;
@@ -194,10 +231,13 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 SET jit = off
 AS $$
-    SELECT
-        (SELECT count(*) FROM {{.AuditTable}} AS o WHERE o.run_id = $1 AND o.deleted_at >= $2),
-        (SELECT count(*) FROM {{.BackupTable}} AS o WHERE o.run_id = $1 AND o.backed_up_at >= $2),
-        NULL::bigint
+    SELECT a.audited, b.backed_up, a.conversations
+    FROM (
+        SELECT count(*) AS audited, {{if .Shipped}}count(DISTINCT o.conversation_id){{else}}NULL::bigint{{end}} AS conversations
+        FROM {{.AuditTable}} AS o
+        WHERE o.run_id = $1 AND o.deleted_at >= $2
+    ) AS a
+    CROSS JOIN (SELECT count(*) AS backed_up FROM {{.BackupTable}} AS o WHERE o.run_id = $1 AND o.backed_up_at >= $2) AS b
 $$;
 {{end}}
 
@@ -221,8 +261,8 @@ AS $$
         -- One lookup a row: without statistics the planner would read the list once for each row.
         SELECT
         FROM orphan_cleaner.restores AS r
-        WHERE r.run_id = $1 AND r.user_id = b.{{.Owner}} AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
-            AND r.target = {{literal .Name}} AND r.row_key = ROW({{list "b." .Key}})::text
+        WHERE r.run_id = $1 AND r.user_id = b.{{.Owner}} AND r.conversation_id = {{conversation "b." .}}
+            AND r.target = {{literal .Name}} AND r.row_key = {{rowKey "b." .}}
             AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
             AND r.state = $2
         LIMIT 1

@@ -19,7 +19,7 @@ AS $$
             b.*,
             ($1 IS NULL OR b.run_id = $1) AND ($4 IS NULL OR b.backed_up_at >= $4) AND ($5 IS NULL OR b.backed_up_at < $5) AS orphan_chosen
         FROM {{.BackupTable}} AS b
-        WHERE b.backed_up_at >= coalesce($4, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = $1), '-infinity')
+        WHERE b.backed_up_at >= greatest($4, (SELECT r.started_at - interval '1 day' FROM orphan_cleaner.runs AS r WHERE r.run_id = $1), '-infinity')
             -- A subquery is hashed, an array would be searched from its beginning for each row.
             AND ($2 IS NULL OR b.{{.Owner}} IN (SELECT unnest($2)))
             -- Emptied on request of the law.
@@ -46,7 +46,7 @@ AS $$
             WHEN x.is_set IS NOT NULL THEN 'there_differs'
             ELSE 'left_since'
         END,
-        ROW({{list "n." .Key}})::text
+        {{rowKey "n." .}}
     FROM newest AS n
     -- One lookup a row, whatever the planner believes: without statistics it would read whole tables.
     LEFT JOIN LATERAL (
@@ -68,6 +68,7 @@ CREATE OR REPLACE FUNCTION orphan_cleaner.{{.Name}}_restore_chunk(
     day date,
     first_page bigint,
     pages integer,
+    of_users uuid [],
     hold interval
 )
 RETURNS bigint
@@ -75,7 +76,8 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET lock_timeout = '2s'
+-- As in {{.Name}}_delete.
+SET lock_timeout = '500ms'
 SET jit = off
 AS $$
 -- Whatever columns the table has, these names are the variables.
@@ -84,6 +86,9 @@ DECLARE
     restored bigint;
     marked bigint;
     differing bigint;
+{{- if .HasCounter}}
+    counted jsonb;
+{{- end}}
 BEGIN
     PERFORM orphan_cleaner.run_open(of_restore, of_token, 'restore');
     -- Triggers of the application fire in here, and may qualify nothing.
@@ -94,14 +99,15 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT
             FROM orphan_cleaner.restores AS r
-            WHERE r.run_id = of_restore AND r.user_id = b.{{.Owner}} AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
-                AND r.target = {{literal .Name}} AND r.row_key = ROW({{list "b." .Key}})::text
+            WHERE r.run_id = of_restore AND r.user_id = b.{{.Owner}} AND r.conversation_id = {{conversation "b." .}}
+                AND r.target = {{literal .Name}} AND r.row_key = {{rowKey "b." .}}
                 AND r.deleted_run = b.run_id AND r.backed_up_at = b.backed_up_at
                 AND r.state = 'planned'
             LIMIT 1
         ) AS planned
         WHERE b.backed_up_at >= day::timestamp AT TIME ZONE 'UTC' AND b.backed_up_at < (day + 1)::timestamp AT TIME ZONE 'UTC'
             AND b.ctid >= format('(%s,0)', first_page)::tid AND b.ctid < format('(%s,0)', first_page + pages)::tid
+            AND b.{{.Owner}} IN (SELECT unnest(of_users))
     ),
     restored_rows AS (
         UPDATE {{.Table}} AS m
@@ -113,20 +119,30 @@ BEGIN
         WHERE {{equal "m." "p." .Key}}
             -- As the run left it: what was changed since is newer, and stays as it is.
             AND ROW({{list "m." .Sets}})::text = ROW({{wasSet "p." "m." .Sets}})::text
-        RETURNING p.{{.Owner}} AS owner, ROW({{list "m." .Key}})::text AS row_key,
+        RETURNING p.{{.Owner}} AS user_id, {{rowKey "m." .}} AS row_key,
             ROW({{list "m." .Sets}})::text IS DISTINCT FROM ROW({{was "p." "m." .Sets}})::text AS differs
+            {{- if .HasCounter}}, {{countedOf "m." .}}{{end}}
     ),
     marked_rows AS (
         UPDATE orphan_cleaner.restores AS r
         SET state = 'restored'
-        FROM restored_rows AS g
-        WHERE r.run_id = of_restore AND r.user_id = g.owner AND r.conversation_id = '00000000-0000-0000-0000-000000000000'
-            AND r.target = {{literal .Name}} AND r.row_key = g.row_key
+        -- One look for each row: without statistics the planner would read the whole list for each chunk.
+        WHERE r.ctid = ANY (ARRAY(
+            SELECT o.ctid
+            FROM restored_rows AS g
+            CROSS JOIN LATERAL (
+                SELECT l.ctid
+                FROM orphan_cleaner.restores AS l
+                WHERE l.run_id = of_restore AND l.user_id = g.user_id AND l.conversation_id = {{conversation "g." .}}
+                    AND l.target = {{literal .Name}} AND l.row_key = {{if .Shipped}}''{{else}}g.row_key{{end}}
+                LIMIT 1
+            ) AS o
+        ))
         RETURNING r.user_id
     ),
     held AS (
         INSERT INTO orphan_cleaner.holds (user_id, reason, until, run_id)
-        SELECT DISTINCT g.owner, 'restored by run ' || of_restore::text, now() + hold, of_restore
+        SELECT DISTINCT g.user_id, 'restored by run ' || of_restore::text, now() + hold, of_restore
         FROM restored_rows AS g
         ON CONFLICT (run_id, user_id) WHERE run_id IS NOT NULL DO NOTHING
     )
@@ -134,13 +150,18 @@ BEGIN
         (SELECT count(*) FROM restored_rows),
         (SELECT count(*) FROM marked_rows),
         (SELECT count(*) FROM restored_rows AS g WHERE g.differs)
-    INTO restored, marked, differing;
+        {{- if .HasCounter}},
+        (SELECT {{template "counted_keys" .}} FROM (SELECT {{numbers "g." .Counter.Key}}, count(*) AS n FROM restored_rows AS g GROUP BY {{numbers "g." .Counter.Key}}) AS k){{end}}
+    INTO restored, marked, differing{{if .HasCounter}}, counted{{end}};
     -- As in {{.Name}}_set.
     SET CONSTRAINTS ALL IMMEDIATE;
     IF restored <> marked OR differing > 0 THEN
         RAISE EXCEPTION 'restore proof failed: % restored, % recorded, % other than they were', restored, marked, differing
             USING ERRCODE = 'OC005', HINT = 'Does a trigger on {{.Name}} change rows on their way in? Run: orphan-cleaner check';
     END IF;
+{{- if .HasCounter}}
+    PERFORM orphan_cleaner.{{.Name}}_counts(counted, 1);
+{{- end}}
     UPDATE orphan_cleaner.runs AS r SET heartbeat_at = clock_timestamp() WHERE r.run_id = of_restore;
     RETURN restored;
 END

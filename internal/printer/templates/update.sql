@@ -5,7 +5,8 @@ LANGUAGE sql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET lock_timeout = '2s'
+-- As in {{.Name}}_delete.
+SET lock_timeout = '500ms'
 SET jit = off
 AS $$
     WITH old AS MATERIALIZED (
@@ -64,7 +65,8 @@ LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 SET row_security = off
-SET lock_timeout = '2s'
+-- As in {{.Name}}_delete.
+SET lock_timeout = '500ms'
 SET jit = off
 AS $$
 #variable_conflict use_variable

@@ -1,5 +1,5 @@
-// Package control embeds the goose migrations of a fleet's control database.
-package control
+// Package migrations embeds the goose migrations of a fleet's control database.
+package migrations
 
 import "embed"
 

@@ -38,6 +38,21 @@ CREATE TABLE orphan_cleaner_fleet.shards (
     CONSTRAINT shards_run FOREIGN KEY (fleet_run) REFERENCES orphan_cleaner_fleet.runs (fleet_run) ON DELETE CASCADE
 );
 
+CREATE TABLE orphan_cleaner_fleet.ranges (
+    fleet_run bigint NOT NULL,
+    first_id uuid NOT NULL,
+    last_id uuid NOT NULL,
+    asked_at timestamptz,
+    checked bytea NOT NULL DEFAULT '',
+    missing uuid [] NOT NULL DEFAULT '{}',
+    CONSTRAINT ranges_pkey PRIMARY KEY (fleet_run, first_id),
+    CONSTRAINT ranges_run FOREIGN KEY (fleet_run) REFERENCES orphan_cleaner_fleet.runs (fleet_run) ON DELETE CASCADE,
+    CONSTRAINT ranges_order CHECK (first_id <= last_id),
+    CONSTRAINT ranges_checked CHECK (octet_length(checked) % 8 = 0)
+);
+-- Neither gets smaller by compression.
+ALTER TABLE orphan_cleaner_fleet.ranges ALTER COLUMN checked SET STORAGE EXTERNAL, ALTER COLUMN missing SET STORAGE EXTERNAL;
+
 CREATE TABLE orphan_cleaner_fleet.approvals (
     fleet_run bigint NOT NULL,
     approved_by text NOT NULL,
@@ -45,6 +60,8 @@ CREATE TABLE orphan_cleaner_fleet.approvals (
     expires_at timestamptz NOT NULL,
     used_by bigint,
     used_at timestamptz,
+    revoked_by text,
+    revoked_at timestamptz,
     CONSTRAINT approvals_pkey PRIMARY KEY (fleet_run),
     CONSTRAINT approvals_run FOREIGN KEY (fleet_run) REFERENCES orphan_cleaner_fleet.runs (fleet_run) ON DELETE CASCADE
 );
@@ -64,6 +81,7 @@ CREATE UNIQUE INDEX pauses_one_open ON orphan_cleaner_fleet.pauses ((resumed_at 
 CREATE TABLE orphan_cleaner_fleet.budget (
     is_only boolean NOT NULL DEFAULT true,
     free_at timestamptz NOT NULL DEFAULT '-infinity',
+    taken_at timestamptz NOT NULL DEFAULT '-infinity',
     calls bigint NOT NULL DEFAULT 0,
     CONSTRAINT budget_pkey PRIMARY KEY (is_only),
     CONSTRAINT budget_is_only CHECK (is_only)
@@ -80,10 +98,29 @@ SET lock_timeout = '3s'
 AS $$
 DECLARE
     paused record;
+    other record;
     begun bigint;
 BEGIN
     -- One at a time: two that begin at once see the same open run.
     LOCK TABLE orphan_cleaner_fleet.runs IN SHARE ROW EXCLUSIVE MODE;
+    -- By a clock that is behind, no run and no approval would ever be too old.
+    IF EXISTS (SELECT FROM orphan_cleaner_fleet.runs AS r WHERE greatest(r.started_at, r.progressed_at, r.finished_at) > clock_timestamp() + interval '1 minute') THEN
+        RAISE EXCEPTION 'the clock of the control database is behind an earlier run of the fleet'
+            USING ERRCODE = 'OC013', HINT = 'Correct the clock of its server';
+    END IF;
+    SELECT s.fleet_run, left(string_agg(s.shard, ', ' ORDER BY s.ordinal), 200) AS names
+    INTO other
+    FROM orphan_cleaner_fleet.shards AS s
+    JOIN orphan_cleaner_fleet.runs AS r ON r.fleet_run = s.fleet_run
+    WHERE r.started_at > now() - interval '3 days'
+    GROUP BY s.fleet_run
+    HAVING NOT bool_or(s.shard = ANY (shards))
+    ORDER BY s.fleet_run DESC
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'the control database is of another fleet: run % had the shards %', other.fleet_run, other.names
+            USING ERRCODE = 'OC014', HINT = 'Give each fleet a control database of its own; if all shards were renamed, wait for three days';
+    END IF;
     UPDATE orphan_cleaner_fleet.runs AS r
     SET state = 'failed', finished_at = now(), error = format('no worker has gone on with it for %s', now() - r.progressed_at)
     WHERE r.state = 'running'
@@ -106,11 +143,13 @@ BEGIN
             FROM orphan_cleaner_fleet.approvals AS a
             WHERE a.fleet_run = s.fleet_run AND coalesce(a.used_at, a.expires_at) > now() - interval '36 days'
         );
+    -- No run is open, so nobody goes by these answers any more.
+    TRUNCATE orphan_cleaner_fleet.ranges;
     INSERT INTO orphan_cleaner_fleet.runs AS r (host, approved_run)
     SELECT by_host, (
         SELECT a.fleet_run
         FROM orphan_cleaner_fleet.approvals AS a
-        WHERE a.used_at IS NULL AND a.expires_at > now()
+        WHERE a.used_at IS NULL AND a.revoked_at IS NULL AND a.expires_at > now()
         ORDER BY a.fleet_run
         LIMIT 1
     )
@@ -166,7 +205,47 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION orphan_cleaner_fleet.wave_begin(of_run bigint, of_wave bigint, shards text [], new_sums jsonb)
+CREATE FUNCTION orphan_cleaner_fleet.ranges_add(of_run bigint, first_ids uuid [], last_ids uuid [])
+RETURNS void
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '10s'
+AS $$
+BEGIN
+    PERFORM orphan_cleaner_fleet.run_open(of_run);
+    INSERT INTO orphan_cleaner_fleet.ranges (fleet_run, first_id, last_id)
+    SELECT of_run, g.first_id, g.last_id FROM unnest(first_ids, last_ids) AS g (first_id, last_id);
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner_fleet.range_done(
+    of_run bigint, of_first uuid, through_id uuid, checked_users bytea, missing_users uuid [], took interval
+)
+RETURNS boolean
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '10s'
+AS $$
+BEGIN
+    PERFORM orphan_cleaner_fleet.run_open(of_run);
+    -- The first answer stays, as the first report of a shard does. It is as old as the first of its calls.
+    UPDATE orphan_cleaner_fleet.ranges AS g
+    SET last_id = through_id, asked_at = clock_timestamp() - took, checked = checked_users, missing = missing_users
+    WHERE g.fleet_run = of_run
+        AND g.first_id = of_first
+        AND g.last_id >= through_id
+        AND g.asked_at IS NULL;
+    IF FOUND THEN
+        UPDATE orphan_cleaner_fleet.runs AS r SET progressed_at = clock_timestamp() WHERE r.fleet_run = of_run;
+        RETURN true;
+    END IF;
+    RETURN false;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner_fleet.wave_begin(of_run bigint, of_wave bigint, shards text [], new_sums jsonb, by_approval bigint)
 RETURNS void
 LANGUAGE plpgsql
 SECURITY DEFINER
@@ -177,9 +256,10 @@ BEGIN
     UPDATE orphan_cleaner_fleet.runs AS r
     SET waves = of_wave, sums = new_sums, progressed_at = clock_timestamp()
     WHERE r.fleet_run = of_run
-        AND r.waves = of_wave - 1;
+        AND r.waves = of_wave - 1
+        AND r.approved_run IS NOT DISTINCT FROM by_approval;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'wave % of run % is begun already, or the one before is not', of_wave, of_run USING ERRCODE = 'OC008';
+        RAISE EXCEPTION 'wave % of run % is begun already, or the one before is not, or the approval was revoked', of_wave, of_run USING ERRCODE = 'OC008';
     END IF;
     UPDATE orphan_cleaner_fleet.shards AS s
     SET wave = of_wave
@@ -234,13 +314,40 @@ BEGIN
     INSERT INTO orphan_cleaner_fleet.approvals AS a (fleet_run, approved_by, expires_at)
     VALUES (of_run, by_whom || ' (' || session_user || ')', now() + lasting)
     ON CONFLICT (fleet_run) DO UPDATE
-    SET approved_by = excluded.approved_by, approved_at = now(), expires_at = excluded.expires_at
+    SET approved_by = excluded.approved_by, approved_at = now(), expires_at = excluded.expires_at, revoked_by = NULL, revoked_at = NULL
     WHERE a.used_at IS NULL
     RETURNING a.expires_at INTO until;
     IF until IS NULL THEN
         RAISE EXCEPTION 'the approval of run % of the fleet was used already', of_run USING ERRCODE = 'OC011', HINT = 'Run: orphan-cleaner fleet status';
     END IF;
     RETURN until;
+END
+$$;
+
+CREATE FUNCTION orphan_cleaner_fleet.revoke_approval(of_run bigint, by_whom text)
+RETURNS bigint
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET lock_timeout = '5s'
+AS $$
+DECLARE
+    revoked bigint;
+BEGIN
+    -- No run begins meanwhile. The open one has used it once its first wave is begun.
+    LOCK TABLE orphan_cleaner_fleet.runs IN ROW EXCLUSIVE MODE;
+    UPDATE orphan_cleaner_fleet.runs AS r
+    SET approved_run = NULL
+    WHERE r.state = 'running'
+        AND r.waves = 0
+        AND r.approved_run = of_run;
+    UPDATE orphan_cleaner_fleet.approvals AS a
+    SET revoked_at = now(), revoked_by = by_whom || ' (' || session_user || ')'
+    WHERE a.fleet_run = of_run
+        AND a.used_at IS NULL
+        AND a.revoked_at IS NULL
+    RETURNING a.fleet_run INTO revoked;
+    RETURN revoked;
 END
 $$;
 
@@ -281,8 +388,10 @@ BEGIN
     IF NOT (wanted BETWEEN 1 AND 10000 AND per_second > 0 AND per_second <= 1000000) THEN
         RAISE EXCEPTION 'a bundle has 1 to 10000 calls, and there are up to 1000000 a second' USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    -- Where the clock was set back, what was given away by it before is moved with it: nobody waits for days.
     UPDATE orphan_cleaner_fleet.budget AS b
-    SET free_at = greatest(b.free_at, clock_timestamp()) + make_interval(secs => wanted / per_second),
+    SET free_at = greatest(b.free_at - (greatest(b.taken_at, clock_timestamp()) - clock_timestamp()), clock_timestamp()) + make_interval(secs => wanted / per_second),
+        taken_at = clock_timestamp(),
         calls = b.calls + wanted
     RETURNING b.free_at - make_interval(secs => wanted / per_second) INTO begins;
     -- In how many seconds the first of them may be made.
@@ -313,14 +422,23 @@ COMMENT ON COLUMN orphan_cleaner_fleet.shards.ordinal IS 'Its place there, from 
 COMMENT ON COLUMN orphan_cleaner_fleet.shards.wave IS 'The wave that sweeps it; 0: none so far.';
 COMMENT ON COLUMN orphan_cleaner_fleet.shards.verified IS 'Report of the first pass.';
 COMMENT ON COLUMN orphan_cleaner_fleet.shards.swept IS 'Report of the sweep.';
-COMMENT ON TABLE orphan_cleaner_fleet.approvals IS 'Refused runs whose finds the next run is not judged by.';
+COMMENT ON TABLE orphan_cleaner_fleet.ranges IS 'Each user is checked once: the ranges of user ids of the last run, and what auth-service said of their users. Together they cover all ids.';
+COMMENT ON COLUMN orphan_cleaner_fleet.ranges.fleet_run IS 'The run.';
+COMMENT ON COLUMN orphan_cleaner_fleet.ranges.first_id IS 'First id of the range.';
+COMMENT ON COLUMN orphan_cleaner_fleet.ranges.last_id IS 'Last id of the range.';
+COMMENT ON COLUMN orphan_cleaner_fleet.ranges.asked_at IS 'When auth-service was first called about it; null: not done.';
+COMMENT ON COLUMN orphan_cleaner_fleet.ranges.checked IS 'A hash of 8 bytes for each user with a valid response, sorted. Who is not among them is checked by the shard.';
+COMMENT ON COLUMN orphan_cleaner_fleet.ranges.missing IS 'Those of them who are missing, sorted.';
+COMMENT ON TABLE orphan_cleaner_fleet.approvals IS 'Refused runs that were approved: the next run is not judged by what they found.';
 COMMENT ON COLUMN orphan_cleaner_fleet.approvals.fleet_run IS 'The refused run.';
 COMMENT ON COLUMN orphan_cleaner_fleet.approvals.approved_by IS 'Who, and as which login.';
 COMMENT ON COLUMN orphan_cleaner_fleet.approvals.approved_at IS 'When.';
 COMMENT ON COLUMN orphan_cleaner_fleet.approvals.expires_at IS 'Until when a run may use it.';
 COMMENT ON COLUMN orphan_cleaner_fleet.approvals.used_by IS 'The run whose first wave it let begin.';
 COMMENT ON COLUMN orphan_cleaner_fleet.approvals.used_at IS 'When that wave began.';
-COMMENT ON TABLE orphan_cleaner_fleet.pauses IS 'When no run of the fleet begins, and none goes on with the next shard.';
+COMMENT ON COLUMN orphan_cleaner_fleet.approvals.revoked_by IS 'Who revoked it, and as which login.';
+COMMENT ON COLUMN orphan_cleaner_fleet.approvals.revoked_at IS 'When.';
+COMMENT ON TABLE orphan_cleaner_fleet.pauses IS 'While a row has no resumed_at, no run of the fleet begins, and none continues with another shard.';
 COMMENT ON COLUMN orphan_cleaner_fleet.pauses.pause_id IS 'Number of the pause.';
 COMMENT ON COLUMN orphan_cleaner_fleet.pauses.paused_by IS 'Who, and as which login.';
 COMMENT ON COLUMN orphan_cleaner_fleet.pauses.paused_at IS 'Since when.';
@@ -329,23 +447,28 @@ COMMENT ON COLUMN orphan_cleaner_fleet.pauses.resumed_by IS 'Who ended it.';
 COMMENT ON COLUMN orphan_cleaner_fleet.pauses.resumed_at IS 'Until when; null: it is in force.';
 COMMENT ON TABLE orphan_cleaner_fleet.budget IS 'One row: the calls of all workers to auth-service.';
 COMMENT ON COLUMN orphan_cleaner_fleet.budget.is_only IS 'Keeps it one row.';
-COMMENT ON COLUMN orphan_cleaner_fleet.budget.free_at IS 'Until when the calls are given away.';
-COMMENT ON COLUMN orphan_cleaner_fleet.budget.calls IS 'How many were given away so far.';
-COMMENT ON FUNCTION orphan_cleaner_fleet.run_begin IS 'Begins a run of these shards, and gives up one that nobody went on with. OC003: another is open; OC002: the fleet is paused.';
+COMMENT ON COLUMN orphan_cleaner_fleet.budget.free_at IS 'Up to this time all calls are granted.';
+COMMENT ON COLUMN orphan_cleaner_fleet.budget.taken_at IS 'When calls were last granted.';
+COMMENT ON COLUMN orphan_cleaner_fleet.budget.calls IS 'Calls granted so far.';
+COMMENT ON FUNCTION orphan_cleaner_fleet.run_begin IS 'Begins a run of these shards, and gives up one that nobody continued. OC003: another is open; OC002: the fleet is paused; OC013: the clock is behind an earlier run; OC014: there were runs of another fleet within three days.';
 COMMENT ON FUNCTION orphan_cleaner_fleet.run_open IS 'Locks the row of an open run; OC001: it is not open any more. Granted to nobody.';
-COMMENT ON FUNCTION orphan_cleaner_fleet.shard_done IS 'Keeps the report of a shard, the first one; returns whether all shards of the pass or wave are done.';
-COMMENT ON FUNCTION orphan_cleaner_fleet.wave_begin IS 'Begins the next wave, once, and uses the approval.';
+COMMENT ON FUNCTION orphan_cleaner_fleet.shard_done IS 'Stores the first report of a shard; returns whether all shards of the pass or wave are done.';
+COMMENT ON FUNCTION orphan_cleaner_fleet.ranges_add IS 'Adds ranges whose users are to be checked.';
+COMMENT ON FUNCTION orphan_cleaner_fleet.range_done IS 'Stores the answers of a range up to an id; false: the range is done already, and the first answers stay. The caller adds what is left after that id.';
+COMMENT ON FUNCTION orphan_cleaner_fleet.wave_begin IS 'Begins the next wave, once, and uses the approval by which it was judged; OC008: begun already, or that approval was revoked.';
 COMMENT ON FUNCTION orphan_cleaner_fleet.run_end IS 'Ends a run.';
 COMMENT ON FUNCTION orphan_cleaner_fleet.approve IS 'Approves what a refused run found, once, for a while.';
-COMMENT ON FUNCTION orphan_cleaner_fleet.pause IS 'Pauses the fleet; unique violation: it is paused.';
+COMMENT ON FUNCTION orphan_cleaner_fleet.revoke_approval IS 'Revokes an approval that no run has used, also for the open run that goes by it; null: there is none.';
+COMMENT ON FUNCTION orphan_cleaner_fleet.pause IS 'Pauses the fleet; a unique violation: it is paused already.';
 COMMENT ON FUNCTION orphan_cleaner_fleet.resume IS 'Ends the pause; null: there is none.';
-COMMENT ON FUNCTION orphan_cleaner_fleet.take_calls IS 'Gives away a bundle of calls; returns in how many seconds the first may be made, the others after it at the same distances.';
+COMMENT ON FUNCTION orphan_cleaner_fleet.take_calls IS 'Grants a bundle of calls; returns in how many seconds the first may be made; the others follow at equal intervals.';
 
 -- +goose Down
 SET LOCAL lock_timeout = '3s';
 
 DROP FUNCTION
-    orphan_cleaner_fleet.take_calls, orphan_cleaner_fleet.resume, orphan_cleaner_fleet.pause, orphan_cleaner_fleet.approve, orphan_cleaner_fleet.run_end,
-    orphan_cleaner_fleet.wave_begin, orphan_cleaner_fleet.shard_done, orphan_cleaner_fleet.run_open, orphan_cleaner_fleet.run_begin;
+    orphan_cleaner_fleet.take_calls, orphan_cleaner_fleet.resume, orphan_cleaner_fleet.pause, orphan_cleaner_fleet.revoke_approval, orphan_cleaner_fleet.approve, orphan_cleaner_fleet.run_end,
+    orphan_cleaner_fleet.wave_begin, orphan_cleaner_fleet.range_done, orphan_cleaner_fleet.ranges_add, orphan_cleaner_fleet.shard_done, orphan_cleaner_fleet.run_open, orphan_cleaner_fleet.run_begin;
 DROP TABLE
-    orphan_cleaner_fleet.budget, orphan_cleaner_fleet.pauses, orphan_cleaner_fleet.approvals, orphan_cleaner_fleet.shards, orphan_cleaner_fleet.runs;
+    orphan_cleaner_fleet.budget, orphan_cleaner_fleet.pauses, orphan_cleaner_fleet.approvals, orphan_cleaner_fleet.ranges, orphan_cleaner_fleet.shards,
+    orphan_cleaner_fleet.runs;

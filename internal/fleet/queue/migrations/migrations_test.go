@@ -1,6 +1,7 @@
-package control_test
+package migrations_test
 
 import (
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -10,8 +11,8 @@ import (
 	"github.com/pressly/goose/v3"
 
 	"github.com/nova-social/orphan-cleaner/internal/fleet/queue"
+	"github.com/nova-social/orphan-cleaner/internal/fleet/queue/migrations"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
-	"github.com/nova-social/orphan-cleaner/migrations/control"
 )
 
 func TestMain(m *testing.M) { testdb.Main(m) }
@@ -48,7 +49,7 @@ func TestCatalog(t *testing.T) {
 			t.Errorf("%s: %s", what, found)
 		}
 	}
-	if n := db.Count("pg_proc WHERE pronamespace = 'orphan_cleaner_fleet'::regnamespace AND proname NOT LIKE 'river%'"); n != 9 {
+	if n := db.Count("pg_proc WHERE pronamespace = 'orphan_cleaner_fleet'::regnamespace AND proname NOT LIKE 'river%'"); n != 12 {
 		t.Errorf("%d functions: this test shows nothing of the others", n)
 	}
 }
@@ -58,7 +59,7 @@ func TestOddArguments(t *testing.T) {
 	t.Parallel()
 	db := migrated(t)
 	contents := func() (all string) {
-		for _, table := range []string{"runs", "shards", "approvals", "pauses", "budget"} {
+		for _, table := range []string{"runs", "shards", "ranges", "approvals", "pauses", "budget"} {
 			all += db.Fingerprint("orphan_cleaner_fleet."+table) + "\n"
 		}
 		return all
@@ -66,7 +67,9 @@ func TestOddArguments(t *testing.T) {
 	before := contents()
 	for _, call := range []string{
 		"take_calls(0, 1)", "take_calls(-1, 1)", "take_calls(NULL, 1)", "take_calls(1, 'NaN')", "take_calls(1, 'Infinity')", "take_calls(1, 0)", "take_calls(1, NULL)", "take_calls(100000, 1)",
-		"shard_done(1, 'a', false, '{}')", "shard_done(NULL, NULL, NULL, NULL)", "wave_begin(1, 1, '{a}', '{}')", "run_end(1, 'succeeded', NULL, NULL, '{}')",
+		"shard_done(1, 'a', false, '{}')", "shard_done(NULL, NULL, NULL, NULL)", "wave_begin(1, 1, '{a}', '{}', NULL)", "run_end(1, 'succeeded', NULL, NULL, '{}')",
+		"ranges_add(1, '{00000000-0000-0000-0000-000000000000}', '{ffffffff-ffff-ffff-ffff-ffffffffffff}')", "ranges_add(NULL, NULL, NULL)",
+		"range_done(1, '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff', '', '{}', '0')", "range_done(NULL, NULL, NULL, NULL, NULL, NULL)",
 		"approve(1, 'me', '1 day')", "approve(NULL, NULL, NULL)", "pause('me', '')", "pause('me', NULL)",
 	} {
 		if _, err := db.Pool.Exec(t.Context(), "SELECT orphan_cleaner_fleet."+call); err == nil {
@@ -83,7 +86,7 @@ func TestDown(t *testing.T) {
 	t.Parallel()
 	db := migrated(t)
 	handle := stdlib.OpenDBFromPool(db.Pool)
-	provider, err := goose.NewProvider(goose.DialectPostgres, handle, control.FS, goose.WithTableName(control.VersionTable))
+	provider, err := goose.NewProvider(goose.DialectPostgres, handle, migrations.FS, goose.WithTableName(migrations.VersionTable))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,5 +153,42 @@ func TestLastTwoShards(t *testing.T) {
 	}
 	if _, err := db.Pool.Exec(t.Context(), "SELECT orphan_cleaner_fleet.wave_begin($1, 1, '{a}', '{}')", run); err == nil {
 		t.Error("a run that was given up went on")
+	}
+}
+
+// The first answer about a range stays; what cannot be one is refused, and the next run
+// begins with none.
+func TestRanges(t *testing.T) {
+	t.Parallel()
+	db := migrated(t)
+	run := testdb.One[int64](db, "SELECT orphan_cleaner_fleet.run_begin('{a}', 'test:1', '1 hour')")
+	const first, middle, last = "00000000-0000-0000-0000-000000000000", "80000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff"
+	db.Exec("SELECT orphan_cleaner_fleet.ranges_add($1, ARRAY[$2::uuid], ARRAY[$3::uuid])", run, first, last)
+	for _, wrong := range []string{
+		"SELECT orphan_cleaner_fleet.range_done($1, $2, $3, '\\x01', '{}', '0')", "SELECT orphan_cleaner_fleet.range_done($1, $2, $3, NULL, '{}', '0')",
+		"SELECT orphan_cleaner_fleet.ranges_add($1, ARRAY[$2::uuid], ARRAY[$3::uuid])", "SELECT orphan_cleaner_fleet.ranges_add($1, ARRAY[$3::uuid], ARRAY[$2::uuid])",
+	} {
+		if _, err := db.Pool.Exec(t.Context(), wrong, run, first, last); err == nil {
+			t.Errorf("%s was taken", wrong)
+		}
+	}
+	done := func(through string) bool {
+		t.Helper()
+		return testdb.One[bool](db, fmt.Sprintf("SELECT orphan_cleaner_fleet.range_done(%d, '%s', '%s', '\\x0000000000000000', '{}', '1 minute')", run, first, through))
+	}
+	if !done(middle) {
+		t.Error("the answer was not kept")
+	}
+	before := db.Fingerprint("orphan_cleaner_fleet.ranges")
+	if done(middle) || done(last) || db.Fingerprint("orphan_cleaner_fleet.ranges") != before {
+		t.Error("a second answer replaced the first")
+	}
+	if n := db.Count("orphan_cleaner_fleet.ranges WHERE last_id = $1 AND asked_at BETWEEN now() - interval '2 minutes' AND now() - interval '1 minute'", middle); n != 1 {
+		t.Error(before)
+	}
+	db.Exec("SELECT orphan_cleaner_fleet.run_end($1, 'succeeded', NULL, NULL, '{}')", run)
+	db.Exec("SELECT orphan_cleaner_fleet.run_begin('{a}', 'test:1', '1 hour')")
+	if n := db.Count("orphan_cleaner_fleet.ranges"); n != 0 {
+		t.Errorf("%d ranges of the run before", n)
 	}
 }

@@ -1,0 +1,3 @@
+SELECT id::text
+FROM users
+WHERE deleted_at < now() - interval '31 days'
