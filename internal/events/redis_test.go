@@ -172,8 +172,9 @@ func TestThirtyThousand(t *testing.T) {
 	})
 	got := told(t, s.client)
 	whole(t, got, 30_000)
-	if len(got) != 30_000 {
-		t.Errorf("%d entries", len(got))
+	// A flush that its time ended may have told a hundred events that the cursor does not know of yet.
+	if len(got) > 30_000+100*(flushes-1) {
+		t.Errorf("%d entries in %d flushes", len(got), flushes)
 	}
 	// A hundred in one transaction: Redis refuses all of them or none, and no event comes before one that is told later.
 	stats, err := s.client.Info(t.Context(), "commandstats").Result()
