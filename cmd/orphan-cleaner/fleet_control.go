@@ -73,7 +73,7 @@ func (cmd *FleetApproveCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.Revoke {
 		return cmd.revoke(ctx, c, s)
 	}
-	r, _, err := c.Result(ctx, cmd.Refused)
+	r, err := c.Result(ctx, cmd.Refused)
 	if errors.Is(err, queue.ErrNoRun) {
 		err = fmt.Errorf("%w: %w", errUsage, err)
 	}

@@ -97,7 +97,7 @@ func fleetPage(ctx context.Context, c *queue.Control) (string, error) {
 		err = printControl(&streams{out: &page}, &st, time.Now())
 	}
 	if err == nil && len(st.Runs) > 0 {
-		r, _, readErr := c.Result(ctx, st.Runs[0].FleetRun)
+		r, readErr := c.Result(ctx, st.Runs[0].FleetRun)
 		if err = readErr; err == nil {
 			err = printFleet(&streams{out: &page}, r)
 		}
