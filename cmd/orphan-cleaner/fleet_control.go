@@ -84,7 +84,7 @@ func (cmd *FleetApproveCmd) Run(ctx context.Context, s *streams) error {
 		if cmd.JSON {
 			return fmt.Errorf("%w: --json asks nobody; add --yes", errUsage)
 		}
-		if err := printFleet(s, r); err != nil {
+		if err := printFleet(s.out, r); err != nil {
 			return err
 		}
 		if err := confirm(s); err != nil {
