@@ -34,7 +34,7 @@ func controlFinding(ctx context.Context, file fleet.File, log *slog.Logger) chec
 		_, err = c.State(ctx, 1)
 	}
 	if err != nil {
-		return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: "check control_url, and: orphan-cleaner fleet migrate"}
+		return failure(name, oneLine(err), "check control_url, and: orphan-cleaner fleet migrate")
 	}
 	return fine(name, "its tables are there")
 }
