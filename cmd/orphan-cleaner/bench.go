@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 
@@ -60,17 +61,17 @@ func (cmd *BenchCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.JSON {
 		return printJSON(s.out, report)
 	}
-	return printSpeed(s, report)
+	return printSpeed(s.out, report)
 }
 
-func printSpeed(s *streams, r speed.Report) error {
-	if _, err := fmt.Fprintf(s.out, "Read-only: nothing was changed. %d users, %d members; verified in %.2f s: %.0f users a second, %d calls.\n\n",
-		r.DryRun.UsersChecked, r.DryRun.MembersTotal, r.Phases["verify"], r.UsersPerSecond, r.DryRun.BatchCalls); err != nil {
-		return err
-	}
+func printSpeed(w io.Writer, r speed.Report) error {
+	s := &sheet{to: w}
+	s.line("Read-only: nothing was changed. %d users, %d members; verified in %.2f s: %.0f users a second, %d calls.\n",
+		r.DryRun.UsersChecked, r.DryRun.MembersTotal, r.Phases["verify"], r.UsersPerSecond, r.DryRun.BatchCalls)
 	t := newTable("Runbook 5.1, checking users (ms)", "users", "calls", "runbook P50", "P99", "here P50", "P99", "times")
 	for _, c := range r.Calls {
 		t.AppendRow(table.Row{c.Users, c.Calls, c.RunbookP50, c.RunbookP99, fmt.Sprintf("%.1f", c.P50), fmt.Sprintf("%.1f", c.P99), c.Samples})
 	}
-	return printTable(s.out, t)
+	s.table(t)
+	return s.print()
 }

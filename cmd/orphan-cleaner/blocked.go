@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -13,36 +12,28 @@ import (
 // shownBlocked is how many of them a table has.
 const shownBlocked = 10
 
-// printBlocked names the first of them; nothing where nobody is.
-func printBlocked(w io.Writer, users []status.BlockedUser) error {
+// blocked names the first of them; nothing where nobody is.
+func (s *sheet) blocked(users []status.BlockedUser) {
 	if len(users) == 0 {
-		return nil
+		return
 	}
 	first := users[:min(len(users), shownBlocked)]
 	list := newTable("Blocked: the database refuses to delete their rows", "user", "rows", "since (UTC)", "constraint", "of table")
 	for _, u := range first {
 		list.AppendRow(table.Row{u.UserID, u.Rows, u.BlockedSince.Format(time.DateTime), shown(u.Constraint), shown(u.Table)})
 	}
-	if err := printTable(w, list); err != nil {
-		return err
-	}
+	s.table(list)
 	for i, u := range first {
-		because := u.Message + " (SQLSTATE " + u.SQLState + ")"
-		if u.Detail != "" {
-			because += "; detail: " + u.Detail
-		}
-		if u.Where != "" {
-			because += "; where: " + u.Where
-		}
-		if u.Hint != "" {
-			because += "; hint: " + u.Hint
-		}
 		if i > 0 && first[i-1].Said == u.Said {
 			continue
 		}
-		if _, err := fmt.Fprintf(w, "%s: %s\n", u.UserID, shown(because)); err != nil {
-			return err
+		because := u.Message + " (SQLSTATE " + u.SQLState + ")"
+		for _, part := range []struct{ label, text string }{{"; detail: ", u.Detail}, {"; where: ", u.Where}, {"; hint: ", u.Hint}} {
+			if part.text != "" {
+				because += part.label + part.text
+			}
 		}
+		s.line("%s: %s", u.UserID, shown(because))
 	}
 	more := ""
 	if len(users) > len(first) {
@@ -52,6 +43,5 @@ func printBlocked(w io.Writer, users []status.BlockedUser) error {
 		}
 		more += ": orphan-cleaner status --json"
 	}
-	_, err := fmt.Fprintf(w, "BLOCKED: %d users%s; everybody else is cleaned, and each run tries them again\n", len(first), more)
-	return err
+	s.line("BLOCKED: %d users%s; everybody else is cleaned, and each run tries them again", len(first), more)
 }

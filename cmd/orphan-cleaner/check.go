@@ -63,7 +63,7 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 	}
 	var findings check.Findings
 	if pool, err := cmd.open(ctx); err != nil {
-		findings = append(findings, check.Finding{Name: "database", Status: check.Fail, Message: strings.TrimSuffix(oneLine(err), "; "+database.ConnectionHint(err)), Hint: database.ConnectionHint(err)})
+		findings = append(findings, failure("database", strings.TrimSuffix(oneLine(err), "; "+database.ConnectionHint(err)), database.ConnectionHint(err)))
 		for _, probe := range probes {
 			findings = append(findings, probe(ctx))
 		}

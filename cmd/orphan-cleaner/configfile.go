@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -85,11 +86,7 @@ func readConfigFile(path string, model *kong.Application) (*configFile, error) {
 func checkValue(flags map[string]*kong.Flag, name string, node yaml.Node) error {
 	flag, known := flags[name]
 	if !known {
-		names := make([]string, 0, len(flags))
-		for name := range flags {
-			names = append(names, name)
-		}
-		slices.Sort(names)
+		names := slices.Sorted(maps.Keys(flags))
 		if node.Kind == yaml.MappingNode {
 			return fmt.Errorf("there is no setting %q that others stand under: begin each line with a setting, such as `retention: 30d`", name)
 		}

@@ -79,9 +79,9 @@ func fileProbe(setting, path string) check.Probe {
 		info, err := os.Stat(path)
 		switch {
 		case err != nil:
-			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: setting + " names the file that holds the URL"}
+			return warning(name, oneLine(err), setting+" names the file that holds the URL")
 		case info.Mode().Perm()&0o007 != 0:
-			return check.Finding{Name: name, Status: check.Warn, Message: path + " can be read by everybody on this machine", Hint: "chmod o-rwx " + path}
+			return warning(name, path+" can be read by everybody on this machine", "chmod o-rwx "+path)
 		default:
 			return fine(name, "not everybody can read it")
 		}

@@ -80,16 +80,13 @@ func printDrift(w io.Writer, drift []check.Drift) error {
 	for _, d := range drift {
 		t.AppendRow(table.Row{d.ColumnName, d.Kind, d.MembersType, d.BackupType})
 	}
-	if err := printTable(w, t); err != nil {
-		return err
-	}
+	s := &sheet{to: w}
+	s.table(t)
 	for _, d := range drift {
-		if _, err := fmt.Fprintf(w, "fix %s: %s\n", shown(d.ColumnName), shown(d.Fix())); err != nil {
-			return err
-		}
+		s.line("fix %s: %s", shown(d.ColumnName), shown(d.Fix()))
 	}
-	_, err := fmt.Fprintln(w, "as a goose migration: orphan-cleaner migrate drift --print")
-	return err
+	s.line("as a goose migration: orphan-cleaner migrate drift --print")
+	return s.print()
 }
 
 //go:embed drift.sql.tmpl

@@ -80,14 +80,11 @@ func (f *EventFlags) sinks(out io.Writer, log *slog.Logger) (sinks []events.Sink
 // writes nothing, and is no more than a warning: no run waits for events.
 func (f *EventFlags) redisProbe(log *slog.Logger) check.Probe {
 	const name = "redis"
-	warn := func(message, hint string) check.Finding {
-		return check.Finding{Name: name, Status: check.Warn, Message: message, Hint: hint}
-	}
 	isUsed := slices.Contains(f.Events, name)
 	return func(ctx context.Context) check.Finding {
 		client, address, err := events.Redis(f.RedisURL)
 		if err != nil {
-			return warn(err.Error(), "write it as redis://host:6379/0")
+			return warning(name, err.Error(), "write it as redis://host:6379/0")
 		}
 		defer func() { _ = client.Close() }() // the connection is of no use any more
 		events.LogRedis(log)
@@ -98,7 +95,7 @@ func (f *EventFlags) redisProbe(log *slog.Logger) check.Probe {
 			if isUsed {
 				hint = "events wait until it is back: check REDIS_URL and that Redis is up"
 			}
-			return warn("no answer from "+address+": "+oneLine(err), hint)
+			return warning(name, "no answer from "+address+": "+oneLine(err), hint)
 		}
 		version, policy, most := info(ctx, client, "redis_version"), info(ctx, client, "maxmemory_policy"), info(ctx, client, "maxmemory")
 		message := "answers at " + address + ", version " + shown(version) + ", maxmemory-policy " + shown(policy)
@@ -106,13 +103,13 @@ func (f *EventFlags) redisProbe(log *slog.Logger) check.Probe {
 			return fine(name, message)
 		}
 		if major, _, _ := strings.Cut(version, "."); len(major) == 1 && major < "5" {
-			return warn(message+": it has no streams", "events need Redis 5 or newer")
+			return warning(name, message+": it has no streams", "events need Redis 5 or newer")
 		}
 		if err := events.Writable(ctx, client, f.streams()); err != nil {
-			return warn(message+"; "+oneLine(err), "for rights: ACL SETUSER NAME +ping +info +multi +exec +xadd ~"+f.EventsStreamPrefix+"* ~"+f.EventsFanoutStream+"; for OOM: raise maxmemory; for MOVED or CROSSSLOT: redis+cluster:// in REDIS_URL")
+			return warning(name, message+"; "+oneLine(err), "for rights: ACL SETUSER NAME +ping +info +multi +exec +xadd ~"+f.EventsStreamPrefix+"* ~"+f.EventsFanoutStream+"; for OOM: raise maxmemory; for MOVED or CROSSSLOT: redis+cluster:// in REDIS_URL")
 		}
 		if most != "0" && strings.HasPrefix(policy, "allkeys-") {
-			return warn(message+": when it is full it drops whole streams and says nothing", "CONFIG SET maxmemory-policy noeviction, or one of volatile-*")
+			return warning(name, message+": when it is full it drops whole streams and says nothing", "CONFIG SET maxmemory-policy noeviction, or one of volatile-*")
 		}
 		return fine(name, message+"; events may be added")
 	}

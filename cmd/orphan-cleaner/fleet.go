@@ -151,7 +151,7 @@ func (cmd *FleetCheckCmd) Run(ctx context.Context, s *streams) error {
 	all := fleet.Each(file.Shards, file.Workers, func(_ int, shard fleet.Shard) shardFindings {
 		pool, err := cmd.openShard(ctx, shard)
 		if err != nil {
-			return shardFindings{Shard: shard.Name, Findings: check.Findings{{Name: "database", Status: check.Fail, Message: oneLine(err), Hint: "check the URL of this shard and that its server is up"}}}
+			return shardFindings{Shard: shard.Name, Findings: check.Findings{failure("database", oneLine(err), "check the URL of this shard and that its server is up")}}
 		}
 		defer pool.Close()
 		probes := []check.Probe{poolerProbe(shard.URL), connectionsProbe(pool), encryptionProbe("database-tls", "the URL of this shard", pool)}
@@ -164,9 +164,7 @@ func (cmd *FleetCheckCmd) Run(ctx context.Context, s *streams) error {
 	})
 	for i := range all {
 		if twin := slices.IndexFunc(all[:i], func(other shardFindings) bool { return fleet.IsSame(other.identity, all[i].identity) }); twin >= 0 {
-			all[i].Findings = append(all[i].Findings, check.Finding{
-				Name: "database", Status: check.Fail, Message: all[twin].Shard + " is the same database, which would be counted twice", Hint: "remove one of them from " + file.Path,
-			})
+			all[i].Findings = append(all[i].Findings, failure("database", all[twin].Shard+" is the same database, which would be counted twice", "remove one of them from "+file.Path))
 		}
 	}
 	var auth check.Findings

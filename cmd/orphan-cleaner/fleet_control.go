@@ -34,7 +34,7 @@ func controlFinding(ctx context.Context, file fleet.File, log *slog.Logger) chec
 		_, err = c.State(ctx, 1)
 	}
 	if err != nil {
-		return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: "check control_url, and: orphan-cleaner fleet migrate"}
+		return failure(name, oneLine(err), "check control_url, and: orphan-cleaner fleet migrate")
 	}
 	return fine(name, "its tables are there")
 }
@@ -73,7 +73,7 @@ func (cmd *FleetApproveCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.Revoke {
 		return cmd.revoke(ctx, c, s)
 	}
-	r, _, err := c.Result(ctx, cmd.Refused)
+	r, err := c.Result(ctx, cmd.Refused)
 	if errors.Is(err, queue.ErrNoRun) {
 		err = fmt.Errorf("%w: %w", errUsage, err)
 	}
@@ -84,7 +84,7 @@ func (cmd *FleetApproveCmd) Run(ctx context.Context, s *streams) error {
 		if cmd.JSON {
 			return fmt.Errorf("%w: --json asks nobody; add --yes", errUsage)
 		}
-		if err := printFleet(s, r); err != nil {
+		if err := printFleet(s.out, r); err != nil {
 			return err
 		}
 		if err := confirm(s); err != nil {

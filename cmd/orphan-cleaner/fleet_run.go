@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -61,7 +62,7 @@ func (cmd *FleetRunCmd) Run(ctx context.Context, s *streams) error {
 // show tells how the run ended, in the log and on stdout.
 func (cmd *FleetRunCmd) show(s *streams, log *slog.Logger, ended fleet.Result, err error) error {
 	logFleet(log, ended, err)
-	tell := func() error { return printFleet(s, ended) }
+	tell := func() error { return printFleet(s.out, ended) }
 	if cmd.JSON {
 		tell = func() error { return printJSONLine(s.out, ended) }
 	}
@@ -90,7 +91,7 @@ func logFleet(log *slog.Logger, r fleet.Result, err error) {
 }
 
 // printFleet is a line per shard.
-func printFleet(s *streams, r fleet.Result) error {
+func printFleet(w io.Writer, r fleet.Result) error {
 	t := newTable("", "shard", "wave", "first pass", "sweep", "checked", "new", "due", "deleted")
 	for _, p := range r.Shards {
 		line := table.Row{p.Name, p.Wave, "", "", "", "", "", ""}
@@ -102,18 +103,14 @@ func printFleet(s *streams, r fleet.Result) error {
 		}
 		t.AppendRow(line)
 	}
-	if err := printTable(s.out, t); err != nil {
-		return err
-	}
+	s := &sheet{to: w}
+	s.table(t)
 	for _, p := range r.Shards {
 		for _, report := range []*fleet.Report{p.Verified, p.Swept} {
-			if report == nil || report.Run.Error == "" {
-				continue
-			}
-			if _, err := fmt.Fprintf(s.out, "%s: %s\n", p.Name, shown(report.Run.Error)); err != nil {
-				return err
+			if report != nil && report.Run.Error != "" {
+				s.line("%s: %s", p.Name, shown(report.Run.Error))
 			}
 		}
 	}
-	return nil
+	return s.print()
 }

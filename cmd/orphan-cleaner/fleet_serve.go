@@ -94,12 +94,12 @@ func fleetPage(ctx context.Context, c *queue.Control) (string, error) {
 	page.WriteString("orphan-cleaner: /metrics /healthz /readyz\n\n")
 	st, err := c.State(ctx, 10)
 	if err == nil {
-		err = printControl(&streams{out: &page}, &st, time.Now())
+		err = printControl(&page, &st, time.Now())
 	}
 	if err == nil && len(st.Runs) > 0 {
-		r, _, readErr := c.Result(ctx, st.Runs[0].FleetRun)
+		r, readErr := c.Result(ctx, st.Runs[0].FleetRun)
 		if err = readErr; err == nil {
-			err = printFleet(&streams{out: &page}, r)
+			err = printFleet(&page, r)
 		}
 	}
 	return page.String(), err

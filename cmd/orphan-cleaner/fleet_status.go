@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -74,12 +75,12 @@ func (cmd *FleetStatusCmd) Run(ctx context.Context, s *streams) error {
 	if cmd.JSON {
 		return printJSON(s.out, st)
 	}
-	return st.print(s, time.Now())
+	return st.print(s.out, time.Now())
 }
 
 // print shows what differs from shard to shard. The lag is since the last check of a user.
-func (st fleetStatus) print(s *streams, now time.Time) error {
-	if err := printControl(s, st.Control, now); err != nil {
+func (st fleetStatus) print(w io.Writer, now time.Time) error {
+	if err := printControl(w, st.Control, now); err != nil {
 		return err
 	}
 	t := newTable("", "shard", "state", "last run", "deleted", "due now", "waiting", "lag")
@@ -106,26 +107,22 @@ func (st fleetStatus) print(s *streams, now time.Time) error {
 		}
 		t.AppendRow(line)
 	}
-	if err := printTable(s.out, t); err != nil {
-		return err
-	}
+	s := &sheet{to: w}
+	s.table(t)
 	for _, one := range st.Shards {
 		said := one.Error
 		if one.Status != nil && verdictColor(one.Status.Verdict) != text.FgGreen {
 			said = one.Status.Verdict.Text
 		}
-		if said == "" {
-			continue
-		}
-		if _, err := fmt.Fprintf(s.out, "%s: %s\n", one.Shard, shown(said)); err != nil {
-			return err
+		if said != "" {
+			s.line("%s: %s", one.Shard, shown(said))
 		}
 	}
-	return nil
+	return s.print()
 }
 
 // printControl shows the last runs of the fleet, and what keeps it from the next.
-func printControl(s *streams, st *queue.State, now time.Time) error {
+func printControl(w io.Writer, st *queue.State, now time.Time) error {
 	if st == nil {
 		return nil
 	}
@@ -133,28 +130,22 @@ func printControl(s *streams, st *queue.State, now time.Time) error {
 	for _, r := range st.Runs {
 		t.AppendRow(table.Row{r.FleetRun, r.State, r.StartedAt.UTC().Format("2006-01-02 15:04"), fmt.Sprintf("%.1f", r.Seconds), r.Waves, status.TextOf(r.Breaker)})
 	}
-	if err := printTable(s.out, t); err != nil {
-		return err
-	}
-	var lines []string
+	s := &sheet{to: w}
+	s.table(t)
 	for i, r := range st.Runs {
 		if r.Error != "" {
-			lines = append(lines, fmt.Sprintf("run %d: %s", r.FleetRun, shown(r.Error)))
+			s.line("run %d: %s", r.FleetRun, shown(r.Error))
 		}
 		if i == 0 && r.Breaker != nil && settings.Approvable(*r.Breaker) {
-			lines = append(lines, fmt.Sprintf("REFUSED run %d of the fleet: orphan-cleaner fleet approve %d admits what it found", r.FleetRun, r.FleetRun))
+			s.line("REFUSED run %d of the fleet: orphan-cleaner fleet approve %d admits what it found", r.FleetRun, r.FleetRun)
 		}
 	}
 	for _, a := range st.Approvals {
-		lines = append(lines, fmt.Sprintf("APPROVED run %d of the fleet by %s until %s UTC; the next run uses it", a.FleetRun, shown(a.ApprovedBy), status.Clock{Now: now, At: a.ExpiresAt}))
+		s.line("APPROVED run %d of the fleet by %s until %s UTC; the next run uses it", a.FleetRun, shown(a.ApprovedBy), status.Clock{Now: now, At: a.ExpiresAt})
 	}
 	for _, p := range st.Paused {
-		lines = append(lines, fmt.Sprintf("PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner fleet resume", shown(p.PausedBy), status.Clock{Now: now, At: p.PausedAt}, shown(p.Reason)))
+		s.line("PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner fleet resume", shown(p.PausedBy), status.Clock{Now: now, At: p.PausedAt}, shown(p.Reason))
 	}
-	for _, line := range append(lines, "") {
-		if _, err := fmt.Fprintln(s.out, line); err != nil {
-			return err
-		}
-	}
-	return nil
+	s.line("")
+	return s.print()
 }

@@ -205,21 +205,17 @@ func (cmd *HoldListCmd) Run(ctx context.Context, s *streams) error {
 		t.AppendRow(table.Row{number, subject, h.Members, until})
 		t.AppendRow(table.Row{"", h.Reason, "", ""})
 	}
-	if err := printTable(s.out, t); err != nil {
-		return err
-	}
+	list := &sheet{to: s.out}
+	list.table(t)
 	for _, h := range holds {
 		if others := h.others(); others != "" {
-			if _, err := fmt.Fprintf(s.out, "hold %d keeps rows of other targets, too: %s\n", h.HoldID, others); err != nil {
-				return err
-			}
+			list.line("hold %d keeps rows of other targets, too: %s", h.HoldID, others)
 		}
 	}
-	if restored == "" {
-		return nil
+	if restored != "" {
+		list.line("Lift those of a restore:  orphan-cleaner hold remove --restore %s", restored)
 	}
-	_, err = fmt.Fprintf(s.out, "Lift those of a restore:  orphan-cleaner hold remove --restore %s\n", restored)
-	return err
+	return list.print()
 }
 
 // HoldRemoveCmd is `hold remove`.

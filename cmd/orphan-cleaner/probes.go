@@ -29,6 +29,14 @@ func fine(name, message string) check.Finding {
 	return check.Finding{Name: name, Status: check.OK, Message: message}
 }
 
+func warning(name, message, hint string) check.Finding {
+	return check.Finding{Name: name, Status: check.Warn, Message: message, Hint: hint}
+}
+
+func failure(name, message, hint string) check.Finding {
+	return check.Finding{Name: name, Status: check.Fail, Message: message, Hint: hint}
+}
+
 // poolerProbe tells which pooler mode is in between.
 func poolerProbe(url string) check.Probe {
 	const name = "pooler"
@@ -36,12 +44,9 @@ func poolerProbe(url string) check.Probe {
 		pooling, err := database.PoolingOf(ctx, url)
 		switch {
 		case err != nil:
-			return check.Finding{Name: name, Status: check.Warn, Message: "not known: " + oneLine(err), Hint: database.ConnectionHint(err)}
+			return warning(name, "not known: "+oneLine(err), database.ConnectionHint(err))
 		case pooling == database.PooledStatement:
-			return check.Finding{
-				Name: name, Status: check.Fail, Message: "a pooler in statement mode is in between: it allows no transaction",
-				Hint: "pool_mode = transaction for this database in pgbouncer.ini, or point DATABASE_URL at the server",
-			}
+			return failure(name, "a pooler in statement mode is in between: it allows no transaction", "pool_mode = transaction for this database in pgbouncer.ini, or point DATABASE_URL at the server")
 		case pooling == database.PooledTransaction:
 			return fine(name, "in between, in transaction mode: good for everything but migrate")
 		case pooling == database.PooledSession:
@@ -60,7 +65,7 @@ func connectionsProbe(pool *pgxpool.Pool) check.Probe {
 			return q.PreflightConnections(ctx, database.ApplicationName)
 		})
 		if err != nil {
-			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: database.ConnectionHint(err)}
+			return warning(name, oneLine(err), database.ConnectionHint(err))
 		}
 		want := pool.Config().MaxConns
 		room := c.MaxConnections - c.Reserved - c.Used + c.Ours
@@ -76,11 +81,11 @@ func connectionsProbe(pool *pgxpool.Pool) check.Probe {
 			{"this database has a limit of %d", "ALTER DATABASE … CONNECTION LIMIT, or lower DATABASE_MAX_CONNECTIONS", c.DatabaseLimit},
 		} {
 			if limit.most >= 0 && limit.most < want {
-				return check.Finding{Name: name, Status: check.Fail, Message: said + "; " + fmt.Sprintf(limit.of, limit.most), Hint: limit.hint}
+				return failure(name, said+"; "+fmt.Sprintf(limit.of, limit.most), limit.hint)
 			}
 		}
 		if room < want {
-			return check.Finding{Name: name, Status: check.Warn, Message: fmt.Sprintf("%s: only %d are left", said, room), Hint: hint}
+			return warning(name, fmt.Sprintf("%s: only %d are left", said, room), hint)
 		}
 		return fine(name, said)
 	}
@@ -92,7 +97,7 @@ func encryptionProbe(name, setting string, pool *pgxpool.Pool) check.Probe {
 	return func(ctx context.Context) check.Finding {
 		conn, err := pool.Acquire(ctx)
 		if err != nil {
-			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: "check " + setting + " and that the server is up"}
+			return warning(name, oneLine(err), "check "+setting+" and that the server is up")
 		}
 		defer conn.Release()
 		cfg := conn.Conn().Config()
@@ -101,9 +106,9 @@ func encryptionProbe(name, setting string, pool *pgxpool.Pool) check.Probe {
 		case local(cfg.Host):
 			return fine(name, "not needed: the server is on this machine")
 		case !encrypted:
-			return check.Finding{Name: name, Status: check.Warn, Message: "the connection to " + cfg.Host + " is not encrypted", Hint: hint}
+			return warning(name, "the connection to "+cfg.Host+" is not encrypted", hint)
 		case cfg.TLSConfig == nil || cfg.TLSConfig.InsecureSkipVerify && cfg.TLSConfig.VerifyPeerCertificate == nil:
-			return check.Finding{Name: name, Status: check.Warn, Message: "the connection to " + cfg.Host + " is encrypted, but anybody could be at its end", Hint: hint}
+			return warning(name, "the connection to "+cfg.Host+" is encrypted, but anybody could be at its end", hint)
 		default:
 			return fine(name, "encrypted, the server's certificate verified")
 		}
@@ -127,12 +132,9 @@ func portProbe(address string) check.Probe {
 		case errors.Is(err, syscall.EADDRINUSE) && isOurs(ctx, address):
 			return fine(name, address+" is taken by an orphan-cleaner that serves there")
 		case errors.Is(err, syscall.EADDRINUSE):
-			return check.Finding{
-				Name: name, Status: check.Fail, Message: address + " is taken by another program",
-				Hint: "choose another ORPHAN_CLEANER_METRICS_ADDR, or end what listens there: ss -ltnp",
-			}
+			return failure(name, address+" is taken by another program", "choose another ORPHAN_CLEANER_METRICS_ADDR, or end what listens there: ss -ltnp")
 		default:
-			return check.Finding{Name: name, Status: check.Fail, Message: fmt.Sprint(err), Hint: "write ORPHAN_CLEANER_METRICS_ADDR as :9091 or host:9091"}
+			return failure(name, fmt.Sprint(err), "write ORPHAN_CLEANER_METRICS_ADDR as :9091 or host:9091")
 		}
 	}
 }

@@ -48,11 +48,11 @@ func authProbe(client users, address string) check.Probe {
 		health, err := client.Health(ctx)
 		switch {
 		case err != nil:
-			return check.Finding{Name: "auth-service", Status: check.Fail, Message: err.Error(), Hint: hint}
+			return failure("auth-service", err.Error(), hint)
 		case health == source.HealthUnimplemented:
 			return probeCall(ctx, client)
 		default:
-			return check.Finding{Name: "auth-service", Status: check.OK, Message: "SERVING at " + withoutSecrets(address)}
+			return fine("auth-service", "SERVING at "+withoutSecrets(address))
 		}
 	}
 }
@@ -61,15 +61,9 @@ func authProbe(client users, address string) check.Probe {
 // a user that nobody is.
 func probeCall(ctx context.Context, client users) check.Finding {
 	if _, err := client.Missing(ctx, []uuid.UUID{uuid.Nil}); err != nil {
-		return check.Finding{
-			Name: "auth-service", Status: check.Fail, Message: err.Error(),
-			Hint: "auth-service has no grpc.health.v1 and answers GetUsersByIds wrongly: check AUTH_SERVICE_URL and AUTH_SERVICE_METHOD",
-		}
+		return failure("auth-service", err.Error(), "auth-service has no grpc.health.v1 and answers GetUsersByIds wrongly: check AUTH_SERVICE_URL and AUTH_SERVICE_METHOD")
 	}
-	return check.Finding{
-		Name: "auth-service", Status: check.Warn, Message: "has no grpc.health.v1.Health; a probe call was answered",
-		Hint: "register the health service in auth-service",
-	}
+	return warning("auth-service", "has no grpc.health.v1.Health; a probe call was answered", "register the health service in auth-service")
 }
 
 // plaintextProbe tells whether somebody between could answer for auth-service.
@@ -80,16 +74,13 @@ func plaintextProbe(raw string) check.Probe {
 		host, _, splitErr := net.SplitHostPort(end.Address)
 		switch {
 		case err != nil || splitErr != nil:
-			return check.Finding{Name: name, Status: check.Fail, Message: "AUTH_SERVICE_URL cannot be read", Hint: "export AUTH_SERVICE_URL=http://auth-service:9080"}
+			return failure(name, "AUTH_SERVICE_URL cannot be read", "export AUTH_SERVICE_URL=http://auth-service:9080")
 		case end.TLS:
 			return fine(name, "encrypted: no call without a verified certificate")
 		case local(host):
 			return fine(name, "not needed: auth-service is on this machine")
 		default:
-			return check.Finding{
-				Name: name, Status: check.Warn, Message: "plaintext to " + end.Address + ": anybody between can answer in its name",
-				Hint: end.Scheme + "s:// in AUTH_SERVICE_URL; where a service mesh encrypts, all is well",
-			}
+			return warning(name, "plaintext to "+end.Address+": anybody between can answer in its name", end.Scheme+"s:// in AUTH_SERVICE_URL; where a service mesh encrypts, all is well")
 		}
 	}
 }
@@ -100,9 +91,9 @@ func queryProbe(users *sqlsource.Source) check.Probe {
 	return func(ctx context.Context) check.Finding {
 		switch scanned, err := users.CheckQuery(ctx); {
 		case err != nil:
-			return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: "correct AUTH_SERVICE_QUERY, or the grants and indexes of its tables"}
+			return failure(name, oneLine(err), "correct AUTH_SERVICE_QUERY, or the grants and indexes of its tables")
 		case scanned != "":
-			return check.Finding{Name: name, Status: check.Warn, Message: "each batch reads " + scanned + " from end to end", Hint: sqlsource.IndexHint}
+			return warning(name, "each batch reads "+scanned+" from end to end", sqlsource.IndexHint)
 		default:
 			return fine(name, "reads only, uuid in and out, no large table from end to end")
 		}
@@ -120,12 +111,9 @@ func sameDatabaseProbe(members, users *pgxpool.Pool) check.Probe {
 		there, thereErr := database.Queries(users).SourceIdentity(ctx)
 		switch {
 		case err != nil || thereErr != nil:
-			return check.Finding{Name: name, Status: check.Warn, Message: "whether it is another database than the members' is not known: " + oneLine(errors.Join(err, thereErr)), Hint: "GRANT EXECUTE ON FUNCTION pg_control_system TO both logins"}
+			return warning(name, "whether it is another database than the members' is not known: "+oneLine(errors.Join(err, thereErr)), "GRANT EXECUTE ON FUNCTION pg_control_system TO both logins")
 		case here == there:
-			return check.Finding{
-				Name: name, Status: check.Warn, Message: "AUTH_SERVICE_URL is the members' own database: a shadow table of users may be out of date, or not kept at all",
-				Hint: "point AUTH_SERVICE_URL at the database in which users are created and deleted",
-			}
+			return warning(name, "AUTH_SERVICE_URL is the members' own database: a shadow table of users may be out of date, or not kept at all", "point AUTH_SERVICE_URL at the database in which users are created and deleted")
 		default:
 			return fine(name, "is another than the members'")
 		}
@@ -139,19 +127,16 @@ func canaryProbe(client users, alive, dead []uuid.UUID) check.Probe {
 	const hint = "is this the auth-service of this database? check AUTH_SERVICE_URL, ORPHAN_CLEANER_CANARY_ALIVE and ORPHAN_CLEANER_CANARY_DEAD"
 	return func(ctx context.Context) check.Finding {
 		if len(alive)+len(dead) == 0 {
-			return check.Finding{
-				Name: name, Status: check.Warn, Message: "none is configured: nothing tells another environment's auth-service from the right one",
-				Hint: "export ORPHAN_CLEANER_CANARY_ALIVE=UUID, a user who must never be missing",
-			}
+			return warning(name, "none is configured: nothing tells another environment's auth-service from the right one", "export ORPHAN_CLEANER_CANARY_ALIVE=UUID, a user who must never be missing")
 		}
 		var wrong []string
 		for batch := range slices.Chunk(slices.Concat(alive, dead), source.MaxBatch) {
 			missing, err := client.Missing(ctx, batch)
 			if failed, is := errors.AsType[*source.BatchError](err); is && failed.Unreachable() {
-				return check.Finding{Name: name, Status: check.Fail, Message: "not checked: there is no connection to auth-service", Hint: "see auth-service"}
+				return failure(name, "not checked: there is no connection to auth-service", "see auth-service")
 			}
 			if err != nil {
-				return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: hint}
+				return failure(name, oneLine(err), hint)
 			}
 			for _, id := range batch {
 				switch gone := slices.Contains(missing, id); {
@@ -163,7 +148,7 @@ func canaryProbe(client users, alive, dead []uuid.UUID) check.Probe {
 			}
 		}
 		if len(wrong) > 0 {
-			return check.Finding{Name: name, Status: check.Fail, Message: strings.Join(wrong, ", "), Hint: hint}
+			return failure(name, strings.Join(wrong, ", "), hint)
 		}
 		return fine(name, fmt.Sprintf("%d living and %d deleted users are as they should be", len(alive), len(dead)))
 	}

@@ -104,18 +104,16 @@ func (cmd *PruneCmd) print(s *streams, result prune.Result) error {
 		}
 		t.AppendRow(table.Row{p.PartitionName, of, rows, progress.FormatBytes(p.Bytes), verdict})
 	}
+	text := &sheet{to: s.out}
 	if t.Length() > 0 {
-		if err := printTable(s.out, t); err != nil {
-			return err
-		}
+		text.table(t)
 	}
-	var err error
 	if cmd.Execute {
-		_, err = fmt.Fprintf(s.out, "freed %s: dropped %d partitions, %d are within their window;\n"+
-			"forgot %d users of old refusals, %d deleted users, %d members of old restores\n",
+		text.line("freed %s: dropped %d partitions, %d are within their window;\n"+
+			"forgot %d users of old refusals, %d deleted users, %d members of old restores",
 			progress.FormatBytes(result.BytesGivenBack), result.Dropped, within, result.RefusedUsers, result.RecheckedUsers, result.RestoredRows)
 	} else {
-		_, err = fmt.Fprintf(s.out, "would free %s; %d partitions are within their window; nothing was changed: add --execute\n", progress.FormatBytes(size), within)
+		text.line("would free %s; %d partitions are within their window; nothing was changed: add --execute", progress.FormatBytes(size), within)
 	}
-	return err
+	return text.print()
 }

@@ -117,11 +117,11 @@ func (cmd *ReportCmd) Run(ctx context.Context, s *streams) error {
 	case cmd.HTML != "":
 		return cmd.writeHTML(s, r)
 	case since.IsZero() && !known.HasRuns:
-		if _, err = fmt.Fprintf(s.out, "No run began before %s: there is nothing to report of the last month. This month: orphan-cleaner report --month %s\n",
-			r.Until.Format(time.DateOnly), r.Until.Format("2006-01")); err != nil {
-			return err
-		}
-		return printBlocked(s.out, r.Blocked)
+		none := &sheet{to: s.out}
+		none.line("No run began before %s: there is nothing to report of the last month. This month: orphan-cleaner report --month %s",
+			r.Until.Format(time.DateOnly), r.Until.Format("2006-01"))
+		none.blocked(r.Blocked)
+		return none.print()
 	default:
 		return r.print(s.out)
 	}
@@ -186,6 +186,7 @@ func millis(ms float64) string {
 }
 
 func (r report) print(w io.Writer) error {
+	s := &sheet{to: w}
 	layout := time.DateOnly
 	if r.Since.Truncate(day) != r.Since || r.Until.Truncate(day) != r.Until {
 		layout = "2006-01-02 15:04:05"
@@ -204,42 +205,30 @@ func (r report) print(w io.Writer) error {
 		days.AppendRow(row(d.Day, d))
 	}
 	days.AppendFooter(row("total", r.Total))
-	if err := printTable(w, days); err != nil {
-		return err
-	}
+	s.table(days)
 	sizes := newTable("Conversations by their size before that", "members", "conversations", "members deleted", "members restored")
 	var deleted int64
 	for _, c := range r.Sizes {
 		sizes.AppendRow(table.Row{c.Size, c.Conversations, c.MembersDeleted, c.MembersRestored})
 		deleted += c.MembersDeleted
 	}
-	if err := printTable(w, sizes); err != nil {
-		return err
-	}
+	s.table(sizes)
 	if text := ownersText(r.Total.OwnersLost, 0, r.Total.ConversationsEmptied); text != "" {
-		if _, err := fmt.Fprintln(w, text); err != nil {
-			return err
-		}
+		s.line("%s", text)
 	}
 	if deleted != r.Total.MembersDeleted {
-		if _, err := fmt.Fprintf(w, "the audit holds %d of the %d members deleted: older months are pruned\n", deleted, r.Total.MembersDeleted); err != nil {
-			return err
-		}
+		s.line("the audit holds %d of the %d members deleted: older months are pruned", deleted, r.Total.MembersDeleted)
 	}
 	if len(r.Targets) > 1 {
 		targets := newTable("Targets", "target", "rows deleted", "rows restored")
 		for _, row := range r.Targets {
 			targets.AppendRow(table.Row{row.Target, row.RowsDeleted, row.RowsRestored})
 		}
-		if err := printTable(w, targets); err != nil {
-			return err
-		}
+		s.table(targets)
 	}
-	if err := printBlocked(w, r.Blocked); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintln(w, "Held and young: of the last run, since each finds them again. P50 and P99: at most 19 % too high.")
-	return err
+	s.blocked(r.Blocked)
+	s.line("%s", "Held and young: of the last run, since each finds them again. P50 and P99: at most 19 % too high.")
+	return s.print()
 }
 
 // writeCSV writes records of scope day, total, size and target; a field that does not

@@ -90,16 +90,15 @@ func (cmd *RestoreCmd) preview(ctx context.Context, s *streams, r *restore.Resto
 		return printJSON(s.out, p)
 	}
 	t.AppendFooter(what("", "all", "", p.Restore, p.There, p.ThereDiffers, p.ConversationGone, p.LeftSince))
-	if err := printTable(s.out, t); err != nil {
-		return err
-	}
+	text := &sheet{to: s.out}
+	text.table(t)
 	if p.Restore == 0 {
-		_, err = fmt.Fprintln(s.out, "There is nothing to restore.")
+		text.line("There is nothing to restore.")
 	} else {
-		_, err = fmt.Fprintf(s.out, "Rows that are there stay as they are; those whose conversation is gone stay in the backup.\nRestore %d rows and hold their users for %s:  %s\n",
+		text.line("Rows that are there stay as they are; those whose conversation is gone stay in the backup.\nRestore %d rows and hold their users for %s:  %s",
 			p.Restore, cmd.Hold, cmd.same())
 	}
-	return err
+	return text.print()
 }
 
 func (cmd *RestoreCmd) previewRevert(ctx context.Context, s *streams, r *restore.Restorer) error {
@@ -119,15 +118,14 @@ func (cmd *RestoreCmd) previewRevert(ctx context.Context, s *streams, r *restore
 		{"  of users", sum.Users},
 		{"deleted again before", sum.Reverted},
 	})
-	if err := printTable(s.out, t); err != nil {
-		return err
-	}
+	text := &sheet{to: s.out}
+	text.table(t)
 	judged := "No breaker would refuse that now; the first check with auth-service is judged before any row is deleted, by the canaries, too."
 	if sum.Breaker != "" {
 		judged = "Breaker " + sum.Breaker + " would refuse it if auth-service returns none of these users: " + shown(sum.Message) + "; nobody can approve a revert."
 	}
-	_, err = fmt.Fprintf(s.out, "Rows that did not change since, of users that auth-service does not return, are deleted again:  %s\n%s\n", cmd.same(), judged)
-	return err
+	text.line("Rows that did not change since, of users that auth-service does not return, are deleted again:  %s\n%s", cmd.same(), judged)
+	return text.print()
 }
 
 // show tells how it ended, in the log and on stdout.
@@ -185,9 +183,10 @@ func (cmd *RestoreCmd) table(s *streams, r restore.Result) error {
 			{"left: row returned or conversation deleted meanwhile", r.MembersLeft},
 		})
 	}
-	if err := printTable(s.out, t); err != nil || r.Error == "" {
-		return err
+	text := &sheet{to: s.out}
+	text.table(t)
+	if r.Error != "" {
+		text.line("%s: %s", r.State, shown(r.Error))
 	}
-	_, err := fmt.Fprintf(s.out, "%s: %s\n", r.State, shown(r.Error))
-	return err
+	return text.print()
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -50,7 +51,7 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 		if cmd.JSON {
 			err = printJSON(s.out, st)
 		} else {
-			err = printStatus(s, st)
+			err = printStatus(s.out, st)
 		}
 		if err != nil || cmd.Watch == 0 || wait.For(ctx, time.Duration(cmd.Watch)) != nil {
 			return err
@@ -102,25 +103,18 @@ func runsTable(runs []db.RunRecentRow, severalTargets bool) *titled {
 	return t
 }
 
-func printStatus(s *streams, st status.Status) error {
-	if _, err := fmt.Fprintf(s.out, "%s; %s (UTC)\n\n", paint(s.out, verdictColor(st.Verdict), st.Verdict.State), st.Verdict.Text); err != nil {
-		return err
-	}
-	if err := printTable(s.out, runsTable(st.Runs, len(st.Targets) > 1)); err != nil {
-		return err
-	}
+func printStatus(w io.Writer, st status.Status) error {
+	s := &sheet{to: w}
+	s.line("%s; %s (UTC)\n", paint(w, verdictColor(st.Verdict), st.Verdict.State), st.Verdict.Text)
+	s.table(runsTable(st.Runs, len(st.Targets) > 1))
 	for _, r := range st.Runs {
 		if r.Error != nil {
-			if _, err := fmt.Fprintf(s.out, "run %d: %s\n", r.RunID, shown(*r.Error)); err != nil {
-				return err
-			}
+			s.line("run %d: %s", r.RunID, shown(*r.Error))
 		}
 	}
 	for _, r := range st.Runs {
 		if text := ownersText(r.OwnersLost, r.OwnersKept, r.ConversationsEmptied); text != "" {
-			if _, err := fmt.Fprintf(s.out, "run %d: %s\n", r.RunID, text); err != nil {
-				return err
-			}
+			s.line("run %d: %s", r.RunID, text)
 		}
 	}
 	if len(st.Targets) > 1 {
@@ -128,9 +122,7 @@ func printStatus(s *streams, st status.Status) error {
 		for i, t := range st.Targets {
 			targets.AppendRow(table.Row{t.Target, t.Due, t.Deleted, t.KeptYoung, t.Held, t.Changed, t.Blocked, t.DeletedTotal, st.Rows[i].RowCount})
 		}
-		if err := printTable(s.out, targets); err != nil {
-			return err
-		}
+		s.table(targets)
 	}
 	backlog := newTable("Backlog", "retention ends", "users", "members")
 	for _, b := range st.Backlog {
@@ -140,67 +132,45 @@ func printStatus(s *streams, st status.Status) error {
 		}
 		backlog.AppendRow(table.Row{when, b.Users, b.Members})
 	}
-	if err := printTable(s.out, backlog); err != nil {
-		return err
-	}
-	if err := printBlocked(s.out, st.Blocked); err != nil {
-		return err
-	}
+	s.table(backlog)
+	s.blocked(st.Blocked)
 	for _, c := range st.Coverage {
 		since := "some users have never been checked"
 		if c.IsWhole {
 			since = fmt.Sprintf("every user has been checked since %s UTC", c.CheckedSince.UTC().Format(time.DateTime))
 		}
-		if _, err := fmt.Fprintf(s.out, "%s; %d of %d users of this cycle are checked", since, c.UsersSoFar, c.Users); err != nil {
-			return err
-		}
+		fmt.Fprintf(s, "%s; %d of %d users of this cycle are checked", since, c.UsersSoFar, c.Users)
 		if c.UsersUnknown > 0 {
-			if _, err := fmt.Fprintf(s.out, ", the next one checks %d unknown ones again", c.UsersUnknown); err != nil {
-				return err
-			}
+			fmt.Fprintf(s, ", the next one checks %d unknown ones again", c.UsersUnknown)
 		}
-		if _, err := fmt.Fprintln(s.out); err != nil {
-			return err
-		}
+		s.WriteByte('\n')
 	}
 	if n := len(st.Alive); n > 0 {
 		restore := "orphan-cleaner restore --resurrected --execute"
 		if n == 1 {
 			restore = "orphan-cleaner restore --user " + st.Alive[0].UserID.String() + " --execute"
 		}
-		if _, err := fmt.Fprintf(s.out, "ALIVE AGAIN: %d users whose members were deleted; restore them: %s\n", n, restore); err != nil {
-			return err
-		}
+		s.line("ALIVE AGAIN: %d users whose members were deleted; restore them: %s", n, restore)
 	}
 	for _, r := range st.Refused {
 		admits := st.ApproveCommand(time.Now(), r.RunID) + " admits its users"
 		if r.Breaker != nil && !settings.Approvable(*r.Breaker) {
 			admits = "it cannot be approved: correct what " + *r.Breaker + " doubts"
 		}
-		if _, err := fmt.Fprintf(s.out, "REFUSED run %d, not settled yet: orphan-cleaner run --dry-run looks again, %s\n", r.RunID, admits); err != nil {
-			return err
-		}
+		s.line("REFUSED run %d, not settled yet: orphan-cleaner run --dry-run looks again, %s", r.RunID, admits)
 	}
 	for _, a := range st.Approvals {
-		if _, err := fmt.Fprintf(s.out, "APPROVED run %d by %s until %s UTC; the next run uses it; revoke it: orphan-cleaner approve %d --revoke\n",
-			a.RunID, shown(a.ApprovedBy), a.ExpiresAt.UTC().Format(time.DateTime), a.RunID); err != nil {
-			return err
-		}
+		s.line("APPROVED run %d by %s until %s UTC; the next run uses it; revoke it: orphan-cleaner approve %d --revoke",
+			a.RunID, shown(a.ApprovedBy), a.ExpiresAt.UTC().Format(time.DateTime), a.RunID)
 	}
 	for _, p := range st.Paused {
-		if _, err := fmt.Fprintf(s.out, "PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner resume\n",
-			shown(p.PausedBy), p.PausedAt.UTC().Format(time.DateTime), shown(p.Reason)); err != nil {
-			return err
-		}
+		s.line("PAUSED by %s since %s UTC: %s; resume with: orphan-cleaner resume",
+			shown(p.PausedBy), p.PausedAt.UTC().Format(time.DateTime), shown(p.Reason))
 	}
 	if w := st.Window; w != nil && w.Open {
-		if _, err := fmt.Fprintf(s.out, "window %s: open now, sweeps delete\n", w.Window); err != nil {
-			return err
-		}
+		s.line("window %s: open now, sweeps delete", w.Window)
 	} else if w != nil {
-		if _, err := fmt.Fprintf(s.out, "window %s: closed, what is due waits until %s UTC\n", w.Window, w.OpensAt.Format("Mon 2006-01-02 15:04")); err != nil {
-			return err
-		}
+		s.line("window %s: closed, what is due waits until %s UTC", w.Window, w.OpensAt.Format("Mon 2006-01-02 15:04"))
 	}
 	for _, e := range st.Events {
 		if e.Events == 0 {
@@ -210,14 +180,10 @@ func printStatus(s *streams, st status.Status) error {
 		if e.Error != "" {
 			why = ": " + shown(e.Error)
 		}
-		if _, err := fmt.Fprintf(s.out, "EVENTS WAIT for the sink %s: %d, the oldest for %s%s\n", shown(e.Sink), e.Events, Duration(time.Duration(e.OldestAge)*time.Second), why); err != nil {
-			return err
-		}
+		s.line("EVENTS WAIT for the sink %s: %d, the oldest for %s%s", shown(e.Sink), e.Events, Duration(time.Duration(e.OldestAge)*time.Second), why)
 	}
 	if st.Holds > 0 {
-		if _, err := fmt.Fprintf(s.out, "holds in force: %d; see: orphan-cleaner hold list\n", st.Holds); err != nil {
-			return err
-		}
+		s.line("holds in force: %d; see: orphan-cleaner hold list", st.Holds)
 	}
-	return nil
+	return s.print()
 }

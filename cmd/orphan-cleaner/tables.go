@@ -143,18 +143,35 @@ func shownRow(row table.Row) table.Row {
 	return safe
 }
 
-func printTable(w io.Writer, t *titled) error {
-	t.fit(columns(w))
+// sheet gathers lines, and tables that are as wide as where it goes, and is written at once.
+type sheet struct {
+	strings.Builder
+	to io.Writer
+}
+
+func (s *sheet) line(format string, args ...any) { fmt.Fprintf(s, format+"\n", args...) }
+
+func (s *sheet) table(t *titled) {
+	t.fit(columns(s.to))
 	if t.title != "" {
-		if _, err := fmt.Fprintln(w, " "+shown(t.title)); err != nil {
-			return err
-		}
+		s.line(" %s", shown(t.title))
 	}
-	_, err := fmt.Fprintln(w, t.Render())
+	s.line("%s", t.Render())
+}
+
+func (s *sheet) print() error {
+	_, err := io.WriteString(s.to, s.String())
 	return err
 }
 
+func printTable(w io.Writer, t *titled) error {
+	s := &sheet{to: w}
+	s.table(t)
+	return s.print()
+}
+
 func printDryRun(w io.Writer, r result.Run) error {
+	s := &sheet{to: w}
 	t := newTable("Dry run: nothing was changed", "", "users", "members")
 	t.AppendRows([]table.Row{
 		{"checked", r.UsersChecked, r.MembersTotal},
@@ -180,12 +197,13 @@ func printDryRun(w io.Writer, r result.Run) error {
 	if r.Breaker != nil {
 		t.AppendFooter(table.Row{"a run would be refused by", *r.Breaker, ""})
 	}
-	if err := printTable(w, t); err != nil || len(r.Targets) < 2 {
-		return err
+	s.table(t)
+	if len(r.Targets) > 1 {
+		t = newTable("Rows of each target", "target", "rows", "due", "kept: younger", "kept: on hold")
+		for _, of := range r.Targets {
+			t.AppendRow(table.Row{of.Name, of.RowsTotal, of.RowsDue, of.RowsKeptYoung, of.RowsHeld})
+		}
+		s.table(t)
 	}
-	t = newTable("Rows of each target", "target", "rows", "due", "kept: younger", "kept: on hold")
-	for _, of := range r.Targets {
-		t.AppendRow(table.Row{of.Name, of.RowsTotal, of.RowsDue, of.RowsKeptYoung, of.RowsHeld})
-	}
-	return printTable(w, t)
+	return s.print()
 }

@@ -114,10 +114,10 @@ func (f TargetsFlag) targetsProbes(pool *pgxpool.Pool) []check.Probe {
 			disagree, unapplied, err = printer.Compare(ctx, pool, file)
 		}
 		if err != nil {
-			return check.Finding{Name: name, Status: check.Fail, Message: oneLine(err), Hint: hint}
+			return failure(name, oneLine(err), hint)
 		}
 		if disagree = append(disagree, unapplied...); len(disagree) > 0 {
-			return check.Finding{Name: name, Status: check.Fail, Message: strings.Join(disagree, "; "), Hint: hint}
+			return failure(name, strings.Join(disagree, "; "), hint)
 		}
 		return fine(name, fmt.Sprintf("%d targets, as in %s", len(file.Targets), f.Targets))
 	}}

@@ -155,9 +155,6 @@ func (s *Server) SetHealth(state healthv1.HealthCheckResponse_ServingStatus) {
 // ones come by new connections.
 func (s *Server) Drain() { s.conns.each((*trackedConn).goAway) }
 
-// DropConnections closes every connection, calls in flight or not.
-func (s *Server) DropConnections() { s.conns.each(func(c *trackedConn) { _ = c.Close() }) }
-
 // GetUsersByIds counts the call, waits out the latency and then responds
 // honestly or with the fault that is set.
 func (s *Server) GetUsersByIds(ctx context.Context, request *authservicev1.GetUsersByIdsRequest) (*Response, error) {

@@ -90,13 +90,12 @@ func Code(err error) string {
 
 // The SQLSTATEs that callers branch on.
 const (
-	UniqueViolation     = "23505"
-	ForeignKeyViolation = "23503"
-	LockNotAvailable    = "55P03"
-	ReadOnly            = "25006"
-	StatementTimeout    = "57014"
-	Deadlock            = "40P01"
-	NoPrivilege         = "42501"
+	UniqueViolation  = "23505"
+	LockNotAvailable = "55P03"
+	ReadOnly         = "25006"
+	StatementTimeout = "57014"
+	Deadlock         = "40P01"
+	NoPrivilege      = "42501"
 
 	raiseException = "P0001"
 )
@@ -108,7 +107,6 @@ const (
 	AnotherRun  = "OC003"
 	ProofFailed = "OC005" // deleted, audited and backed up are not the same number
 	RowsKept    = "OC006" // a trigger or a rule keeps rows that were to be deleted
-	StagingLost = "OC009" // a crash of the server emptied staging
 )
 
 // Contended says that somebody else was in the way: a deadlock, a lock timeout,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -145,10 +146,7 @@ func (f *Fleet) Sweep(ctx context.Context, shard Shard, answers *Answers, verifi
 
 // bounded allows what happens between the passes: a user's rows more, a few users more.
 func bounded(limits settings.Limits, judged *Facts) settings.Limits {
-	stricter := settings.Limits{}
-	for name, limit := range limits {
-		stricter[name] = limit
-	}
+	stricter := maps.Clone(limits)
 	if judged != nil {
 		stricter["delete-rows"] = min(stricter["delete-rows"], float64(2*judged.Rows().Due+1000))
 		stricter["new-missing-share"] = min(stricter["new-missing-share"], float64(2*judged.UsersNew+5)/math.Max(1, float64(judged.UsersChecked)))
@@ -159,13 +157,15 @@ func bounded(limits settings.Limits, judged *Facts) settings.Limits {
 // pass makes one, and tells what became of it; verified is the report of the first one, or nil.
 func (f *Fleet) pass(ctx context.Context, shard Shard, answers *Answers, verified *Report, cfg settings.Run) Report {
 	log := f.Log.With("shard", shard.Name)
-	isDry := verified == nil
 	report := f.made(ctx, shard, answers, verified, cfg, log)
-	level := slog.LevelInfo
+	level, said := slog.LevelInfo, "Shard swept"
+	if verified == nil {
+		said = "Shard verified"
+	}
 	if report.Verdict != Done && report.Verdict != Paused {
 		level = slog.LevelWarn
 	}
-	log.Log(ctx, level, map[bool]string{true: "Shard verified", false: "Shard swept"}[isDry], "verdict", report.Verdict, "run_id", report.Run.RunID, //nolint:sloglint // one of two
+	log.Log(ctx, level, said, "verdict", report.Verdict, "run_id", report.Run.RunID, //nolint:sloglint // one of two
 		"users_checked", report.Run.UsersChecked, "users_new", report.Run.UsersNew, "members_due", report.Run.MembersDue, "members_deleted", report.Run.MembersDeleted, "error", report.Run.Error)
 	return report
 }
@@ -215,18 +215,10 @@ func (f *Fleet) patience() database.Patience {
 
 // facts adds to a report what its shard has to say to the breakers.
 func (f *Fleet) facts(ctx context.Context, pool *pgxpool.Pool, cfg settings.Run, missing []uuid.UUID, report *Report) error {
-	_, err := database.Do(ctx, pool, f.patience(), pgx.ReadOnly, database.ReadLimit, "summing up the shard", func(ctx context.Context, q *db.Queries) (struct{}, error) {
-		open, err := q.ApprovalOpen(ctx)
+	_, err := database.Do(ctx, pool, f.patience(), pgx.ReadOnly, database.ReadLimit, "summing up the shard", func(ctx context.Context, q *db.Queries) (none struct{}, err error) {
+		sum, err := run.Assess(ctx, q, cfg, missing)
 		if err != nil {
-			return struct{}{}, err
-		}
-		params := db.RunAssessParams{UserIds: missing, Retention: cfg.Retention, MaxGap: cfg.MaxGap}
-		if len(open) > 0 {
-			params.ApprovedRun = &open[0].RunID
-		}
-		sum, err := q.RunAssess(ctx, params)
-		if err != nil {
-			return struct{}{}, err
+			return none, err
 		}
 		facts := Facts{
 			UsersChecked: report.Run.UsersChecked, UsersAll: report.Run.UsersChecked, UsersNew: sum.UsersNewJudged, UsersActive: sum.UsersActive,
@@ -239,7 +231,7 @@ func (f *Fleet) facts(ctx context.Context, pool *pgxpool.Pool, cfg settings.Run,
 		case err == nil:
 			facts.UsersAll = max(facts.UsersAll, state.Users)
 		case !errors.Is(err, pgx.ErrNoRows):
-			return struct{}{}, err
+			return none, err
 		}
 		days, err := q.HourDays(ctx)
 		for _, day := range days { // where a part was checked, the rows of the others
@@ -248,7 +240,7 @@ func (f *Fleet) facts(ctx context.Context, pool *pgxpool.Pool, cfg settings.Run,
 			}
 		}
 		report.Facts, report.Days = &facts, append([]db.HourDaysRow{}, days...)
-		return struct{}{}, err
+		return none, err
 	})
 	return err
 }

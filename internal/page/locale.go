@@ -111,12 +111,7 @@ const maxLine = 600
 
 func line(text string) string { return safetext.Line(text, maxLine) }
 
-func text(text *string) string {
-	if text == nil {
-		return ""
-	}
-	return line(*text)
-}
+func text(text *string) string { return line(status.TextOf(text)) }
 
 // when takes a time or a pointer to one.
 func when(at any) string {

@@ -93,10 +93,7 @@ func readOverview(ctx context.Context, q *db.Queries, ask status.Ask) (o overvie
 }
 
 func readRefusal(ctx context.Context, q *db.Queries, id int64, because *string) (*refusal, error) {
-	r := &refusal{RunID: id}
-	if because != nil {
-		r.Error = *because
-	}
+	r := &refusal{RunID: id, Error: status.TextOf(because)}
 	var err error
 	if r.RefusalSummaryRow, err = q.RefusalSummary(ctx, id); err != nil {
 		return nil, fmt.Errorf("reading the refusal: %w; see: orphan-cleaner check", err)

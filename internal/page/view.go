@@ -7,6 +7,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/gen/db"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/status"
 )
 
 // view is what a template gets.
@@ -109,12 +110,9 @@ func (v view) Holds() []db.HoldListRow {
 
 // Until is a time as verdicts say it: short, today without its day.
 func (v view) Until(at time.Time) string {
-	now := time.Now().UTC()
+	now := time.Now()
 	if v.Overview != nil {
-		now = v.Overview.Now.UTC()
+		now = v.Overview.Now
 	}
-	if at = at.UTC(); at.Format(time.DateOnly) == now.Format(time.DateOnly) {
-		return at.Format(v.today)
-	}
-	return at.Format(v.otherDay)
+	return status.Clock{Now: now, At: at}.Format(v.today, v.otherDay)
 }

@@ -115,7 +115,7 @@ func (p *printed) change(up string) {
 	}
 	for _, m := range function.FindAllStringSubmatch(up, -1) {
 		made := Function{m[1], m[0], comments[m[1]]}
-		if i := slices.IndexFunc(p.functions, func(f Function) bool { return f.Name == made.Name }); i >= 0 {
+		if i := named(p.functions, made.Name); i >= 0 {
 			p.functions[i] = made
 		} else {
 			p.functions = append(p.functions, made)

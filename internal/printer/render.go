@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"text/template"
+
+	"github.com/nova-social/orphan-cleaner/internal/target"
 )
 
 //go:embed templates/*.sql
@@ -35,10 +37,10 @@ func functionsOf(action string) []made {
 		{"restore_plan", "restore_plan_" + action, "What a restore of this run, these users and span would do with each row: restore, there, there_differs, left_since. A null chooses all. Granted to nobody."},
 		{"restore_chunks", "restore_chunks", "Where the backup rows of a restore are: the chunks of that many pages that hold one, by UTC day, with their users. Granted to nobody."},
 		{"restore_chunk", "restore_chunk_" + action, "Restores the planned rows of these users on some pages of the backup of a day, places holds on their users, returns how many. Granted to nobody."},
+		// Only where there is a counter.
+		{"counts", "counts", "Changes what counts the rows with these keys, by as many as each has: more, or less. Granted to nobody."},
 	}
-	// Only where there is a counter.
-	read = append(read, made{"counts", "counts", "Changes what counts the rows with these keys, by as many as each has: more, or less. Granted to nobody."})
-	if action == "update" {
+	if action == target.Update {
 		return append(read,
 			made{"keep", "keep", "Audits and backs up rows, and works out what each column is to be set to. Granted to nobody."},
 			made{"undone", "undone", "How many of the rows are not done yet. Granted to nobody."},

@@ -26,11 +26,7 @@ const (
 // judgeRevert checks all users of a restore, canaries beside them, and has the
 // database judge what would be deleted. A refusal is a [result.Refusal]; an invalid
 // response is [ErrIncomplete], since a share of unknown users says nothing.
-func (r *Restorer) judgeRevert(ctx context.Context, run *fence.Run, of int64, checker Checker, so *Result) error {
-	chunks, err := r.chunks(ctx, of, "restored")
-	if err != nil {
-		return err
-	}
+func (r *Restorer) judgeRevert(ctx context.Context, run *fence.Run, of int64, chunks []db.RestoreChunksRow, checker Checker, so *Result) error {
 	var users []uuid.UUID
 	for _, chunk := range chunks {
 		users = append(users, chunk.UserIds...)

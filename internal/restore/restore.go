@@ -93,10 +93,15 @@ func (r *Restorer) Restore(ctx context.Context, s Selection) (Result, error) {
 		if err := r.plan(ctx, run, s, so); err != nil {
 			return err
 		}
-		if err := r.eachChunk(ctx, run, so, run.ID, "planned", func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error) {
-			return r.restoreChunk(ctx, run, chunk)
-		}); err != nil {
-			return err
+		// Again while that finds more: somebody may have rewritten a partition.
+		for done := int64(1); done > 0; {
+			chunks, err := r.chunks(ctx, run.ID, "planned")
+			if err == nil {
+				done, err = r.eachChunk(ctx, run, so, chunks, func(chunk db.RestoreChunksRow) (int64, error) { return r.restoreChunk(ctx, run, chunk) })
+			}
+			if err != nil {
+				return err
+			}
 		}
 		return r.settle(ctx, run)
 	})
@@ -142,59 +147,47 @@ func (r *Restorer) plan(ctx context.Context, run *fence.Run, s Selection, so *Re
 	return err
 }
 
-// eachChunk goes through the pages of the backup on which rows of a restore lie,
-// and of a restore again while that finds more: somebody may have rewritten a partition. A
-// chunk whose rows are not taken is split by its users until the cause is alone; one that
-// somebody keeps standing in the way of is left over.
-func (r *Restorer) eachChunk(ctx context.Context, run *fence.Run, so *Result, of int64, state string, do func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error)) error {
+// eachChunk does something with pages of the backup on which rows of a restore lie, and says
+// with how many rows. A chunk whose rows are not taken is split by its users until the cause
+// is alone; one that somebody keeps standing in the way of is left over.
+func (r *Restorer) eachChunk(ctx context.Context, run *fence.Run, so *Result, chunks []db.RestoreChunksRow, do func(chunk db.RestoreChunksRow) (int64, error)) (done int64, err error) {
+	for _, chunk := range chunks {
+		r.advance(0, chunk.Members)
+	}
 	var splits blocked.Splits
-	for first := true; ; first = false {
-		chunks, err := r.chunks(ctx, of, state)
-		if err != nil {
-			return err
-		}
-		if first {
-			for _, chunk := range chunks {
-				r.advance(0, chunk.Members)
-			}
-		}
-		var done int64
-		left := 0
-		var cause error
-		for ; len(chunks) > 0; chunks = chunks[1:] {
-			chunk := chunks[0]
-			members, err := do(ctx, chunk)
-			done += members
-			switch half := len(chunk.UserIds) / 2; {
-			case err == nil:
-			case ctx.Err() != nil || !passing(err):
-				return err
-			case half > 0 && database.OfRows(err) && splits.May(err):
-				r.advance(chunk.Members, 0)
-				one, other := chunk, chunk
-				one.UserIds, one.Members = chunk.UserIds[:half], 0
-				other.UserIds, other.Members = chunk.UserIds[half:], 0
-				chunks = slices.Insert(chunks, 1, one, other)
-			case half == 0 && database.OfRows(err):
-				so.block(chunk.UserIds[0], err)
-				cause = err
-				run.Log.Warn("User blocked: the database does not take their rows", "target", chunk.Target, "user", chunk.UserIds[0], "error", err)
-			default:
-				left++
-				cause = err
-				run.Log.Warn("Chunk left over", "target", chunk.Target, "day", chunk.Day, "first_page", chunk.FirstPage, "users", len(chunk.UserIds), "error", err)
-			}
-		}
-		switch {
-		case len(so.Blocked) > 0:
-			return fmt.Errorf("%w: %d users are blocked, and %d chunks left over; put right what the cause names first; last cause: %w", ErrIncomplete, len(so.Blocked), left, cause)
-		case left > 0:
-			return fmt.Errorf("%w: %d chunks left over; last cause: %w", ErrIncomplete, left, cause)
-		}
-		if done == 0 || state != "planned" {
-			return nil
+	left := 0
+	var cause error
+	for ; len(chunks) > 0; chunks = chunks[1:] {
+		chunk := chunks[0]
+		members, err := do(chunk)
+		done += members
+		switch half := len(chunk.UserIds) / 2; {
+		case err == nil:
+		case ctx.Err() != nil || !passing(err):
+			return done, err
+		case half > 0 && database.OfRows(err) && splits.May(err):
+			r.advance(chunk.Members, 0)
+			one, other := chunk, chunk
+			one.UserIds, one.Members = chunk.UserIds[:half], 0
+			other.UserIds, other.Members = chunk.UserIds[half:], 0
+			chunks = slices.Insert(chunks, 1, one, other)
+		case half == 0 && database.OfRows(err):
+			so.block(chunk.UserIds[0], err)
+			cause = err
+			run.Log.Warn("User blocked: the database does not take their rows", "target", chunk.Target, "user", chunk.UserIds[0], "error", err)
+		default:
+			left++
+			cause = err
+			run.Log.Warn("Chunk left over", "target", chunk.Target, "day", chunk.Day, "first_page", chunk.FirstPage, "users", len(chunk.UserIds), "error", err)
 		}
 	}
+	switch {
+	case len(so.Blocked) > 0:
+		return done, fmt.Errorf("%w: %d users are blocked, and %d chunks left over; put right what the cause names first; last cause: %w", ErrIncomplete, len(so.Blocked), left, cause)
+	case left > 0:
+		return done, fmt.Errorf("%w: %d chunks left over; last cause: %w", ErrIncomplete, left, cause)
+	}
+	return done, nil
 }
 
 func (r *Restorer) chunks(ctx context.Context, of int64, state string) ([]db.RestoreChunksRow, error) {

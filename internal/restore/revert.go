@@ -78,14 +78,17 @@ func (r *Restorer) Revert(ctx context.Context, of int64, checker Checker) (Resul
 		return Result{State: fence.State(err, ErrIncomplete), Error: err.Error(), Blocked: []Blocked{}}, err
 	}
 	return r.asRun(ctx, true, func(ctx context.Context, run *fence.Run, so *Result) error {
-		if err := r.judgeRevert(ctx, run, of, checker, so); err != nil {
+		chunks, err := r.chunks(ctx, of, "restored")
+		if err != nil {
 			return err
 		}
-		err := r.eachChunk(ctx, run, so, of, "restored", func(ctx context.Context, chunk db.RestoreChunksRow) (int64, error) {
+		if err := r.judgeRevert(ctx, run, of, chunks, checker, so); err != nil {
+			return err
+		}
+		if _, err := r.eachChunk(ctx, run, so, chunks, func(chunk db.RestoreChunksRow) (int64, error) {
 			so.MembersLeft += chunk.Members
 			return r.revertChunk(ctx, run, of, chunk, checker, so)
-		})
-		if err != nil {
+		}); err != nil {
 			return err
 		}
 		if _, err := call(ctx, r, r.cfg.ChunkLimit, "lifting the restore's holds", func(ctx context.Context, q *db.Queries) (int64, error) {

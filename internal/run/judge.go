@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/google/uuid"
+
 	"github.com/nova-social/orphan-cleaner/gen/db"
+	"github.com/nova-social/orphan-cleaner/internal/settings"
 )
 
 // maxInvalidShare is the share of batches without a valid response above which
@@ -59,6 +62,20 @@ func (r *run) facts(f *found) map[string]any {
 	}
 }
 
+// Assess sums up what a run with these settings would make of missing users. What the
+// open approval covers is not among what is to be judged.
+func Assess(ctx context.Context, q *db.Queries, cfg settings.Run, missing []uuid.UUID) (sum db.RunAssessRow, err error) {
+	open, err := q.ApprovalOpen(ctx)
+	if err != nil {
+		return sum, err
+	}
+	params := db.RunAssessParams{UserIds: notNull(missing), Retention: cfg.Retention, MaxGap: cfg.MaxGap}
+	if len(open) > 0 {
+		params.ApprovedRun = &open[0].RunID
+	}
+	return q.RunAssess(ctx, params)
+}
+
 // judgeDry judges a dry run by the same functions; nothing is written.
 func (r *run) judgeDry(ctx context.Context, f *found) error {
 	settings, err := r.cfg.JSON()
@@ -66,15 +83,7 @@ func (r *run) judgeDry(ctx context.Context, f *found) error {
 		return fmt.Errorf("writing the settings: %w", err)
 	}
 	breakers, err := read(ctx, r, "judging the run", func(ctx context.Context, q *db.Queries) ([]db.RunBreakersRow, error) {
-		open, err := q.ApprovalOpen(ctx)
-		if err != nil {
-			return nil, err
-		}
-		params := db.RunAssessParams{UserIds: notNull(f.missing), Retention: r.cfg.Retention, MaxGap: r.cfg.MaxGap}
-		if len(open) > 0 {
-			params.ApprovedRun = &open[0].RunID
-		}
-		sum, err := q.RunAssess(ctx, params)
+		sum, err := Assess(ctx, q, r.cfg, f.missing)
 		if err != nil {
 			return nil, err
 		}

@@ -2,6 +2,7 @@ package settings
 
 import (
 	"encoding/json"
+	"maps"
 	"strconv"
 	"time"
 )
@@ -21,9 +22,7 @@ func BoundNames() []string {
 // Bounds are their values by name; times in seconds.
 func (r Run) Bounds() map[string]float64 {
 	bounds := map[string]float64{"retention": r.Retention.Seconds(), "max-gap": r.MaxGap.Seconds()}
-	for name, limit := range r.Limits {
-		bounds[name] = limit
-	}
+	maps.Copy(bounds, r.Limits)
 	return bounds
 }
 

@@ -142,6 +142,8 @@ func Quantile(values []float64, q float64) float64 {
 
 // phases is a [result.Observer] that keeps the seconds of each phase.
 type phases struct {
+	result.Unobserved
+
 	mu      sync.Mutex
 	seconds map[string]float64
 }
@@ -151,10 +153,3 @@ func (p *phases) PhaseDone(phase string, took time.Duration) {
 	defer p.mu.Unlock()
 	p.seconds[phase] += took.Seconds()
 }
-
-func (*phases) RunBegan()                       {}
-func (*phases) Throttled(string, time.Duration) {}
-func (*phases) BatchDone(error)                 {}
-func (*phases) ChunkDone(int64)                 {}
-func (*phases) Retried(string)                  {}
-func (*phases) RunEnded(result.Run)             {}

@@ -201,10 +201,7 @@ func (r *reader) duration(n *yaml.Node, what string) time.Duration {
 }
 
 func (r *reader) limits(n *yaml.Node) settings.Limits {
-	limits, known := settings.Limits{}, map[string]func(*yaml.Node){}
-	for _, name := range settings.TargetLimitNames() {
-		known[name] = nil
-	}
+	limits, known := settings.Limits{}, slices.Sorted(slices.Values(settings.TargetLimitNames()))
 	r.pairs(n, "limits", func(name string, key, value *yaml.Node) {
 		limit, err := strconv.ParseFloat(r.text(value, name), 64)
 		if err == nil {
@@ -212,7 +209,7 @@ func (r *reader) limits(n *yaml.Node) settings.Limits {
 		} else {
 			err = errors.New("it is a number, as 0.05 for 5 %")
 		}
-		if _, is := known[name]; !is {
+		if !slices.Contains(known, name) {
 			r.unknown(key, name, "limit of a target", known)
 		} else if err != nil {
 			r.fail(value, "%s is %q: %s", name, value.Value, err)

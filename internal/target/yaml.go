@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -94,7 +95,7 @@ func (r *reader) mapping(n *yaml.Node, what string, required []string, fields ma
 	r.pairs(n, what, func(name string, key, value *yaml.Node) {
 		read, known := fields[name]
 		if !known {
-			meant[r.unknown(key, name, "key of "+what, fields)] = true
+			meant[r.unknown(key, name, "key of "+what, slices.Sorted(maps.Keys(fields)))] = true
 			return
 		}
 		p.at[name] = position{value.Line, value.Column}
@@ -109,16 +110,11 @@ func (r *reader) mapping(n *yaml.Node, what string, required []string, fields ma
 }
 
 // unknown fails at a name that is none of those known, and returns the one that may be meant.
-func (r *reader) unknown(n *yaml.Node, name, what string, known map[string]func(*yaml.Node)) (near string) {
-	names := make([]string, 0, len(known))
-	for candidate := range known {
-		names = append(names, candidate)
-	}
-	slices.Sort(names)
-	if near = suggest.Nearest(name, names); near != "" {
+func (r *reader) unknown(n *yaml.Node, name, what string, known []string) (near string) {
+	if near = suggest.Nearest(name, known); near != "" {
 		r.fail(n, "%q is no %s: did you mean %s?", name, what, near)
 	} else {
-		r.fail(n, "%q is no %s: there are %s", name, what, strings.Join(names, ", "))
+		r.fail(n, "%q is no %s: there are %s", name, what, strings.Join(known, ", "))
 	}
 	return near
 }

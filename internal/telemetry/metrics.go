@@ -144,7 +144,7 @@ func NewMetrics(registry prometheus.Registerer, s Settings) (*Metrics, error) {
 	open := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "orphan_cleaner_window_open",
 		Help: "1 while sweeps may delete: within the setting WINDOW, or without one; else 0.",
-	}, func() float64 { return oneIf(s.Window.Open(time.Now())) })
+	}, func() float64 { return OneIf(s.Window.Open(time.Now())) })
 	all := []prometheus.Collector{
 		m.invalidResponses, m.retries, m.throttled, m.phaseDuration, m.chunkMembers, m.concurrencyLimit, interval, checkEvery, open, BuildInfo(s.Version),
 	}

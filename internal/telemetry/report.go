@@ -104,11 +104,8 @@ func (r *Reporter) Ended(ctx context.Context, status int, line string) {
 		ctx, cancel := context.WithTimeout(ctx, pingLimit)
 		defer cancel()
 		// In order: an end that arrives before its start would be taken for the
-		// end of the run before.
-		if !wait(ctx, &r.started) {
-			r.warn("healthcheck", ctx.Err())
-			return
-		}
+		// end of the run before. The start has given up by the time that this one does.
+		r.started.Wait()
 		path := ""
 		if status != 0 {
 			path = strconv.Itoa(status)
@@ -117,21 +114,6 @@ func (r *Reporter) Ended(ctx context.Context, status int, line string) {
 	})
 	all.Go(func() { r.metrics(ctx) })
 	all.Wait()
-}
-
-// wait says whether the group was done before the context ended.
-func wait(ctx context.Context, group *sync.WaitGroup) bool {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		group.Wait()
-	}()
-	select {
-	case <-done:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // metrics writes the file and pushes, both from one reading.

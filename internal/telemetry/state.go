@@ -195,11 +195,11 @@ func (c *State) collectState(to chan<- prometheus.Metric, s state) {
 	c.gauge(to, "orphan_cleaner_blocked_users", float64(s.BlockedUsers))
 	c.gauge(to, "orphan_cleaner_held_members", float64(s.MembersHeld))
 	c.gauge(to, "orphan_cleaner_young_members", float64(s.MembersKeptYoung))
-	c.gauge(to, "orphan_cleaner_paused", oneIf(s.Paused))
+	c.gauge(to, "orphan_cleaner_paused", OneIf(s.Paused))
 	c.gauge(to, "orphan_cleaner_pause_age_seconds", s.PauseAge)
-	c.gauge(to, "orphan_cleaner_run_open", oneIf(s.RunOpen))
+	c.gauge(to, "orphan_cleaner_run_open", OneIf(s.RunOpen))
 	for _, breaker := range settings.BreakerNames() {
-		c.gauge(to, breakerTripped, oneIf(breaker == s.Tripped), breaker)
+		c.gauge(to, breakerTripped, OneIf(breaker == s.Tripped), breaker)
 	}
 	for _, table := range s.partitions {
 		c.gauge(to, partitionsAhead, float64(table.DaysAhead), table.TableName)
@@ -253,7 +253,8 @@ func (c *State) counter(to chan<- prometheus.Metric, name string, value int64, l
 	to <- prometheus.MustNewConstMetric(c.descs[name], prometheus.CounterValue, float64(value), labels...)
 }
 
-func oneIf(yes bool) float64 {
+// OneIf is the value of a gauge that says whether.
+func OneIf(yes bool) float64 {
 	if yes {
 		return 1
 	}

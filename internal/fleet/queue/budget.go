@@ -69,18 +69,16 @@ func (b *Budget) slot(ctx context.Context) (time.Time, error) {
 // takeCalls gets a bundle, however long that takes.
 func (c *Control) takeCalls(ctx context.Context, calls int, perSecond float64) (time.Duration, error) {
 	pause := &backoff.ExponentialBackOff{InitialInterval: 50 * time.Millisecond, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: 2 * time.Second}
-	var seconds float64
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := c.once(ctx, pgx.ReadWrite, func(ctx context.Context, _ pgx.Tx, q *generated.Queries) (err error) {
-			seconds, err = q.FleetTakeCalls(ctx, generated.FleetTakeCallsParams{Wanted: int64(calls), PerSecond: perSecond})
-			return err
+	startsIn, err := backoff.Retry(ctx, func() (float64, error) {
+		startsIn, err := call(ctx, c, pgx.ReadWrite, func(ctx context.Context, q *generated.Queries) (float64, error) {
+			return q.FleetTakeCalls(ctx, generated.FleetTakeCallsParams{Wanted: int64(calls), PerSecond: perSecond})
 		})
 		if err != nil && !database.Transient(err) {
 			err = backoff.Permanent(err)
 		}
-		return struct{}{}, err
+		return startsIn, err
 	}, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, pause time.Duration) {
 		c.log.Warn("No calls are made while the control database is away", "pause", pause.Round(time.Millisecond).String(), "error", err)
 	}))
-	return time.Duration(seconds * float64(time.Second)), err
+	return seconds(startsIn), err
 }

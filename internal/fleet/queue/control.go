@@ -130,9 +130,14 @@ func hinted(err error) error {
 }
 
 // read asks the control database something.
-func read[T any](ctx context.Context, c *Control, ask func(ctx context.Context, q *generated.Queries) (T, error)) (value T, err error) {
-	err = c.once(ctx, pgx.ReadOnly, func(ctx context.Context, _ pgx.Tx, q *generated.Queries) error {
-		value, err = ask(ctx, q)
+func read[T any](ctx context.Context, c *Control, ask func(ctx context.Context, q *generated.Queries) (T, error)) (T, error) {
+	return call(ctx, c, pgx.ReadOnly, ask)
+}
+
+// call is one attempt at something that has a result.
+func call[T any](ctx context.Context, c *Control, mode pgx.TxAccessMode, do func(ctx context.Context, q *generated.Queries) (T, error)) (value T, err error) {
+	err = c.once(ctx, mode, func(ctx context.Context, _ pgx.Tx, q *generated.Queries) error {
+		value, err = do(ctx, q)
 		return err
 	})
 	return value, err
@@ -168,37 +173,28 @@ func (c *Control) Pause(ctx context.Context, by, reason string) error {
 
 // Resume ends the pause, and says whether there was one.
 func (c *Control) Resume(ctx context.Context, by string) (was bool, err error) {
-	err = c.once(ctx, pgx.ReadWrite, func(ctx context.Context, _ pgx.Tx, q *generated.Queries) error {
-		id, err := q.FleetResume(ctx, by)
-		was = id != 0
-		return err
-	})
-	return was, err
+	id, err := call(ctx, c, pgx.ReadWrite, func(ctx context.Context, q *generated.Queries) (int64, error) { return q.FleetResume(ctx, by) })
+	return id != 0, err
 }
 
 // Approve admits what a refused run of the fleet found, once.
 func (c *Control) Approve(ctx context.Context, fleetRun int64, by string, lasting time.Duration) (expires time.Time, err error) {
-	err = c.once(ctx, pgx.ReadWrite, func(ctx context.Context, _ pgx.Tx, q *generated.Queries) error {
-		expires, err = q.FleetApprove(ctx, generated.FleetApproveParams{FleetRun: fleetRun, ByWhom: by, Lasting: lasting})
-		return err
+	return call(ctx, c, pgx.ReadWrite, func(ctx context.Context, q *generated.Queries) (time.Time, error) {
+		return q.FleetApprove(ctx, generated.FleetApproveParams{FleetRun: fleetRun, ByWhom: by, Lasting: lasting})
 	})
-	return expires, err
 }
 
 // Revoke withdraws an approval that no run has used, and says whether there was one. A run
 // under way that goes by it is judged without it.
 func (c *Control) Revoke(ctx context.Context, fleetRun int64, by string) (was bool, err error) {
-	err = c.once(ctx, pgx.ReadWrite, func(ctx context.Context, _ pgx.Tx, q *generated.Queries) error {
-		id, err := q.FleetApprovalRevoke(ctx, generated.FleetApprovalRevokeParams{FleetRun: fleetRun, ByWhom: by})
-		was = id != 0
-		return err
+	id, err := call(ctx, c, pgx.ReadWrite, func(ctx context.Context, q *generated.Queries) (int64, error) {
+		return q.FleetApprovalRevoke(ctx, generated.FleetApprovalRevokeParams{FleetRun: fleetRun, ByWhom: by})
 	})
-	return was, err
+	return id != 0, err
 }
 
-// Result is what a run of the fleet did so far; its error is what [fleet.Fleet.Run]
-// returns, without the causes.
-func (c *Control) Result(ctx context.Context, fleetRun int64) (fleet.Result, error, error) {
+// Result is what a run of the fleet did so far.
+func (c *Control) Result(ctx context.Context, fleetRun int64) (fleet.Result, error) {
 	r, err := read(ctx, c, func(ctx context.Context, q *generated.Queries) (r fleet.Result, err error) {
 		r.Shards = []fleet.Progress{}
 		row, err := q.FleetRunState(ctx, fleetRun)
@@ -213,22 +209,27 @@ func (c *Control) Result(ctx context.Context, fleetRun int64) (fleet.Result, err
 		return r, err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
-		return r, nil, fmt.Errorf("%w %d of the fleet", ErrNoRun, fleetRun)
+		return r, fmt.Errorf("%w %d of the fleet", ErrNoRun, fleetRun)
 	}
 	if err != nil {
-		return r, nil, fmt.Errorf("reading run %d of the fleet: %w", fleetRun, err)
+		return r, fmt.Errorf("reading run %d of the fleet: %w", fleetRun, err)
 	}
-	kind := map[string]error{"refused": result.ErrRefused, "incomplete": run.ErrIncomplete, "paused": run.ErrPaused, "failed": errFailed}[r.State]
-	if kind != nil {
-		kind = &ended{kind, r.Error}
-	}
-	return r, kind, nil
+	return r, nil
 }
 
 // ErrNoRun is returned where a run is not there.
 var ErrNoRun = errors.New("there is no run")
 
 var errFailed = errors.New("the run of the fleet failed")
+
+// errorOf is what [fleet.Fleet.Run] returns with a result, without the causes.
+func errorOf(r fleet.Result) error {
+	kind := map[string]error{"refused": result.ErrRefused, "incomplete": run.ErrIncomplete, "paused": run.ErrPaused, "failed": errFailed}[r.State]
+	if kind == nil {
+		return nil
+	}
+	return &ended{kind, r.Error}
+}
 
 // ended is how a run ended, in the words that were kept with it.
 type ended struct {

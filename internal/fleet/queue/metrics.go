@@ -10,14 +10,8 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
+	"github.com/nova-social/orphan-cleaner/internal/telemetry"
 )
-
-// collector reads the control database when it is scraped: every worker says the same.
-type collector struct {
-	*Worker
-	lastRun
-	up, jobs *prometheus.Desc
-}
 
 // scrapeLimit is well under Prometheus's 10 s.
 const scrapeLimit = 3 * time.Second
@@ -25,59 +19,44 @@ const scrapeLimit = 3 * time.Second
 // mostJobs are counted of each state; a fleet has no more.
 const mostJobs = 10_000
 
-// Collector has the metrics of the fleet. While the control database is away there is
-// orphan_cleaner_fleet_control_up, with 0, and none of the others.
-func (w *Worker) Collector() prometheus.Collector {
-	return &collector{
-		Worker: w, lastRun: newLastRun(),
-		up:   desc("control_up", "Whether the control database could be read."),
-		jobs: desc("jobs", "Jobs of the fleet that are not done, by state: those available are the length of the queue.", "state"),
+// gauges are the metrics of the fleet, by their names without the prefix.
+type gauges map[string]*prometheus.Desc
+
+func newGauges() gauges {
+	g := gauges{}
+	add := func(name, help string, labels ...string) {
+		g[name] = prometheus.NewDesc("orphan_cleaner_fleet_"+name, help, labels, nil)
 	}
+	add("control_up", "Whether the control database could be read.")
+	add("jobs", "Jobs of the fleet that are not done, by state: those available are the length of the queue.", "state")
+	add("last_run_timestamp_seconds", "When the last run of the fleet began.")
+	add("interval_seconds", "The setting INTERVAL: time between two runs of the fleet.")
+	add("last_run_succeeded", "Whether the last run of the fleet that ended succeeded.")
+	add("breaker_tripped", "1 for the breaker that refused the last run of the fleet that ended, else 0.", "breaker")
+	add("paused", "Whether the fleet is paused.")
+	return g
 }
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("orphan_cleaner_fleet_"+name, help, labels, nil)
-}
-
-func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	c.lastRun.Describe(to)
-	to <- c.up
-	to <- c.jobs
-}
-
-// lastRun is what workers and a run from cron tell alike.
-type lastRun struct{ began, interval, succeeded, tripped, paused *prometheus.Desc }
-
-func newLastRun() lastRun {
-	return lastRun{
-		began:     desc("last_run_timestamp_seconds", "When the last run of the fleet began."),
-		interval:  desc("interval_seconds", "The setting INTERVAL: time between two runs of the fleet."),
-		succeeded: desc("last_run_succeeded", "Whether the last run of the fleet that ended succeeded."),
-		tripped:   desc("breaker_tripped", "1 for the breaker that refused the last run of the fleet that ended, else 0.", "breaker"),
-		paused:    desc("paused", "Whether the fleet is paused."),
-	}
-}
-
-func (l lastRun) Describe(to chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{l.began, l.interval, l.succeeded, l.tripped, l.paused} {
+// Describe is for the registry.
+func (g gauges) Describe(to chan<- *prometheus.Desc) {
+	for _, desc := range g {
 		to <- desc
 	}
 }
 
-func (l lastRun) tellEnd(to chan<- prometheus.Metric, state string, breaker *string) {
-	is := map[bool]float64{true: 1}
-	tell(to, l.succeeded, is[state == "succeeded"])
+func (g gauges) tell(to chan<- prometheus.Metric, name string, value float64, labels ...string) {
+	to <- prometheus.MustNewConstMetric(g[name], prometheus.GaugeValue, value, labels...)
+}
+
+func (g gauges) tellEnd(to chan<- prometheus.Metric, state string, breaker *string) {
+	g.tell(to, "last_run_succeeded", telemetry.OneIf(state == "succeeded"))
 	for _, name := range append(settings.BreakerNames(), fleet.OutlierLimit) {
-		tell(to, l.tripped, is[breaker != nil && *breaker == name], name)
+		g.tell(to, "breaker_tripped", telemetry.OneIf(breaker != nil && *breaker == name), name)
 	}
 }
 
-func tell(to chan<- prometheus.Metric, desc *prometheus.Desc, value float64, labels ...string) {
-	to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
-}
-
 type oneRun struct {
-	lastRun
+	gauges
 	at     time.Time
 	every  time.Duration
 	result fleet.Result
@@ -86,15 +65,25 @@ type oneRun struct {
 // OneRun has the metrics of a run that came to its end, begun at a time and made once in every,
 // with a control database or without.
 func OneRun(at time.Time, every time.Duration, r fleet.Result) prometheus.Collector {
-	return &oneRun{newLastRun(), at, every, r}
+	return &oneRun{newGauges(), at, every, r}
 }
 
 func (o *oneRun) Collect(to chan<- prometheus.Metric) {
-	tell(to, o.began, float64(o.at.Unix()))
-	tell(to, o.interval, o.every.Seconds())
-	tell(to, o.paused, map[bool]float64{true: 1}[o.result.State == "paused"])
+	o.tell(to, "last_run_timestamp_seconds", float64(o.at.Unix()))
+	o.tell(to, "interval_seconds", o.every.Seconds())
+	o.tell(to, "paused", telemetry.OneIf(o.result.State == "paused"))
 	o.tellEnd(to, o.result.State, o.result.Breaker)
 }
+
+// collector reads the control database when it is scraped: every worker says the same.
+type collector struct {
+	*Worker
+	gauges
+}
+
+// Collector has the metrics of the fleet. While the control database is away there is
+// orphan_cleaner_fleet_control_up, with 0, and none of the others.
+func (w *Worker) Collector() prometheus.Collector { return &collector{w, newGauges()} }
 
 func (c *collector) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeLimit)
@@ -102,18 +91,18 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	counts, err := c.Jobs(ctx)
 	st, stateErr := c.control.State(ctx, 2)
 	if err != nil || stateErr != nil {
-		tell(to, c.up, 0)
+		c.tell(to, "control_up", 0)
 		return
 	}
-	tell(to, c.up, 1)
+	c.tell(to, "control_up", 1)
 	for state, n := range counts {
-		tell(to, c.jobs, float64(n), state)
+		c.tell(to, "jobs", float64(n), state)
 	}
-	tell(to, c.paused, float64(len(st.Paused)))
-	tell(to, c.interval, c.every.Seconds())
+	c.tell(to, "paused", float64(len(st.Paused)))
+	c.tell(to, "interval_seconds", c.every.Seconds())
 	for i, r := range st.Runs {
 		if i == 0 {
-			tell(to, c.began, float64(r.StartedAt.Unix()))
+			c.tell(to, "last_run_timestamp_seconds", float64(r.StartedAt.Unix()))
 		}
 		if r.State != "running" {
 			c.tellEnd(to, r.State, r.Breaker)

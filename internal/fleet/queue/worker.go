@@ -167,10 +167,10 @@ const awaitEvery = 500 * time.Millisecond
 // await waits for the end of a run, also while the control database is away.
 func (w *Worker) await(ctx context.Context, fleetRun int64) (fleet.Result, error) {
 	for {
-		r, ended, err := w.control.Result(ctx, fleetRun)
+		r, err := w.control.Result(ctx, fleetRun)
 		switch {
 		case err == nil && r.State != "running":
-			return r, ended
+			return r, errorOf(r)
 		case err != nil && ctx.Err() == nil:
 			w.fleet.Log.Warn("The control database is away", "error", err)
 		}

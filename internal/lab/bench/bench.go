@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/nova-social/orphan-cleaner/internal/lab/document"
 	"github.com/nova-social/orphan-cleaner/internal/lab/process"
 	"github.com/nova-social/orphan-cleaner/internal/speed"
 )
@@ -87,7 +88,7 @@ func (b *bench) size(ctx context.Context, size Size) (cases []Case, err error) {
 // share measures one share of dead users, and what the application feels where that
 // is wanted of this one.
 func (b *bench) share(ctx context.Context, base string, size Size, share float64, withApplication bool) (c Case, err error) {
-	b.Say("%s members, %g %% of users dead: making the dead due …", thousands(size.Members), 100*share)
+	b.Say("%s members, %g %% of users dead: making the dead due …", document.Thousands(size.Members), 100*share)
 	d := &dataset{size: size, dead: size.dead(share)}
 	if d.auth, err = b.startAuthService(ctx, base, d); err != nil {
 		return c, err

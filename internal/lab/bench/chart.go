@@ -8,6 +8,8 @@ import (
 	"math"
 	"strconv"
 	"text/template"
+
+	"github.com/nova-social/orphan-cleaner/internal/lab/document"
 )
 
 //go:embed chart.svg.tmpl
@@ -76,7 +78,7 @@ func (r Report) WriteSVG(w io.Writer) error {
 	y := chartTop
 	for _, measured := range r.Cases {
 		y += barHeight
-		one := chartCase{Y: y, Text: fmt.Sprintf("%s members of %s users, %s of users dead", thousands(measured.Members), thousands(measured.Users), percent(measured.Share))}
+		one := chartCase{Y: y, Text: fmt.Sprintf("%s members of %s users, %s of users dead", document.Thousands(measured.Members), document.Thousands(measured.Users), percent(measured.Share))}
 		y += 6
 		for _, b := range measured.bars() {
 			end := x(math.Log10(b.seconds))

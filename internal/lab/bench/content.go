@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/nova-social/orphan-cleaner/internal/lab/content"
+	"github.com/nova-social/orphan-cleaner/internal/lab/document"
 	"github.com/nova-social/orphan-cleaner/internal/lab/process"
 )
 
@@ -231,8 +232,8 @@ func (c Content) ToFloors() float64 { return median(c.Run.Wall) / median(c.Floor
 func (c Content) Text() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s rows in %d tables, of %s users; %s rows of %s dead users done, no other; each is audited and backed up, and restored as it was.\n",
-		thousands(int(c.Rows)), c.Tables, thousands(c.Users), thousands(int(c.Due)), thousands(c.Dead))
-	fmt.Fprintf(&text, "Calls: %s; expected: %s. Medians of %d repetitions.\n\n", thousands(c.Calls), thousands(c.Expected), len(c.Run.Wall))
+		document.Thousands(c.Rows), c.Tables, document.Thousands(c.Users), document.Thousands(c.Due), document.Thousands(c.Dead))
+	fmt.Fprintf(&text, "Calls: %s; expected: %s. Medians of %d repetitions.\n\n", document.Thousands(c.Calls), document.Thousands(c.Expected), len(c.Run.Wall))
 	t := newTable("Seconds", "", "wall", "least", "most", "CPU", "PostgreSQL's CPU", "CPU in all")
 	for _, row := range []struct {
 		name string

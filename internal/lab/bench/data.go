@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -49,12 +48,8 @@ func (b *bench) fill(ctx context.Context, size Size) (name string, err error) {
 	if err := b.script(ctx, name, "filling messaging-service", seedSQL, size.settings()); err != nil {
 		return "", err
 	}
-	e, err := process.Run(process.Command(ctx, []string{"DATABASE_URL=" + b.cluster.URL(name)}, b.Product, "migrate", "up"))
-	if err == nil && e.Status != 0 {
-		err = errors.New(string(e.Stderr))
-	}
-	if err != nil {
-		return "", fmt.Errorf("orphan-cleaner migrate up: %w", err)
+	if _, err := b.done(process.Command(ctx, []string{"DATABASE_URL=" + b.cluster.URL(name)}, b.Product, "migrate", "up")); err != nil {
+		return "", err
 	}
 	return name, b.vacuum(ctx, name)
 }

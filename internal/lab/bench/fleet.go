@@ -90,11 +90,7 @@ func (b *bench) fleet(ctx context.Context, d *dataset, c *FleetCase) (err error)
 		return err
 	}
 	run := func(args ...string) (process.Ended, error) {
-		e, err := process.Run(process.Command(ctx, []string{"AUTH_SERVICE_URL=" + d.auth.URL, "ORPHAN_CLEANER_FLEET=" + path}, b.Product, args...))
-		if err == nil && e.Status != 0 {
-			err = fmt.Errorf("orphan-cleaner %s: exit status %d\n%s", strings.Join(args, " "), e.Status, e.Stderr)
-		}
-		return e, err
+		return b.done(process.Command(ctx, []string{"AUTH_SERVICE_URL=" + d.auth.URL, "ORPHAN_CLEANER_FLEET=" + path}, b.Product, args...))
 	}
 	if _, err := run("fleet", "migrate"); err != nil {
 		return err

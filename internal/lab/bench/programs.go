@@ -85,11 +85,8 @@ func (b *bench) floor(ctx context.Context, d *dataset, name string, s *sample) (
 	if err := b.script(ctx, name, "switching the triggers off", triggersOffSQL, nil); err != nil {
 		return e, 0, err
 	}
-	if e, err = process.Run(process.Command(ctx, b.env(d, name), b.Lab, "floor")); err != nil {
+	if e, err = b.done(process.Command(ctx, b.env(d, name), b.Lab, "floor")); err != nil {
 		return e, 0, err
-	}
-	if e.Status != 0 {
-		return e, 0, fmt.Errorf("the floor ended with %d: %s", e.Status, e.Stderr)
 	}
 	s.seconds = append(s.seconds, e.Seconds)
 	deleted, err = strconv.ParseInt(strings.TrimSpace(string(e.Stdout)), 10, 64)

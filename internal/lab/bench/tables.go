@@ -51,8 +51,8 @@ func (r Report) runTable() titled {
 			worn, ratio = seconds(c.Worn.Seconds), fmt.Sprintf("%.2f", c.WornToFresh)
 		}
 		t.AppendRow(table.Row{
-			thousands(c.Members), percent(c.Share), thousands(int(c.Doomed)), seconds(c.Run.Seconds), seconds(c.Floor.Seconds),
-			fmt.Sprintf("%.2f", c.ToFloor), worn, ratio, thousands(c.Calls), thousands(c.CallsExpected), c.PeakMemory >> 20,
+			document.Thousands(c.Members), percent(c.Share), document.Thousands(c.Doomed), seconds(c.Run.Seconds), seconds(c.Floor.Seconds),
+			fmt.Sprintf("%.2f", c.ToFloor), worn, ratio, document.Thousands(c.Calls), document.Thousands(c.CallsExpected), c.PeakMemory >> 20,
 		})
 	}
 	return t
@@ -64,8 +64,8 @@ func (r Report) applicationTable() titled {
 	for _, c := range r.Cases {
 		if a := c.Application; a != nil {
 			t.AppendRow(table.Row{
-				thousands(c.Members), percent(c.Share), a.Rate, millis(a.Alone.P50), millis(a.Alone.P99), millis(a.Beside.P50), millis(a.Beside.P99),
-				fmt.Sprintf("%.2f", a.P99Ratio), thousands(a.Beside.Transactions), seconds(a.Run),
+				document.Thousands(c.Members), percent(c.Share), a.Rate, millis(a.Alone.P50), millis(a.Alone.P99), millis(a.Beside.P50), millis(a.Beside.P99),
+				fmt.Sprintf("%.2f", a.P99Ratio), document.Thousands(a.Beside.Transactions), seconds(a.Run),
 			})
 		}
 	}
@@ -73,15 +73,6 @@ func (r Report) applicationTable() titled {
 }
 
 func percent(share float64) string { return strconv.FormatFloat(100*share, 'g', 3, 64) + " %" }
-
-// thousands writes 15,000.
-func thousands(n int) string {
-	digits := strconv.Itoa(n)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
-}
 
 // seconds has three digits that count.
 func seconds(s float64) string {

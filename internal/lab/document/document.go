@@ -6,7 +6,13 @@ import (
 	"fmt"
 	"os"
 	"slices"
+
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
 )
+
+// Thousands writes 15,000.
+func Thousands[T int | int64](n T) string { return message.NewPrinter(language.English).Sprint(n) }
 
 // Replace puts the text between two marks of the document, in place of what is there.
 func Replace(path, begin, end, text string) error {

@@ -32,14 +32,14 @@ func Markdown(outcomes []Outcome) string {
 			continue
 		}
 		if o.Group == honestGroup {
-			honest.AppendRow(table.Row{o.Name, thousands(o.Rows), o.Days, o.RefusedDays, o.breakers(), thousands(o.OrphansDeleted)})
+			honest.AppendRow(table.Row{o.Name, document.Thousands(o.Rows), o.Days, o.RefusedDays, o.breakers(), document.Thousands(o.OrphansDeleted)})
 			continue
 		}
 		day := "never"
 		if o.RefusedDay >= 0 {
 			day = fmt.Sprint(o.RefusedDay + 1)
 		}
-		dishonest.AppendRow(table.Row{o.Group, o.Name, thousands(o.Rows), day, o.Breaker, thousands(o.LivingDeleted), fmt.Sprintf("%.2f %%", o.Cost())})
+		dishonest.AppendRow(table.Row{o.Group, o.Name, document.Thousands(o.Rows), day, o.Breaker, document.Thousands(o.LivingDeleted), fmt.Sprintf("%.2f %%", o.Cost())})
 	}
 	return "### Honest\n\n" + honest.RenderMarkdown() + "\n\n### Dishonest\n\n" + dishonest.RenderMarkdown() + "\n"
 }
@@ -52,13 +52,4 @@ func (o Outcome) breakers() string {
 	}
 	slices.Sort(names)
 	return strings.Join(names, ", ")
-}
-
-// thousands is a number with commas.
-func thousands[T int | int64](n T) string {
-	text := fmt.Sprint(n)
-	for at := len(text) - 3; at > 0; at -= 3 {
-		text = text[:at] + "," + text[at:]
-	}
-	return text
 }
