@@ -63,7 +63,8 @@ func openPatiently(t *testing.T, db *testdb.DB) *migrate.Migrator {
 
 func openSet(t *testing.T, db *testdb.DB, set migrate.Set) *migrate.Migrator {
 	t.Helper()
-	m, err := migrate.Open(t.Context(), db.URL, set)
+	// Its own 10 seconds are few where four tests and their servers share a busy processor.
+	m, err := migrate.Open(t.Context(), db.URL+"&connect_timeout=60", set)
 	if err != nil {
 		t.Fatal(err)
 	}
