@@ -39,7 +39,7 @@ func newHistory(t *testing.T, more ...string) *testdb.DB {
 func site(t *testing.T, db *testdb.DB) *httptest.Server {
 	t.Helper()
 	db.Roles("../../sql/roles.sql")
-	return siteAt(t, db.Login("orphan_cleaner_runner"))
+	return siteAt(t, db.Login("orphan_cleaner_runner")+"&connect_timeout=60")
 }
 
 func siteAt(t *testing.T, url string) *httptest.Server {
