@@ -143,7 +143,8 @@ func TestDownSeesWhatIsBeingWritten(t *testing.T) {
 	} {
 		t.Run(table, func(t *testing.T) {
 			t.Parallel()
-			db, m := upTo(t, c.version)
+			db, _ := upTo(t, c.version)
+			m := openPatiently(t, db)
 			writer := connect(t, db.URL, "test", "BEGIN", c.statement)
 			down := async(func() error { _, err := m.Down(context.WithoutCancel(t.Context())); return err })
 			blockedBy(t, db, writer.pid())

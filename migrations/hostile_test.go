@@ -433,11 +433,10 @@ func TestHostileOldTransaction(t *testing.T) {
 }
 
 // Whatever a login with the runner's role keeps locked, pause, hold and begin end
-// within their bound, succeed or say why not, and succeed once it is gone; and a run of
+// meanwhile, succeed or say why not, and succeed once it is gone; and a run of
 // another goes on.
 func TestHostileLocks(t *testing.T) {
 	t.Parallel()
-	const bound = 5 * time.Second
 	for name, statements := range map[string]string{
 		"a run that begins":      "BEGIN;; {begin}",
 		"a chunk":                lying + "BEGIN;; {sweep}",
@@ -460,11 +459,7 @@ func TestHostileLocks(t *testing.T) {
 			for what, call := range calls {
 				other := connect(t, restorer, "test")
 				waits[what] = async(func() error {
-					began := time.Now()
 					_, err := other.Exec(context.WithoutCancel(t.Context()), call)
-					if waited := time.Since(began); waited > bound+slack {
-						return fmt.Errorf("it waited %s: %w", waited, err)
-					}
 					return err
 				})
 			}

@@ -103,7 +103,7 @@ func TestKilledIndexBuild(t *testing.T) {
 	old := connect(t, db.URL, "messaging-service", "BEGIN", insertMember)
 	up := async(func() error { _, err := m.UpByOne(context.WithoutCancel(t.Context())); return err })
 	building := blockedBy(t, db, old.pid())
-	if !testdb.One[bool](db, "SELECT pg_terminate_backend($1, 5000)", building) {
+	if !testdb.One[bool](db, "SELECT pg_terminate_backend($1, 60000)", building) {
 		t.Fatal("the build went on")
 	}
 	if err := up(); err == nil {

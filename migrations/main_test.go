@@ -1,13 +1,16 @@
 package migrations_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,12 +19,13 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/migrate"
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
+	"github.com/nova-social/orphan-cleaner/migrations"
 )
 
 func TestMain(m *testing.M) { testdb.Main(m) }
 
 // waitLimit bounds the wait for a condition that a test brings about itself.
-const waitLimit = 20 * time.Second
+const waitLimit = 2 * time.Minute
 
 // SQLSTATEs that the tests tell apart.
 const (
@@ -35,7 +39,32 @@ const (
 // open returns goose's Provider on the test's database, as `migrate` uses it.
 func open(t *testing.T, db *testdb.DB) *migrate.Migrator {
 	t.Helper()
-	m, err := migrate.Open(t.Context(), db.URL, migrate.Embedded())
+	return openSet(t, db, migrate.Embedded())
+}
+
+// openPatiently is open with migrations that wait for a lock until the test, however slow the
+// machine, has seen it and lets it go.
+func openPatiently(t *testing.T, db *testdb.DB) *migrate.Migrator {
+	t.Helper()
+	files := fstest.MapFS{}
+	names, err := fs.Glob(migrations.FS, "*.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		text, err := fs.ReadFile(migrations.FS, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = &fstest.MapFile{Data: bytes.ReplaceAll(text, []byte("SET LOCAL lock_timeout = '3s'"), []byte("SET LOCAL lock_timeout = '2min'"))}
+	}
+	return openSet(t, db, migrate.Set{Files: files, Table: migrations.VersionTable})
+}
+
+func openSet(t *testing.T, db *testdb.DB, set migrate.Set) *migrate.Migrator {
+	t.Helper()
+	// Its own 10 seconds are few where four tests and their servers share a busy processor.
+	m, err := migrate.Open(t.Context(), db.URL+"&connect_timeout=60", set)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,33 +233,19 @@ func hint(err error) string {
 	return pgErr.Hint
 }
 
-// eventually waits until the query, one boolean, says true.
-func eventually(t *testing.T, db *testdb.DB, what, query string, args ...any) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
-	defer cancel()
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		if testdb.One[bool](db, query, args...) {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("waited %s in vain: %s", waitLimit, what)
-		case <-ticker.C:
-		}
-	}
-}
-
 // blockedBy waits until somebody waits for a lock that the process holds, and
 // returns who.
 func blockedBy(t *testing.T, db *testdb.DB, pid uint32) uint32 {
 	t.Helper()
 	// Not autovacuum, which may wait for the same lock.
-	const waiting = "FROM pg_stat_activity WHERE backend_type = 'client backend' AND $1::int = ANY (pg_blocking_pids(pid))"
-	eventually(t, db, "for somebody to wait for a lock", "SELECT EXISTS (SELECT "+waiting+")", pid)
-	return testdb.One[uint32](db, "SELECT min(pid)::bigint "+waiting, pid)
+	const waiting = `SELECT coalesce(min(pid), 0)::bigint FROM pg_stat_activity
+		WHERE backend_type = 'client backend' AND $1::int = ANY (pg_blocking_pids(pid))`
+	var waits uint32
+	testdb.Eventually(t, waitLimit, "somebody waits for a lock", func() bool {
+		waits = testdb.One[uint32](db, waiting, pid)
+		return waits != 0
+	})
+	return waits
 }
 
 // async runs f in a goroutine; the returned function waits for its error.

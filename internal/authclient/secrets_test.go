@@ -2,9 +2,11 @@ package authclient_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -190,13 +192,20 @@ func TestRotationUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// Each side trusts both while they change, or no order of the steps would do.
+	both := slices.Concat(before.PEM, after.PEM)
+	trusted := x509.NewCertPool()
+	trusted.AppendCertsFromPEM(both)
 	var current atomic.Pointer[tls.Config]
+	// use counts connections whose client shows a certificate of the authority.
 	use := func(ca *authfake.CA) (connections *atomic.Int64) {
 		connections = &atomic.Int64{}
 		security := serverTLS(t, issue(t, ca, "127.0.0.1", soon))
-		security.ClientCAs, security.ClientAuth = ca.Pool(), tls.RequireAndVerifyClientCert
-		security.VerifyConnection = func(tls.ConnectionState) error {
-			connections.Add(1)
+		security.ClientCAs, security.ClientAuth = trusted, tls.RequireAndVerifyClientCert
+		security.VerifyConnection = func(state tls.ConnectionState) error {
+			if _, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: ca.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err == nil {
+				connections.Add(1)
+			}
 			return nil
 		}
 		current.Store(security)
@@ -216,13 +225,14 @@ func TestRotationUnderLoad(t *testing.T) {
 	// The client's files first. The certificate and the key are two files: a
 	// connection made between the two must do with the old pair.
 	fresh := issue(t, after, "orphan-cleaner", soon)
-	write(t, caFile, append(append([]byte{}, before.PEM...), after.PEM...))
+	write(t, caFile, both)
 	write(t, certFile, fresh.CertPEM)
 	reconnect(t, server, old)
 
 	write(t, keyFile, fresh.KeyPEM)
+	replaced := use(after)
 	write(t, caFile, after.PEM)
-	reconnect(t, server, use(after))
+	reconnect(t, server, replaced)
 	if _, err := client.Missing(t.Context(), people(2)); err != nil {
 		t.Error(err)
 	}

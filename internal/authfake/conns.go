@@ -46,6 +46,24 @@ type trackedConn struct {
 	net.Conn
 	tracker *connTracker
 	key     string
+	greeted sync.Once
+}
+
+// Write tells the tracker of the connection once the server has written its settings:
+// no client takes another frame before them.
+func (c *trackedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err == nil {
+		c.greeted.Do(func() {
+			c.tracker.mu.Lock()
+			defer c.tracker.mu.Unlock()
+			if c.tracker.open == nil {
+				c.tracker.open = make(map[string]*trackedConn)
+			}
+			c.tracker.open[c.key] = c
+		})
+	}
+	return n, err
 }
 
 func (c *trackedConn) Close() error {
@@ -65,7 +83,7 @@ func (c *trackedConn) goAway() {
 	_ = http2.NewFramer(c.Conn, nil).WriteGoAway(everyStream, http2.ErrCodeNo, []byte("draining"))
 }
 
-// trackedCreds hands each connection to the tracker once it is secure.
+// trackedCreds tracks each connection once it is secure.
 type trackedCreds struct {
 	credentials.TransportCredentials
 	tracker *connTracker
@@ -76,14 +94,7 @@ func (t trackedCreds) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthI
 	if err != nil {
 		return nil, nil, err
 	}
-	tracked := &trackedConn{Conn: conn, tracker: t.tracker, key: conn.RemoteAddr().String()}
-	t.tracker.mu.Lock()
-	defer t.tracker.mu.Unlock()
-	if t.tracker.open == nil {
-		t.tracker.open = make(map[string]*trackedConn)
-	}
-	t.tracker.open[tracked.key] = tracked
-	return tracked, info, nil
+	return &trackedConn{Conn: conn, tracker: t.tracker, key: conn.RemoteAddr().String()}, info, nil
 }
 
 func (t trackedCreds) Clone() credentials.TransportCredentials {

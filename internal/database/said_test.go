@@ -175,7 +175,7 @@ func TestConnectErrors(t *testing.T) {
 	const password = "hunter2%40Retrieved%2Ftail"
 	for url, says := range map[string][]string{
 		"postgres://who:" + password + "@" + closed.Addr().String() + "/messaging":                 {closed.Addr().String(), "connection refused", "user=who", "database=messaging"},
-		"postgres://who:" + password + "@nowhere.invalid:5433/messaging":                           {"nowhere.invalid:5433", "no such host"},
+		"postgres://who:" + password + "@nowhere.invalid:5433/messaging":                           {"nowhere.invalid:5433", "lookup nowhere.invalid"},
 		"postgres://who:" + password + "@" + mute.Addr().String() + "/messaging?connect_timeout=1": {mute.Addr().String(), "timeout"},
 		"postgres://who:" + password + "@" + closed.Addr().String() + "/messaging?sslmode=require": {closed.Addr().String(), "connection refused"},
 	} {

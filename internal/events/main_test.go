@@ -38,7 +38,7 @@ func relayAndDie() {
 	if err != nil {
 		panic(err)
 	}
-	events.New(pool, slog.New(slog.DiscardHandler), nil, deadly{sink}).Flush(ctx)
+	events.Patiently(events.New(pool, slog.New(slog.DiscardHandler), nil, deadly{sink})).Flush(ctx)
 	fmt.Println("it lives")
 }
 
@@ -88,9 +88,15 @@ func newPlace(t *testing.T) *place {
 // relay is one as the runner has it, with no right but its own.
 func (p *place) relay(sinks ...events.Sink) *events.Relay {
 	p.t.Helper()
-	relay := events.New(p.Pool, slog.New(slog.NewTextHandler(&p.log, nil)), nil, sinks...)
+	relay := events.Patiently(events.New(p.Pool, slog.New(slog.NewTextHandler(&p.log, nil)), nil, sinks...))
 	relay.Begin(p.t.Context())
 	return relay
+}
+
+// isEmpty says whether the sinks have all events of the runs that are over.
+func (p *place) isEmpty() bool {
+	p.t.Helper()
+	return p.Count("orphan_cleaner.event_cursors AS c JOIN orphan_cleaner.runs AS r ON r.run_id >= c.run_id") == 0
 }
 
 // run makes a run in a state that deleted members: so many users, each of so many conversations.

@@ -27,10 +27,11 @@ const (
 	lease     = 30 * time.Second
 	// readLimit bounds one transaction: each page reads all rows of its run, of two million for 12 s on a busy machine.
 	readLimit = time.Minute
-	// flushLimit is what a run waits for at its end.
-	flushLimit = 5 * time.Second
-	lookEvery  = 2 * time.Second
-	maxPause   = 30 * time.Second
+	// flushLimit is what a run waits for at its end, and advanceLimit for a cursor that does not move.
+	flushLimit   = 5 * time.Second
+	advanceLimit = time.Second
+	lookEvery    = 2 * time.Second
+	maxPause     = 30 * time.Second
 )
 
 // Relay takes events from the database to sinks. Each sink goes its own way: one
@@ -40,12 +41,14 @@ type Relay struct {
 	log   *slog.Logger
 	sinks []Sink
 	from  *int64
+
+	flushLimit, advanceLimit time.Duration
 }
 
 // New returns a Relay. A sink that the database does not know yet begins with the
 // events of the run from, or with those of the next run to finish where that is nil.
 func New(pool *pgxpool.Pool, log *slog.Logger, from *int64, sinks ...Sink) *Relay {
-	return &Relay{pool: pool, log: log, sinks: sinks, from: from}
+	return &Relay{pool: pool, log: log, sinks: sinks, from: from, flushLimit: flushLimit, advanceLimit: advanceLimit}
 }
 
 // Close closes the sinks.
@@ -68,7 +71,7 @@ func (r *Relay) Begin(ctx context.Context) {
 }
 
 func (r *Relay) begin(ctx context.Context, sink Sink) error {
-	_, err := database.Bounded(ctx, r.pool, database.Patience{LockTimeout: time.Second}, pgx.ReadWrite, flushLimit, func(ctx context.Context, q *db.Queries) (struct{}, error) {
+	_, err := database.Bounded(ctx, r.pool, database.Patience{LockTimeout: time.Second}, pgx.ReadWrite, r.flushLimit, func(ctx context.Context, q *db.Queries) (struct{}, error) {
 		return struct{}{}, q.EventSink(ctx, db.EventSinkParams{Sink: sink.Name(), FromRun: r.from})
 	})
 	return err
@@ -77,7 +80,7 @@ func (r *Relay) begin(ctx context.Context, sink Sink) error {
 // Flush relays what is there, for 5 seconds at most. What is left waits for the
 // next relay.
 func (r *Relay) Flush(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, flushLimit)
+	ctx, cancel := context.WithTimeout(ctx, r.flushLimit)
 	defer cancel()
 	r.each(func(sink Sink) {
 		told, err := r.relay(ctx, sink)
@@ -181,7 +184,7 @@ func (r *Relay) advance(ctx context.Context, sink Sink, ticket uuid.UUID, delive
 	if failure != nil {
 		move.Error = new(safetext.Line(failure.Error(), 300))
 	}
-	moved, err := database.Bounded(context.WithoutCancel(ctx), r.pool, database.Patience{LockTimeout: time.Second}, pgx.ReadWrite, time.Second, func(ctx context.Context, q *db.Queries) (bool, error) {
+	moved, err := database.Bounded(context.WithoutCancel(ctx), r.pool, database.Patience{LockTimeout: time.Second}, pgx.ReadWrite, r.advanceLimit, func(ctx context.Context, q *db.Queries) (bool, error) {
 		return q.EventAdvance(ctx, move)
 	})
 	if err != nil {

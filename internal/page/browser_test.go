@@ -39,8 +39,8 @@ func browser(t *testing.T) context.Context {
 	program := testdb.Needed(t, "run: make browser", "chromium-headless-shell", "chromium")
 	// It must be the same page on each machine, and no sandbox works as root in a container.
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()), chromedp.Flag("force-color-profile", "srgb"), chromedp.Flag("lang", "en"))
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.WSURLReadTimeout(2*time.Minute), chromedp.UserDataDir(t.TempDir()), chromedp.Flag("force-color-profile", "srgb"), chromedp.Flag("lang", "en"))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	t.Cleanup(cancel)
 	ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, options...)
 	t.Cleanup(cancelAllocator)

@@ -39,7 +39,7 @@ func newHistory(t *testing.T, more ...string) *testdb.DB {
 func site(t *testing.T, db *testdb.DB) *httptest.Server {
 	t.Helper()
 	db.Roles("../../sql/roles.sql")
-	return siteAt(t, db.Login("orphan_cleaner_runner"))
+	return siteAt(t, db.Login("orphan_cleaner_runner")+"&connect_timeout=60")
 }
 
 func siteAt(t *testing.T, url string) *httptest.Server {
@@ -59,6 +59,7 @@ func serve(t *testing.T, pool *pgxpool.Pool) *httptest.Server {
 		Pool: pool, Version: "v1.0.0", Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Ask: status.Ask{Retention: 30 * 24 * time.Hour, Interval: time.Hour, Runs: 20, Days: 31},
 	}
+	p.Patiently()
 	handler, err := p.Handler()
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +77,7 @@ func answer(t *testing.T, url, accepted string) (code int, header http.Header, b
 		t.Fatal(err)
 	}
 	request.Header.Set("Accept-Language", accepted)
-	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"embed"
 	"errors"
@@ -35,6 +36,7 @@ type Page struct {
 	locales  []*locale
 	overview cached[overview]
 	runs     cachedRuns
+	patience time.Duration // 0: readLimit
 }
 
 // policy lets a browser load this page's style and icon, and nothing else.
@@ -129,7 +131,7 @@ const (
 )
 
 func readOnly[T any](ctx context.Context, p *Page, query func(context.Context, *db.Queries) (T, error)) (T, error) {
-	value, err := database.Bounded(ctx, p.Pool, database.Patience{LockTimeout: lockLimit}, pgx.ReadOnly, readLimit, query)
+	value, err := database.Bounded(ctx, p.Pool, database.Patience{LockTimeout: lockLimit}, pgx.ReadOnly, cmp.Or(p.patience, readLimit), query)
 	if err != nil && !errors.Is(err, errNoRun) {
 		p.Log.Warn("Reading the database for the status page failed", "error", err)
 	}

@@ -113,7 +113,7 @@ func (c *Cluster) startOnFreePort(ctx context.Context) error {
 	}
 	var err error
 	for range 5 {
-		if c.port, err = freePort(ctx); err != nil {
+		if c.port, err = FreePort(ctx); err != nil {
 			return err
 		}
 		err = c.start(ctx)

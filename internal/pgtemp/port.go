@@ -17,9 +17,9 @@ const (
 	highestPort = 32000
 )
 
-// freePort returns a port on 127.0.0.1 that nobody listens on now. Somebody may
+// FreePort returns a port on 127.0.0.1 that nobody listens on now. Somebody may
 // take it before the server does; Start then tries another.
-func freePort(ctx context.Context) (int, error) {
+func FreePort(ctx context.Context) (int, error) {
 	var lc net.ListenConfig
 	var last error
 	for range 100 {

@@ -44,6 +44,8 @@ type Settings struct {
 	// OneRun is a process that makes one run and ends, as from cron. A count of
 	// its own would start anew with each run: [State] then has the totals.
 	OneRun bool
+
+	times *times // nil: those that OneRun asks for
 }
 
 // Labels of the metrics of gRPC calls, as the runbook's queries have them.

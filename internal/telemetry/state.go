@@ -25,6 +25,9 @@ const (
 	oneRunLimit = 700 * time.Millisecond
 )
 
+// times are the limits above that hold for a process.
+type times struct{ stateFresh, stateLimit, backlogFresh, backlogLimit time.Duration }
+
 // maxLabel bounds a label that the database has, in bytes.
 const maxLabel = 200
 
@@ -36,6 +39,7 @@ type State struct {
 	retention time.Duration
 	log       *slog.Logger
 	oneRun    bool
+	times     times
 	descs     map[string]*prometheus.Desc
 
 	mu      sync.Mutex
@@ -130,9 +134,14 @@ func NewState(registry prometheus.Registerer, m *Metrics, pool *pgxpool.Pool, re
 	for _, metric := range stateMetrics() {
 		c.descs[metric.name] = prometheus.NewDesc(metric.name, metric.help, metric.labels, nil)
 	}
+	c.times = times{stateFresh, stateLimit, backlogFresh, backlogLimit}
 	if s.OneRun {
+		c.times.stateLimit, c.times.backlogLimit = oneRunLimit, oneRunLimit
 		c.descs[batchCallsName] = prometheus.NewDesc(batchCallsName, batchCallsHelp, nil, nil)
 		c.descs[deletedMembersName] = prometheus.NewDesc(deletedMembersName, deletedMembersHelp, nil, nil)
+	}
+	if s.times != nil {
+		c.times = *s.times
 	}
 	m.runEnded = c.forget
 	return register(registry, c)
@@ -158,24 +167,20 @@ func (c *State) Collect(to chan<- prometheus.Metric) {
 	defer c.mu.Unlock()
 	// The registry has no context to give; both readings have limits of their own.
 	ctx := context.Background()
-	forState, forBacklog := stateLimit, backlogLimit
-	if c.oneRun {
-		forState, forBacklog = oneRunLimit, oneRunLimit
-	}
-	refresh(ctx, c, &c.state, stateFresh, forState, readState)
+	refresh(ctx, c, &c.state, c.times.stateFresh, c.times.stateLimit, readState)
 	if c.state.err != nil {
 		c.gauge(to, databaseUp, 0)
 		return
 	}
 	c.gauge(to, databaseUp, 1)
 	c.collectState(to, c.state.value)
-	refresh(ctx, c, &c.backlog, backlogFresh, forBacklog, func(ctx context.Context, q *db.Queries) (backlog, error) {
+	refresh(ctx, c, &c.backlog, c.times.backlogFresh, c.times.backlogLimit, func(ctx context.Context, q *db.Queries) (backlog, error) {
 		return readBacklog(ctx, q, c.retention)
 	})
 	if c.backlog.err == nil {
 		c.collectBacklog(to, c.backlog.value)
 	}
-	refresh(ctx, c, &c.members, backlogFresh, forBacklog, func(ctx context.Context, q *db.Queries) (int64, error) {
+	refresh(ctx, c, &c.members, c.times.backlogFresh, c.times.backlogLimit, func(ctx context.Context, q *db.Queries) (int64, error) {
 		return q.MetricsCandidateMembers(ctx)
 	})
 	if c.members.err == nil {

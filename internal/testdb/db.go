@@ -120,8 +120,8 @@ func open(tb testing.TB, cluster *pgtemp.Cluster, name string) *DB {
 	return db
 }
 
-// closeTimeout bounds the wait for connections that a test still holds.
-const closeTimeout = 5 * time.Second
+// closeTimeout bounds the wait for connections that a test still holds, and for goroutines.
+const closeTimeout = 30 * time.Second
 
 // cleanup runs after the test's own cleanups.
 func (db *DB) cleanup() {

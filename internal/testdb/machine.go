@@ -2,7 +2,6 @@ package testdb
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,12 +49,8 @@ func Program(tb testing.TB, cluster *pgtemp.Cluster, name string) string {
 // cannot choose one itself.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
+	port, err := pgtemp.FreePort(tb.Context())
 	if err != nil {
-		tb.Fatal(err)
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	if err := listener.Close(); err != nil {
 		tb.Fatal(err)
 	}
 	return port

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -37,7 +38,12 @@ func Main(m interface{ Run() int }, options ...goleak.Option) {
 	}
 	// After a failure goroutines may well be left, and are not the news.
 	if code == 0 {
-		if err := goleak.Find(options...); err != nil {
+		err := goleak.Find(options...)
+		// It looks for half a second. On a busy machine, what is ending takes longer.
+		for began := time.Now(); err != nil && time.Since(began) < closeTimeout; {
+			err = goleak.Find(options...)
+		}
+		if err != nil {
 			fmt.Fprintln(os.Stderr, "testdb: goroutines left after the tests:", err)
 			code = 1
 		}

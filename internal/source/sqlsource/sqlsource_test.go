@@ -116,11 +116,8 @@ func TestInvalidAnswers(t *testing.T) {
 			if test.query == "" {
 				test.query = `SELECT id FROM living WHERE by = ANY($1)`
 			}
-			timeout := 30 * time.Second
-			if test.reason == "deadline" {
-				timeout = 300 * time.Millisecond
-			}
-			client := dial(t, source.Config{URL: login, Query: test.query, Timeout: timeout})
+			cfg := source.Config{URL: login, Query: test.query, Timeout: 30 * time.Second}
+			client := dial(t, cfg)
 			if missing, err := client.Missing(t.Context(), ids); err != nil || len(missing) != 0 {
 				t.Fatalf("before the lie: missing %v, error %v", missing, err)
 			}
@@ -129,6 +126,10 @@ func TestInvalidAnswers(t *testing.T) {
 			}
 			if strings.HasPrefix(test.lie, "DROP VIEW living;") {
 				db.Exec(`GRANT SELECT ON living TO ` + role)
+			}
+			if test.reason == "deadline" {
+				cfg.Timeout = 300 * time.Millisecond
+				client = dial(t, cfg)
 			}
 			missing, err := client.Missing(t.Context(), ids)
 			failed, ok := errors.AsType[*source.BatchError](err)
@@ -356,14 +357,16 @@ func TestOneRoundTrip(t *testing.T) {
 	ids := people(source.MaxBatch)
 	trips := &trips{}
 	client := dial(t, source.Config{URL: trips.between(t, auth(t, ids[1:]...).URL), Concurrency: 1})
-	for range 2 { // the query is described once
+	var counts []int64 // the query is described once, and a session that was idle for a second is asked whether it lives
+	for range 9 {
 		trips.n.Store(0)
 		if missing, err := client.Missing(t.Context(), ids); err != nil || !slices.Equal(missing, ids[:1]) {
 			t.Fatalf("missing %v, error %v", missing, err)
 		}
+		counts = append(counts, trips.n.Load())
 	}
-	if n := trips.n.Load(); n != 1 {
-		t.Errorf("%d round trips for a batch", n)
+	if slices.Min(counts) != 1 {
+		t.Errorf("%v round trips for a batch", counts)
 	}
 	var left string
 	if err := client.Pool().QueryRow(t.Context(), `SELECT concat_ws(' ', current_setting('row_security'), current_setting('statement_timeout'), current_setting('transaction_read_only'))`).Scan(&left); err != nil || left != "on 0 off" {
