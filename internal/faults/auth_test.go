@@ -41,7 +41,7 @@ func authRows() []row {
 		{"a status that does not exist", answers(authfake.Status(4711, "injected"), invalid("(status_unknown)"))},
 		{"a response over the message limit", answers(authfake.OverMessageLimit, invalid("(message_too_large)"))},
 		{"answers slowly", answers(authfake.Slow(50*time.Millisecond), fine)},
-		{"never answers", answers(authfake.NeverAnswers, invalid("(deadline)"), "--auth-service-timeout=100ms")},
+		{"never answers", answers(authfake.NeverAnswers, invalid("(deadline)"), "--auth-service-timeout=2s")},
 		{"its name does not resolve", nameDoesNotResolve},
 		{"GOAWAY in mid-call", goAway},
 		{"NOT_SERVING", notServing},
@@ -62,7 +62,7 @@ func answers(fault authfake.FaultFunc, want want, flags ...string) func(w *world
 		w.auth.SetFaultFunc(fault)
 		e := w.run(append(flags, "--concurrency=32")...)
 		w.expect(e, want)
-		w.within(e, 30*time.Second)
+		w.bounded()
 		w.converges()
 	}
 }
@@ -93,9 +93,9 @@ func internal(w *world) {
 // goAway: once the calls are answered by new connections, and once never.
 func goAway(w *world) {
 	w.auth.SetFaultFunc(authfake.GoAwayMidCall)
-	e := w.run("--concurrency=32", "--auth-service-timeout=1s")
+	e := w.run("--concurrency=32", "--auth-service-timeout=5s")
 	w.expect(e, want{exit: 1, state: "incomplete", shows: "(transport)", gone: nothing})
-	w.within(e, 30*time.Second)
+	w.bounded()
 
 	w.auth.ResetCalls()
 	w.auth.SetFaultFunc(authfake.Until(3, authfake.GoAwayMidCall))
@@ -107,7 +107,7 @@ func nameDoesNotResolve(w *world) {
 	w.env = append(w.env, "AUTH_SERVICE_URL=http://auth-service.invalid:9080")
 	e := w.run()
 	w.expect(e, want{exit: 1, state: "failed", shows: "DNS does not resolve the name auth-service.invalid", gone: nothing})
-	w.within(e, 30*time.Second)
+	w.bounded()
 	w.env = w.env[:len(w.env)-1]
 	w.converges()
 }
@@ -151,7 +151,7 @@ func certificate(name string, lasts time.Duration, shows string) func(w *world) 
 		w.env = append(w.env, "AUTH_SERVICE_CA_FILE="+file)
 		e := w.run()
 		w.expect(e, want{exit: 1, state: "failed", shows: shows, gone: nothing})
-		w.within(e, 30*time.Second)
+		w.bounded()
 		if calls := w.auth.Calls(); calls != 0 {
 			w.t.Errorf("%d calls by way of a certificate that is wrong", calls)
 		}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -74,7 +73,7 @@ func redisGone(w *world) {
 	address := fmt.Sprintf("127.0.0.1:%d", port)
 	w.env = append(w.env, "ORPHAN_CLEANER_EVENTS=redis", "REDIS_URL=redis://"+address)
 	e := w.run()
-	w.within(e, 30*time.Second)
+	w.bounded()
 	w.expect(e, want{exit: 0, state: "succeeded", shows: "Events wait", gone: all})
 	if n := w.count(`orphan_cleaner.event_cursors WHERE error IS NOT NULL`); n != 1 {
 		w.t.Error("the cursor does not say why events wait")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/nova-social/orphan-cleaner/internal/pgtemp"
 )
@@ -107,14 +106,14 @@ func failedOver(w *world) {
 func goneBlack(w *world) {
 	direct := w.env
 	proxy := w.proxied(goesBlack, 1)
-	e := w.run("--lease=2s")
+	e := w.run("--lease=6s")
 	if err := proxy.struck(); err != nil {
 		w.t.Fatal(err)
 	}
 	proxy.stop()
 	w.env = direct
-	w.unfinished(e, "no heartbeat reached the database for longer than the lease of 2s")
-	w.within(e, 30*time.Second)
+	w.unfinished(e, "no heartbeat reached the database for longer than the lease of 6s")
+	w.bounded()
 	w.converges()
 }
 
@@ -127,7 +126,7 @@ func stagingLocked(w *world) {
 	e := w.run()
 	w.does(locker, `ROLLBACK`)
 	w.unfinished(e, "canceling statement due to lock timeout")
-	w.within(e, time.Minute)
+	w.bounded()
 	w.leaseEnds()
 	w.converges()
 }

@@ -160,7 +160,7 @@ func spoils(spoil func(w http.ResponseWriter, body string), want want) func(w *w
 		a.spoil.Store(&spoil)
 		e := w.run("--concurrency=32")
 		w.expect(e, want)
-		w.within(e, 30*time.Second)
+		w.bounded()
 		// The probe of the preflight saw it. Now it begins after that.
 		var calls atomic.Int32
 		later := func(rw http.ResponseWriter, body string) {
@@ -199,7 +199,7 @@ func overTLS(name string, lasts time.Duration, shows string) func(w *world) {
 		serve(name, lasts)
 		e := w.run()
 		w.expect(e, want{exit: 1, state: "failed", shows: shows, gone: nothing})
-		w.within(e, 30*time.Second)
+		w.bounded()
 		if calls := w.auth.Calls(); calls != 0 {
 			w.t.Errorf("%d calls by way of a certificate that is wrong", calls)
 		}

@@ -206,6 +206,8 @@ func (w *world) waitsInDelete() {
 // deadlock: the application holds a member that a chunk comes to, and waits for one that the chunk
 // has. The chunk gives way before PostgreSQL looks for a victim, who would be the application.
 func deadlock(w *world) {
+	// Not a second, which the machine may stand still for: then both times are over at once.
+	w.setForDatabase(`SET deadlock_timeout = '20s'`)
 	app, _, _ := w.locks(3)
 	w.exec(`CREATE FUNCTION witness.meet() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN -- until the other one waits, or has ended
@@ -234,7 +236,7 @@ func deadlock(w *world) {
 	w.expect(e, want{exit: 0, state: "succeeded", shows: "lock timeout", gone: some})
 	left := w.count(`witness.due`) - w.gone() // what the application changed a moment ago may wait for the next run
 	w.changed(e, left, min(left, 1))
-	w.within(e, 30*time.Second)
+	w.bounded()
 	w.exec(`DROP TRIGGER meet ON conversation_members`)
 	w.converges()
 }
@@ -243,7 +245,7 @@ func lockTimeout(w *world) {
 	app, _, _ := w.locks(12)
 	e := w.run()
 	w.expect(e, want{exit: 1, state: "incomplete", shows: "users without a valid response, 1 blocked", gone: some})
-	w.within(e, 30*time.Second)
+	w.bounded()
 	if !strings.Contains(e.stderr, "lock timeout") {
 		w.t.Errorf("the cause is not named: %s", e)
 	}
@@ -262,7 +264,7 @@ func statementTimeout(w *world) {
 	w.exec(`CREATE TRIGGER hang BEFORE DELETE ON conversation_members FOR EACH ROW EXECUTE FUNCTION witness.hang()`)
 	e := w.begin().waitFor(4 * time.Minute)
 	w.expect(e, want{exit: 1, state: "incomplete", shows: "statement timeout", gone: untouched})
-	w.within(e, 3*time.Minute)
+	w.bounded()
 	w.exec(`DROP TRIGGER hang ON conversation_members`)
 	w.converges()
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // serve starts `serve` with its metrics at an address.
@@ -87,7 +86,7 @@ func pushgatewayDown(w *world) {
 	}
 	e := w.run("--pushgateway-url=http://" + silent.Addr().String())
 	w.expect(e, want{exit: 0, state: "succeeded", shows: "to=pushgateway", gone: all})
-	w.within(e, 30*time.Second)
+	w.bounded()
 
 	if err := silent.Close(); err != nil {
 		w.t.Fatal(err)

@@ -39,7 +39,7 @@ func sqlRows() []row {
 		{"another column of uuid", lies(`DROP VIEW living; CREATE VIEW living AS SELECT u.other AS id, u.id AS asked FROM users AS u`, invalid("(foreign_id)"))},
 		{"an error in mid-result", lies(view("fails(u.id)", "users AS u"), invalid("(status_internal)"))},
 		{"cut in mid-result", lies(view("cut(u.id)", "users AS u"), invalid("(transport)"), "--concurrency=32")},
-		{"the query never ends", lies(view("slow(u.id)", "users AS u"), invalid("(deadline)"), "--auth-service-timeout=300ms", "--concurrency=32")},
+		{"the query never ends", lies(view("slow(u.id)", "users AS u"), invalid("(deadline)"), "--auth-service-timeout=3s", "--concurrency=32")},
 		{"a right was revoked", lies(`REVOKE SELECT ON living FROM PUBLIC`, failed("(status_permission_denied)"))},
 		{"a policy hides users", lies(`ALTER TABLE users ENABLE ROW LEVEL SECURITY; ALTER VIEW living SET (security_invoker = true)`, failed("row-level security policy"))},
 		{"the table is locked", tableLocked},
@@ -116,7 +116,7 @@ func lies(statements string, want want, flags ...string) func(w *world) {
 		}
 		e := w.run(flags...)
 		w.expect(e, want)
-		w.within(e, 60*time.Second)
+		w.bounded()
 		d.honest()
 		w.converges()
 		if calls := w.auth.Calls(); calls != 0 {
@@ -136,7 +136,7 @@ func tableLocked(w *world) {
 	}
 	e := w.run("--auth-service-timeout=300ms")
 	w.expect(e, want{exit: 1, state: "failed", shows: "checking the database of auth-service", gone: nothing})
-	w.within(e, 60*time.Second)
+	w.bounded()
 	if err := tx.Rollback(context.Background()); err != nil {
 		w.t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func elsewhere(address, shows string) func(w *world) {
 		w.ask("postgresql://asker:hunter2@" + address + "/auth")
 		e := w.run()
 		w.expect(e, want{exit: 1, state: "failed", shows: shows, gone: nothing})
-		w.within(e, 60*time.Second)
+		w.bounded()
 		if strings.Contains(e.String(), "hunter2") {
 			w.t.Errorf("the password is shown: %s", e)
 		}
@@ -205,7 +205,7 @@ func strangeServer(name string, lasts time.Duration, shows string) func(w *world
 		w.ask(at.String())
 		e := w.run()
 		w.expect(e, want{exit: 1, state: "failed", shows: shows, gone: nothing})
-		w.within(e, 60*time.Second)
+		w.bounded()
 		w.env = w.env[:len(w.env)-2]
 		w.converges()
 	}

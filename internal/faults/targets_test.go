@@ -316,8 +316,8 @@ func killedInTargets(w *world) {
 // overtakenInTargets: a run that sleeps past its lease with a chunk at hand wakes when another has taken
 // over, and was killed: its token opens no target any more.
 func overtakenInTargets(w *world) {
-	ghost := w.stopped("checked-again", "--lease=1s")
-	eventually(w.t, "the lease has ended", w.lapsed)
+	ghost := w.stopped("checked-again")
+	w.leaseEnds()
 	if e := w.failing("begin=kill").wait(); e.signal != syscall.SIGKILL {
 		w.t.Fatal(e)
 	}

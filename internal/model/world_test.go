@@ -55,7 +55,7 @@ func newStage(t *testing.T, count *tally) *stage {
 	t.Cleanup(s.auth.Stop)
 	s.auth.SetFaultFunc(s.auditor.serve)
 	s.client, err = authclient.Dial(source.Config{
-		URL: s.auth.URL(), Timeout: 300 * time.Millisecond, MaxAttempts: 2,
+		URL: s.auth.URL(), Timeout: 2 * time.Second, MaxAttempts: 2,
 		BackoffInitial: time.Millisecond, BackoffMax: 2 * time.Millisecond,
 	})
 	if err != nil {

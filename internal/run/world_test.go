@@ -154,7 +154,7 @@ func (w *world) client() *authclient.Client {
 	w.t.Helper()
 	client, err := authclient.Dial(source.Config{
 		URL: w.auth.URL(), BackoffInitial: time.Millisecond, BackoffMax: 5 * time.Millisecond,
-		Timeout: 2 * time.Second, MaxAttempts: 2, Logger: slog.New(slog.NewTextHandler(w, nil)),
+		Timeout: time.Minute, MaxAttempts: 2, Logger: slog.New(slog.NewTextHandler(w, nil)),
 	})
 	if err != nil {
 		w.t.Fatal(err)

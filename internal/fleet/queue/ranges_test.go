@@ -25,7 +25,7 @@ import (
 // upper; they lie close together, as UUIDv7 do. Each user is checked once.
 func (w *world) shared(users, due int) (all []uuid.UUID) {
 	w.t.Helper()
-	w.file.Once, w.file.JobTimeout = true, time.Hour
+	w.file.Once = true
 	for i := range users {
 		id := uuid.New()
 		id[0] = 0xa0 * byte(i%2)
@@ -152,7 +152,7 @@ func (w *world) killable() (kill func()) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestWorkerProcess$", "-test.timeout=2m")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestWorkerProcess$", "-test.timeout="+(2*limit).String())
 	cmd.Env = append(os.Environ(), process+"="+string(text), "AUTH_SERVICE_URL="+w.authURL)
 	cmd.Stdout, cmd.Stderr = w, w
 	if err := cmd.Start(); err != nil {
