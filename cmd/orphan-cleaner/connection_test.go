@@ -116,10 +116,7 @@ func allCommands(t *testing.T, w *world, env []string, isRunner bool) {
 	if e := done("status"); !strings.Contains(e.stdout, "succeeded") {
 		t.Errorf("%s", e)
 	}
-	r := startServe(t, env)
-	if got := r.metrics(t)["orphan_cleaner_database_up"]; got != 1 {
-		t.Errorf("orphan_cleaner_database_up %v", got)
-	}
+	startServe(t, env).all(t)
 	if isRunner {
 		return
 	}
@@ -466,13 +463,12 @@ func TestWrongDatabaseServer(t *testing.T) {
 	t.Cleanup(func() { _ = silent.Close() })
 	pages := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(pages.Close)
-	nobody := fmt.Sprint(testdb.FreePort(t))
 	port := hostOf(t, w.DB)
 	for name, wrong := range map[string]struct{ url, says string }{
 		"auth-service":     {"postgres://u:QXZJ@" + w.auth.Addr() + "/messaging", "auth-service 9080"},
 		"an HTTP server":   {"postgres://u:QXZJ@" + pages.Listener.Addr().String() + "/messaging?sslmode=disable", "does not speak PostgreSQL's protocol"},
 		"silence":          {"postgres://u:QXZJ@" + silent.Addr().String() + "/messaging?connect_timeout=1", "timeout"},
-		"nobody":           {"postgres://u:QXZJ@127.0.0.1:" + nobody + "/messaging", "connection refused"},
+		"nobody":           {"postgres://u:QXZJ@127.0.0.1:1/messaging", "connection refused"},
 		"name":             {"postgres://u:QXZJ@db.invalid/messaging", "db.invalid"},
 		"no such database": {"postgres://postgres:QXZJ@" + port + "/nowhere", "SQLSTATE 3D000"},
 		"no such role":     {"postgres://nowhere:QXZJ@" + port + "/" + w.Name, "SQLSTATE 28000"},
@@ -508,7 +504,7 @@ func TestWrongAuthService(t *testing.T) {
 		url, says string
 		lines     int // of a run: the runbook's about the connection, if there was none, and its end
 	}{
-		"nobody":       {fmt.Sprintf("http://127.0.0.1:%d", testdb.FreePort(t)), "nobody listens there", 2},
+		"nobody":       {"http://127.0.0.1:1", "nobody listens there", 2},
 		"TLS":          {"https://" + plain.Addr(), "write http:// in AUTH_SERVICE_URL", 2},
 		"HTTP/1":       {pages.URL, "the server speaks no plaintext HTTP/2", 2},
 		"HTTP/2":       {web.URL, "404 (Not Found)", 1},
