@@ -36,7 +36,7 @@ func foreignSettings() map[string][]string {
 		"commits":            {"synchronous_commit = off", "commit_delay = 10"},
 		"planner":            {"enable_seqscan = off", "enable_indexscan = off", "plan_cache_mode = force_generic_plan", "work_mem = '64kB'", "from_collapse_limit = 1", "join_collapse_limit = 1"},
 		"another role":       {"role = 'orphan_cleaner_foreign'"},
-		"statement timeout":  {"statement_timeout = '120ms'"},
+		"statement timeout":  {"statement_timeout = '1s'"},
 		"new tables":         {"default_tablespace = pg_default", "default_table_access_method = heap", "default_toast_compression = pglz"},
 		"odd ones":           {"array_nulls = off", "enable_partition_pruning = off", "constraint_exclusion = off", "xmloption = document", "synchronize_seqscans = off", "restrict_nonsystem_relation_kind = view"},
 		"a preloaded module": {"session_preload_libraries = 'auto_explain'", "check_function_bodies = off"},
@@ -194,8 +194,8 @@ func TestStatementTimeoutOfDatabase(t *testing.T) {
 	if _, err := old.Exec(t.Context(), "SELECT FROM conversations"); err != nil {
 		t.Fatal(err)
 	}
-	db.Exec("ALTER DATABASE " + db.Name + " SET statement_timeout = '120ms'")
-	db.Exec("ALTER DATABASE " + db.Name + " SET lock_timeout = '120ms'")
+	db.Exec("ALTER DATABASE " + db.Name + " SET statement_timeout = '1s'")
+	db.Exec("ALTER DATABASE " + db.Name + " SET lock_timeout = '1s'")
 	p := start(t, []string{"DATABASE_URL=" + db.URL}, "migrate", "up")
 	eventually(t, "CREATE INDEX CONCURRENTLY waits", func() bool {
 		select {
@@ -204,7 +204,7 @@ func TestStatementTimeoutOfDatabase(t *testing.T) {
 		default:
 		}
 		return db.Count(`pg_stat_activity WHERE datname = current_database() AND query LIKE '%CREATE INDEX CONCURRENTLY%'
-			AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '300 ms'`) == 1
+			AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '1500 ms'`) == 1
 	})
 	if err := old.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
@@ -225,7 +225,7 @@ func TestCommandOutlastsStatementTimeout(t *testing.T) {
 	if _, err := lock.Exec(t.Context(), "LOCK TABLE orphan_cleaner.pauses IN ACCESS EXCLUSIVE MODE"); err != nil {
 		t.Fatal(err)
 	}
-	w.Exec("ALTER DATABASE " + w.Name + " SET statement_timeout = '120ms'")
+	w.Exec("ALTER DATABASE " + w.Name + " SET statement_timeout = '1s'")
 	p := start(t, w.env, "pause", "--reason=an experiment")
 	eventually(t, "pause waits for the lock", func() bool {
 		select {
@@ -234,7 +234,7 @@ func TestCommandOutlastsStatementTimeout(t *testing.T) {
 		default:
 		}
 		return w.Count(`pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
-			AND clock_timestamp() - query_start > interval '300 ms'`) == 1
+			AND clock_timestamp() - query_start > interval '1500 ms'`) == 1
 	})
 	if err := lock.Rollback(t.Context()); err != nil {
 		t.Fatal(err)

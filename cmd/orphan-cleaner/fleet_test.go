@@ -321,7 +321,8 @@ func TestFleetKilled(t *testing.T) {
 	// The last one has lost a tenth of its users and more: its own breaker refuses it.
 	auth.Delete(worlds[shards-1].users(t, fmt.Sprintf("substr(username, 5)::int BETWEEN %d AND %d", due+1, due+users/8))...)
 
-	path := fleetOf(t, "waves: [1, 6]\nworkers: 1\njob_timeout: 10s\n", worlds...)
+	// A shard whose server takes longer than a job may last to be there again has failed.
+	path := fleetOf(t, "waves: [1, 6]\nworkers: 1\njob_timeout: 30s\n", worlds...)
 	control := testdb.NewBareOn(t, servers[1])
 	env := slices.Concat(withControl(t, path, control), []string{
 		"AUTH_SERVICE_URL=" + auth.URL(), "ORPHAN_CLEANER_LEASE=2s", "ORPHAN_CLEANER_INTERVAL=24h", "ORPHAN_CLEANER_BATCH_SIZE=5", "ORPHAN_CLEANER_CHUNK_ROWS=5",
