@@ -110,6 +110,15 @@ func (r *replica) all(t *testing.T) (got map[string]float64) {
 	return got
 }
 
+// ready waits until /readyz says so: what does not answer in time is not ready, until it is asked again.
+func (r *replica) ready(t *testing.T, says func(body string) bool) {
+	t.Helper()
+	eventually(t, "/readyz says that all is ready", func() bool {
+		status, body := get(t, r.url+"/readyz")
+		return status == http.StatusOK && says(body)
+	})
+}
+
 func (r *replica) metrics(t *testing.T) map[string]float64 {
 	t.Helper()
 	status, body := get(t, r.url+"/metrics")
@@ -180,9 +189,7 @@ func TestServeMetrics(t *testing.T) {
 	if status, body := get(t, r.url+"/healthz"); status != http.StatusOK || body != "ok\n" {
 		t.Errorf("/healthz: %d %s", status, body)
 	}
-	if status, body := get(t, r.url+"/readyz"); status != http.StatusOK || strings.Count(body, "ok    ") != 4 {
-		t.Errorf("/readyz: %d %s", status, body)
-	}
+	r.ready(t, func(body string) bool { return strings.Count(body, "ok    ") == 4 })
 	r.signal(t, syscall.SIGTERM)
 	r.wait(t).expect(t, exitDone)
 }
@@ -467,9 +474,7 @@ func TestServeBesideOthers(t *testing.T) {
 	program(t, w.env, "pause", "--reason=restoring auth-service").expect(t, exitDone)
 	r = startServe(t, w.env, "--interval=1s")
 	eventually(t, "the log says that runs are paused", func() bool { return strings.Contains(r.stderr.String(), "WARN orphan_cleaner: Runs are paused") })
-	if status, body := get(t, r.url+"/readyz"); status != http.StatusOK || !strings.Contains(body, "restoring auth-service") {
-		t.Errorf("/readyz: %d %s", status, body)
-	}
+	r.ready(t, func(body string) bool { return strings.Contains(body, "restoring auth-service") })
 	if got := r.all(t); got["orphan_cleaner_paused"] != 1 {
 		t.Errorf("%v", got)
 	}
@@ -501,9 +506,10 @@ func TestServeWebConfig(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/metrics", "/", "/style.css"} {
-		if status, _ := get(t, strings.Replace(r.url, "//", "//prometheus:open%20sesame@", 1)+path); status != http.StatusOK {
-			t.Errorf("%s with the password: %d", path, status)
-		}
+		eventually(t, path+" with the password", func() bool {
+			status, _ := get(t, strings.Replace(r.url, "//", "//prometheus:open%20sesame@", 1)+path)
+			return status == http.StatusOK
+		})
 	}
 	if err := os.WriteFile(path, []byte("tls_server_config: [not, a, map]\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -522,14 +528,14 @@ func TestServePage(t *testing.T) {
 	w.Roles("../../sql/roles.sql")
 	r := startServe(t, append(w.env, "DATABASE_URL="+w.Login("orphan_cleaner_runner"), "ORPHAN_CLEANER_RETENTION=30d"))
 	eventually(t, "the first run has ended", func() bool { return w.runsEnded() == 1 })
-	status, run := get(t, r.url+"/runs/1")
-	if status != http.StatusOK || !regexp.MustCompile(`Members deleted</th><td class="n">15<`).MatchString(run) {
-		t.Errorf("the page of run 1: %d\n%s", status, run)
-	}
-	status, page := get(t, r.url+"/")
-	if status != http.StatusOK || !strings.Contains(page, "<b>healthy</b> last run ") || !strings.Contains(page, `href="./runs/1">`) {
-		t.Errorf("the status page: %d\n%s", status, page)
-	}
+	eventually(t, "the page of run 1", func() bool {
+		status, run := get(t, r.url+"/runs/1")
+		return status == http.StatusOK && regexp.MustCompile(`Members deleted</th><td class="n">15<`).MatchString(run)
+	})
+	eventually(t, "the status page", func() bool {
+		status, page := get(t, r.url+"/")
+		return status == http.StatusOK && strings.Contains(page, "<b>healthy</b> last run ") && strings.Contains(page, `href="./runs/1">`)
+	})
 	if status, _ := get(t, r.url+"/nothing"); status != http.StatusNotFound {
 		t.Errorf("what is not there: %d", status)
 	}
