@@ -218,9 +218,7 @@ func TestPooler(t *testing.T) {
 				r := startServe(t, env)
 				eventually(t, "a run behind the pooler", func() bool { return w.runsEnded() == 1 })
 				gone(t, w, living, 15)
-				if got := r.metrics(t); got["orphan_cleaner_database_up"] != 1 {
-					t.Errorf("%v", got)
-				}
+				r.all(t)
 				r.signal(t, syscall.SIGTERM)
 				r.wait(t).expect(t, exitDone)
 			}
@@ -288,7 +286,7 @@ func TestCheckClock(t *testing.T) {
 	living := w.living()
 	// The database's time, as every statement of ours asks for it: the planner inlines a function in SQL.
 	for _, c := range []struct{ off, status, says string }{
-		{"0", "ok", "agree"}, {"20 seconds", "warn", "20s ahead of"}, {"-20 seconds", "warn", "20s behind"}, {"31 days", "FAIL", "ahead of"}, {"-2 days", "FAIL", "behind"},
+		{"0", "ok", "agree"}, {"20 seconds", "warn", "ahead of"}, {"-20 seconds", "warn", "behind"}, {"31 days", "FAIL", "ahead of"}, {"-2 days", "FAIL", "behind"},
 	} {
 		w.Exec("CREATE OR REPLACE FUNCTION pg_catalog.now() RETURNS timestamptz STABLE LANGUAGE sql AS $$ SELECT pg_catalog.statement_timestamp() + interval '" + c.off + "' $$")
 		status := exitDone

@@ -129,8 +129,8 @@ func TestOwnersShown(t *testing.T) {
 		t.Errorf("%s", e)
 	}
 	w.Exec("DELETE FROM orphan_cleaner.effects")
-	program(t, w.env, "run").expect(t, exitDone)
 	today := "--since=" + time.Now().UTC().Format(time.DateOnly)
+	program(t, w.env, "run").expect(t, exitDone)
 	for _, args := range [][]string{{"status"}, {"report", today}} {
 		if e := program(t, w.env, args...).expect(t, exitDone); !strings.Contains(e.stdout, line) {
 			t.Errorf("%s", e)

@@ -93,7 +93,15 @@ func TestEventsWait(t *testing.T) {
 			t.Errorf("a line that is not in the log's format: %s", line)
 		}
 	}
-	if metrics := strings.Join(lines(t, textfile), "\n"); !strings.Contains(metrics, `orphan_cleaner_events_backlog{sink="redis"} 3`) ||
+	var metrics string
+	eventually(t, "a run from cron reads the database in time", func() bool {
+		if metrics = strings.Join(lines(t, textfile), "\n"); strings.Contains(metrics, "orphan_cleaner_database_up 1") {
+			return true
+		}
+		program(t, w.env, "run", "--metrics-textfile="+textfile).expect(t, exitDone)
+		return false
+	})
+	if !strings.Contains(metrics, `orphan_cleaner_events_backlog{sink="redis"} 3`) ||
 		!strings.Contains(metrics, `orphan_cleaner_events_oldest_age_seconds{sink="redis"}`) {
 		t.Errorf("metrics:\n%s", metrics)
 	}

@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -87,7 +88,7 @@ func TestJSON(t *testing.T) {
 	printed(exitDone, "restore", "--run=2")
 	printed(exitDone, "restore", "--run=2", "--execute")
 	printed(exitDone, "restore", "--revert=3")
-	printed(exitDone, "report", "--since=2026-01-31")
+	printed(exitDone, "report", "--since="+time.Now().UTC().AddDate(0, 0, -1).Format(time.DateOnly))
 	printed(exitDone, "prune")
 	printed(exitDone, "limits", "list")
 	printed(exitDone, "limits", "pin", "retention=30d")

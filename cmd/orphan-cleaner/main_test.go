@@ -84,7 +84,7 @@ func (p *builtProgram) remove() error { return os.RemoveAll(p.dir) }
 func races(args []string) bool { return len(args) > 0 && (args[0] == "serve" || args[0] == "fleet") }
 
 // limit bounds whatever a test waits for.
-const limit = 60 * time.Second
+const limit = 3 * time.Minute
 
 // ended is what a program left behind.
 type ended struct {

@@ -20,6 +20,7 @@ var pictureNoise = []struct {
 }{
 	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "6f1e0c52-8f4e-4c7b-9a53-0d3e7b1f2a10"},
 	{regexp.MustCompile(`(?m)^.* Made partitions .*\n`), ""}, // at midnight
+	{regexp.MustCompile(`(?m)^.* Batch API slow: .*\n`), ""}, // where the machine stood still
 	{regexp.MustCompile(`20\d\d-\d\d-\d\d \d\d:\d\d:\d\d`), "2026-01-31 22:00:00"},
 	{regexp.MustCompile(`20\d\d-\d\d-\d\d \d\d:\d\d`), "2026-01-31 22:00"},
 	{regexp.MustCompile(`20\d\d-\d\d-\d\d`), "2026-01-31"},

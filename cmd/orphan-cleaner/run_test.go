@@ -42,7 +42,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("grep %s finds nothing in:\n%s", pattern, e.stderr)
 		}
 	}
-	if found := troubles(e.stderr); len(found) > 0 {
+	if found := slices.DeleteFunc(troubles(e.stderr), isSlow); len(found) > 0 {
 		t.Errorf("a run without trouble logs %q", found)
 	}
 	if strings.Count(e.stdout, "\n") != 1 {
@@ -108,6 +108,9 @@ func gone(t *testing.T, w *world, living testdb.Snapshot, want int) {
 func troubles(log string) []string {
 	return regexp.MustCompile(`(?m)^.*(ERROR|WARN.*auth).*$`).FindAllString(log, -1)
 }
+
+// isSlow is about the line that a machine which stood still for a second has in the log.
+func isSlow(line string) bool { return strings.Contains(line, "WARN auth_client: Batch API slow") }
 
 func logRecords(t *testing.T, log string) []map[string]any {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nova-social/orphan-cleaner/internal/printer"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
@@ -413,7 +414,7 @@ func TestRetireTarget(t *testing.T) {
 	if testdb.One[bool](w.DB, `SELECT has_table_privilege('orphan_cleaner_owner', 'public.likes', 'DELETE')`) {
 		t.Error("the owner of our functions may still delete likes")
 	}
-	for _, args := range []string{"target check " + none, "target print " + none + " --dir " + dir, "check", "run --targets " + none, "status", "report --since 2026-01-01", "prune", "hold list", "restore --run 1 --execute"} {
+	for _, args := range []string{"target check " + none, "target print " + none + " --dir " + dir, "check", "run --targets " + none, "status", "report --since " + time.Now().UTC().AddDate(0, 0, -1).Format(time.DateOnly), "prune", "hold list", "restore --run 1 --execute"} {
 		program(t, w.env, strings.Fields(args)...).expect(t, exitDone)
 	}
 	if diff := left.Diff(w.Snapshot("public.likes")); diff != "" {

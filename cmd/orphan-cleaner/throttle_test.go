@@ -33,7 +33,8 @@ func TestSlowAuthService(t *testing.T) {
 	e := program(t, w.env, "run", "--batch-size=10", "--metrics-textfile="+file, "--auth-service-target-p99=250ms").expect(t, exitDone)
 	slow := strings.Count(e.stderr, "WARN auth_client: auth-service is slow, fewer calls in flight")
 	fast := strings.Count(e.stderr, "INFO auth_client: auth-service is fast again, all calls in flight")
-	if slow == 0 || fast != slow {
+	// At the end it may be slow once more, by chance.
+	if fast == 0 || fast != slow && fast != slow-1 {
 		t.Errorf("slow %d times, fast again %d times: %s", slow, fast, e)
 	}
 	text, err := os.ReadFile(file)
@@ -42,11 +43,14 @@ func TestSlowAuthService(t *testing.T) {
 	}
 	got := series(t, string(text))
 	for name, want := range map[string]float64{
-		"orphan_cleaner_concurrency_limit": 8, "orphan_cleaner_users_checked": users, "orphan_cleaner_users_unknown": 0,
+		"orphan_cleaner_users_checked": users, "orphan_cleaner_users_unknown": 0,
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %v, want %v", name, got[name], want)
 		}
+	}
+	if all := got["orphan_cleaner_concurrency_limit"] == 8; all != (fast == slow) {
+		t.Errorf("all calls are in flight: %t: %s", all, e)
 	}
 	gone(t, w, living, 15)
 }

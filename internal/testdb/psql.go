@@ -27,9 +27,7 @@ func (db *DB) Psql(args ...string) string {
 // printed to stdout; the error holds what it printed to stderr. No psqlrc is
 // read, and a script ends at its first error.
 func (db *DB) PsqlAs(url string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), setupTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(db.cluster.BinDir(), "psql"),
+	cmd := exec.CommandContext(context.Background(), filepath.Join(db.cluster.BinDir(), "psql"),
 		append([]string{"-X", "-q", "-v", "ON_ERROR_STOP=1", "-P", "pager=off", "-d", url}, args...)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
 	var out, errs bytes.Buffer

@@ -43,7 +43,8 @@ func One[T any](db *DB, query string, args ...any) T {
 func (db *DB) Settle() {
 	db.tb.Helper()
 	newest := One[string](db, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
-	Eventually(db.tb, setupTimeout, "the transactions of other tests end", func() bool {
+	// Some make a million members.
+	Eventually(db.tb, 5*setupTimeout, "the transactions of other tests end", func() bool {
 		return One[bool](db, "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8", newest)
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -87,7 +86,7 @@ func (p *place) Missing(_ context.Context, ids []uuid.UUID) ([]uuid.UUID, error)
 // what these tests are about.
 func (p *place) run(dry bool) result.Run {
 	p.t.Helper()
-	p.settle()
+	p.Settle()
 	cfg := settings.DefaultRun()
 	cfg.DryRun, cfg.Host, cfg.Version = dry, "test:1", "test"
 	for _, name := range []string{
@@ -105,16 +104,6 @@ func (p *place) run(dry bool) result.Run {
 		p.t.Fatalf("the run ended %s: %v", r.State, err)
 	}
 	return r
-}
-
-// settle waits until every transaction of the cluster is younger than this database's
-// rows: those that are not might have changed since the users were checked, and stay.
-func (p *place) settle() {
-	p.t.Helper()
-	newest := testdb.One[int64](p.DB, "SELECT pg_current_xact_id()::text::bigint")
-	testdb.Eventually(p.t, time.Minute, "the transactions of other tests end", func() bool {
-		return testdb.One[bool](p.DB, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint > $1", newest)
-	})
 }
 
 // script runs a script by psql as a member of a group, with variables NAME=VALUE,

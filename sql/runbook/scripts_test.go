@@ -247,15 +247,19 @@ func TestMemberCounts(t *testing.T) {
 	// One of them has a member more, and the application adds 1 between the two looks.
 	joined := testdb.One[string](p.DB, "SELECT md5('conversation 1')::uuid::text")
 	p.Exec("INSERT INTO conversation_members (conversation_id, user_id) VALUES ($1, gen_random_uuid())", joined)
+	p.Exec("CREATE TABLE waits AS SELECT 1")
+	p.Exec(`CREATE FUNCTION waited() RETURNS float8 LANGUAGE plpgsql AS $$ BEGIN
+		WHILE EXISTS (SELECT FROM waits) LOOP PERFORM pg_sleep(0.01); END LOOP; RETURN 0; END $$`)
 	done := make(chan error)
 	go func() {
-		_, err := p.try("", "member_counts.sql", "settle=3", "execute=1", "top=1000")
+		_, err := p.try("", "member_counts.sql", "settle=waited()", "execute=1", "top=1000")
 		done <- err
 	}()
 	testdb.Eventually(t, time.Minute, "it waits between its two looks", func() bool {
 		return p.Count("pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'") == 1
 	})
 	p.Exec("UPDATE conversations SET member_count = member_count + 1 WHERE id = $1", joined)
+	p.Exec("DELETE FROM waits")
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
@@ -655,16 +659,9 @@ func TestLocksActivity(t *testing.T) {
 		_, err := waiter.Exec(context.WithoutCancel(t.Context()), "LOCK TABLE conversation_members IN SHARE MODE")
 		done <- err
 	}()
-	deadline := time.After(20 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for p.Count("pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0 AND datname = current_database()") == 0 {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal("nobody waits")
-		}
-	}
+	testdb.Eventually(t, time.Minute, "one waits for the other", func() bool {
+		return p.Count("pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0 AND datname = current_database()") > 0
+	})
 	out := p.script("", "locks_activity.sql", "longer=0 seconds")
 	if _, err := holder.Exec(t.Context(), "ROLLBACK"); err != nil {
 		t.Fatal(err)
