@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -12,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/nova-social/orphan-cleaner/internal/suggest"
+	"github.com/nova-social/orphan-cleaner/internal/textfile"
 )
 
 // maxFile bounds a file, in bytes.
@@ -41,7 +41,7 @@ func inOrder(errs []error) error {
 
 // document is the root of a file of one document.
 func document(path string) (*yaml.Node, error) {
-	text, err := os.ReadFile(path)
+	text, err := textfile.Read(path)
 	at := func(line, column int, message string) (*yaml.Node, error) {
 		return nil, &Error{path, line, column, message}
 	}
