@@ -68,8 +68,8 @@ func (f *AuthFlags) dialAs(ctx context.Context, cfg source.Config) (client users
 	if err != nil {
 		return nil, err
 	}
-	if f.MaxQPS < 0 || math.IsNaN(f.MaxQPS) || math.IsInf(f.MaxQPS, 0) {
-		return nil, fmt.Errorf("%w: ORPHAN_CLEANER_MAX_QPS must be 0 or more", errUsage)
+	if f.MaxQPS != 0 && !(f.MaxQPS >= 0.01 && f.MaxQPS <= math.MaxFloat64) {
+		return nil, fmt.Errorf("%w: ORPHAN_CLEANER_MAX_QPS is %v, it must be 0.01 calls a second or more, or 0 for no limit", errUsage, f.MaxQPS)
 	}
 	cfg.URL, cfg.Method, cfg.Query, cfg.Proxy, cfg.MaxLag = f.AuthServiceURL, f.AuthServiceMethod, f.AuthServiceQuery, f.AuthServiceProxy, time.Duration(f.MaxAuthLag)
 	cfg.Timeout, cfg.TargetP99, cfg.MaxQPS = time.Duration(f.AuthServiceTimeout), time.Duration(f.AuthServiceTargetP99), f.MaxQPS

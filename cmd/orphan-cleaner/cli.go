@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -40,8 +41,8 @@ type CLI struct {
 	Help       HelpCmd       `cmd:"" group:"Help" help:"Show the help of a command."`
 	Completion CompletionCmd `cmd:"" group:"Help" help:"Print the completion script of bash, zsh or fish."`
 
-	ConfigFile  ConfigFile       `name:"config" help:"YAML file of settings, by the names of their flags; the environment and flags win over it." env:"ORPHAN_CLEANER_CONFIG" placeholder:"FILE"`
-	ShowVersion kong.VersionFlag `name:"version" help:"Show the version."`
+	ConfigFile  ConfigFile  `name:"config" help:"YAML file of settings, by the names of their flags; the environment and flags win over it." env:"ORPHAN_CLEANER_CONFIG" placeholder:"FILE"`
+	ShowVersion VersionFlag `name:"version" help:"Show the version."`
 }
 
 // streams are where a command writes; explain is what it makes of an error before
@@ -72,6 +73,10 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	case exited >= 0:
 		return exited
+	}
+	if unwritten, is := errors.AsType[*fs.PathError](err); is && unwritten.Op == "write" { // help
+		fmt.Fprintln(stderr, "orphan-cleaner:", unwritten)
+		return exitFailed
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "orphan-cleaner: %s; see: %s --help\n", hideURL(plainly(oneLine(err))), commandMeant(err))

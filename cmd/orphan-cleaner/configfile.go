@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/nova-social/orphan-cleaner/internal/suggest"
+	"github.com/nova-social/orphan-cleaner/internal/textfile"
 )
 
 // ConfigFile is the name of a YAML file of settings, by the names of their flags. The
@@ -45,7 +46,7 @@ type configFile struct {
 // readConfigFile refuses a name that is no setting of any command, a name that is
 // there twice, and a value that its setting does not take.
 func readConfigFile(path string, model *kong.Application) (*configFile, error) {
-	text, err := os.ReadFile(path)
+	text, err := textfile.Read(path)
 	if err != nil {
 		return nil, fmt.Errorf("--config: %w", err)
 	}

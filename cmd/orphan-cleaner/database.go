@@ -11,6 +11,7 @@ import (
 
 	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
+	"github.com/nova-social/orphan-cleaner/internal/textfile"
 )
 
 // DatabaseFlags say where messaging-service's database is.
@@ -38,7 +39,7 @@ func secretURL(name, value, file string) (string, error) {
 	if strings.Contains(file, "://") || urlPattern.MatchString(file) {
 		return "", fmt.Errorf("%w: %s_FILE is the name of a file that holds the URL, not the URL itself: that is %s", errUsage, name, name)
 	}
-	text, err := os.ReadFile(file)
+	text, err := textfile.Read(file)
 	if err != nil {
 		return "", fmt.Errorf("%w: %s_FILE: %w", errUsage, name, err)
 	}

@@ -24,8 +24,8 @@ const (
 // orphan-cleaner or orphan-cleaner-something.
 var serviceLink = regexp.MustCompile(`^[A-Z0-9_]+_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=|_PORT=(tcp|udp|sctp)://`)
 
-// checkEnvironment refuses variables that look like a setting and are none: a
-// misspelt limit must not leave the default in force.
+// checkEnvironment refuses variables that look like a setting and are none, in whatever
+// case: a misspelt limit must not leave the default in force.
 func checkEnvironment(kctx *kong.Context, environ []string) error {
 	if needsNoSettings(kctx.Selected().Name) {
 		return nil
@@ -34,10 +34,11 @@ func checkEnvironment(kctx *kong.Context, environ []string) error {
 	var wrong []string
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, settingPrefix) || strings.HasPrefix(name, testPrefix) || slices.Contains(known, name) || serviceLink.MatchString(entry) {
+		meant := strings.ToUpper(name)
+		if !strings.HasPrefix(meant, settingPrefix) || strings.HasPrefix(name, testPrefix) || slices.Contains(known, name) || serviceLink.MatchString(entry) {
 			continue
 		}
-		if near := suggest.Nearest(name, known); near != "" {
+		if near := suggest.Nearest(meant, known); near != "" {
 			name += " (did you mean " + near + "?)"
 		}
 		wrong = append(wrong, name)

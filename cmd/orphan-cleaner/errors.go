@@ -67,7 +67,10 @@ func hideURL(text string) string { return urlPattern.ReplaceAllString(text, "[no
 // plainly has what kong says of a value in the words of the reader.
 func plainly(text string) string {
 	for _, p := range []struct{ said, plain string }{
+		{`expected a valid \d+ bit u?int but got ("-?\d+")`, "$1 is too large a number"},
 		{`expected a valid \d+ bit u?int but got (".*?")`, "$1 is not a whole number"},
+		{`unexpected argument ,`, `unexpected argument "",`},
+		{`unexpected argument$`, `unexpected argument ""`},
 		{`expected a float but got (".*?") \(\w+\)`, "$1 is not a number such as 0.05"},
 		{`expected \w+ value but got (".*?") \(short flag\); perhaps try .*\?`, "$1 begins with a dash, which no value does"},
 		{`expected \w+ value but got (".*?") \(long flag\); perhaps try .*\?`, "a value is missing before $1"},

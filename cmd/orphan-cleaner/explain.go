@@ -44,7 +44,7 @@ func explain(err error, login, command string) error {
 	isMigrate := strings.HasPrefix(command, "migrate")
 	switch said.SQLState {
 	case database.NoPrivilege:
-		if said.Hint == "" {
+		if said.Hint == "" && !strings.HasPrefix(command, "fleet ") { // which says whose login it needs
 			group := groupRole(command)
 			fmt.Fprintf(&more, "; role %s may not do this; fix: DATABASE_URL of a member of %s, or GRANT %s TO %s, after psql -f sql/roles.sql; a member already: it has NOINHERIT, ALTER ROLE %[4]s INHERIT, REVOKE and GRANT again", login, group, group, login)
 		}

@@ -32,6 +32,9 @@ type FleetCmd struct {
 	Migrate FleetMigrateCmd `cmd:"" help:"Make the tables of the control database, and River's."`
 }
 
+// urlOfShard is what hints call it.
+const urlOfShard = "the URL of this shard"
+
 // FleetFlags say which databases there are.
 type FleetFlags struct {
 	Fleet          string `help:"The file that names the shards, see docs/scale.md." env:"ORPHAN_CLEANER_FLEET" required:"" placeholder:"FILE"`
@@ -104,7 +107,7 @@ func (f *FleetRunFlags) fleet(ctx context.Context, s *streams) (of *fleet.Fleet,
 	of = &fleet.Fleet{
 		File: file, Settings: cfg, Users: client, Log: log, Open: f.openShard,
 		Preflight: func(pool *pgxpool.Pool, log *slog.Logger, isDry bool) func(ctx context.Context) error {
-			return check.New(pool, log, latest, authProbe(client, f.AuthServiceURL)).ForRun(isDry)
+			return check.New(pool, log, latest, authProbe(client, f.AuthServiceURL)).Of(urlOfShard).ForRun(isDry)
 		},
 	}
 	return of, c, func() {
@@ -151,11 +154,11 @@ func (cmd *FleetCheckCmd) Run(ctx context.Context, s *streams) error {
 	all := fleet.Each(file.Shards, file.Workers, func(_ int, shard fleet.Shard) shardFindings {
 		pool, err := cmd.openShard(ctx, shard)
 		if err != nil {
-			return shardFindings{Shard: shard.Name, Findings: check.Findings{failure("database", oneLine(err), "check the URL of this shard and that its server is up")}}
+			return shardFindings{Shard: shard.Name, Findings: check.Findings{failure("database", oneLine(err), "check "+urlOfShard+" and that its server is up")}}
 		}
 		defer pool.Close()
-		probes := []check.Probe{poolerProbe(shard.URL), connectionsProbe(pool), encryptionProbe("database-tls", "the URL of this shard", pool)}
-		found := check.New(pool, log, latest, probes...).Check(ctx, false)
+		probes := []check.Probe{poolerProbe(shard.URL), connectionsProbe(pool), encryptionProbe("database-tls", urlOfShard, pool)}
+		found := check.New(pool, log, latest, probes...).Of(urlOfShard).Check(ctx, false)
 		identity, err := fleet.Identity(ctx, pool, database.Patience{Log: log, Attempts: 1})
 		if err != nil {
 			log.Debug("Which database a shard is, is not known", "shard", shard.Name, "error", err)

@@ -63,6 +63,9 @@ func (cmd *FleetRunCmd) Run(ctx context.Context, s *streams) error {
 func (cmd *FleetRunCmd) show(s *streams, log *slog.Logger, ended fleet.Result, err error) error {
 	logFleet(log, ended, err)
 	tell := func() error { return printFleet(s.out, ended) }
+	if ended.Sums.Targets == nil { // no shard came to its end
+		ended.Sums.Targets = map[string]fleet.Rows{}
+	}
 	if cmd.JSON {
 		tell = func() error { return printJSONLine(s.out, ended) }
 	}

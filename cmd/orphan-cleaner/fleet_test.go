@@ -76,6 +76,12 @@ func TestFleet(t *testing.T) {
 	if e := program(t, env, "fleet", "check").expect(t, exitFailed); !strings.Contains(e.stdout, "FAIL  shard-x: database: shard-1 is the same database") {
 		t.Errorf("%s", e)
 	}
+	if err := os.WriteFile(twice, []byte(testdb.NewEmpty(t).URL), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if e := program(t, env, "fleet", "check").expect(t, exitFailed); !strings.Contains(e.stdout, "hint: point the URL of this shard at messaging-service's database") || strings.Contains(e.stdout, "DATABASE_URL") {
+		t.Errorf("%s", e)
+	}
 	if err := os.Remove(twice); err != nil {
 		t.Fatal(err)
 	}
@@ -247,11 +253,11 @@ func TestFleetControl(t *testing.T) {
 		{"fleet run", exitRefused, "orphan-cleaner fleet approve 1, once"},
 		{"fleet status", exitDone, "fleet approve 1 admits"},
 		{"fleet approve 1", exitUsage, "--yes"},
-		{"fleet approve 1 --yes", exitFailed, "permission denied"},
-		{"fleet approve 1 --revoke", exitFailed, "permission denied"},
+		{"fleet approve 1 --yes", exitFailed, "fix: for fleet approve and fleet migrate a control_url of the owner"},
+		{"fleet approve 1 --revoke", exitFailed, "fix: for fleet approve and fleet migrate a control_url of the owner"},
 	} {
 		e := program(t, env, strings.Fields(step.args)...).expect(t, step.status)
-		if !strings.Contains(e.stdout+e.stderr, step.says) {
+		if !strings.Contains(e.stdout+e.stderr, step.says) || strings.Contains(e.stderr, "DATABASE_URL") {
 			t.Errorf("%s: want %q: %s", step.args, step.says, e)
 		}
 	}

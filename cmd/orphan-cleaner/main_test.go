@@ -352,3 +352,19 @@ func openTemp(t *testing.T) string {
 	}
 	return dir
 }
+
+// A disk that is full is no success, whatever should have been written.
+func TestUnwritten(t *testing.T) {
+	t.Parallel()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip("this system has no /dev/full")
+	}
+	t.Cleanup(func() { _ = full.Close() })
+	for _, args := range [][]string{{"--version"}, {"version"}, {"--help"}, {"run", "--help"}, {"help", "run"}, {"help", "--man"}, {"completion", "bash"}} {
+		var told strings.Builder
+		if status := execute(t.Context(), args, full, &told); status != exitFailed || told.String() != "orphan-cleaner: write /dev/full: no space left on device\n" {
+			t.Errorf("%v: exit status %d, %s", args, status, &told)
+		}
+	}
+}

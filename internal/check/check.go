@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,13 @@ type Preflight struct {
 	log           *slog.Logger
 	schemaVersion int64
 	probes        []Probe
+	url           string // what hints call the database's URL; empty: DATABASE_URL
+}
+
+// Of has hints call the database's URL by another name than DATABASE_URL.
+func (c *Preflight) Of(url string) *Preflight {
+	c.url = url
+	return c
 }
 
 // New returns a Preflight. The schema version is the newest migration that this
@@ -55,7 +63,13 @@ func (c *Preflight) Check(ctx context.Context, repair bool) Findings {
 	}
 	c.checkDatabase(ctx, repair, &found)
 	probing.Wait()
-	return append(found, probed...)
+	found = append(found, probed...)
+	if c.url != "" {
+		for i := range found {
+			found[i].Hint = strings.NewReplacer(`psql "$DATABASE_URL"`, "psql URL", "DATABASE_URL", c.url).Replace(found[i].Hint)
+		}
+	}
+	return found
 }
 
 func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings) {

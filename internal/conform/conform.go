@@ -39,6 +39,9 @@ func (t Test) Run(ctx context.Context) check.Findings {
 	alive, nobody := t.Alive[0], uuid.New()
 	var found check.Findings
 	add := func(name, wrong, hint, fine string) {
+		if strings.Contains(wrong, "("+source.Transport+")") {
+			hint = "is AUTH_SERVICE_URL right, is it up, and does it speak what the scheme says?"
+		}
 		if wrong == "" {
 			found = append(found, check.Finding{Name: name, Status: check.OK, Message: fine})
 		} else {

@@ -20,6 +20,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/settings"
 	"github.com/nova-social/orphan-cleaner/internal/target"
+	"github.com/nova-social/orphan-cleaner/internal/textfile"
 )
 
 // File is a fleet.yaml.
@@ -91,7 +92,7 @@ var shardName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
 // directory. Its error is a *[target.Error] and shows no URL.
 func Load(path string) (File, error) {
 	f := File{Path: path, Limits: settings.DefaultLimits(), Outlier: 10}
-	text, err := os.ReadFile(path)
+	text, err := textfile.Read(path)
 	if err != nil {
 		return f, at(path, 1, 1, "it cannot be read: %v", err)
 	}
@@ -158,8 +159,8 @@ func Load(path string) (File, error) {
 			f.Limits[name] = limit
 		}
 	}
-	if f.MaxQPS = c.MaxQPS; !(f.MaxQPS >= 0 && f.MaxQPS <= 1e6) {
-		return wrong("max_qps", "max_qps is %v: it must be 0, for no limit, to 1000000 calls a second", c.MaxQPS)
+	if f.MaxQPS = c.MaxQPS; f.MaxQPS != 0 && !(f.MaxQPS >= 0.01 && f.MaxQPS <= 1e6) {
+		return wrong("max_qps", "max_qps is %v: it must be 0.01 to 1000000 calls a second, or 0 for no limit", c.MaxQPS)
 	}
 	if f.Workers = c.Workers; c.Workers < 1 || c.Workers > 256 {
 		return wrong("workers", "workers is %d: it must be 1 to 256 shards at once", c.Workers)
@@ -233,7 +234,7 @@ func (f *File) urlIn(name string) (string, error) {
 	case strings.Contains(name, "://"):
 		return "", errors.New("url_file is the name of a file that holds the URL, not the URL itself")
 	}
-	text, err := os.ReadFile(f.beside(name))
+	text, err := textfile.Read(f.beside(name))
 	if err != nil {
 		return "", fmt.Errorf("its URL cannot be read: %w", err)
 	}

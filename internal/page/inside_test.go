@@ -184,6 +184,7 @@ func verdicts() (all []status.Verdict) {
 		{Paused: []db.PauseInForceRow{{PausedAt: now}}},
 		{Runs: cleaned("running")},
 		{Runs: cleaned("failed")},
+		{Runs: []db.RunRecentRow{{Kind: "clean", State: "succeeded", StartedAt: now.Add(time.Hour)}}},
 		{Runs: cleaned("succeeded"), Backlog: []db.CandidateBacklogRow{{IsDue: true, Users: 1}}, Window: &status.WindowState{}},
 		{Runs: cleaned("succeeded"), Backlog: []db.CandidateBacklogRow{{DueOn: "2026-12-28", Users: 1}}},
 	} {

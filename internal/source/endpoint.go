@@ -67,6 +67,8 @@ func ParseURL(raw string) (Endpoint, error) {
 		problem = "holds a user name or password, which auth-service does not take"
 	case u.Hostname() == "":
 		problem = "has no host"
+	case strings.HasSuffix(u.Host, ":"): // a variable in it was empty
+		problem = "ends with a colon and no port"
 	case end.Kind == GRPC && u.Path != "" && u.Path != "/":
 		problem = "has a path, which gRPC does not take"
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":

@@ -47,6 +47,8 @@ func TestParseURLRefuses(t *testing.T) {
 		"http://auth:9080/nova/hunter2":    "path",
 		"http://auth:9080?token=hunter2":   "query",
 		"http://auth:0":                    "port",
+		"http://auth:":                     "ends with a colon and no port",
+		"rest+http://auth:/users":          "ends with a colon and no port",
 		"http://auth:70000":                "port",
 		"http://auth:http":                 "not a URL",
 		"u:hunter2@auth:9080":              "no scheme",

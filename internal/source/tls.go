@@ -7,9 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
+
+	"github.com/nova-social/orphan-cleaner/internal/textfile"
 )
 
 // TLSFiles are the CA and the client certificate, read from their files for each new
@@ -47,7 +48,7 @@ func ValidNow(what string, pairs []tls.Certificate) error {
 
 // caValidNow is an error if no certificate of a file that was read before is valid.
 func caValidNow(file string) (err error) {
-	rest, _ := os.ReadFile(file)
+	rest, _ := textfile.Read(file)
 	for block, rest := pem.Decode(rest); block != nil; block, rest = pem.Decode(rest) {
 		if ca, parseErr := x509.ParseCertificate(block.Bytes); parseErr == nil {
 			if err = validNow("the CA "+file, ca); err == nil {
@@ -71,7 +72,7 @@ func validNow(what string, c *x509.Certificate) error {
 func (f *TLSFiles) read() (*tls.Config, error) {
 	fresh := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: f.serverName}
 	if f.caFile != "" {
-		pem, err := os.ReadFile(f.caFile)
+		pem, err := textfile.Read(f.caFile)
 		if err != nil {
 			return nil, fmt.Errorf("reading the CA of auth-service: %w", err)
 		}
@@ -81,7 +82,12 @@ func (f *TLSFiles) read() (*tls.Config, error) {
 		}
 	}
 	if f.certFile != "" {
-		pair, err := tls.LoadX509KeyPair(f.certFile, f.keyFile)
+		cert, err := textfile.Read(f.certFile)
+		key, keyErr := textfile.Read(f.keyFile)
+		if err = errors.Join(err, keyErr); err != nil {
+			return nil, fmt.Errorf("reading the client certificate for auth-service: %w", err)
+		}
+		pair, err := tls.X509KeyPair(cert, key)
 		if err != nil {
 			return nil, fmt.Errorf("reading the client certificate for auth-service: %w", err)
 		}

@@ -3,9 +3,10 @@ package source
 import (
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
+
+	"github.com/nova-social/orphan-cleaner/internal/textfile"
 )
 
 // TokenFile is the authorization metadata. The file is read for every call:
@@ -57,7 +58,7 @@ func (t *TokenFile) Current() Token {
 
 // readToken never shows the content of the file in its errors.
 func readToken(path string) (Token, error) {
-	content, err := os.ReadFile(path)
+	content, err := textfile.Read(path)
 	if err != nil {
 		return Token{}, fmt.Errorf("AUTH_SERVICE_TOKEN_FILE: reading the token for auth-service: %w", err)
 	}

@@ -62,6 +62,9 @@ func phrase(format string, args ...any) Phrase { return Phrase{format, args} }
 // lateBy is how long after its time a run counts as late.
 const lateBy = 15 * time.Minute
 
+// ahead is how far the clocks of this machine and of the database may be apart.
+const ahead = time.Minute
+
 // Judge takes the time from the caller, so that what it says of one state is the same.
 func (st Status) Judge(now time.Time, schedule db.RunScheduleRow) Verdict {
 	clock := func(at time.Time) Clock { return Clock{now, at} }
@@ -86,6 +89,8 @@ func (st Status) Judge(now time.Time, schedule db.RunScheduleRow) Verdict {
 		return say("running", phrase("run %s since %s, in %s", number(clean.RunID), clock(clean.StartedAt), clean.Phase))
 	case clean.State != "succeeded":
 		return with("failing", phrase("the last run, %s, is %s", clock(clean.StartedAt), clean.State), below)
+	case clean.StartedAt.Sub(now) > ahead:
+		return with("failing", phrase("the last run, %s, is in the future", clock(clean.StartedAt)), phrase("first: orphan-cleaner check; if the clocks are right: orphan-cleaner migrate settle-clock"))
 	case now.Sub(next) > lateBy:
 		return with("late", phrase("the last run was %s, the next one was due %s", clock(clean.StartedAt), clock(next)), phrase("does cron or serve run?"))
 	default:

@@ -38,6 +38,11 @@ func TestVerdict(t *testing.T) {
 			status.Verdict{State: "late", Text: "the last run was 30 Nov 20:40, the next one was due 30 Nov 21:40; does cron or serve run? nobody is due"},
 		},
 		{
+			status.Status{Runs: []db.RunRecentRow{run("clean", "succeeded", -10*24*time.Hour)}},
+			0,
+			status.Verdict{State: "failing", Text: "the last run, 11 Dec 22:40, is in the future; first: orphan-cleaner check; if the clocks are right: orphan-cleaner migrate settle-clock; nobody is due"},
+		},
+		{
 			status.Status{Runs: []db.RunRecentRow{run("clean", "incomplete", 40*time.Minute)}, Backlog: backlog[:1]},
 			20 * time.Minute,
 			status.Verdict{State: "failing", Text: "the last run, 22:00, is incomplete; see below; 9 users due now"},

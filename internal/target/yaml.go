@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -13,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"github.com/nova-social/orphan-cleaner/internal/suggest"
+	"github.com/nova-social/orphan-cleaner/internal/textfile"
 )
 
 // maxFile bounds a file, in bytes.
@@ -42,7 +42,7 @@ func inOrder(errs []error) error {
 
 // document is the root of a file of one document.
 func document(path string) (*yaml.Node, error) {
-	text, err := os.ReadFile(path)
+	text, err := textfile.Read(path)
 	at := func(line, column int, message string) (*yaml.Node, error) {
 		return nil, &Error{path, line, column, message}
 	}

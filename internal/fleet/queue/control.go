@@ -124,7 +124,7 @@ func hinted(err error) error {
 	case "42P01", "3F000", "42883": // a table, a schema or a function is not there
 		err = fmt.Errorf("%w; the control database is not migrated to this version; fix: orphan-cleaner fleet migrate", err)
 	case database.NoPrivilege:
-		err = fmt.Errorf("%w; fix: psql -f sql/fleet_roles.sql in the control database, then GRANT orphan_cleaner_fleet TO the login", err)
+		err = fmt.Errorf("%w; fix: for fleet approve and fleet migrate a control_url of the owner of schema orphan_cleaner_fleet; for all else: psql -f sql/fleet_roles.sql in the control database, then GRANT orphan_cleaner_fleet TO the login", err)
 	}
 	return err
 }
