@@ -344,6 +344,13 @@ AS $$
             SELECT 'conversation_members has no column role', 'orphan-cleaner effects set owners=report'
             WHERE e.choice IN ('keep', 'promote') AND k.role_column IS NULL
             UNION ALL
+            SELECT format('conversation_members.role is %s', CASE WHEN a.attgenerated <> '' THEN 'generated' ELSE format('of type %s, which has no owner', format_type(a.atttypid, a.atttypmod)) END),
+                'orphan-cleaner effects set owners=report'
+            FROM pg_attribute AS a
+            JOIN pg_type AS n ON n.oid = a.atttypid
+            WHERE e.choice IN ('keep', 'promote') AND a.attrelid = to_regclass('public.conversation_members') AND a.attnum = k.role_column
+                AND (a.attgenerated <> '' AND e.choice = 'promote' OR n.typcategory <> 'S' AND NOT EXISTS (SELECT FROM pg_enum AS l WHERE l.enumtypid IN (n.oid, n.typbasetype) AND l.enumlabel = 'owner'))
+            UNION ALL
             SELECT format('role %s, whose functions a run calls, lacks %s', current_user, g.lacks),
                 'psql -f sql/roles.sql; or: ' || g.grants
             FROM (
