@@ -230,10 +230,11 @@ SELECT coalesce(
 )::text AS taken;
 
 -- name: TargetHolding :one
--- The statement that counts the candidates with rows in a target, or an empty text where its functions are not there.
+-- The statement that counts the candidates with rows in a target, or an empty text where its functions or its table are not there.
 -- Locks: none beyond the catalog. Index: those of the catalog. Rows: none.
 SELECT CASE
     WHEN to_regprocedure(format('orphan_cleaner.%I(uuid [])', @name::text || '_holders')) IS NULL THEN ''
+    WHEN EXISTS (SELECT FROM orphan_cleaner.targets AS t WHERE t.name = @name::text AND to_regclass(t.table_name) IS NULL) THEN ''
     ELSE format('SELECT count(*) FROM orphan_cleaner.%I(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c))', @name::text || '_holders')
 END::text AS holding;
 

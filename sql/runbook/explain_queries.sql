@@ -2842,11 +2842,12 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 \echo == TargetTaken, any values
 EXPLAIN (:options) EXECUTE "TargetTaken" (:name);
 
--- The statement that counts the candidates with rows in a target, or an empty text where its functions are not there.
+-- The statement that counts the candidates with rows in a target, or an empty text where its functions or its table are not there.
 -- Locks: none beyond the catalog. Index: those of the catalog. Rows: none.
 PREPARE "TargetHolding" AS
 SELECT CASE
     WHEN to_regprocedure(format('orphan_cleaner.%I(uuid [])', $1::text || '_holders')) IS NULL THEN ''
+    WHEN EXISTS (SELECT FROM orphan_cleaner.targets AS t WHERE t.name = $1::text AND to_regclass(t.table_name) IS NULL) THEN ''
     ELSE format('SELECT count(*) FROM orphan_cleaner.%I(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c))', $1::text || '_holders')
 END::text AS holding;
 SET LOCAL plan_cache_mode = force_custom_plan;
