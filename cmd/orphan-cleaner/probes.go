@@ -92,7 +92,7 @@ func encryptionProbe(name, setting string, pool *pgxpool.Pool) check.Probe {
 	return func(ctx context.Context) check.Finding {
 		conn, err := pool.Acquire(ctx)
 		if err != nil {
-			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: "check " + setting + " and that the server is up"}
+			return check.Finding{Name: name, Status: check.Warn, Message: oneLine(err), Hint: strings.ReplaceAll(database.ConnectionHint(err), "DATABASE_URL", setting)}
 		}
 		defer conn.Release()
 		cfg := conn.Conn().Config()
