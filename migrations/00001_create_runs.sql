@@ -32,6 +32,7 @@ AS $$
             format('conversation_members: %s is %s, not %s: %s', w.name, coalesce(nullif(format_type(m.atttypid, m.atttypmod), w.type::text), CASE WHEN m.attname IS NULL THEN 'missing' ELSE 'nullable or generated' END), w.type, w.why),
             format('ALTER TABLE public.conversation_members ' || CASE
                 WHEN m.attname IS NULL THEN 'RENAME COLUMN another TO %1$s, if it is there by another name'
+                WHEN m.attgenerated <> '' THEN 'ALTER COLUMN %1$s DROP EXPRESSION'
                 WHEN m.type = w.type THEN 'ALTER COLUMN %1$s SET NOT NULL'
                 WHEN w.type = 'uuid'::regtype THEN 'ALTER COLUMN %1$s TYPE uuid USING %1$s::uuid, if every value is a UUID'
                 WHEN m.typcategory = 'N' THEN 'ALTER COLUMN %1$s TYPE timestamptz USING to_timestamp(%1$s / 1000.0), or without / 1000.0 if it counts seconds'

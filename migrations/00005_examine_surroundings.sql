@@ -137,7 +137,8 @@ AS $$
             m.shown || ' is an ordinary table',
             m.shown || CASE WHEN m.oid IS NULL THEN ' is registered as a target, and not there' ELSE format(' is %s: deletes by way of another table would escape the audit',
                 CASE WHEN i.is_distributed THEN 'distributed by Citus' ELSE CASE m.relkind WHEN 'r' THEN 'part of an inheritance tree' WHEN 'p' THEN 'partitioned' WHEN 'f' THEN 'a foreign table' WHEN 'v' THEN 'a view' WHEN 'm' THEN 'a view' ELSE 'no table' END END) END,
-            format('keep the %s in one ordinary table: orphan-cleaner supports no other, see docs/surroundings.md', m.what)
+            CASE WHEN m.oid IS NULL THEN 'create or rename the table, or retire the target, see docs/targets.md'
+                ELSE format('keep the %s in one ordinary table: orphan-cleaner supports no other, see docs/surroundings.md', m.what) END
         FROM target AS m
         CROSS JOIN LATERAL (
             SELECT EXISTS (SELECT FROM pg_inherits AS h WHERE m.oid IN (h.inhrelid, h.inhparent)) AS is_tree, orphan_cleaner.is_distributed(m.oid) AS is_distributed

@@ -344,6 +344,13 @@ AS $$
             SELECT 'conversation_members has no column role', 'orphan-cleaner effects set owners=report'
             WHERE e.choice IN ('keep', 'promote') AND k.role_column IS NULL
             UNION ALL
+            SELECT format('conversation_members.role is %s', CASE WHEN a.attgenerated <> '' THEN 'generated' ELSE format('of type %s, which has no owner', format_type(a.atttypid, a.atttypmod)) END),
+                'orphan-cleaner effects set owners=report'
+            FROM pg_attribute AS a
+            JOIN pg_type AS n ON n.oid = a.atttypid
+            WHERE e.choice IN ('keep', 'promote') AND a.attrelid = to_regclass('public.conversation_members') AND a.attnum = k.role_column
+                AND (a.attgenerated <> '' AND e.choice = 'promote' OR n.typcategory <> 'S' AND NOT EXISTS (SELECT FROM pg_enum AS l WHERE l.enumtypid IN (n.oid, n.typbasetype) AND l.enumlabel = 'owner'))
+            UNION ALL
             SELECT format('role %s, whose functions a run calls, lacks %s', current_user, g.lacks),
                 'psql -f sql/roles.sql; or: ' || g.grants
             FROM (
@@ -370,16 +377,16 @@ AS $$
     -- Of printed targets.
     SELECT
         'counter-of-' || t.name,
-        CASE WHEN a.attnum IS NULL OR s.is_bound OR g.grants <> '' THEN 'FAIL' WHEN d.triggers IS NOT NULL THEN 'warn' ELSE 'ok' END,
+        CASE WHEN f.unfit IS NOT NULL OR s.is_bound OR g.grants <> '' THEN 'FAIL' WHEN d.triggers IS NOT NULL THEN 'warn' ELSE 'ok' END,
         CASE
-            WHEN a.attnum IS NULL THEN format('there is no %s, which is to count rows of %s', n.column, t.name)
+            WHEN f.unfit IS NOT NULL THEN format('%s, which is to count rows of %s, %s', n.column, t.name, f.unfit)
             WHEN g.grants <> '' THEN format('role %s, whose functions a run calls, may not keep %s', current_user, n.column)
             WHEN s.is_bound THEN format('row-level security of %s is on: role %s, whose functions a run calls, would not find every count', t.counter ->> 'table', current_user)
             WHEN d.triggers IS NOT NULL THEN format('runs keep %s, and so does a trigger, it seems: %s', n.column, d.triggers)
             ELSE format('runs and restores keep %s', n.column)
         END,
         CASE
-            WHEN a.attnum IS NULL THEN 'correct or remove counter in targets.yaml, then: orphan-cleaner target print, and target apply'
+            WHEN f.unfit IS NOT NULL THEN 'correct or remove counter in targets.yaml, then: orphan-cleaner target print, and target apply'
             WHEN g.grants <> '' THEN 'psql -f sql/roles.sql; or: ' || g.grants
             WHEN s.is_bound THEN format('as a superuser: ALTER ROLE %I BYPASSRLS; or, as the owner of the table: ALTER TABLE %s DISABLE ROW LEVEL SECURITY', current_user, t.counter ->> 'table')
             WHEN d.triggers IS NOT NULL THEN 'if it does, remove counter from targets.yaml, then: orphan-cleaner target print, and target apply'
@@ -393,6 +400,27 @@ AS $$
         JOIN pg_namespace AS h ON h.oid = c.relnamespace
     ) ON format('%I.%I', h.nspname, c.relname) = t.counter ->> 'table'
     LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = t.counter ->> 'column' AND NOT a.attisdropped
+    -- What target print would refuse.
+    CROSS JOIN LATERAL (
+        SELECT CASE
+            WHEN a.attnum IS NULL THEN 'is not there'
+            WHEN a.attgenerated <> '' THEN 'is generated'
+            WHEN a.atttypid NOT IN ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'numeric'::regtype)
+                THEN 'is of type ' || format_type(a.atttypid, a.atttypmod)
+            WHEN c.relkind <> 'r' OR NOT EXISTS (
+                SELECT
+                FROM pg_index AS i
+                WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL
+                    AND ARRAY(
+                        SELECT k.attname::text
+                        FROM unnest(i.indkey::smallint []) WITH ORDINALITY AS p (attnum, place)
+                        LEFT JOIN pg_attribute AS k ON k.attrelid = c.oid AND k.attnum = p.attnum
+                        WHERE p.place <= i.indnkeyatts
+                        ORDER BY k.attname
+                    ) = ARRAY(SELECT k.name FROM jsonb_object_keys(t.counter -> 'key') AS k (name) ORDER BY k.name COLLATE "C")
+            ) THEN 'is in no ordinary table with its key unique'
+        END AS unfit
+    ) AS f
     CROSS JOIN LATERAL (SELECT coalesce(row_security_active(c.oid), false) AS is_bound) AS s
     CROSS JOIN LATERAL (
         SELECT string_agg(format('GRANT %s TO %I', l.lacks, current_user), '; ') AS grants

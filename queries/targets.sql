@@ -230,16 +230,18 @@ SELECT coalesce(
 )::text AS taken;
 
 -- name: TargetHolding :one
--- The statement that counts the candidates with rows in a target, or an empty text where its functions are not there.
+-- The statement that counts the candidates with rows in a target, or an empty text where its functions or its table are not there.
 -- Locks: none beyond the catalog. Index: those of the catalog. Rows: none.
 SELECT CASE
     WHEN to_regprocedure(format('orphan_cleaner.%I(uuid [])', @name::text || '_holders')) IS NULL THEN ''
+    WHEN EXISTS (SELECT FROM orphan_cleaner.targets AS t WHERE t.name = @name::text AND to_regclass(t.table_name) IS NULL) THEN ''
     ELSE format('SELECT count(*) FROM orphan_cleaner.%I(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c))', @name::text || '_holders')
 END::text AS holding;
 
 -- name: TargetList :many
 -- The registry, in the order of the sweep: each target with the digest that was printed (empty: built in), and with that
--- of its functions as they are; and how the table of a delete differs from what its backup was printed for.
+-- of its functions as they are; and how the table differs from what its backup was printed for, of an update in the columns
+-- that its functions name.
 -- Locks: ACCESS SHARE on targets. Index: none needed: a few rows. Rows: the targets, their functions and columns.
 SELECT
     t.name, t.table_name, t.user_column, t.action, coalesce(extract(EPOCH FROM t.retention), 0)::bigint AS retention_seconds, t.limits,
@@ -268,6 +270,11 @@ SELECT
             SELECT unnest(substring(f.prosrc FROM '''(\{"[^}]*\})''::name \[\] IS DISTINCT')::name []) AS attname
             FROM pg_catalog.pg_proc AS f
             WHERE f.pronamespace = 'orphan_cleaner'::regnamespace AND f.proname = t.name || '_audit_deleted'
+            UNION ALL
+            SELECT a.attname
+            FROM pg_catalog.pg_proc AS f
+            JOIN pg_catalog.pg_attribute AS a ON a.attrelid = to_regclass(t.backup_table) AND a.attnum > 0 AND NOT a.attisdropped AND f.prosrc ~ format('\."?%s\M', a.attname)
+            WHERE f.pronamespace = 'orphan_cleaner'::regnamespace AND f.proname = t.name || '_keep' AND a.attname NOT IN ('set_to', 'backed_up_at', 'run_id')
         ) AS p
         FULL JOIN (
             SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type
@@ -282,8 +289,8 @@ SELECT
             FROM pg_catalog.pg_attribute AS a
             WHERE a.attrelid = to_regclass(t.backup_table) AND a.attnum > 0 AND NOT a.attisdropped
         ) AS b ON b.attname = n.attname
-        WHERE t.digest IS NOT NULL AND t.action = 'delete'
-            AND (n.attname IS NULL OR p.attname IS NULL OR n.type IS DISTINCT FROM b.type)
+        WHERE t.digest IS NOT NULL
+            AND (n.attname IS NULL OR p.attname IS NULL AND t.action = 'delete' OR p.attname IS NOT NULL AND n.type IS DISTINCT FROM b.type)
     ), '')::text AS columns_differ
 FROM orphan_cleaner.targets AS t
 ORDER BY t.ordinal;

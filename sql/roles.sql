@@ -311,7 +311,7 @@ DECLARE
     target record;
     counter record;
 BEGIN
-    FOR target IN SELECT t.table_name, t.action, t.counter, t.audit_table, t.backup_table FROM orphan_cleaner.targets AS t LOOP
+    FOR target IN SELECT t.table_name, t.action, t.counter, t.audit_table, t.backup_table FROM orphan_cleaner.targets AS t WHERE to_regclass(t.table_name) IS NOT NULL LOOP
         -- What its functions do, as the owner.
         EXECUTE format('GRANT USAGE ON SCHEMA %s TO orphan_cleaner_owner', (SELECT c.relnamespace::regnamespace FROM pg_class AS c WHERE c.oid = target.table_name::regclass));
         EXECUTE format('GRANT SELECT, INSERT, %s ON %s TO orphan_cleaner_owner', target.action, target.table_name::regclass);

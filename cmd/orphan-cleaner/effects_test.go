@@ -68,6 +68,20 @@ func TestEffects(t *testing.T) {
 	is(t, findings(t, run, exitFailed), "counter", "FAIL", "conversations has no column member_count", "effects set counter=unread")
 	w.Exec("DELETE FROM orphan_cleaner.effects")
 	is(t, findings(t, run, exitDone), "member-count", "ok", "conversations has no column member_count")
+
+	// A role that can be no owner.
+	program(t, w.env, "effects", "set", "owners=promote").expect(t, exitDone)
+	w.Exec("CREATE TYPE rank AS ENUM ('member', 'boss')")
+	for kind, says := range map[string]string{"rank": "of type rank, which has no owner", "text GENERATED ALWAYS AS ('owner') STORED": "generated"} {
+		w.Exec("ALTER TABLE conversation_members DROP COLUMN role, ADD COLUMN role " + kind)
+		w.Roles(rolesFile)
+		is(t, findings(t, run, exitFailed), "owners", "FAIL", "conversation_members.role is "+says, "effects set owners=report")
+	}
+	w.Exec("ALTER TYPE rank RENAME VALUE 'boss' TO 'owner'")
+	w.Exec("ALTER TABLE conversation_members DROP COLUMN role, ADD COLUMN role rank")
+	w.Exec("ALTER TABLE conversation_members_backup ALTER COLUMN role TYPE rank USING NULL")
+	w.Roles(rolesFile)
+	is(t, findings(t, run, exitDone), "owners", "ok", "another member becomes owner")
 }
 
 // Each choice, by itself, is complete after roles.sql: check is green, and the runner's run deletes an

@@ -97,7 +97,7 @@ func encryptionProbe(name, setting string, pool *pgxpool.Pool) check.Probe {
 	return func(ctx context.Context) check.Finding {
 		conn, err := pool.Acquire(ctx)
 		if err != nil {
-			return warning(name, oneLine(err), "check "+setting+" and that the server is up")
+			return warning(name, oneLine(err), strings.ReplaceAll(database.ConnectionHint(err), "DATABASE_URL", setting))
 		}
 		defer conn.Release()
 		cfg := conn.Conn().Config()

@@ -422,6 +422,22 @@ func TestRetireTarget(t *testing.T) {
 	}
 }
 
+// A target whose table was dropped, or has another name now, stops every run until it is retired.
+func TestRetireTargetOfADroppedTable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 20, 1)
+	w.Exec(`CREATE TABLE public.likes (id uuid PRIMARY KEY, user_id uuid NOT NULL)`)
+	dir := filepath.Join(t.TempDir(), "targets")
+	program(t, w.env, "target", "print", writeTargets(t, "targets:\n  - {name: likes, table: public.likes, user: user_id, key: [id], age: none, action: delete}\n"), "--dir", dir).expect(t, exitDone)
+	program(t, w.env, "target", "apply", "--dir", dir).expect(t, exitDone)
+	w.Exec(`DROP TABLE public.likes`)
+	w.Roles(rolesFile)
+	is(t, findings(t, w.env, exitFailed), "table-kind", "FAIL", "likes is registered as a target, and not there", "retire the target, see docs/targets.md")
+	program(t, w.env, "target", "print", writeTargets(t, "targets: []\n"), "--dir", dir).expect(t, exitDone)
+	program(t, w.env, "target", "apply", "--dir", dir).expect(t, exitDone)
+	program(t, w.env, "run").expect(t, exitDone)
+}
+
 // A target in a schema of its own, and what check says without the file: which command is missing, from roles.sql to
 // a column that the next delete could not back up.
 func TestTargetOfAnotherSchema(t *testing.T) {

@@ -230,6 +230,8 @@ func unreadHint(err error) string {
 		return "psql -f sql/roles.sql, as after each migration"
 	case database.Code(err) == database.LockNotAvailable:
 		return "somebody keeps a table locked: SELECT relation::regclass, mode, pid FROM pg_locks WHERE mode = 'AccessExclusiveLock'; one without pid is in pg_prepared_xacts"
+	case database.Transient(err):
+		return database.ConnectionHint(err)
 	default:
 		return "orphan-cleaner check"
 	}

@@ -12,8 +12,11 @@ import (
 
 // readHint is what helps where a table of ours cannot be read.
 func readHint(err error) string {
-	if database.Code(err) == database.NoPrivilege {
+	switch {
+	case database.Code(err) == database.NoPrivilege:
 		return "psql -f sql/roles.sql, then the GRANT to the role as above"
+	case database.Transient(err):
+		return database.ConnectionHint(err)
 	}
 	return "orphan-cleaner migrate up; psql -f sql/roles.sql"
 }

@@ -60,6 +60,9 @@ func connectCause(err error, text string) string {
 	}
 }
 
+// shortTimeout: what ends the first statement of a transaction is not our own limit.
+const shortTimeout = "the server ends statements too soon: ALTER ROLE … RESET statement_timeout, or some seconds"
+
 // ConnectionHint is what to do about a connection that was not made, or was ended at
 // once, by what the server said of it.
 func ConnectionHint(err error) string {
@@ -77,6 +80,8 @@ func ConnectionHint(err error) string {
 		return "psql -f sql/roles.sql gives our roles what they need, CONNECT too"
 	case "53300":
 		return "the server has no connection left: raise max_connections, or the CONNECTION LIMIT of role or database"
+	case StatementTimeout:
+		return shortTimeout
 	case "57P05":
 		return "the server ends idle sessions too soon: ALTER ROLE … SET idle_session_timeout = '1min', or more"
 	case "25P03", "25P04":

@@ -59,6 +59,9 @@ func SaidIn(err error) *Said {
 	if of, is := errors.AsType[*statementError](err); is {
 		said.Query = of.query
 	}
+	if from.Code == StatementTimeout && said.Query == "SettingsApply" {
+		said.Hint = shortTimeout
+	}
 	return said
 }
 

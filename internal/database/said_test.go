@@ -64,6 +64,25 @@ func TestErrorsNameTheirCause(t *testing.T) {
 	}
 }
 
+type timingOut struct{ db.DBTX }
+
+func (timingOut) Exec(context.Context, string, ...any) (pgconn.CommandTag, error) {
+	return pgconn.CommandTag{}, &pgconn.PgError{Code: "57014"}
+}
+
+// Whose limit a statement ran into: the first of a transaction sets our own.
+func TestErrorsOfTheRolesTimeout(t *testing.T) {
+	t.Parallel()
+	const hint = "hint: the server ends statements too soon: ALTER ROLE … RESET statement_timeout"
+	q := database.Queries(timingOut{})
+	if err := q.SettingsApply(t.Context(), db.SettingsApplyParams{}); !strings.Contains(err.Error(), hint) {
+		t.Error(err)
+	}
+	if err := q.PreflightQualify(t.Context()); strings.Contains(err.Error(), hint) {
+		t.Error(err)
+	}
+}
+
 // What fails at COMMIT is told of COMMIT.
 func TestErrorsAtCommit(t *testing.T) {
 	t.Parallel()

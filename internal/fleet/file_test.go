@@ -83,7 +83,7 @@ func TestLoadWrong(t *testing.T) {
 		shards + "waves: null\n":                                         ":2:1: waves is empty",
 		shards + "max_qps: 0.01\njob_timeout: 5m\n":                      ":2:1: max_qps is 0.01: in a job_timeout of 5m that is less than a call for each of 4 workers",
 		shards + "max_qps: 1e-300\njob_timeout: 7d\n":                    ":2:1: max_qps is 1e-300: it must be 0.01",
-		"shards: [{name: a, url_file: /dev/null}]\n":                     ":1:1: shard a: its URL cannot be read: read /dev/null: is a pipe or a device",
+		"shards: [{name: a, url_file: /dev/null}]\n":                     ":1:1: shard a: /dev/null is empty",
 		shards + "limits: {dele: 1}\n":                                   `:2:1: "dele" is no limit`,
 		shards + "limits: {delete-share: 5}\n":                           ":2:1: delete-share is 5: it must be a share",
 		shards + "job_timeout: 5\n":                                      ":2:14: ",

@@ -4,6 +4,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/printer"
 	"github.com/nova-social/orphan-cleaner/internal/testdb"
 )
@@ -67,4 +70,29 @@ func TestCompare(t *testing.T) {
 	}
 	up(t, d, dir)
 	agree("down and up again")
+}
+
+// A column that an update keeps, and that is of another type or gone, is named without the file; one that it leaves alone is not.
+func TestDriftedUpdate(t *testing.T) {
+	t.Parallel()
+	d, dir := testdb.New(t), t.TempDir()
+	d.Exec(content)
+	printed(t, d, dir, contentFile)
+	up(t, d, dir)
+	for _, c := range []struct{ sql, differ string }{
+		{`ALTER TABLE content.posts ADD more text, ALTER "Likes" TYPE integer`, ""},
+		{`ALTER TABLE content.posts ALTER state DROP DEFAULT, ALTER state TYPE text`, "column state is text, and was content.state"},
+		{`ALTER TABLE content.posts RENAME author_id TO author`, "column author_id is gone, column state is text, and was content.state"},
+	} {
+		d.Exec(c.sql)
+		registry, err := database.Once(t.Context(), d.Pool, pgx.ReadOnly, printer.Registry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range registry {
+			if r.Name == "posts" && r.Columns != c.differ || r.Name != "posts" && r.Columns != "" {
+				t.Errorf("%s: %s: %q", c.sql, r.Name, r.Columns)
+			}
+		}
+	}
 }

@@ -354,8 +354,10 @@ func TestTargetCountersNeedRights(t *testing.T) {
 			`GRANT UPDATE ON posts TO orphan_cleaner_owner; REVOKE UPDATE ("Posts"), SELECT (part) ON blogs FROM orphan_cleaner_owner`,
 			`counter-of-posts: role orphan_cleaner_owner, whose functions a run calls, may not keep public.blogs."Posts"; hint: psql -f sql/roles.sql; or: GRANT SELECT (part) ON public.blogs TO orphan_cleaner_owner; GRANT UPDATE ("Posts") ON public.blogs TO orphan_cleaner_owner`,
 		},
-		{`GRANT UPDATE ("Posts"), SELECT (part) ON blogs TO orphan_cleaner_owner; ALTER TABLE blogs RENAME COLUMN "Posts" TO posts`, `counter-of-posts: there is no public.blogs."Posts", which is to count rows of posts; hint: correct or remove counter in targets.yaml`},
-		{`ALTER TABLE blogs RENAME COLUMN posts TO "Posts"; ALTER TABLE blogs ENABLE ROW LEVEL SECURITY`, "counter-of-posts: row-level security of public.blogs is on"},
+		{`GRANT UPDATE ("Posts"), SELECT (part) ON blogs TO orphan_cleaner_owner; ALTER TABLE blogs RENAME COLUMN "Posts" TO posts`, `counter-of-posts: public.blogs."Posts", which is to count rows of posts, is not there; hint: correct or remove counter in targets.yaml`},
+		{`ALTER TABLE blogs RENAME COLUMN posts TO "Posts"; ALTER TABLE posts ALTER likes DROP DEFAULT, ALTER likes TYPE text`, "counter-of-likes: public.posts.likes, which is to count rows of likes, is of type text; hint: correct or remove counter in targets.yaml"},
+		{`ALTER TABLE posts ALTER likes TYPE integer USING likes::integer; ALTER TABLE blogs DROP CONSTRAINT blogs_pkey`, `counter-of-posts: public.blogs."Posts", which is to count rows of posts, is in no ordinary table with its key unique; hint: correct`},
+		{`ALTER TABLE blogs ADD PRIMARY KEY (id, part); ALTER TABLE blogs ENABLE ROW LEVEL SECURITY`, "counter-of-posts: row-level security of public.blogs is on"},
 	} {
 		w.db.Script(c.undo)
 		if _, err := w.run(); err == nil || !strings.Contains(err.Error(), run.ErrPreflight.Error()) || !strings.Contains(err.Error(), c.says) {

@@ -3,19 +3,36 @@ package textfile
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
-// Read is os.ReadFile, but of files alone: a pipe that nobody writes into, or a device
-// without an end, would be read for ever.
+// Limit is how many bytes a file may have, so that a device without an end is not read for ever.
+const Limit = 4 << 20
+
+// Read is os.ReadFile with that limit. A pipe may take its place, as in a shell's <(command), but
+// must have somebody who writes into it.
 func Read(path string) ([]byte, error) {
-	info, err := os.Stat(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() && !info.IsDir() { // what is wrong with a directory, the system says
-		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is a pipe or a device, not a file: write its content into a file")}
+	defer func() { _ = file.Close() }() // it was only read
+	text, err := io.ReadAll(io.LimitReader(file, Limit+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(text) > Limit:
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is longer than 4 MiB")}
+	case len(text) == 0 && isPipe(file):
+		return nil, &fs.PathError{Op: "read", Path: path, Err: errors.New("is a pipe that nobody writes into")}
 	}
-	return os.ReadFile(path)
+	return text, nil
+}
+
+func isPipe(file *os.File) bool {
+	info, err := file.Stat()
+	return err == nil && info.Mode()&fs.ModeNamedPipe != 0
 }

@@ -214,7 +214,8 @@ SET LOCAL lock_timeout = '3s';
 -- +goose StatementBegin
 DO $$
 BEGIN
-    IF EXISTS (SELECT FROM orphan_cleaner.{{.Model.Name}}_holders(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c))) THEN
+    -- A table that was dropped has no rows.
+    IF pg_catalog.to_regclass({{literal .Model.Table}}) IS NOT NULL AND EXISTS (SELECT FROM orphan_cleaner.{{.Model.Name}}_holders(ARRAY(SELECT c.user_id FROM orphan_cleaner.candidates AS c))) THEN
         RAISE EXCEPTION 'refusing to drop target {{.Model.Name}}: candidates have rows in it, which nobody would clean any more'
             USING HINT = 'Wait until they are cleaned or have returned: orphan-cleaner status. A row whose age is null is never cleaned: set its age, or delete it.';
     END IF;
