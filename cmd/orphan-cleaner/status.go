@@ -40,7 +40,10 @@ func (cmd *StatusCmd) Run(ctx context.Context, s *streams) error {
 	defer pool.Close()
 	for {
 		st, err := database.Once(ctx, pool, pgx.ReadOnly, cmd.read)
-		if err != nil {
+		switch {
+		case err != nil && cmd.Watch > 0 && ctx.Err() != nil: // interrupted while it reads, not while it waits
+			return nil
+		case err != nil:
 			return err
 		}
 		if cmd.Watch > 0 && isTerminal(s.out) {
