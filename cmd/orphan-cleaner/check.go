@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +52,9 @@ func (cmd *CheckCmd) Run(ctx context.Context, s *streams) error {
 	defer closeClient(client, log)
 	if cmd.RedisURL != "" {
 		probes = append(probes, cmd.redisProbe(log))
+	}
+	if slices.ContainsFunc(cmd.Events, func(sink string) bool { return strings.HasPrefix(sink, "file:") }) {
+		probes = append(probes, cmd.filesProbe)
 	}
 	if cmd.DatabaseURLFile != "" {
 		probes = append(probes, fileProbe("DATABASE_URL_FILE", cmd.DatabaseURLFile))

@@ -115,6 +115,23 @@ func (f *EventFlags) redisProbe(log *slog.Logger) check.Probe {
 	}
 }
 
+// filesProbe looks whether events could be appended to their files; it makes none.
+func (f *EventFlags) filesProbe(context.Context) check.Finding {
+	const name = "events-file"
+	var paths []string
+	for _, sink := range f.Events {
+		path, isFile := strings.CutPrefix(sink, "file:")
+		if !isFile {
+			continue
+		}
+		if err := events.Appendable(path); err != nil {
+			return warning(name, oneLine(err), "events wait until the file can be written: make its directory, let this program's user write there, or correct ORPHAN_CLEANER_EVENTS")
+		}
+		paths = append(paths, path)
+	}
+	return fine(name, "events may be added to "+strings.Join(paths, ", "))
+}
+
 // info is a field of INFO, or says that it may not be read.
 func info(ctx context.Context, client redis.UniversalClient, field string) string {
 	text, err := client.Info(ctx).Result()

@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -201,6 +203,29 @@ func TestEventSettings(t *testing.T) {
 	}
 	if out := program(t, w.env, "run", "--events=stdout").expect(t, exitDone).stdout; strings.Count(out, `"type":"member.left"`) != 3 {
 		t.Errorf("stdout:\n%s", out)
+	}
+}
+
+// What check says of files where events go there. It makes none.
+func TestCheckFilesForEvents(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 100, 3)
+	directory := t.TempDir()
+	path := filepath.Join(directory, "events.jsonl")
+	is(t, findings(t, w.env, exitDone, "--events=file:"+path), "events-file", "ok", path)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("check made the file: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	is(t, findings(t, w.env, exitDone, "--events=file:"+path), "events-file", "ok", path)
+	for bad, says := range map[string]string{
+		filepath.Join(directory, "none", "events.jsonl"): "no file can be made in " + filepath.Join(directory, "none") + ": no such file",
+		filepath.Join(path, "events.jsonl"):              "not a directory",
+		directory:                                        "no regular file",
+	} {
+		is(t, findings(t, w.env, exitDone, "--events=file:"+path, "--events=file:"+bad), "events-file", "warn", says, "events wait")
 	}
 }
 

@@ -48,6 +48,10 @@ func explain(err error, login, command string) error {
 			group := groupRole(command)
 			fmt.Fprintf(&more, "; role %s may not do this; fix: DATABASE_URL of a member of %s, or GRANT %s TO %s, after psql -f sql/roles.sql; a member already: it has NOINHERIT, ALTER ROLE %[4]s INHERIT, REVOKE and GRANT again", login, group, group, login)
 		}
+	case database.ReadOnly, featureNotSupported:
+		if said.SQLState == database.ReadOnly || strings.HasSuffix(said.Message, " during recovery") {
+			more.WriteString("; the server takes no writes: it is a standby, or default_transaction_read_only is on; fix: point DATABASE_URL at the primary, or ALTER ROLE " + login + " RESET default_transaction_read_only")
+		}
 	case undefinedTable, undefinedSchema, undefinedFunction:
 		switch ours := ourName.MatchString(said.Message); {
 		case ours && !isMigrate:
@@ -66,6 +70,8 @@ func explain(err error, login, command string) error {
 var ourName = regexp.MustCompile(`\borphan_cleaner(_goose)?\b|\bconversation_members_(audit|backup)|\bdeleted_members_list\b`)
 
 const (
+	featureNotSupported = "0A000"
+
 	undefinedTable    = "42P01"
 	undefinedSchema   = "3F000"
 	undefinedFunction = "42883"

@@ -91,4 +91,10 @@ func TestMigrateRefuses(t *testing.T) {
 	if e := program(t, env, "migrate", "up").expect(t, exitFailed); !strings.Contains(e.stderr, "migrating up 00001_create_runs.sql: refusing to migrate") || !strings.Contains(e.stderr, "docs/upgrading.md") {
 		t.Errorf("%s", e)
 	}
+
+	taken := testdb.NewBare(t)
+	taken.Roles(rolesFile)
+	taken.Exec("CREATE TABLE conversation_members_audit ()")
+	program(t, []string{"DATABASE_URL=" + taken.URL}, "migrate", "up").expect(t, exitFailed)
+	is(t, findings(t, append(w.env, "DATABASE_URL="+taken.Login("orphan_cleaner_runner")), exitFailed), "schema", "FAIL", "no migration has been applied", "migrate up")
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,6 +49,9 @@ func New(pool *pgxpool.Pool, log *slog.Logger, schemaVersion int64, probes ...Pr
 func (c *Preflight) ForRun(isDry bool) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		findings := c.Check(ctx, !isDry)
+		if isDry { // it only reads
+			findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.Name == "primary" })
+		}
 		findings.Log(c.log)
 		return findings.Err()
 	}
@@ -85,7 +89,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 		return
 	}
 	f.verdict(server.VersionNum >= minServerVersion, "version", "15 or newer", "PostgreSQL "+server.Version+" is older than 15", "upgrade the server")
-	f.verdict(!server.InRecovery || !repair, "primary", "accepts writes", "the server is a standby: it takes no writes", "point DATABASE_URL at the primary")
+	f.verdict(!server.InRecovery, "primary", "accepts writes", "the server is a standby: it takes no writes", "point DATABASE_URL at the primary")
 	f.verdict(server.ReplicationRole == "origin", "triggers-fire", "session_replication_role is origin",
 		"session_replication_role is "+server.ReplicationRole+": foreign keys and other triggers would not fire",
 		"ALTER ROLE "+server.RoleName+" RESET session_replication_role, or take it out of the options in DATABASE_URL")
@@ -119,7 +123,7 @@ func (c *Preflight) checkDatabase(ctx context.Context, repair bool, f *Findings)
 		*f = append(*f, *hidden)
 		return
 	}
-	if !c.checkSchema(ctx, objects.HasGoose, server, f) {
+	if !c.checkSchema(ctx, objects, server, f) {
 		return
 	}
 	if !f.verdict(objects.ObjectsMissing == "", "tables", "all of ours are there", objects.ObjectsMissing+" not there, though its migration was applied",
@@ -180,13 +184,16 @@ func Clock(ctx context.Context, pool *pgxpool.Pool) error {
 	return found.Err()
 }
 
-func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, server db.PreflightServerRow, f *Findings) bool {
-	const up = "orphan-cleaner migrate up"
-	if !hasGoose {
-		return f.verdict(false, "schema", "", "no migration has been applied", up)
+func (c *Preflight) checkSchema(ctx context.Context, objects db.PreflightObjectsRow, server db.PreflightServerRow, f *Findings) bool {
+	const up, none = "orphan-cleaner migrate up", "no migration has been applied"
+	if !objects.HasGoose {
+		return f.verdict(false, "schema", "", none, up)
 	}
 	version, err := ask(ctx, c, func(ctx context.Context, q *db.Queries) (int64, error) { return q.PreflightVersion(ctx) })
 	switch want := c.schemaVersion; {
+	// A first migration that was refused leaves its version table behind, and nothing else.
+	case err != nil && strings.Contains(objects.ObjectsMissing, "orphan_cleaner.runs"):
+		return f.verdict(false, "schema", "", none, up)
 	case err != nil:
 		return f.verdict(false, "schema", "", "orphan_cleaner_goose cannot be read: "+err.Error(), grantRunner(server))
 	case version > want:

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
 )
 
 // lineSink writes a JSON object a line.
@@ -69,6 +72,30 @@ func (s *lineSink) Deliver(ctx context.Context, events []Event) (int, error) {
 	}
 }
 
+var errIrregular = errors.New("it is no regular file, so nobody can tell when it has them")
+
+// Appendable says why events could not be appended to a file, and does not make it.
+func Appendable(path string) error {
+	switch info, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		const writeAndSearch = 3
+		directory := filepath.Dir(path)
+		if err := syscall.Access(directory, writeAndSearch); err != nil {
+			return fmt.Errorf("no file can be made in %s: %w", directory, err)
+		}
+		return nil
+	case err != nil:
+		return err
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("%s: %w", path, errIrregular)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
 // appendTo ends a line that a full disk or a crash cut: it is no JSON, and its event is
 // written once more.
 func appendTo(path string, lines []byte) error {
@@ -81,7 +108,7 @@ func appendTo(path string, lines []byte) error {
 	switch {
 	case err != nil:
 	case !info.Mode().IsRegular():
-		err = errors.New("it is no regular file, so nobody can tell when it has them")
+		err = errIrregular
 	case info.Size() > 0:
 		if _, err = file.ReadAt(last, info.Size()-1); err == nil && last[0] != '\n' {
 			lines = append([]byte("\n"), lines...)

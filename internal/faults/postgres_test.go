@@ -167,6 +167,12 @@ func readOnlyStandby(w *world) {
 	replica := standby(w.t, primary)
 	w.env = []string{"DATABASE_URL=" + replica.URL("messaging")}
 	w.expect(w.run(), want{exit: 1, state: "failed", shows: "the server is a standby: it takes no writes", gone: nothing})
+	if e := spawn(w.t, w.settings(), w.program, "check").wait(); e.status != 1 || !strings.Contains(e.stdout, "FAIL  primary: the server is a standby") {
+		w.t.Errorf("check: %s", e)
+	}
+	if e := spawn(w.t, w.settings(), w.program, "pause", "--reason=test").wait(); e.status != 1 || !strings.Contains(e.stderr, "fix: point DATABASE_URL at the primary") {
+		w.t.Errorf("pause: %s", e)
+	}
 	// A dry run only reads.
 	w.expect(w.run("--dry-run"), want{exit: 0, state: "succeeded", gone: nothing})
 	w.expect(w.run(), want{exit: 1, state: "failed", shows: "the server is a standby: it takes no writes", gone: nothing})
