@@ -49,7 +49,10 @@ func (c *Preflight) ForRun(isDry bool) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		findings := c.Check(ctx, !isDry)
 		findings.Log(c.log)
-		return findings.Err()
+		if c.url != "" {
+			return findings.Err("fleet check")
+		}
+		return findings.Err("check")
 	}
 }
 
@@ -177,7 +180,7 @@ func Clock(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 	var found Findings
 	checkSkew(there, asked, time.Now(), &found)
-	return found.Err()
+	return found.Err("check")
 }
 
 func (c *Preflight) checkSchema(ctx context.Context, hasGoose bool, server db.PreflightServerRow, f *Findings) bool {
