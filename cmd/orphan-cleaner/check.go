@@ -134,7 +134,7 @@ func (cmd *CheckCmd) print(s *streams, findings check.Findings) (err error) {
 	if err != nil {
 		return fmt.Errorf("writing the findings: %w", err)
 	}
-	if err := findings.Err(); err != nil {
+	if err := findings.Err("check"); err != nil {
 		return shownError{err}
 	}
 	return nil

@@ -69,6 +69,7 @@ func plainly(text string) string {
 	for _, p := range []struct{ said, plain string }{
 		{`expected a valid \d+ bit u?int but got ("-?\d+")`, "$1 is too large a number"},
 		{`expected a valid \d+ bit u?int but got (".*?")`, "$1 is not a whole number"},
+		{`(unknown flag -\d+), did you mean .*`, "$1"},
 		{`unexpected argument ,`, `unexpected argument "",`},
 		{`unexpected argument$`, `unexpected argument ""`},
 		{`expected a float but got (".*?") \(\w+\)`, "$1 is not a number such as 0.05"},

@@ -197,7 +197,7 @@ func (cmd *FleetCheckCmd) print(s *streams, all []shardFindings) error {
 			}
 		}
 		t.AppendRow(table.Row{name, counts[check.OK], counts[check.Warn], counts[check.Fail]})
-		if err := one.Findings.Err(); err != nil {
+		if err := one.Findings.Err("fleet check"); err != nil {
 			failed = append(failed, err)
 		}
 	}

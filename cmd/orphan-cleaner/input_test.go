@@ -126,6 +126,7 @@ func TestWrongUsage(t *testing.T) {
 		"rate in words, set":   {env: []string{"ORPHAN_CLEANER_MAX_QPS=fast"}, says: []string{`--max-qps: "fast" is not a number such as 0.05`, "ORPHAN_CLEANER_MAX_QPS"}},
 		"negative limit apart": {args: []string{"run", "--max-delete-share", "-0.1"}, says: []string{`--max-delete-share: "-0.1" begins with a dash, which no value does`}},
 		"negative run":         {args: []string{"restore", "--run", "-1"}, says: []string{`--run: "-1" begins with a dash, which no value does`, "see: orphan-cleaner restore --help"}},
+		"approve a negative":   {args: []string{"fleet", "approve", "-1"}, says: []string{"unknown flag -1; see: orphan-cleaner fleet approve --help"}},
 		// The example can be copied, and the name can be exported.
 		"no database, whole":  {unset: database, says: []string{"export DATABASE_URL=postgres://user@host:5432/messaging"}},
 		"mysql":               {env: []string{database + "mysql://u@h/messaging"}, says: []string{"want postgres://user@host:5432/messaging"}},

@@ -33,5 +33,8 @@ func (f *LogFlags) logger(s *streams) *slog.Logger {
 	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
 		level = slog.LevelInfo
 	}
-	return telemetry.NewLogger(w, f.LogFormat, level)
+	log := telemetry.NewLogger(w, f.LogFormat, level)
+	slog.SetLogLoggerLevel(slog.LevelDebug)
+	slog.SetDefault(log) // also of package log: net/http writes there, past every ErrorLog
+	return log
 }

@@ -231,6 +231,23 @@ func TestCheckSourceSays(t *testing.T) {
 			}
 		})
 	}
+	// What net/http logs by itself is a line of ours, and only for who debugs.
+	short := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, buffered, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}of nobody")
+		_, _ = io.Copy(io.Discard, buffered) // until the client has read it, and goes
+	}))
+	defer short.Close()
+	for level, want := range map[string]bool{"info": false, "debug": true} {
+		e := program(t, []string{"AUTH_SERVICE_URL=rest+" + short.URL, "ORPHAN_CLEANER_LOG_LEVEL=" + level}, "check", "--source", "--canary-alive="+living.String()).expect(t, exitFailed)
+		if strings.Contains(e.stderr, "DEBUG orphan_cleaner: Unsolicited response") != want || strings.Contains(e.stderr, "Unsolicited") != want {
+			t.Errorf("at %s: %s", level, e)
+		}
+	}
 	e := program(t, []string{"AUTH_SERVICE_URL=rest+http://127.0.0.1:1"}, "check", "--source").expect(t, exitUsage)
 	if !strings.Contains(e.stderr, "add --canary-alive=UUID") {
 		t.Errorf("without a user who exists: %s", e)

@@ -53,7 +53,10 @@ func (c *Preflight) ForRun(isDry bool) func(ctx context.Context) error {
 			findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.Name == "primary" })
 		}
 		findings.Log(c.log)
-		return findings.Err()
+		if c.url != "" {
+			return findings.Err("fleet check")
+		}
+		return findings.Err("check")
 	}
 }
 
@@ -181,7 +184,7 @@ func Clock(ctx context.Context, pool *pgxpool.Pool) error {
 	}
 	var found Findings
 	checkSkew(there, asked, time.Now(), &found)
-	return found.Err()
+	return found.Err("check")
 }
 
 func (c *Preflight) checkSchema(ctx context.Context, objects db.PreflightObjectsRow, server db.PreflightServerRow, f *Findings) bool {

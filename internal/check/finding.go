@@ -33,8 +33,9 @@ type Findings []Finding
 // Probe is a check beside the database's own.
 type Probe func(ctx context.Context) Finding
 
-// Err is a [run.ErrPreflight] that names the first failure, or nil.
-func (f Findings) Err() error {
+// Err is a [run.ErrPreflight] that names the first failure, and the command that shows
+// the others, or nil.
+func (f Findings) Err(command string) error {
 	var first *Finding
 	more := -1
 	for _, finding := range f {
@@ -48,7 +49,7 @@ func (f Findings) Err() error {
 	case first == nil:
 		return nil
 	case more > 0:
-		return fmt.Errorf("%w: %s: %s; hint: %s (%d more: orphan-cleaner check)", run.ErrPreflight, first.Name, first.Message, first.Hint, more)
+		return fmt.Errorf("%w: %s: %s; hint: %s (%d more: orphan-cleaner %s)", run.ErrPreflight, first.Name, first.Message, first.Hint, more, command)
 	default:
 		return fmt.Errorf("%w: %s: %s; hint: %s", run.ErrPreflight, first.Name, first.Message, first.Hint)
 	}

@@ -150,6 +150,8 @@ func (s *Source) attempt(ctx context.Context, ids []uuid.UUID, answer *source.An
 	switch {
 	case response.StatusCode/100 == 3:
 		return failed(source.Malformed, "the answer is %s, a redirect, which is not followed; write where it leads into AUTH_SERVICE_URL", token.Clean(response.Status))
+	case response.StatusCode != http.StatusOK && len(text) == 0:
+		return failed(reasonOf(response.StatusCode), "the answer is %s, without a body", token.Clean(response.Status))
 	case response.StatusCode != http.StatusOK:
 		return failed(reasonOf(response.StatusCode), "the answer is %s: %s", token.Clean(response.Status), token.Clean(string(text)))
 	case err != nil:

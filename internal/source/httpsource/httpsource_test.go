@@ -121,6 +121,10 @@ func TestMissing(t *testing.T) {
 	if _, err := client.Health(t.Context()); err == nil || strings.Contains(err.Error(), "sesame") {
 		t.Errorf("the token as a content encoding: %v", err)
 	}
+	server.Config.Handler = says(503, "", "")
+	if _, err := client.Missing(t.Context(), ids); err == nil || !strings.HasSuffix(err.Error(), "the answer is 503 Service Unavailable, without a body") {
+		t.Errorf("without a body: %v", err)
+	}
 	server.Config.Handler = says(500, "text/plain", "Bearer sesame is not known")
 	if _, err := client.Health(t.Context()); err == nil || strings.Contains(err.Error(), "sesame") {
 		t.Errorf("health: %v", err)
