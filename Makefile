@@ -13,7 +13,7 @@ LDFLAGS     := -X main.version=$(VERSION)
 # -race, as in CI: it needs a C compiler, and half as long again.
 RACE        ?=
 TESTFLAGS   ?=
-TEST_TIMEOUT ?= 25m
+TEST_TIMEOUT ?= 40m
 PACKAGES    ?= ./...
 
 # What the stock goose is built without: every database but PostgreSQL.

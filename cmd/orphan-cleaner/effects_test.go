@@ -72,7 +72,7 @@ func TestEffects(t *testing.T) {
 	// A role that can be no owner.
 	program(t, w.env, "effects", "set", "owners=promote").expect(t, exitDone)
 	w.Exec("CREATE TYPE rank AS ENUM ('member', 'boss')")
-	for kind, says := range map[string]string{"rank": "of type rank, which has no owner", "text GENERATED ALWAYS AS ('owner') STORED": "generated"} {
+	for kind, says := range map[string]string{"rank": "of type public.rank, which has no owner", "text GENERATED ALWAYS AS ('owner') STORED": "generated"} {
 		w.Exec("ALTER TABLE conversation_members DROP COLUMN role, ADD COLUMN role " + kind)
 		w.Roles(rolesFile)
 		is(t, findings(t, run, exitFailed), "owners", "FAIL", "conversation_members.role is "+says, "effects set owners=report")
