@@ -237,7 +237,7 @@ func TestCheckSourceSays(t *testing.T) {
 		if err != nil {
 			return
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}of nobody")
 		_, _ = io.Copy(io.Discard, buffered) // until the client has read it, and goes
 	}))
