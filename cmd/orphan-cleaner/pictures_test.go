@@ -28,6 +28,8 @@ var pictureNoise = []struct {
 	{regexp.MustCompile(`\d?\d [A-Z][a-z]{2}\b`), "31 Jan"},
 	{regexp.MustCompile(`\b\d\d:\d\d\b`), "22:00"},
 	{regexp.MustCompile(`127\.0\.0\.1:\d+`), "localhost:9080"},
+	{regexp.MustCompile(`seconds=\d+(\.\d+)?`), "seconds=0.1"}, // a whole second has no point
+	{regexp.MustCompile(`\b\d(\d\.\d)\b`), " $1"},
 	{regexp.MustCompile(`\b\d+\.\d\b`), "0.1"},
 	{regexp.MustCompile(`\d+ms\b`), "1ms"},
 	{regexp.MustCompile(`\bby \S+ \(postgres\)`), "by oncall (postgres)"},
