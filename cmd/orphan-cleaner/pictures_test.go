@@ -41,7 +41,7 @@ var pictureNoise = []struct {
 	// bench: its columns are as wide as its figures
 	{regexp.MustCompile(`Runbook 0.1`), "Runbook 5.1"},
 	{regexp.MustCompile(`verified in .* users a second`), "verified in 0.01 s: 24000 users a second"},
-	{regexp.MustCompile(`here P50 +P99 +times`), "here P50   P99  times"},
+	{regexp.MustCompile(`here P50 +P99 +times([^─]*)─+`), "here P50   P99  times${1}" + strings.Repeat("─", 54)},
 	{regexp.MustCompile(`(?m)(^ +\d+ +\d+ +\d+ +\d+) +\d+\.\d +\d+\.\d +(\d+)`), "$1       0.4   0.9      $2"},
 }
 
