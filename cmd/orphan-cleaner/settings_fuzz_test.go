@@ -154,7 +154,7 @@ func FuzzSettings(f *testing.F) {
 		}
 	}
 	f.Cleanup(func() { os.Args = args })
-	// All is right, and then one thing after the other is not.
+	// All is right, and then one thing after the other is not, by flag and by environment in turn.
 	right := bytes.Repeat([]byte{isGood, 0}, len(all))
 	right[2] = isAbsent // the file that would take the place of the URL
 	f.Add(right)
@@ -165,11 +165,9 @@ func FuzzSettings(f *testing.F) {
 			f.Add(also)
 		}
 		for value := range s.bad {
-			for _, kind := range []byte{isBad, isBad | byFlag} {
-				wrong := bytes.Clone(right)
-				wrong[2*i], wrong[2*i+1] = kind, byte(value)
-				f.Add(wrong)
-			}
+			wrong := bytes.Clone(right)
+			wrong[2*i], wrong[2*i+1] = isBad|[]byte{0, byFlag}[(i+value)%2], byte(value)
+			f.Add(wrong)
 		}
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {

@@ -3,6 +3,7 @@ package authfake
 import (
 	"context"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -10,13 +11,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// OverMessageLimit responds with 8 MiB, twice what a caller should accept.
+// overLimit is more than a caller should accept, 4 MiB.
+var overLimit = sync.OnceValue(func() string { return strings.Repeat("x", 5<<20) })
+
+// OverMessageLimit responds with 5 MiB.
 func OverMessageLimit(_ context.Context, _ int, _ []string, honest func() (*Response, error)) (*Response, error) {
 	return spoil(honest, func(response *Response) {
 		if len(response.Users) == 0 {
 			response.Users = append(response.Users, user(uuid.New()))
 		}
-		response.Users[0].Email = strings.Repeat("x", 8<<20)
+		response.Users[0].Email = overLimit()
 	})
 }
 

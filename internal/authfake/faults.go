@@ -67,7 +67,7 @@ func Faults() []Fault {
 		{Name: "unparsable_ids", About: "ids that are not UUIDs", Reply: UnparsableIDs},
 		{Name: "empty_ids", About: "users without an id", Reply: EmptyIDs},
 		{Name: "bare_hex_ids", About: "UUIDs without dashes", Reply: BareHexIDs},
-		{Name: "over_message_limit", About: "a response of 8 MiB", Reply: OverMessageLimit},
+		{Name: "over_message_limit", About: "a response of 5 MiB", Reply: OverMessageLimit},
 		{Name: "never_answers", About: "silence until the caller hangs up", Hangs: true, Reply: NeverAnswers},
 		{Name: "goaway_mid_call", About: "GOAWAY and a closed connection in mid-call", Reply: GoAwayMidCall},
 		{Name: "drop_mid_call", About: "a connection closed in mid-call without a word", Reply: DropMidCall},

@@ -205,8 +205,9 @@ func (w *world) failing(point string, more ...string) *process {
 	return spawn(w.t, append(w.settings(), "ORPHAN_CLEANER_TEST_FAILPOINT="+point), w.program, append(flags(), more...)...)
 }
 
+// settings have patience with an auth-service whose machine is busy with other tests.
 func (w *world) settings() []string {
-	return append([]string{"AUTH_SERVICE_URL=" + w.auth.URL()}, w.env...)
+	return append([]string{"AUTH_SERVICE_URL=" + w.auth.URL(), "AUTH_SERVICE_TIMEOUT=30s"}, w.env...)
 }
 
 // run makes a run to its end.

@@ -187,8 +187,8 @@ func TestSpans(t *testing.T) {
 	t.Parallel()
 	d := newHistory(t)
 	// Runs that were given up, and so have no sums, and a restore: each is the last of an hour.
-	d.Exec("UPDATE orphan_cleaner.runs SET state = 'abandoned', totals = NULL WHERE members_deleted = 0 AND (run_id % 300 = 0 OR run_id > (SELECT max(run_id) - 3 FROM orphan_cleaner.runs)) AND run_id < (SELECT max(run_id) FROM orphan_cleaner.runs)")
-	d.Exec(`UPDATE orphan_cleaner.runs SET state = 'abandoned', totals = NULL WHERE members_deleted = 0
+	d.Exec("UPDATE orphan_cleaner.runs SET state = 'abandoned', totals = NULL WHERE members_deleted = 0 AND state <> 'refused' AND (run_id % 300 = 0 OR run_id > (SELECT max(run_id) - 3 FROM orphan_cleaner.runs)) AND run_id < (SELECT max(run_id) FROM orphan_cleaner.runs)")
+	d.Exec(`UPDATE orphan_cleaner.runs SET state = 'abandoned', totals = NULL WHERE members_deleted = 0 AND state <> 'refused'
 		AND run_id IN (SELECT max(run_id) FROM orphan_cleaner.runs GROUP BY date_trunc('day', started_at, 'UTC')) AND started_at < now() - interval '2 days'`)
 	d.Exec("UPDATE orphan_cleaner.runs SET kind = 'restore', users_checked = 0 WHERE run_id = (SELECT max(run_id) - 6 FROM orphan_cleaner.runs)")
 	for _, c := range []struct {

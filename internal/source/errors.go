@@ -63,7 +63,8 @@ func (e *BatchError) Unwrap() error { return e.Err }
 // transient tells whether another attempt may succeed where this one failed.
 func (e *BatchError) transient() bool {
 	switch e.Reason {
-	case Transport, Deadline, "status_unavailable", "status_resource_exhausted", "status_aborted":
+	// A quiet standby is behind for as long as it replays a record that it has just received.
+	case Transport, Deadline, Lagging, "status_unavailable", "status_resource_exhausted", "status_aborted":
 		return true
 	}
 	return false
