@@ -3,7 +3,6 @@ package authfake
 import (
 	"context"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,16 +10,13 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// overLimit is more than a caller should accept, 4 MiB.
-var overLimit = sync.OnceValue(func() string { return strings.Repeat("x", 5<<20) })
-
-// OverMessageLimit responds with 5 MiB.
+// OverMessageLimit responds with 5 MiB, more than a caller should accept.
 func OverMessageLimit(_ context.Context, _ int, _ []string, honest func() (*Response, error)) (*Response, error) {
 	return spoil(honest, func(response *Response) {
 		if len(response.Users) == 0 {
 			response.Users = append(response.Users, user(uuid.New()))
 		}
-		response.Users[0].Email = overLimit()
+		response.Users[0].Email = strings.Repeat("x", 5<<20)
 	})
 }
 
