@@ -154,7 +154,8 @@ func FuzzSettings(f *testing.F) {
 		}
 	}
 	f.Cleanup(func() { os.Args = args })
-	// All is right, and then one thing after the other is not, by flag and by environment in turn.
+	// All is right, and then one thing after the other is not: by environment, and by flag
+	// the first of each and what holds the password, which either way must not be shown.
 	right := bytes.Repeat([]byte{isGood, 0}, len(all))
 	right[2] = isAbsent // the file that would take the place of the URL
 	f.Add(right)
@@ -164,10 +165,16 @@ func FuzzSettings(f *testing.F) {
 			also[2*i], also[2*i+1] = isGood, byte(value)
 			f.Add(also)
 		}
-		for value := range s.bad {
-			wrong := bytes.Clone(right)
-			wrong[2*i], wrong[2*i+1] = isBad|[]byte{0, byFlag}[(i+value)%2], byte(value)
-			f.Add(wrong)
+		for value, text := range s.bad {
+			kinds := []byte{isBad}
+			if value == 0 || strings.Contains(text, hidden) {
+				kinds = append(kinds, isBad|byFlag)
+			}
+			for _, kind := range kinds {
+				wrong := bytes.Clone(right)
+				wrong[2*i], wrong[2*i+1] = kind, byte(value)
+				f.Add(wrong)
+			}
 		}
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
