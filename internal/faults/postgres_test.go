@@ -46,7 +46,7 @@ func postgresRows() []row {
 		{"the network goes black while staging", goneBlack},
 		{"staging locked", stagingLocked},
 		{"synchronous_commit = off", synchronousCommitOff},
-		{"statement_timeout of the role", hostileDefaults(`SET statement_timeout = '1ms'`)},
+		{"statement_timeout of the role", hostileDefaults(`SET statement_timeout = '500ms'`)},
 		{"default_transaction_read_only", hostileDefaults(`SET default_transaction_read_only = on`)},
 		{"a trigger raises for one user's rows", rowsKept(triggerKeeps, "kept for accounting", `DROP TRIGGER keep ON conversation_members`)},
 		{"a trigger swallows one user's rows", rowsKept(triggerSwallows, "a trigger or rule keeps them", `DROP TRIGGER keep ON conversation_members`)},

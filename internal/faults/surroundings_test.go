@@ -77,9 +77,12 @@ const (
 		INSERT INTO witness.notes SELECT conversation_id, user_id FROM conversation_members WHERE user_id = '%s'`
 )
 
-// hostileDefaults: what the database sets for every session does not reach a run.
+// hostileDefaults: what the database sets for every session does not reach a run, which
+// takes longer than a statement_timeout of theirs.
 func hostileDefaults(setting string) func(w *world) {
 	return func(w *world) {
+		w.exec(`CREATE FUNCTION witness.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';
+			CREATE TRIGGER slow BEFORE DELETE ON conversation_members FOR EACH STATEMENT EXECUTE FUNCTION witness.slow()`)
 		// What the client sets is stronger than what the database does.
 		w.pool = open(w.t, w.url+"&statement_timeout=0&default_transaction_read_only=off")
 		w.setForDatabase(setting)
