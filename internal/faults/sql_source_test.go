@@ -134,7 +134,7 @@ func tableLocked(w *world) {
 	if _, err := tx.Exec(context.Background(), `LOCK TABLE users`); err != nil {
 		w.t.Fatal(err)
 	}
-	e := w.run("--auth-service-timeout=300ms")
+	e := w.run("--auth-service-timeout=2s")
 	w.expect(e, want{exit: 1, state: "failed", shows: "checking the database of auth-service", gone: nothing})
 	w.bounded()
 	if err := tx.Rollback(context.Background()); err != nil {

@@ -106,7 +106,7 @@ func TestChunksAreWholeBatches(t *testing.T) {
 // Whose row somebody else locks is left for the next run; the others are cleaned.
 func TestLockedRowIsLeftForTheNextRun(t *testing.T) {
 	w := newWorld(t)
-	w.cfg.LockTimeout, w.cfg.Attempts = 20*time.Millisecond, 2
+	w.cfg.LockTimeout, w.cfg.Attempts = 300*time.Millisecond, 2
 	users := w.people(300, 2)
 	w.missingFor(40, users[:3]...)
 	w.db.Settle()
