@@ -44,6 +44,9 @@ func startCluster(t *testing.T, options pgtemp.Options) *pgtemp.Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the log of its server:\n%s", cluster.LogTail(200))
+		}
 		if err := cluster.Stop(); err != nil {
 			t.Error(err)
 		}

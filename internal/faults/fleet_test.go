@@ -351,9 +351,9 @@ func controlClockBack(f *fleet) {
 	control := emptyWorld(f.t, f.program, "", nil)
 	clock := control.ownClock()
 	f.controlledBy(control)
-	clock.jump("+2d", 2*day)
+	clock.jump(2 * day)
 	p := f.stopped("chunk")
-	clock.jump("+0", -2*day)
+	clock.jump(0)
 	f.expect(p.goOn(), want{exit: 0, state: "succeeded"}, all, all, all)
 	f.note.state = ""
 	f.expect(f.run(), want{exit: 1, state: "failed", shows: "the clock of the control database is behind an earlier run"}, all, all, all)

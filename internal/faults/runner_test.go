@@ -260,14 +260,17 @@ func startedAgain(w *world) {
 	w.converges()
 }
 
-// fakeClock is a database server whose clock a file tells how far it is off.
+// fakeClock is a database server whose clock a file's time of modification leads. What a
+// file says would do, too, but reading it allocates memory, and the server reads its clock
+// in signal handlers.
 type fakeClock struct {
 	w    *world
 	file string
+	zero time.Time // the file's time at which the clock is right
 }
 
 // ownClock moves the world to a cluster under libfaketime.
-func (w *world) ownClock() fakeClock {
+func (w *world) ownClock() *fakeClock {
 	w.t.Helper()
 	library := ""
 	for _, pattern := range []string{"/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.so.1"} {
@@ -287,29 +290,39 @@ func (w *world) ownClock() fakeClock {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		w.t.Fatal(err)
 	}
-	clock := fakeClock{w, filepath.Join(dir, "offset")}
-	clock.set("+0")
+	clock := &fakeClock{w, filepath.Join(dir, "now"), time.Now()}
+	if err := os.WriteFile(clock.file, nil, 0o644); err != nil {
+		w.t.Fatal(err)
+	}
 	w.ownCluster(pgtemp.Options{Env: []string{
-		"LD_PRELOAD=" + library, "FAKETIME_TIMESTAMP_FILE=" + clock.file, "FAKETIME_NO_CACHE=1",
+		"LD_PRELOAD=" + library, "FAKETIME=%", "FAKETIME_FOLLOW_FILE=" + clock.file, "FAKETIME_DONT_RESET=1", "FAKETIME_NO_CACHE=1",
 		"FAKETIME_DONT_FAKE_MONOTONIC=1",
 	}})
+	// The clock began with the server.
+	clock.zero = clock.zero.Add(time.Since(clock.now()))
+	clock.set(0)
 	return clock
 }
 
-func (c fakeClock) set(offset string) {
+func (c *fakeClock) now() time.Time {
 	c.w.t.Helper()
-	if err := os.WriteFile(c.file, []byte(offset+"\n"), 0o644); err != nil {
+	return one[time.Time](c.w, `SELECT clock_timestamp()`)
+}
+
+func (c *fakeClock) set(offset time.Duration) {
+	c.w.t.Helper()
+	at := c.zero.Add(offset)
+	if err := os.Chtimes(c.file, at, at); err != nil {
 		c.w.t.Fatal(err)
 	}
 }
 
-// jump sets the clock and makes sure that the server goes by it.
-func (c fakeClock) jump(offset string, by time.Duration) {
+// jump sets the clock to that much off and makes sure that the server goes by it.
+func (c *fakeClock) jump(offset time.Duration) {
 	c.w.t.Helper()
-	before := one[time.Time](c.w, `SELECT clock_timestamp()`)
 	c.set(offset)
-	if moved := one[time.Time](c.w, `SELECT clock_timestamp()`).Sub(before) - by; moved.Abs() > time.Minute {
-		c.w.t.Fatalf("the server's clock is %s off what was wanted", moved)
+	if off := time.Until(c.now()) - offset; off.Abs() > time.Minute {
+		c.w.t.Fatalf("the server's clock is %s off what was wanted", off)
 	}
 }
 
@@ -332,14 +345,14 @@ func clockForward(w *world) {
 		SELECT $1, now() - interval '5 days', last_missing_at, last_missing_run, evidence FROM orphan_cleaner.candidates LIMIT 1`, w.living[3])
 	w.app(`UPDATE %s SET joined_at = '`+one[string](w, `SELECT (now() - interval '20 days')::text`)+`' WHERE user_id = $1`, w.living[3])
 	w.expect(w.after("judge", func() {
-		clock.jump("+31d", 31*day)
+		clock.jump(31 * day)
 		w.exec(`SELECT orphan_cleaner.partitions_ensure(7)`)
 	}), want{exit: 0, state: "succeeded", gone: all})
 	// The runner's own clock shows that the database's is off.
 	w.expect(w.run(), want{exit: 1, state: "failed", shows: "preflight failed: clock-skew", gone: all})
 
 	// Both jumped: who is long due was not seen for longer than max-gap.
-	clock.jump("+0", -31*day)
+	clock.jump(0)
 	w.recorded("-62 days")
 	w.due(w.living[5:8]...)
 	w.exec(`INSERT INTO orphan_cleaner.candidates (user_id, first_missing_at, last_missing_at, last_missing_run, evidence)
@@ -354,9 +367,9 @@ func clockForward(w *world) {
 func clockBack(w *world) {
 	clock := w.ownClock()
 	w.ownLedger()
-	clock.jump("-2d", -2*day)
+	clock.jump(-2 * day)
 	w.expect(w.run(), want{exit: 1, state: "failed", shows: "preflight failed: clock-skew", gone: nothing})
-	clock.jump("+0", 2*day)
+	clock.jump(0)
 	// Both are behind what runs have recorded.
 	w.recorded("2 days")
 	w.expect(w.run(), want{exit: 3, state: "refused", shows: "breaker clock", gone: nothing})
@@ -365,11 +378,11 @@ func clockBack(w *world) {
 	// In mid-run it goes on by what it knew. The audit is not found where it was
 	// looked for: a false alarm, and none too many.
 	e := w.after("judge", func() {
-		clock.jump("-2d", -2*day)
+		clock.jump(-2 * day)
 		w.exec(`SELECT orphan_cleaner.partitions_ensure(7)`)
 	})
 	w.expect(e, want{exit: 1, state: "failed", shows: "count proof failed over the whole run", gone: all})
-	clock.jump("+0", 2*day)
+	clock.jump(0)
 	w.note.shows = "clock-skew; breaker clock"
 	w.converges()
 }

@@ -235,7 +235,7 @@ func otherDatabase(w *world) {
 // are unknown. An idle primary is no lag, as long as the standby hears of it. One that
 // hears of nothing cannot prove anything.
 func standbyBehind(w *world) {
-	primary := startCluster(w.t, pgtemp.Options{})
+	primary := startCluster(w.t, pgtemp.Options{Settings: map[string]string{"autovacuum": "off"}}) // its ANALYZE commits
 	d := usersDB{w, open(w.t, primary.URL("postgres"))}
 	d.honest()
 	d.exec(`CREATE ROLE unprivileged LOGIN`)
