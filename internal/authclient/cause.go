@@ -1,6 +1,7 @@
 package authclient
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 
@@ -51,7 +52,7 @@ func causeOf(text string, answered, inTLS bool, token source.Token) (cause strin
 		return token.Clean(head) + ": that is no gRPC: a web server, or a proxy that does not reach auth-service; is the port right?", true
 	}
 	if answered {
-		return token.Clean(text), false
+		return cmp.Or(token.Clean(text), "the server gives no reason: look in the log of auth-service"), false
 	}
 	cause = token.Clean(noise.ReplaceAllString(text, ""))
 	if hint := connectHint(text, inTLS); hint != "" {

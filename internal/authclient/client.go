@@ -2,6 +2,7 @@ package authclient
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
@@ -114,6 +115,10 @@ func (c *Client) invoke(ctx context.Context, token source.Token, method string, 
 	err := c.conn.Invoke(callCtx, "/"+method, request, response, grpc.Peer(&to), grpc.Header(&header), grpc.Trailer(&trailer))
 	if err == nil {
 		c.disconnected.Store(false)
+		// Details are those of an error: the message may be a part of the whole.
+		if len(trailer.Get("grpc-status-details-bin")) > 0 {
+			return source.Failed(source.InBandError, users, errors.New("the status is OK and comes with the details of an error (grpc-status-details-bin): look in the log of auth-service"))
+		}
 		return nil
 	}
 	failed := callFailed(ctx, err, len(header)+len(trailer) > 0, c.endpoint.TLS, users, token)

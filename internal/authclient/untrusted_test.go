@@ -8,7 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 
 	authservicev1 "github.com/nova-social/orphan-cleaner/gen/nova/auth_service/v1"
 	"github.com/nova-social/orphan-cleaner/internal/authfake"
@@ -65,6 +67,31 @@ func TestNoTokenInErrors(t *testing.T) {
 				t.Errorf("the secret is in the log: %s", book.text())
 			}
 		})
+	}
+}
+
+// Details belong to an error: what status OK says beside them may be a part of the whole.
+func TestDetailsOfStatusOK(t *testing.T) {
+	server := serve(t, authfake.Options{})
+	server.SetFaultFunc(func(ctx context.Context, _ int, _ []string, honest func() (*authfake.Response, error)) (*authfake.Response, error) {
+		if err := grpc.SetTrailer(ctx, metadata.Pairs("grpc-status-details-bin", "\x12\x04part")); err != nil {
+			return nil, err
+		}
+		return honest()
+	})
+	missing, err := dial(t, source.Config{URL: server.URL()}).Missing(t.Context(), people(1))
+	if err == nil || len(missing) > 0 || reasonOf(t, err) != source.InBandError {
+		t.Errorf("missing %v, error %v", missing, err)
+	}
+}
+
+// A server may give a status and no message, or no status at all.
+func TestStatusWithoutMessage(t *testing.T) {
+	server := serve(t, authfake.Options{})
+	server.SetFaultFunc(authfake.Status(codes.Internal, ""))
+	_, err := dial(t, source.Config{URL: server.URL()}).Missing(t.Context(), people(1))
+	if reasonOf(t, err) != "status_internal" || !strings.Contains(err.Error(), "the server gives no reason: look in the log of auth-service") {
+		t.Error(err)
 	}
 }
 

@@ -88,6 +88,10 @@ func ConnectionHint(err error) string {
 		return "the server ends transactions too soon: ALTER ROLE … RESET idle_in_transaction_session_timeout, RESET transaction_timeout, or some seconds"
 	case "58P01":
 		return "the server does not find what it loads for each session: ALTER ROLE … RESET session_preload_libraries, or local_preload_libraries"
+	}
+	switch class := Code(err)[:min(len(Code(err)), 2)]; class {
+	case "53", "58", "XX":
+		return "the server is up, and cannot serve this session: its log says why; often a disk of it is full: df -h on its machine"
 	default:
 		return "check DATABASE_URL and that the server is up"
 	}

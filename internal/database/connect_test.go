@@ -94,6 +94,8 @@ func TestConnectionHint(t *testing.T) {
 		{Code: "57P05"}: "idle_session_timeout", {Code: "28P01"}: "VALID UNTIL", {Code: "53300"}: "max_connections", {Code: "57P03"}: "server is up",
 		{Code: "25P03"}: "RESET idle_in_transaction_session_timeout", {Code: "25P04"}: "RESET transaction_timeout", {Code: "58P01"}: "RESET session_preload_libraries",
 		{Code: "57014"}: "RESET statement_timeout",
+		// A full disk: of the file that each session may write first, and of others.
+		{Code: "XX000", Message: "could not write init file"}: "is full: df -h", {Code: "53100"}: "is full: df -h", {Code: "58030"}: "is full: df -h",
 		{Code: "42501", Message: "permission denied for database messaging"}: "sql/roles.sql",
 		// roles.sql grants neither of these.
 		{Code: "42501", Message: "permission denied for function now"}:       "GRANT EXECUTE ON FUNCTION pg_catalog.now TO orphan_cleaner_owner",

@@ -224,6 +224,8 @@ func ownerGrant(said *pgconn.PgError) string {
 		return "somebody took from PUBLIC what PostgreSQL gives it: GRANT " + what + "pg_catalog." + denied[2] + " TO orphan_cleaner_owner, orphan_cleaner_runner, orphan_cleaner_restorer, orphan_cleaner_reader"
 	case len(denied) == 3 && denied[1] == "type":
 		return "GRANT USAGE ON TYPE " + denied[2] + " TO " + owner
+	case strings.HasSuffix(said.Message, "within security-definer function"):
+		return "a trigger of the application changes its role, which PostgreSQL forbids where a function runs as " + owner + ": make its function SECURITY DEFINER, owned by that role, in place of SET ROLE"
 	case ours == nil:
 		return "" // the login's own
 	case denied == nil:

@@ -130,6 +130,18 @@ func TestErrorsOfRowSecurity(t *testing.T) {
 	}
 }
 
+// No GRANT helps a trigger that changes its role within our functions.
+func TestTriggerThatSetsARole(t *testing.T) {
+	t.Parallel()
+	d := testdb.New(t)
+	d.Exec(`CREATE FUNCTION public.as_reader() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN SET LOCAL ROLE pg_read_all_data; RETURN NEW; END $$`)
+	d.Exec(`CREATE TRIGGER as_reader BEFORE INSERT ON orphan_cleaner.holds FOR EACH ROW EXECUTE FUNCTION public.as_reader()`)
+	said := database.SaidIn(hold(t, d.Pool, "x"))
+	if said == nil || !strings.Contains(said.Where, "as_reader()") || !strings.Contains(said.Hint, "make its function SECURITY DEFINER") || strings.Contains(said.Hint, "roles.sql") {
+		t.Errorf("%+v", said)
+	}
+}
+
 // A text of the application's is one line of bounded length, whatever it holds.
 func TestErrorsAreFitToBeShown(t *testing.T) {
 	t.Parallel()
