@@ -199,6 +199,8 @@ func (p *place) plansInFunctions() map[string][]plan {
 	for _, statement := range []string{
 		"LOAD 'auto_explain'", "SET auto_explain.log_nested_statements = on", "SET auto_explain.log_format = json",
 		"SET auto_explain.log_min_duration = 0", "SET jit = off", "BEGIN",
+		// All in one transaction, which may take longer than a run's.
+		`DO $$ BEGIN EXECUTE replace(pg_get_functiondef('orphan_cleaner.run_open'::regproc), '30 seconds', '1 hour'); END $$`,
 	} {
 		if _, err := conn.Exec(ctx, statement); err != nil {
 			p.t.Fatal(err)
