@@ -69,14 +69,15 @@ ORDER BY n.nspname, c.relname, f.conname;
 -- name: TargetStatements :one
 -- Statements of a target, for the server to parse: it quotes the names, the caller vouches for the expressions. One
 -- that selects by the condition, one that sets each column, and one that sets them all in a row that the condition
--- finds and returns the condition: it is to be rolled back.
+-- finds and returns the condition, now or in 100 years: it is to be rolled back.
 -- Locks: none.
 SELECT
     format('SELECT FROM %I.%I WHERE (%s)', @table_schema::text, @table_name::text, @condition::text)::text AS selecting,
     coalesce(s.each, '{}')::text [] AS setting,
     format(
-        'UPDATE %1$I.%2$I SET %3$s WHERE ctid = (SELECT ctid FROM %1$I.%2$I WHERE (%4$s) LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING (%4$s) IS TRUE',
-        @table_schema::text, @table_name::text, s.together, @condition::text
+        'UPDATE %1$I.%2$I SET %3$s WHERE ctid = (SELECT ctid FROM %1$I.%2$I WHERE (%4$s) LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING (%4$s) IS TRUE OR (%5$s) IS TRUE',
+        @table_schema::text, @table_name::text, s.together, @condition::text,
+        regexp_replace(@condition::text, '\mnow\s*\(\s*\)|\m(current_timestamp|current_date|localtimestamp)\M', '(\& + make_interval(100))', 'gi')
     )::text AS proving
 FROM (
     SELECT

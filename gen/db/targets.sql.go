@@ -426,8 +426,9 @@ SELECT
     format('SELECT FROM %I.%I WHERE (%s)', $1::text, $2::text, $3::text)::text AS selecting,
     coalesce(s.each, '{}')::text [] AS setting,
     format(
-        'UPDATE %1$I.%2$I SET %3$s WHERE ctid = (SELECT ctid FROM %1$I.%2$I WHERE (%4$s) LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING (%4$s) IS TRUE',
-        $1::text, $2::text, s.together, $3::text
+        'UPDATE %1$I.%2$I SET %3$s WHERE ctid = (SELECT ctid FROM %1$I.%2$I WHERE (%4$s) LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING (%4$s) IS TRUE OR (%5$s) IS TRUE',
+        $1::text, $2::text, s.together, $3::text,
+        regexp_replace($3::text, '\mnow\s*\(\s*\)|\m(current_timestamp|current_date|localtimestamp)\M', '(\& + make_interval(100))', 'gi')
     )::text AS proving
 FROM (
     SELECT
@@ -456,7 +457,7 @@ type TargetStatementsRow struct {
 
 // Statements of a target, for the server to parse: it quotes the names, the caller vouches for the expressions. One
 // that selects by the condition, one that sets each column, and one that sets them all in a row that the condition
-// finds and returns the condition: it is to be rolled back.
+// finds and returns the condition, now or in 100 years: it is to be rolled back.
 // Locks: none.
 func (q *Queries) TargetStatements(ctx context.Context, arg TargetStatementsParams) (TargetStatementsRow, error) {
 	row := q.db.QueryRow(ctx, targetStatements,

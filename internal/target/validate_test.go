@@ -121,6 +121,9 @@ func TestValidate(t *testing.T) {
 		{one("content.plain", "delete", "where: a b c"), "8:12", "syntax error"},
 		{one("content.plain", "delete", "where: sum = 1 AND edits"), "8:12", "does not exist"},
 		{one("content.posts", "update", author, "where: edits >= 0", "set: {edits: edits + 1}"), "8:12", "where is still true after set"},
+		// False at the moment of set, and true in the next run.
+		{one("content.posts", "update", author, "where: deleted_at IS DISTINCT FROM now()", "set: {deleted_at: now()}"), "8:12", "where is still true after set"},
+		{one("content.posts", "update", author, "where: deleted_at IS DISTINCT FROM current_timestamp", "set: {deleted_at: Now ( )}"), "8:12", "where is still true after set"},
 		{one("content.posts", "update", author, "where: false", "set: {deleted_at: now()}"), "8:12", "where names no column: it finds every row or none"},
 		{one("content.posts", "update", author, "where: \"now() < 'infinity'\"", "set: {deleted_at: now()}"), "8:12", "where names no column"},
 		{one("content.Shares", "delete", "user: userId", "key: [order]", "where: userId IS NOT NULL"), "8:12", `column "userid" does not exist: correct it; a name with capitals is in double quotes, '"userId" …'`},
