@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,6 +61,8 @@ func (cmd *FleetStatusCmd) Run(ctx context.Context, s *streams) error {
 		}
 		st.Control = &state
 	}
+	hints := strings.NewReplacer("orphan-cleaner check, then orphan-cleaner run --dry-run", "orphan-cleaner fleet check", "orphan-cleaner check", "orphan-cleaner fleet check",
+		"settle-clock", "settle-clock with "+urlOfShard, "see below", "see: orphan-cleaner status with "+urlOfShard)
 	st.Shards = fleet.Each(file.Shards, file.Workers, func(_ int, shard fleet.Shard) shardStatus {
 		pool, err := cmd.openShard(ctx, shard)
 		if err != nil {
@@ -70,6 +73,7 @@ func (cmd *FleetStatusCmd) Run(ctx context.Context, s *streams) error {
 		if err != nil {
 			return shardStatus{Shard: shard.Name, Error: oneLine(err)}
 		}
+		read.Verdict.Text = hints.Replace(read.Verdict.Text)
 		return shardStatus{Shard: shard.Name, Status: &read}
 	})
 	if cmd.JSON {

@@ -66,7 +66,7 @@ func TestFleet(t *testing.T) {
 			t.Errorf("no line of %s: %s", name, e)
 		}
 	}
-	if e = program(t, env, "fleet", "status").expect(t, exitDone); strings.Count(e.stdout, "no run was made yet") != 3 {
+	if e = program(t, env, "fleet", "status").expect(t, exitDone); strings.Count(e.stdout, "no run was made yet; first: orphan-cleaner fleet check\n") != 3 {
 		t.Errorf("%s", e)
 	}
 	twice := filepath.Join(filepath.Dir(path), "shards", "shard-x")

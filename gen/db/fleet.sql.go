@@ -61,7 +61,7 @@ func (q *Queries) HourDays(ctx context.Context) ([]HourDaysRow, error) {
 
 const shardIdentity = `-- name: ShardIdentity :one
 SELECT
-    (s.system_identifier::text || '/' || current_database())::text AS database,
+    (s.system_identifier::text || '/' || (SELECT d.oid::text FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()))::text AS database,
     pg_postmaster_start_time()::timestamptz AS server_since
 FROM pg_catalog.pg_control_system() AS s
 `
@@ -72,7 +72,7 @@ type ShardIdentityRow struct {
 }
 
 // Which database this is (the same on its standbys and on copies of its server), and since when its server has run: together
-// they show whether two names are one database.
+// they show whether two names are one database. By its oid: a name may be another database's by now.
 // Locks: none.
 func (q *Queries) ShardIdentity(ctx context.Context) (ShardIdentityRow, error) {
 	row := q.db.QueryRow(ctx, shardIdentity)

@@ -49,7 +49,7 @@ func New(pool *pgxpool.Pool, log *slog.Logger, schemaVersion int64, probes ...Pr
 func (c *Preflight) ForRun(isDry bool) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		findings := c.Check(ctx, !isDry)
-		if isDry { // it only reads
+		if isDry && c.url == "" { // it only reads; a fleet's is the first pass of a run that writes
 			findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.Name == "primary" })
 		}
 		findings.Log(c.log)

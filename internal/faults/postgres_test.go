@@ -176,6 +176,13 @@ func readOnlyStandby(w *world) {
 	// A dry run only reads.
 	w.expect(w.run("--dry-run"), want{exit: 0, state: "succeeded", gone: nothing})
 	w.expect(w.run(), want{exit: 1, state: "failed", shows: "the server is a standby: it takes no writes", gone: nothing})
+	// The dry run of a fleet is the first half of a run: its sums are of shards that can be swept.
+	f := &fleet{world: w, shards: []*world{w}, dir: w.t.TempDir()}
+	f.reach(0, replica.URL("messaging"))
+	f.put("fleet.yaml", "shards: [{name: shard-0, url_file: shard-0}]\n")
+	if e := f.run(); e.status != 1 || !strings.Contains(e.stderr, "1 of 1 shards could not be verified") {
+		w.t.Errorf("fleet: %s", e)
+	}
 	w.env = []string{"DATABASE_URL=" + w.url}
 	w.converges()
 }

@@ -223,3 +223,15 @@ func TestShardsAway(t *testing.T) {
 	w.cleaned(1, 1)
 	w.cleaned(2, 1)
 }
+
+// A database that has taken the name of the one that was verified is not swept.
+func TestNameTaken(t *testing.T) {
+	w := newWorld(t, 2, 20, 1)
+	verified := w.fleet.Verify(t.Context(), w.fleet.Shards[0], nil)
+	w.shards[1].Exec("DROP DATABASE " + w.shards[0].Name + " WITH (FORCE)")
+	w.shards[1].Exec("CREATE DATABASE " + w.shards[0].Name)
+	swept := w.fleet.Sweep(t.Context(), w.fleet.Shards[0], nil, &verified)
+	if verified.Verdict != fleet.Done || swept.Verdict != fleet.Failed || !strings.Contains(swept.Run.Error, "s0 is another database here than the one that was verified") {
+		t.Errorf("%s, then %s: %s", verified.Verdict, swept.Verdict, swept.Run.Error)
+	}
+}

@@ -348,11 +348,11 @@ SET LOCAL plan_cache_mode = force_generic_plan;
 EXPLAIN (:options) EXECUTE "HourDays";
 
 -- Which database this is (the same on its standbys and on copies of its server), and since when its server has run: together
--- they show whether two names are one database.
+-- they show whether two names are one database. By its oid: a name may be another database's by now.
 -- Locks: none.
 PREPARE "ShardIdentity" AS
 SELECT
-    (s.system_identifier::text || '/' || current_database())::text AS database,
+    (s.system_identifier::text || '/' || (SELECT d.oid::text FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()))::text AS database,
     pg_postmaster_start_time()::timestamptz AS server_since
 FROM pg_catalog.pg_control_system() AS s;
 SET LOCAL plan_cache_mode = force_custom_plan;

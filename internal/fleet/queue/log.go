@@ -37,11 +37,18 @@ func ofRiver(log *slog.Logger) *slog.Logger {
 }
 
 // failures tells of jobs that failed, which for River is routine.
-type failures struct{ log *slog.Logger }
+type failures struct {
+	log   *slog.Logger
+	pause doubling
+}
 
 // HandleError implements [river.ErrorHandler].
 func (f failures) HandleError(_ context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
-	f.log.Warn("A job of the fleet failed", "job", job.Kind, "args", string(job.EncodedArgs), "attempt", job.Attempt, "of", job.MaxAttempts, "error", err)
+	next := "not in this run"
+	if job.Attempt < job.MaxAttempts {
+		next = "in " + f.pause.after(job.Attempt).String()
+	}
+	f.log.Warn("A job of the fleet failed", "job", job.Kind, "args", string(job.EncodedArgs), "attempt", job.Attempt, "of", job.MaxAttempts, "next", next, "error", err)
 	return nil
 }
 

@@ -386,7 +386,7 @@ func TestTriedAgain(t *testing.T) {
 	if waited != 1 || retried != 1 {
 		t.Errorf("%d jobs snoozed, %d tried again", waited, retried)
 	}
-	if line := regexp.MustCompile(`level=WARN msg="A job of the fleet failed" job=fleet_shard args=.* attempt=1 of=5 error=.*not now`); len(line.FindAllString(w.logged(), -1)) != 1 {
+	if line := regexp.MustCompile(`level=WARN msg="A job of the fleet failed" job=fleet_shard args=.* attempt=1 of=5 next="in 100ms" error=.*not now`); len(line.FindAllString(w.logged(), -1)) != 1 {
 		t.Errorf("the failure of the job is not a warning of ours: %s", w.logged())
 	}
 }

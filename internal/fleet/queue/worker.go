@@ -60,7 +60,7 @@ func NewWorker(of *fleet.Fleet, c *Control, o Options) (*Worker, error) {
 	river.AddWorker(workers, &rangeWorker{Worker: w})
 	river.AddWorker(workers, &firstPassWorker{Worker: w})
 	cfg := &river.Config{
-		Schema: migrations.Schema, Workers: workers, Logger: ofRiver(of.Log), ErrorHandler: failures{of.Log}, MaxAttempts: attempts, RetryPolicy: doubling(o.Pause),
+		Schema: migrations.Schema, Workers: workers, Logger: ofRiver(of.Log), ErrorHandler: failures{of.Log, doubling(o.Pause)}, MaxAttempts: attempts, RetryPolicy: doubling(o.Pause),
 		Queues: map[string]river.QueueConfig{queueName: {MaxWorkers: of.Workers}},
 		// Behind PgBouncer in transaction mode nothing can be listened to.
 		PollOnly: true, FetchPollInterval: o.Poll, FetchCooldown: min(o.Poll, river.FetchCooldownDefault),
@@ -85,7 +85,11 @@ type doubling time.Duration
 
 // NextRetry implements [river.ClientRetryPolicy].
 func (d doubling) NextRetry(job *rivertype.JobRow) time.Time {
-	return time.Now().Add(time.Duration(d) << min(max(job.Attempt-1, 0), 10))
+	return time.Now().Add(d.after(job.Attempt))
+}
+
+func (d doubling) after(attempt int) time.Duration {
+	return time.Duration(d) << min(max(attempt-1, 0), 10)
 }
 
 // Serve works until the context ends.
