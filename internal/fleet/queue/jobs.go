@@ -124,7 +124,8 @@ func (w *shardWorker) Work(ctx context.Context, job *river.Job[shardArgs]) error
 	case known == nil || job.Args.IsSweep && known.Swept != nil || !job.Args.IsSweep && known.Verified != nil:
 		return nil // done by somebody else, or of no use any more
 	case err != nil && time.Since(job.CreatedAt) < w.fleet.JobTimeout:
-		return river.JobSnooze(w.pause) // a worker may know it that has another fleet.yaml
+		w.fleet.Log.Warn("A shard of the run is not in this worker's fleet.yaml; another worker is waited for", "shard", job.Args.Shard, "until", job.CreatedAt.Add(w.fleet.JobTimeout))
+		return river.JobSnooze(w.pause)
 	case err != nil:
 		report = told(job.Args.Shard, fleet.Failed, err)
 	case paused:

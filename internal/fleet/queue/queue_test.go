@@ -415,6 +415,9 @@ func TestShardUnknownToAWorker(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+	if !strings.Contains(w.logged(), `msg="A shard of the run is not in this worker's fleet.yaml; another worker is waited for" shard=s2`) {
+		t.Errorf("the worker does not say whom it waits for: %s", w.logged())
+	}
 	w.cleaned(1)
 }
 
