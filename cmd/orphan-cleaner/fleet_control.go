@@ -11,6 +11,7 @@ import (
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
 	"github.com/nova-social/orphan-cleaner/internal/fleet/queue"
+	"github.com/nova-social/orphan-cleaner/internal/run"
 )
 
 // openControl is for the commands that work on the control database.
@@ -33,7 +34,13 @@ func controlFinding(ctx context.Context, file fleet.File, log *slog.Logger) chec
 		defer c.Close()
 		_, err = c.State(ctx, 1)
 	}
-	if err != nil {
+	if err == nil {
+		err = c.Clock(ctx)
+	}
+	switch {
+	case errors.Is(err, run.ErrPreflight):
+		return failure(name, oneLine(err), "")
+	case err != nil:
 		return failure(name, oneLine(err), "check control_url, and: orphan-cleaner fleet migrate")
 	}
 	return fine(name, "its tables are there")

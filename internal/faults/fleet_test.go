@@ -351,6 +351,8 @@ func controlClockBack(f *fleet) {
 	control := emptyWorld(f.t, f.program, "", nil)
 	clock := control.ownClock()
 	f.controlledBy(control)
+	clock.jump(-2 * day)
+	f.expect(f.run(), want{exit: 1, state: "failed", shows: "behind this machine: no job would begin"}, nothing, nothing, nothing)
 	clock.jump(2 * day)
 	p := f.stopped("chunk")
 	clock.jump(0)

@@ -200,7 +200,7 @@ func (p *place) count(prepare string) map[string]int64 {
 			p.t.Fatal(err)
 		}
 		c.conn = conn
-		for _, statement := range []string{"BEGIN", prepare, "SET LOCAL jit = off", "SET LOCAL max_parallel_workers_per_gather = 0"} {
+		for _, statement := range []string{"BEGIN", patient, prepare, "SET LOCAL jit = off", "SET LOCAL max_parallel_workers_per_gather = 0"} {
 			if _, err := conn.Exec(ctx, statement); err != nil {
 				p.t.Fatalf("%s: %v", statement, err)
 			}

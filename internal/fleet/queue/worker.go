@@ -94,6 +94,9 @@ func (d doubling) after(attempt int) time.Duration {
 
 // Serve works until the context ends.
 func (w *Worker) Serve(ctx context.Context) error {
+	if err := w.control.Clock(ctx); errors.Is(err, run.ErrPreflight) { // any other may pass
+		return err
+	}
 	stop, err := w.start(ctx)
 	if err != nil {
 		return err
@@ -136,6 +139,9 @@ func (w *Worker) isOpen(of generated.FleetRunStateRow) bool {
 
 // Run begins a run, or goes on with the one that is open, and works until it has ended.
 func (w *Worker) Run(ctx context.Context) (r fleet.Result, err error) {
+	if err := w.control.Clock(ctx); errors.Is(err, run.ErrPreflight) { // any other may pass
+		return fleet.Ended(nil, fleet.Facts{}, err, 0), err
+	}
 	fleetRun, err := w.Begin(ctx)
 	if err != nil {
 		return fleet.Ended(nil, fleet.Facts{}, err, 0), err
