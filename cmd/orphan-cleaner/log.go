@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"log"
 	"log/slog"
 	"time"
 
@@ -33,8 +34,16 @@ func (f *LogFlags) logger(s *streams) *slog.Logger {
 	if err := level.UnmarshalText([]byte(f.LogLevel)); err != nil {
 		level = slog.LevelInfo
 	}
-	log := telemetry.NewLogger(w, f.LogFormat, level)
+	logger := telemetry.NewLogger(w, f.LogFormat, level)
 	slog.SetLogLoggerLevel(slog.LevelDebug)
-	slog.SetDefault(log) // also of package log: net/http writes there, past every ErrorLog
-	return log
+	slog.SetDefault(logger) // also of package log: net/http writes there, past every ErrorLog
+	return logger
+}
+
+// packageLog is where gRPC's own lines go: a call's error says what the runner needs.
+type packageLog struct{}
+
+func (packageLog) Write(line []byte) (int, error) {
+	log.Print(string(line))
+	return len(line), nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -326,5 +327,38 @@ func TestCheckWarnsOfShadow(t *testing.T) {
 				t.Errorf("check does not say %q: %s", part, e)
 			}
 		}
+	}
+}
+
+// What gRPC logs by itself is no line of ours.
+func TestNoLineOfGRPC(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			// Frames: SETTINGS, then GOAWAY with ENHANCE_YOUR_CALM.
+			_, _ = conn.Write([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00" + "\x00\x00\x16\x07\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x0btoo_many_pings"))
+			_, _ = io.Copy(io.Discard, conn)
+			_ = conn.Close()
+		}
+	}()
+	env := []string{"AUTH_SERVICE_URL=http://" + listener.Addr().String(), "ORPHAN_CLEANER_LOG_FORMAT=json", "ORPHAN_CLEANER_LOG_LEVEL=debug"}
+	e := program(t, env, "check", "--source", "--auth-service-timeout=1s", "--canary-alive="+uuid.NewString()).expect(t, exitFailed)
+	logged := false
+	for line := range strings.Lines(e.stderr) {
+		if logged = logged || strings.Contains(line, `"level":"DEBUG"`) && strings.Contains(line, "too_many_pings"); !json.Valid([]byte(line)) {
+			t.Errorf("a line that is not ours: %q", line)
+		}
+	}
+	if !logged {
+		t.Errorf("gRPC has logged nothing: this test shows nothing: %s", e)
 	}
 }

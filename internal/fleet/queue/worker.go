@@ -13,6 +13,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	generated "github.com/nova-social/orphan-cleaner/gen/control"
+	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
 	"github.com/nova-social/orphan-cleaner/internal/fleet/queue/migrations"
 	"github.com/nova-social/orphan-cleaner/internal/run"
@@ -189,4 +190,23 @@ func (w *Worker) await(ctx context.Context, fleetRun int64) (fleet.Result, error
 			return r, run.ErrInterrupted
 		}
 	}
+}
+
+// Clock is an error where the database's clock is behind this machine's: River dates the jobs of
+// a run by ours and gives them out by the database's, so that each would wait as long.
+func (c *Control) Clock(ctx context.Context) error {
+	asked := time.Now()
+	var there time.Time
+	err := c.once(ctx, pgx.ReadOnly, func(ctx context.Context, tx pgx.Tx, _ *generated.Queries) (err error) {
+		there, err = database.Queries(tx).ClockNow(ctx)
+		return err
+	})
+	switch behind := asked.Sub(there); {
+	case err != nil:
+		return err
+	case behind > time.Minute:
+		return fmt.Errorf("%w: control database: its clock is %s behind this machine: no job would begin; hint: set the clocks: chronyc tracking, or timedatectl timesync-status, on both machines",
+			run.ErrPreflight, behind.Round(time.Second))
+	}
+	return nil
 }
