@@ -32,7 +32,8 @@ type Preflight struct {
 	url           string // what hints call the database's URL; empty: DATABASE_URL
 }
 
-// Of has hints call the database's URL by another name than DATABASE_URL.
+// Of makes it one of a fleet's shard: hints call the database's URL by this name and not
+// DATABASE_URL, and its dry run is the first pass of a run that writes.
 func (c *Preflight) Of(url string) *Preflight {
 	c.url = url
 	return c
@@ -49,7 +50,7 @@ func New(pool *pgxpool.Pool, log *slog.Logger, schemaVersion int64, probes ...Pr
 func (c *Preflight) ForRun(isDry bool) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		findings := c.Check(ctx, !isDry)
-		if isDry && c.url == "" { // it only reads; a fleet's is the first pass of a run that writes
+		if isDry && c.url == "" { // it only reads
 			findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.Name == "primary" })
 		}
 		findings.Log(c.log)

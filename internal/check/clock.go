@@ -17,13 +17,15 @@ import (
 // and that nobody knows which.
 const (
 	skewWarn = 5 * time.Second
-	skewFail = time.Minute
+	MaxSkew  = time.Minute
 )
+
+// SetClocks is the hint where they are further apart.
+const SetClocks = "set the clocks: chronyc tracking, or timedatectl timesync-status, on both machines"
 
 // checkSkew compares the database's time with those of asking and answer here; false:
 // they are too far apart.
 func checkSkew(there, asked, answered time.Time, f *Findings) (agree bool) {
-	const hint = "set the clocks: chronyc tracking, or timedatectl timesync-status, on both machines"
 	skew := max(there.Sub(answered), asked.Sub(there), 0)
 	which := "ahead of"
 	if there.Before(asked) {
@@ -31,14 +33,14 @@ func checkSkew(there, asked, answered time.Time, f *Findings) (agree bool) {
 	}
 	message := fmt.Sprintf("the database is %s %s this machine", skew.Round(time.Second), which)
 	switch {
-	case skew > skewFail:
-		f.add("clock-skew", Fail, message, hint)
+	case skew > MaxSkew:
+		f.add("clock-skew", Fail, message, SetClocks)
 	case skew > skewWarn:
-		f.add("clock-skew", Warn, message, hint)
+		f.add("clock-skew", Warn, message, SetClocks)
 	default:
 		f.add("clock-skew", OK, "database and this machine agree about the time", "")
 	}
-	return skew <= skewFail
+	return skew <= MaxSkew
 }
 
 // Clock is an error where the clocks of this machine and of the database are so far

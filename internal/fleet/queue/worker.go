@@ -13,6 +13,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	generated "github.com/nova-social/orphan-cleaner/gen/control"
+	"github.com/nova-social/orphan-cleaner/internal/check"
 	"github.com/nova-social/orphan-cleaner/internal/database"
 	"github.com/nova-social/orphan-cleaner/internal/fleet"
 	"github.com/nova-social/orphan-cleaner/internal/fleet/queue/migrations"
@@ -204,9 +205,8 @@ func (c *Control) Clock(ctx context.Context) error {
 	switch behind := asked.Sub(there); {
 	case err != nil:
 		return err
-	case behind > time.Minute:
-		return fmt.Errorf("%w: control database: its clock is %s behind this machine: no job would begin; hint: set the clocks: chronyc tracking, or timedatectl timesync-status, on both machines",
-			run.ErrPreflight, behind.Round(time.Second))
+	case behind > check.MaxSkew:
+		return fmt.Errorf("%w: control database: its clock is %s behind this machine: no job would begin; hint: %s", run.ErrPreflight, behind.Round(time.Second), check.SetClocks)
 	}
 	return nil
 }
